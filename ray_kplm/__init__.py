@@ -1,0 +1,1 @@
+"""Landmarks from unlabelled images of one object category."""

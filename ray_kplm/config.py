@@ -1,0 +1,441 @@
+"""The one configuration tree: every default, its unit and its source.
+
+`load("jobs/configs/faces_cpu.yaml", ["dataset=DIR", "method.landmarks=20"])` reads YAML and dotted overrides into a frozen
+`Config`. Unknown keys, wrong types and broken rules are a `ConfigError` that names the path.
+
+Sources: T is the thesis (Mallis 2023, chapter 6 unless said otherwise), R the authors' released code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from ray_kplm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What is discovered, and by which variant of the method."""
+
+    kind: Literal["kplm"] = "kplm"
+    """Generation: `kplm` is chapter 6."""
+    landmarks: int = 30
+    """K, the number of landmarks (T 6.2)."""
+    clusters: int = 100
+    """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
+    flip: bool = True
+    """Mirror images in training, with the correspondence recovered by clustering (T 6.1.8)."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The hourglass (T 2.3, METHOD 1)."""
+
+    image_size: int = 256
+    """S, side of the network's square input, pixels; the heatmap has S / 4 cells a side."""
+    width: int = 256
+    """Channels of the hourglass; the stem has a quarter and a half of it."""
+    depth: int = 4
+    """Times the hourglass halves its S / 4 grid."""
+    descriptor_dim: int = 256
+    """d, width of a descriptor."""
+    norm: Literal["group", "batch"] = "group"
+    """Group norm beats batch norm under label noise (T 4.2.3)."""
+    groups: int = 32
+    """Groups of a group norm; layers whose width they do not divide use the greatest common divisor."""
+
+
+@dataclass(frozen=True)
+class KeypointsConfig:
+    """The generic keypoints that start the method (T 6.3.4)."""
+
+    detector: Literal["sift", "orb"] = "sift"
+    """Both come with adaptive non-maximal suppression."""
+    limit: int = 50
+    """Most keypoints of an image after suppression."""
+    outlier_share: float = 0.4
+    """Share of keypoints dropped as unlike all others (R); 0 keeps all."""
+    outlier_sample: int = 100_000
+    """Descriptors in the index that says what is common."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random views in training (R, METHOD 3). Ranges are (low, high)."""
+
+    scale: tuple[float, float] = (0.8, 1.2)
+    """Zoom factor."""
+    translate: float = 0.05
+    """Shift, up to this share of the side, each way."""
+    rotate: float = 40.0
+    """Rotation, up to this many degrees, each way."""
+    brightness: tuple[float, float] = (0.9, 1.1)
+    """Factor on all values."""
+    contrast: tuple[float, float] = (0.85, 1.3)
+    """Factor on the distance from the mean grey."""
+    saturation: tuple[float, float] = (0.5, 1.5)
+    """Factor on the saturation, in `colour_share` of the views."""
+    hue: tuple[float, float] = (-0.04, 0.04)
+    """Shift of the hue, share of the circle, in `colour_share` of the views."""
+    colour_share: float = 0.3
+    """Share of views whose hue and saturation change."""
+    blur: float = 0.5
+    """Largest sigma of the Gaussian blur, pixels."""
+    blur_share: float = 0.3
+    """Share of views blurred."""
+    noise: float = 0.05
+    """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
+    noise_share: float = 0.5
+    """Share of views with noise."""
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Self-training of detector and descriptors in rounds (T Algorithm 2, 6.2.1)."""
+
+    warmup_iterations: int = 30_000
+    """Equivariance: pairs are two views of one image, a keypoint corresponds to itself (T 6.1.5)."""
+    rounds: int = 34
+    """Rounds after the warm-up; 34 x 5,000 + 30,000 are T's 200,000 iterations."""
+    round_iterations: int = 5_000
+    """Iterations between two updates of the pseudo-labels."""
+    batch_size: int = 16
+    """Pairs in a batch, over all workers."""
+    learning_rate: float = 2e-4
+    """RMSprop (T 2e-4, R 1e-4)."""
+    weight_decay: float = 1e-5
+    """RMSprop (T, R)."""
+    decay_at: tuple[float, ...] = (0.75, 0.9)
+    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k)."""
+    descriptor_weight: float = 10.0
+    """Weight of the descriptor loss against the detector's (R)."""
+    pair_weighting: Literal["all", "balanced"] = "all"
+    """`all`: mean over all pairs together (R). `balanced`: mean of positives plus mean of negatives."""
+    margin: float = 0.8
+    """Distance at which a negative pair costs nothing (R)."""
+    negative_pairs: int = 5_000
+    """Most negative pairs of an image: all of its own points, the rest with random cells (R)."""
+    negative_distance: float = 0.09
+    """Closer points are no negatives; share of the heatmap's side (R 5.7 of 64 cells)."""
+    heatmap_sigma: float = 0.0
+    """Sigma of a target's Gaussian, cells; 0 marks a single cell (R)."""
+    same_image_share: float = 0.0
+    """Share of a round's pairs that are two views of one image."""
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """From heatmaps to keypoints when pseudo-labels are renewed (METHOD 3, step 1)."""
+
+    threshold: Literal["calibrated", "fixed"] = "calibrated"
+    """`calibrated`: each round picks the threshold that keeps `points_per_landmark` x K points an image."""
+    fixed_threshold: float = 0.15
+    """Of the sigmoid heatmap, when `threshold: fixed` (R). Small or briefly trained networks peak far below it."""
+    points_per_landmark: float = 2.0
+    """Calibrated points an image, relative to K; duplicates among them are dropped later."""
+    calibration_images: int = 500
+    """Seeded sample of images on which the threshold is chosen."""
+    nms_radius: int = 2
+    """A keypoint is the maximum of (2 r + 1)^2 cells (R)."""
+    limit: int = 200
+    """Most keypoints of an image."""
+
+
+@dataclass(frozen=True)
+class ClusteringConfig:
+    """K-means over descriptors (T 6.1.2, METHOD 3)."""
+
+    iterations: int = 100
+    """Most Lloyd iterations (R)."""
+    tolerance: float = 1e-4
+    """A fit ends when the objective falls by less than this share."""
+    redos: int = 3
+    """Starts; the best fit counts."""
+    fit_points: int = 0
+    """Descriptors fitted on, a seeded sample; 0: all."""
+    start_sample: int = 50_000
+    """Descriptors among which k-means++ chooses its start."""
+    memory_gib: float = 1.0
+    """Features held in memory by a shard; more are streamed again each pass."""
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """The landmark detector of K channels (T 6.1.7, METHOD 4)."""
+
+    iterations: int = 200_000
+    """Iterations (R)."""
+    batch_size: int = 16
+    """Images in a batch, over all workers."""
+    learning_rate: float = 2e-4
+    """Of the landmark head, RMSprop."""
+    backbone_factor: float = 0.1
+    """Learning rate of the backbone against the head's (R)."""
+    weight_decay: float = 1e-5
+    """RMSprop (T, R)."""
+    decay_at: tuple[float, ...] = (0.25, 0.35)
+    """Learning rate x 0.1 when these shares of the iterations are done (R 50k and 70k of 200k)."""
+    heatmap_sigma: float = 0.75
+    """Sigma of a target's Gaussian, cells (R: a 3 x 3 stamp 1 / .41 / .17, which is sigma 0.75)."""
+    flip_at_test: bool = True
+    """Average the heatmaps of an image and of its mirror (T Table 6.5)."""
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How the work is laid out. Nothing here changes what is computed, but for rounding."""
+
+    workers: int = 1
+    """Ray Train workers (processes of DDP)."""
+    gpus_per_worker: float = 0.0
+    """GPUs of a training worker and of an extraction actor; 0: CPU."""
+    cpus_per_worker: float = 1.0
+    """CPUs that a training worker reserves in Ray."""
+    threads: int = 0
+    """Torch threads of a training worker; 0: the machine's cores shared by its workers."""
+    data_actors: int = 1
+    """Ray Data actors that decode and augment, for each training worker."""
+    extract_actors: int = 1
+    """Ray Data actors that hold the network when features are extracted."""
+    detect_actors: int = 0
+    """Ray Data actors that find generic keypoints; 0: one a core."""
+    shards: int = 1
+    """Actors over which K-means is spread."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Autocast; `auto`: bf16 on GPUs and on CPUs with matrix units when the network is wide enough to gain."""
+    channels_last: Literal["auto", "yes", "no"] = "auto"
+    """Memory format; `auto`: on GPUs only."""
+    linear_rule: bool = False
+    """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: one batch is shared."""
+    checkpoint_iterations: int = 250
+    """Iterations between checkpoints inside a training step."""
+    max_failures: int = 3
+    """Times a training step is restarted from its last checkpoint after a worker died."""
+    batch_images: int = 64
+    """Images at a time in extraction and prediction."""
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """When a round is beyond rescue (guards against collapse)."""
+
+    min_points_per_image: float = 2.0
+    """Fewer pseudo-labels an image on average stop the run."""
+    min_image_share: float = 0.1
+    """A smaller share of images with at least two points stops the run."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run is made of."""
+
+    dataset: str = ""
+    """What `kplm ingest` made: a folder or a URI."""
+    run: str = ""
+    """The run directory: a folder or a URI."""
+    seed: int = 0
+    """Of every random choice."""
+    round_images: int = 0
+    """Images drawn for a round; 0: as many as its iterations can use, all if fewer."""
+    keep_features: bool = False
+    """Keep each round's descriptors, which are otherwise deleted once clustered."""
+    method: MethodConfig = field(default_factory=MethodConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    limits: RunLimits = field(default_factory=RunLimits)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        for path, value, rule, holds in _rules(self):
+            if not holds:
+                raise ConfigError(f"{path} = {value!r}: {rule}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries and lists, as YAML holds them."""
+        return _plain(dataclasses.asdict(self))
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted path -> value."""
+        return dict(_flatten(self.to_dict(), ""))
+
+
+def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
+    """Cross-field and range checks: path, value, the rule and the way out, whether it holds."""
+    grid = 4 * 2**c.network.depth
+    size = c.network.image_size
+    yield "method.landmarks", c.method.landmarks, "must be at least 2", c.method.landmarks >= 2
+    yield (
+        "method.clusters",
+        c.method.clusters,
+        f"must be at least method.landmarks = {c.method.landmarks}; the thesis uses 100",
+        c.method.landmarks <= c.method.clusters <= 32_767,
+    )
+    yield "network.depth", c.network.depth, "must be at least 1", c.network.depth >= 1
+    yield (
+        "network.image_size",
+        size,
+        f"must be a positive multiple of {grid} (4 x 2^network.depth); {max(1, round(size / grid)) * grid} is near",
+        size > 0 and size % grid == 0,
+    )
+    yield (
+        "network.width",
+        c.network.width,
+        "must be a positive multiple of 16",
+        c.network.width > 0 and c.network.width % 16 == 0,
+    )
+    share = c.keypoints.outlier_share
+    yield "keypoints.outlier_share", share, "is a share: 0 <= share < 1", 0 <= share < 1
+    workers = c.compute.workers
+    for stage in ("stage1", "stage2"):
+        batch = getattr(c, stage).batch_size
+        yield (
+            f"{stage}.batch_size",
+            batch,
+            f"is shared by compute.workers = {workers}: take a positive multiple of it, or compute.linear_rule=true",
+            batch > 0 and (c.compute.linear_rule or batch % max(workers, 1) == 0),
+        )
+        rate = getattr(c, stage).learning_rate
+        yield f"{stage}.learning_rate", rate, "must be positive", rate > 0
+    for path in ("stage1.warmup_iterations", "stage1.rounds", "stage1.round_iterations", "stage2.iterations"):
+        section, name = path.split(".")
+        value = getattr(getattr(c, section), name)
+        least = 0 if name == "rounds" else 1
+        yield path, value, f"must be at least {least}", value >= least
+    for path in ("compute.workers", "compute.data_actors", "compute.extract_actors", "compute.shards", "keypoints.limit",
+                 "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
+                 "compute.batch_images", "detection.nms_radius"):  # fmt: skip
+        section, name = path.split(".")
+        value = getattr(getattr(c, section), name)
+        yield path, value, "must be at least 1", value >= 1
+    points = c.detection.points_per_landmark
+    yield "detection.points_per_landmark", points, "must be positive; 2 keeps 2 x K points an image", points > 0
+
+
+def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> Config:
+    """A configuration file (YAML, or none for all defaults) and `key.sub=value` overrides, in their order.
+
+    Raises ConfigError for a missing file, unknown keys, wrong types and broken rules.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                tree = yaml.safe_load(stream) or {}
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file; ready ones lie in jobs/configs/") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must be a mapping of keys to values")
+    for override in overrides:
+        _put(tree, override)
+    return from_dict(tree)
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The reverse of `Config.to_dict`; missing keys take their defaults."""
+    return _build(Config, tree, "")
+
+
+def _put(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{override!r}: overrides are written key=value, for example stage1.learning_rate=1e-4")
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {section} is a value, not a section")
+    try:
+        node[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        node[last] = text
+
+
+def _build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')} = {tree!r}: is a section with the keys {', '.join(_names(kind))}")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), list(hints), n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
+            raise ConfigError(f"{path}: unknown key; {hint}")
+        hint = hints[key]
+        values[key] = _build(hint, value, f"{path}.") if dataclasses.is_dataclass(hint) else _value(hint, value, path)
+    return kind(**values)
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the field's type, or a ConfigError."""
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML's yes and no
+        if value not in choices:
+            raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        return _tuple(kind, value, path)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(k for k in typing.get_args(kind) if k is not type(None)), value, path)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except ValueError:
+            pass
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{path} = {value!r}: must be of type {kind.__name__}")
+    return value
+
+
+def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
+    kinds = typing.get_args(kind)
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{path} = {value!r}: must be a list of numbers")
+    if kinds[-1] is Ellipsis:
+        return tuple(_value(kinds[0], v, path) for v in value)
+    if len(value) != len(kinds):
+        raise ConfigError(f"{path} = {value!r}: must have {len(kinds)} entries")
+    return tuple(_value(k, v, path) for k, v in zip(kinds, value, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

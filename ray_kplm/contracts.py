@@ -1,0 +1,98 @@
+"""What flows between the rooms: the Arrow schema of everything on storage and the sentinels.
+
+One row per image, everywhere. `ingest` cuts a split into parts; every later table of that split has parts of
+the same names, whose rows are the same images in the same order. Reading a part of images with its part of
+labels needs no shuffle and no join.
+
+Points on storage are in the **crop** frame, float32 (x, y), pixel centres at integers (see `imaging.frames`).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+NONE = -1
+"""No cluster, no landmark: the one sentinel of every integer assignment."""
+
+TRAIN, TEST = "train", "test"
+"""The two splits. Discovery reads `train` only."""
+
+_POINTS = pa.list_(pa.list_(pa.float32(), 2))
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # unique in the dataset; the path below the source folder
+        pa.field("image", pa.binary(), nullable=False),  # the crop, encoded (JPEG or PNG), RGB
+        pa.field("width", pa.int32(), nullable=False),  # of the crop, pixels
+        pa.field("height", pa.int32(), nullable=False),
+        # The object's x0, y0, x1, y1 in the crop; null: not given. Arrow writes nulls of fixed-size lists to Parquet that
+        # it cannot read back, hence a list of any length.
+        pa.field("box", pa.list_(pa.float32())),
+        pa.field("crop_to_source", pa.list_(pa.float64(), 6), nullable=False),  # row-major 2 x 3 affine map
+    ]
+)
+"""`<dataset>/<split>/images/part-00000.parquet`: what discovery may see."""
+
+LANDMARKS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("landmarks", _POINTS, nullable=False),  # (L, 2), crop frame; NaN: not annotated
+        pa.field("visible", pa.list_(pa.bool_()), nullable=False),  # (L,)
+        pa.field("group", pa.string()),  # the unit that the split keeps together
+    ]
+)
+"""`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, read by the evaluation alone."""
+
+REJECTED = pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
+"""`<dataset>/rejected.parquet`: every input that did not become an image, and why."""
+
+KEYPOINTS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("xy", _POINTS, nullable=False),  # (N, 2), crop frame
+        pa.field("score", pa.list_(pa.float32()), nullable=False),  # (N,)
+    ]
+)
+"""`<run>/keypoints/part-00000.parquet`: the generic keypoints that bootstrap the method."""
+
+LABELS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("xy", _POINTS, nullable=False),  # (N, 2), crop frame
+        pa.field("score", pa.list_(pa.float32()), nullable=False),  # (N,)
+        pa.field("landmark", pa.list_(pa.int16()), nullable=False),  # (N,) of K, each at most once an image
+        pa.field("cluster", pa.list_(pa.int16()), nullable=False),  # (N,) of M, each at most once an image
+        pa.field("cluster_flipped", pa.list_(pa.int16()), nullable=False),  # (N,) of M, in the mirrored image
+    ]
+)
+"""`<run>/rounds/000/labels/part-00000.parquet`: a round's pseudo-labels.
+
+`cluster` is NONE for a point that the second duplicate filter dropped (it is a landmark, but trains nothing).
+"""
+
+
+def features_schema(descriptor_dim: int) -> pa.Schema:
+    """`<run>/rounds/000/features/part-00000.parquet`: the network's detections and their descriptors.
+
+    `descriptors` and `descriptors_flipped` are float16 (N, d), unit norm, stored flat (N * d).
+    """
+    metadata = {"descriptor_dim": str(descriptor_dim)}
+    flat = pa.list_(pa.float16())
+    return pa.schema(
+        [
+            *KEYPOINTS,
+            pa.field("descriptors", flat, nullable=False),
+            pa.field("descriptors_flipped", flat, nullable=False),
+        ],
+        metadata=metadata,
+    )
+
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("xy", _POINTS, nullable=False),  # (K, 2), crop frame; NaN: landmark not detected
+        pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+    ]
+)
+"""`<run>/evaluation/<stage>/<split>/part-00000.parquet`: ordered landmarks of an image."""

@@ -1,0 +1,1 @@
+"""From descriptors to identities: K-means, duplicates, flips, outliers."""

@@ -1,0 +1,100 @@
+"""A part of features as flat arrays: all keypoints of its images, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ray_kplm import contracts
+from ray_kplm.errors import DataError
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Features:
+    """N keypoints of the images of one part.
+
+    counts: int64 (images,), keypoints of each image. xy float32 (N, 2) crop frame, score float32 (N,),
+    descriptors and descriptors_flipped float16 (N, d), unit norm.
+    """
+
+    image_id: pa.ChunkedArray
+    counts: NDArray[np.int64]
+    xy: NDArray[np.float32]
+    score: NDArray[np.float32]
+    descriptors: NDArray[np.float16]
+    descriptors_flipped: NDArray[np.float16]
+
+    @property
+    def image(self) -> NDArray[np.int64]:
+        """The image (row of the part) of every keypoint: (N,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.xy.nbytes + self.score.nbytes + self.descriptors.nbytes + self.descriptors_flipped.nbytes
+
+
+def table_of(
+    image_ids: list[str],
+    counts: NDArray,
+    xy: NDArray,
+    score: NDArray,
+    descriptors: NDArray[np.float16],
+    descriptors_flipped: NDArray[np.float16],
+) -> pa.Table:
+    """The Arrow table (contracts.features_schema) of flat arrays as in `Features`."""
+    dim = descriptors.shape[1]
+    columns = [
+        pa.array(image_ids, pa.string()),
+        ragged_points(xy, counts),
+        ragged(score.astype(np.float32), counts),
+        ragged(descriptors.ravel(), counts * dim),
+        ragged(descriptors_flipped.ravel(), counts * dim),
+    ]
+    return pa.Table.from_arrays(columns, schema=contracts.features_schema(dim))
+
+
+def read_features(folder: Folder, part: str) -> Features:
+    """One part. Raises DataError, which names the part, if it is missing, cut short or of another schema."""
+    try:
+        table = folder.read_table(part)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).split(". Detail")[0].splitlines()[0]
+        raise DataError(
+            f"{folder}/{part}: unreadable features ({reason}); delete the round's folder to redo it"
+        ) from None
+    dim = int((table.schema.metadata or {}).get(b"descriptor_dim", 0))
+    if not dim or not table.schema.equals(contracts.features_schema(dim)):
+        raise DataError(
+            f"{folder}/{part}: columns {table.schema.names} are not those of features; delete the round's folder"
+        )
+    column = table["xy"].combine_chunks()
+    return Features(
+        table["image_id"],
+        column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
+        column.flatten().flatten().to_numpy().reshape(-1, 2),
+        _flat(table, "score"),
+        _flat(table, "descriptors").reshape(-1, dim),
+        _flat(table, "descriptors_flipped").reshape(-1, dim),
+    )
+
+
+def _flat(table: pa.Table, name: str) -> NDArray:
+    return table[name].combine_chunks().flatten().to_numpy()
+
+
+def ragged(values: NDArray, counts: NDArray) -> pa.ListArray:
+    """Rows of `counts` values each, from all values in a row."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values)))
+
+
+def ragged_points(xy: NDArray, counts: NDArray) -> pa.ListArray:
+    """Rows of `counts` points each, from all points (N, 2)."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    pairs = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(xy, np.float32).ravel()), 2)
+    return pa.ListArray.from_arrays(pa.array(offsets), pairs)

@@ -1,0 +1,1 @@
+"""Readers of image collections into the ingest step."""

@@ -1,0 +1,201 @@
+"""A folder of image files as a source, with optional boxes and landmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from ray_kplm import contracts
+from ray_kplm.contracts import NONE
+from ray_kplm.datasets import images
+from ray_kplm.datasets.dataset import (
+    IngestOptions,
+    Listing,
+    PartBuilder,
+    PartTables,
+    count_landmarks,
+    split_of,
+)
+from ray_kplm.datasets.parquet import read_meta, read_user_table
+from ray_kplm.errors import DataError
+from ray_kplm.imaging import frames
+from ray_kplm.storage import Folder
+
+Box = tuple[float, float, float, float]
+
+_BOXES = {"image": pa.string(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())}
+_LANDMARKS = {"image": pa.string(), "landmarks": pa.list_(pa.list_(pa.float32()))}
+
+
+class Crop(NamedTuple):
+    """An entry: one picture, or one object in it."""
+
+    path: str  # below the source folder
+    object: int = NONE  # which of the picture's several boxes
+    box: Box | None = None  # source frame
+    annotation: int = NONE  # row of the landmarks table
+
+    @property
+    def image_id(self) -> str:
+        return self.path if self.object == NONE else f"{self.path}#{self.object}"
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads entries of a folder."""
+
+    source: Folder
+    options: IngestOptions
+    annotations: pa.Table | None
+    """The whole landmarks file; the tasks of a node share one copy."""
+    landmarks: int
+
+    def read_part(self, entries: Sequence[Crop]) -> PartTables:
+        part = PartBuilder(self.landmarks)
+        for path, crops in groupby(entries, key=attrgetter("path")):
+            try:
+                content = self._read(path)
+                picture = images.decode(content)
+            except DataError as error:
+                for crop in crops:
+                    part.reject(crop.image_id, str(error))
+                continue
+            for crop in crops:
+                try:
+                    self._add(part, crop, content, picture)
+                except DataError as error:
+                    part.reject(crop.image_id, str(error))
+        return part.tables()
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self.source.read_bytes(path)
+        except FileNotFoundError:
+            raise DataError("unreadable: gone since the folder was listed") from None
+        except PermissionError:
+            raise DataError("unreadable: permission denied") from None
+
+    def _add(self, part: PartBuilder, crop: Crop, content: bytes, picture: images.Picture) -> None:
+        full = images.whole(picture.rgb)
+        window = full if crop.box is None else images.around(crop.box, self.options.margin, full)
+        rgb, crop_to_source = images.cut(picture.rgb, window, self.options.size)
+        images.check_side(rgb, self.options.min_side)
+        kept = picture.plain and crop.box is None and rgb.shape == picture.rgb.shape
+        source_to_crop = frames.invert(crop_to_source)
+        box = None if crop.box is None else frames.apply(source_to_crop, np.reshape(crop.box, (2, 2))).ravel()
+        annotation = self._annotation(crop, source_to_crop)
+        part.add(crop.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation)
+
+    def _annotation(self, crop: Crop, source_to_crop: frames.Affine) -> dict[str, Any] | None:
+        if self.annotations is None or crop.annotation == NONE:
+            return None
+        row = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
+        if row["landmarks"]:
+            row["landmarks"] = frames.apply(source_to_crop, np.array(row["landmarks"], dtype=np.float64))
+        return row
+
+
+def list_folder(source: Folder, options: IngestOptions) -> Listing:
+    """List the image files below `source`; hidden ones do not exist, files of other kinds are counted."""
+    paths, identity, other_files = _files(source)
+    rejected: list[tuple[str, str]] = []
+    crops = [Crop(path) for path in paths]
+    if options.boxes:
+        boxes, digest = _boxes(options.boxes)
+        crops = _with_boxes(paths, boxes, rejected)
+        identity.update(digest.encode())
+    annotations, landmarks = None, 0
+    if options.landmarks:
+        annotations, digest = read_user_table(options.landmarks, _LANDMARKS)
+        landmarks = count_landmarks(options.landmarks, annotations["landmarks"].chunks)
+        crops = _with_annotations(crops, annotations, rejected)
+        identity.update(digest.encode())
+    reader = FolderReader(source, options, annotations, landmarks)
+    splits = _splits(crops, annotations, options)
+    meta = read_meta(source, landmarks)
+    return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, rejected, other_files)
+
+
+def _files(source: Folder) -> tuple[list[str], Any, int]:
+    """Sorted image paths, a hash of what they are, and the number of other files."""
+    try:
+        infos = source.filesystem.get_file_info(pafs.FileSelector(source.path, recursive=True))
+    except OSError as error:
+        raise DataError(f"{source}: {error}") from None
+    start = len(source.path.rstrip("/")) + 1
+    found, other_files = [], 0
+    for info in infos:
+        path = info.path[start:]
+        if info.type != pafs.FileType.File or any(name.startswith(".") for name in path.split("/")):
+            continue
+        if posixpath.splitext(path)[1].lower() in images.EXTENSIONS:
+            found.append((path, info.size, info.mtime_ns))
+        else:
+            other_files += 1
+    identity = hashlib.sha256()
+    for path, size, modified in sorted(found):
+        identity.update(f"{path}\0{size}\0{modified}\n".encode())
+    return sorted(path for path, _, _ in found), identity, other_files
+
+
+def _boxes(uri: str) -> tuple[dict[str, list[Box]], str]:
+    table, digest = read_user_table(uri, _BOXES)
+    boxes: dict[str, list[Box]] = {}
+    for image, *box in zip(*(table[column].to_pylist() for column in _BOXES), strict=True):
+        x0, y0, x1, y1 = (math.nan if value is None else value for value in box)
+        boxes.setdefault(posixpath.normpath(image or ""), []).append((x0, y0, x1, y1))
+    return boxes, digest
+
+
+def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tuple[str, str]]) -> list[Crop]:
+    """One entry for each box that can be one; the others, and images without a box, are rejected."""
+    crops = []
+    for path in paths:
+        of_picture = boxes.pop(path, [])
+        if not of_picture:
+            rejected.append((path, "no box"))
+        for number, box in enumerate(of_picture):
+            crop = Crop(path, number if len(of_picture) > 1 else NONE, box)
+            x0, y0, x1, y1 = box
+            if not all(map(math.isfinite, box)):
+                rejected.append((crop.image_id, "bad box: not four finite numbers"))
+            elif x1 <= x0 or y1 <= y0:
+                rejected.append((crop.image_id, "box without area"))
+            else:
+                crops.append(crop)
+    rejected += [(path, "box names no image") for path, of_picture in boxes.items() for _ in of_picture]
+    return crops
+
+
+def _with_annotations(crops: list[Crop], annotations: pa.Table, rejected: list[tuple[str, str]]) -> list[Crop]:
+    """Each entry with its row of the landmarks table, which names an image or, of several boxes, `image#0`."""
+    rows: dict[str, int] = {}
+    for number, image in enumerate(posixpath.normpath(name or "") for name in annotations["image"].to_pylist()):
+        if rows.setdefault(image, number) != number:
+            rejected.append((image, "landmarks repeated"))
+    annotated = [crop._replace(annotation=rows.pop(crop.image_id, NONE)) for crop in crops]
+    rejected += [(image, "landmarks name no image") for image in rows]
+    return annotated
+
+
+def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOptions) -> dict[str, list[Crop]]:
+    """By the top folders if they are `train` and `test`, else by a hash of the group or of the path."""
+    splits: dict[str, list[Crop]] = {contracts.TRAIN: [], contracts.TEST: []}
+    given = {crop.path.partition("/")[0] for crop in crops} == set(splits)
+    groups: list[str | None] = []
+    if annotations is not None and "group" in annotations.column_names:
+        groups = annotations["group"].to_pylist()
+    for crop in crops:
+        group = groups[crop.annotation] if groups and crop.annotation != NONE else None
+        splits[crop.path.partition("/")[0] if given else split_of(group or crop.path, options)].append(crop)
+    return splits

@@ -1,0 +1,179 @@
+"""Pixels: decode any picture to upright RGB, cut the object out, encode.
+
+The **source frame** is the upright picture as a viewer displays it, after the EXIF rotation; boxes and landmarks
+that a user gives are in that frame. A picture that cannot be used raises `DataError` with the reason, written as
+`kind` or `kind: detail`, so that reports can count by kind.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ray_kplm.errors import DataError
+from ray_kplm.imaging import frames
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+"""What counts as an image file, by name, in lower case."""
+
+MAX_PIXELS = 1 << 27
+"""Larger pictures are refused before they are decoded: 400 MB as RGB, above any camera."""
+
+MAX_ENLARGEMENT = 4
+"""A crop may be this many times as long as the picture's longer side; the rest would be replicated border."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_ORIENTATION = 0x0112
+_JPEG_QUALITY = 95
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+class Picture(NamedTuple):
+    """A decoded image file."""
+
+    rgb: NDArray[np.uint8]  # (H, W, 3), upright
+    plain: bool  # the file is a JPEG or PNG that any decoder opens as these pixels; it may be kept as it is
+
+
+class Window(NamedTuple):
+    """A rectangle of whole source pixels; it may reach over the picture's border."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def decode(content: bytes) -> Picture:
+    """An image file -> upright RGB. What is transparent shows white, as on a page; of several frames the first."""
+    if not content:
+        raise DataError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                return _decode(image, content)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError("not an image") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"too large: more than {MAX_PIXELS} pixels") from None
+    except Exception as error:  # on damaged files Pillow's decoders raise almost anything
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError("truncated" if "truncated" in message.lower() else f"unreadable: {message}") from None
+
+
+def _decode(image: Image.Image, content: bytes) -> Picture:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"too large: {image.width} x {image.height} is more than {MAX_PIXELS} pixels")
+    if image.format in ("JPEG", "MPO") and not _jpeg_is_whole(content):
+        raise DataError("truncated")
+    plain = (
+        image.format in ("JPEG", "PNG")
+        and image.mode == "RGB"
+        and not image.has_transparency_data
+        and image.getexif().get(_ORIENTATION, 1) == 1
+    )
+    image.load()
+    return Picture(_to_rgb(ImageOps.exif_transpose(image)), plain)
+
+
+def _jpeg_is_whole(content: bytes) -> bool:
+    """Whether the segments lead to the end marker.
+
+    libjpeg only warns where the data stops early and something follows (zeros of a broken download): the rest is grey.
+    """
+    position = 2
+    while found := _JPEG_MARKER.search(content, position):
+        marker, position = found.group()[1], found.end()
+        if marker == 0xD9:
+            return True
+        position += int.from_bytes(content[position : position + 2], "big")
+    return False
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith(("I", "F")):
+        return _deep_grey_to_rgb(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """16-bit integers by their full range, floats by 0..1; Pillow's own conversion clips both."""
+    white = 1.0 if image.mode == "F" else 65535.0
+    values = np.asarray(image, dtype=np.float32)
+    if not (values.min() >= 0 and values.max() <= white):
+        raise DataError(f"unreadable: grey values {values.min():g}..{values.max():g} outside 0..{white:g}")
+    grey = np.rint(values * np.float32(255 / white)).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def whole(rgb: NDArray[np.uint8]) -> Window:
+    """The window of the whole picture."""
+    return Window(0, 0, rgb.shape[1], rgb.shape[0])
+
+
+def around(box: tuple[float, float, float, float], margin: float, picture: Window) -> Window:
+    """The square around a box x0, y0, x1, y1 (ends included), with `margin` of its longer side on each side."""
+    x0, y0, x1, y1 = box
+    if x1 < 0 or y1 < 0 or x0 > picture.width - 1 or y0 > picture.height - 1:
+        raise DataError(f"box outside the image: {_text(box)} in {picture.width} x {picture.height}")
+    side = math.ceil((max(x1 - x0, y1 - y0) + 1) * (1 + 2 * margin) - 1e-6)
+    if side > MAX_ENLARGEMENT * max(picture.width, picture.height) or side * side > MAX_PIXELS:
+        raise DataError(f"box too large: {_text(box)} in {picture.width} x {picture.height}")
+    return Window(round((x0 + x1 - side + 1) / 2), round((y0 + y1 - side + 1) / 2), side, side)
+
+
+def _text(box: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
+def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+    """The window's pixels, its longer side at most `size`, never enlarged; and the affine crop -> source.
+
+    Where the window leaves the picture, the border is replicated. Pixels are averaged by area, so nothing aliases.
+    """
+    height, width = rgb.shape[:2]
+    left, top = max(0, window.left), max(0, window.top)
+    right, bottom = min(width, window.left + window.width), min(height, window.top + window.height)
+    inside: NDArray[Any] = rgb[top:bottom, left:right]
+    over = (
+        top - window.top,
+        window.top + window.height - bottom,
+        left - window.left,
+        window.left + window.width - right,
+    )
+    if any(over):
+        inside = cv2.copyMakeBorder(inside, *over, cv2.BORDER_REPLICATE)
+    scale = min(1.0, size / max(window.width, window.height))
+    new_width, new_height = max(1, round(window.width * scale)), max(1, round(window.height * scale))
+    if scale < 1:
+        inside = cv2.resize(inside, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    scaled = frames.scaling(window.width / new_width, window.height / new_height)
+    return inside, frames.compose(frames.translation(window.left, window.top), scaled)
+
+
+def check_side(rgb: NDArray[np.uint8], min_side: int) -> None:
+    """Refuse a picture whose shorter side, as it would be stored, is below `min_side` px."""
+    height, width = rgb.shape[:2]
+    if min(width, height) < min_side:
+        raise DataError(f"too small: {width} x {height} px when stored, a side below {min_side}")
+
+
+def encode(rgb: NDArray[np.uint8]) -> bytes:
+    """RGB -> JPEG."""
+    done, jpeg = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    assert done
+    return jpeg.tobytes()

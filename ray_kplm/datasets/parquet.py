@@ -1,0 +1,199 @@
+"""Parquet files of encoded images as a source, and the reading of a user's tables.
+
+Columns: image_id, image (encoded bytes); optional bbox (x0, y0, x1, y1), landmarks (L x 2), visible, group, all in
+the image's own pixels. The images are object crops already: the source frame is the crop frame, and they are stored
+as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ray_kplm import contracts
+from ray_kplm.datasets import images
+from ray_kplm.datasets.dataset import (
+    IngestOptions,
+    Listing,
+    PartBuilder,
+    PartTables,
+    count_landmarks,
+    split_of,
+)
+from ray_kplm.errors import DataError
+from ray_kplm.imaging import frames
+from ray_kplm.storage import Folder
+
+_REQUIRED = ("image_id", "image")
+_OPTIONAL = ("bbox", "landmarks", "visible", "group")
+_STRINGS, _BYTES = (pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())
+_BATCH = 64  # rows in memory while a part is read
+
+
+class Row(NamedTuple):
+    """An entry: one row of one file."""
+
+    file: str
+    number: int
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Reads entries of a Parquet source."""
+
+    source: Folder
+    landmarks: int
+    min_side: int
+
+    def read_part(self, entries: Sequence[Row]) -> PartTables:
+        part = PartBuilder(self.landmarks)
+        for row in read_rows(self.source, entries, (*_REQUIRED, *_OPTIONAL)):
+            try:
+                self._add(part, row)
+            except DataError as error:
+                part.reject(row["image_id"], str(error))
+        return part.tables()
+
+    def _add(self, part: PartBuilder, row: dict[str, Any]) -> None:
+        content = row["image"] or b""
+        rgb, plain = images.decode(content)
+        images.check_side(rgb, self.min_side)
+        box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
+        if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
+            raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
+        identity = frames.translation(0, 0)
+        part.add(row["image_id"], content if plain else images.encode(rgb), rgb, box, identity, row)
+
+
+def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOptions) -> Listing:
+    """List `files`, name -> the split that it is; None: drawn by `options.test_share`."""
+    if options.boxes or options.landmarks:
+        raise DataError(f"{source}: --boxes and --landmarks are for a folder of images; here they are columns")
+    splits: dict[str, list[Row]] = {contracts.TRAIN: [], contracts.TEST: []}
+    rejected: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    identity = hashlib.sha256()
+    annotated = [name for name in files if _check_columns(source, name)]
+    for name, given in files.items():
+        rows = 0
+        for row in _iterate(source, name, ("image_id", "group")):
+            image_id, where = row["image_id"], Row(name, rows)
+            rows += 1
+            if image_id is None or image_id in seen:
+                reason = "no image_id" if image_id is None else "image_id repeated"
+                rejected.append((image_id or f"{name} row {where.number}", reason))
+                continue
+            seen.add(image_id)
+            splits[given or split_of(row.get("group") or image_id, options)].append(where)
+        identity.update(f"{name}\0{source.size(name)}\0{rows}\n".encode())
+    landmarks = 0
+    if annotated:
+        landmarks = count_landmarks(str(source), _landmark_columns(source, annotated))
+    reader = ParquetReader(source, landmarks, options.min_side)
+    return Listing(splits, reader.read_part, identity.hexdigest(), read_meta(source, landmarks), landmarks, rejected)
+
+
+def _check_columns(source: Folder, name: str) -> bool:
+    """Whether the file is annotated; an error if it is not of this layout."""
+    with _open(source, name) as file:
+        schema = file.schema_arrow
+    missing = [column for column in _REQUIRED if column not in schema.names]
+    if missing:
+        raise DataError(f"{source}/{name}: no column {', '.join(missing)}; it has {', '.join(schema.names)}")
+    for column, accepted in (("image_id", _STRINGS), ("image", _BYTES)):
+        found = schema.field(column).type
+        if found not in accepted:
+            raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {found}")
+    return "landmarks" in schema.names
+
+
+def read_meta(source: Folder, landmarks: int) -> dict[str, Any]:
+    """What the source's own dataset.json says about it."""
+    given = source.read_json("dataset.json") if source.is_file("dataset.json") else {}
+    names = given.get("landmark_names") or [f"landmark_{i}" for i in range(landmarks)]
+    if landmarks and len(names) != landmarks:
+        raise DataError(f"{source}/dataset.json: {len(names)} landmark_names, but images have {landmarks} landmarks")
+    return {
+        "name": given.get("name", source.name),
+        "landmark_names": names,
+        "swap_pairs": given.get("swap_pairs", []),
+        "nme": given.get("nme", {}),
+        "licence": given.get("licence", ""),
+    }
+
+
+def read_user_table(uri: str, columns: dict[str, pa.DataType]) -> tuple[pa.Table, str]:
+    """A CSV or Parquet file that must have `columns`, cast to these types; and a hash of its content."""
+    at = Folder.at(uri)
+    folder, name = Folder(at.filesystem, at.path.rpartition("/")[0]), at.name
+    if not folder.is_file(name):
+        raise DataError(f"{uri}: no such file")
+    content = folder.read_bytes(name)
+    try:
+        stream = pa.BufferReader(content)
+        table = pacsv.read_csv(stream) if name.lower().endswith(".csv") else pq.read_table(stream)
+        missing = [column for column in columns if column not in table.column_names]
+        if missing:
+            raise DataError(f"{uri}: no column {', '.join(missing)}; it has {', '.join(table.column_names)}")
+        for column, kind in columns.items():
+            position = table.column_names.index(column)
+            table = table.set_column(position, column, table[column].cast(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{uri}: {str(error).splitlines()[0]}") from None
+    return table, hashlib.sha256(content).hexdigest()
+
+
+def read_rows(source: Folder, rows: Sequence[Row], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows, which must ascend within a file. Of a row group, a few rows at a time are in memory.
+
+    A row group is read from its start up to the last wanted row, so sources with row groups of about a part are best.
+    """
+    for name in dict.fromkeys(row.file for row in rows):
+        wanted = np.array([row.number for row in rows if row.file == name])
+        with _open(source, name) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                last = first + file.metadata.row_group(group).num_rows
+                inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, last)]
+                for batch in _batches(file, columns, group) if len(inside) else ():
+                    here = inside[(inside >= first) & (inside < first + batch.num_rows)] - first
+                    yield from batch.take(pa.array(here)).to_pylist()
+                    first += batch.num_rows
+                    if first > inside[-1]:
+                        break
+                first = last
+
+
+def _iterate(source: Folder, name: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with _open(source, name) as file:
+        for group in range(file.num_row_groups):
+            for batch in _batches(file, columns, group):
+                yield from batch.to_pylist()
+
+
+def _landmark_columns(source: Folder, names: Iterable[str]) -> Iterator[pa.Array]:
+    for name in names:
+        with _open(source, name) as file:
+            for group in range(file.num_row_groups):
+                for batch in _batches(file, ("landmarks",), group):
+                    yield batch.column("landmarks")
+
+
+def _batches(file: pq.ParquetFile, columns: Sequence[str], group: int) -> Iterator[pa.RecordBatch]:
+    known = [column for column in columns if column in file.schema_arrow.names]
+    return file.iter_batches(_BATCH, row_groups=[group], columns=known, use_threads=False)
+
+
+def _open(source: Folder, name: str) -> pq.ParquetFile:
+    try:
+        stream = source.filesystem.open_input_file(f"{source.path}/{name}")
+        return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source}/{name}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,1 @@
+"""Pictures: frames, augmentation, the synthetic category, drawing."""

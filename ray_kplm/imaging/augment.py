@@ -1,0 +1,94 @@
+"""Random views of an image for training, decided by a seed alone.
+
+The pictures know nothing of labels: a view comes with the affine map from the crop frame to its own frame, and whoever
+holds the round's labels warps them by it. albumentations moves three reference keypoints along with the image; the map
+is what carried them.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks a package index for news
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_kplm.config import AugmentConfig
+from ray_kplm.imaging import frames
+
+
+def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+    """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
+    height, width = image.shape[:2]
+    to_input = frames.crop_to_input(width, height, size)
+    if (height, width) == (size, size):
+        return image, to_input
+    scale = size / max(height, width)
+    if scale < 1:  # warping samples single pixels: shrink by area first, then place
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        placed = frames.compose(to_input, frames.invert(frames.scaling(small[0] / width, small[1] / height)))
+    else:
+        placed = to_input
+    view = cv2.warpAffine(image, placed, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return view, to_input
+
+
+class Augmenter:
+    """METHOD 3's augmentation: flip, affine, colour, blur, noise, in albumentations."""
+
+    def __init__(self, config: AugmentConfig, size: int) -> None:
+        self.size = size
+        self._reference = np.array([[0, 0], [size - 1, 0], [0, size - 1]], dtype=np.float64)
+        self._views = {flip: self._compose(config, flip) for flip in (False, True)}
+
+    @staticmethod
+    def _compose(config: AugmentConfig, flip: bool) -> A.Compose:
+        shift = config.translate
+        steps = [
+            A.HorizontalFlip(p=1.0 if flip else 0.0),
+            A.Affine(
+                scale=config.scale,
+                translate_percent=(-shift, shift),
+                rotate=(-config.rotate, config.rotate),
+                keep_ratio=True,
+                border_mode=cv2.BORDER_REPLICATE,
+                p=1.0,
+            ),
+            A.ColorJitter(brightness=config.brightness, contrast=config.contrast, saturation=(1, 1), hue=(0, 0), p=1.0),
+            A.ColorJitter(
+                brightness=(1, 1), contrast=(1, 1), saturation=config.saturation, hue=config.hue, p=config.colour_share
+            ),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.0, config.blur), p=config.blur_share),
+            A.OneOf(
+                [
+                    A.GaussNoise(std_range=(0.0, config.noise), per_channel=False),
+                    A.GaussNoise(std_range=(0.0, config.noise), per_channel=True),
+                ],
+                p=config.noise_share,
+            ),
+        ]
+        return A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
+
+    def __call__(
+        self, image: NDArray[np.uint8], seed: int, flip: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A view of a crop: uint8 (H, W, 3) -> uint8 (size, size, 3) and the map crop -> view, float32 (2, 3).
+
+        The same seed and flip give the same view, whatever was asked before.
+        """
+        view, crop_to_input = letterbox(image, self.size)
+        compose = self._views[flip]
+        compose.set_random_seed(seed)
+        out = compose(image=view, keypoints=self._reference)
+        input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
+        return out["image"], frames.compose(input_to_view, crop_to_input).astype(np.float32)
+
+
+def _affine_between(before: NDArray, after: NDArray) -> frames.Affine:
+    """The affine map that carries three points to three points."""
+    homogeneous = np.concatenate([before, np.ones((3, 1))], axis=1)
+    return np.linalg.solve(homogeneous, after).T

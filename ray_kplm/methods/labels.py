@@ -1,0 +1,122 @@
+"""A round's labels as padded arrays, ready to be warped into any view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ray_kplm.contracts import NONE
+from ray_kplm.imaging import frames
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Points of N images with identities, padded to P a row.
+
+    xy: float32 (N, P, 2), crop frame, 0 where there is no point. identity: int32 (N, P) of the image as it is;
+    identity_flipped: of its mirror image; NONE: no counterpart. present: bool (N, P).
+    """
+
+    xy: NDArray[np.float32]
+    identity: NDArray[np.int32]
+    identity_flipped: NDArray[np.int32]
+    present: NDArray[np.bool_]
+
+    def usable(self, minimum: int = 2) -> NDArray[np.int64]:
+        """Rows of images with at least `minimum` points."""
+        return np.flatnonzero(self.present.sum(1) >= minimum)
+
+    def in_views(
+        self, image: NDArray, crop_to_view: NDArray, flip: NDArray, side: int, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Points of B views: xy (B, P, 2) heatmap frame, valid bool (B, P), identity int64 (B, P), on `device`.
+
+        image (B,) rows, crop_to_view (B, 2, 3), flip (B,). A point that left the picture is not valid and has no identity.
+        """
+        xy = np.einsum("bij,bpj->bpi", crop_to_view[:, :, :2], self.xy[image]) + crop_to_view[:, None, :, 2]
+        cells = frames.input_to_heatmap(xy).astype(np.float32)
+        nearest = np.rint(cells)
+        valid = self.present[image] & ((nearest >= 0) & (nearest <= side - 1)).all(-1)
+        identity = np.where(flip[:, None], self.identity_flipped[image], self.identity[image])
+        identity = np.where(valid, identity, NONE)
+        tensors = torch.from_numpy(cells), torch.from_numpy(valid), torch.from_numpy(identity.astype(np.int64))
+        xy_BP2, valid_BP, identity_BP = (t.to(device, non_blocking=True) for t in tensors)
+        return xy_BP2, valid_BP, identity_BP
+
+
+def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
+    """Warm-up: a keypoint corresponds to itself (thesis 6.1.5). Tables of contracts.KEYPOINTS, in the images' order."""
+    points = [_points(table) for table in tables]
+    counts, xy = _joined(points)
+    index = np.concatenate([np.arange(n) for n in counts]) if len(counts) else np.zeros(0, np.int64)
+    return _padded(counts, xy, index, index)
+
+
+def cluster_labels(tables: Iterable[pa.Table]) -> Labels:
+    """Rounds: points correspond when they share a training cluster. Tables of contracts.LABELS.
+
+    Points that the second duplicate filter dropped (cluster NONE) are left out.
+    """
+    tables = list(tables)
+    counts, xy = _joined([_points(table) for table in tables])
+    cluster, flipped = (_flat(tables, name) for name in ("cluster", "cluster_flipped"))
+    keep = cluster != NONE
+    image = np.repeat(np.arange(len(counts)), counts)
+    return _padded(np.bincount(image[keep], minlength=len(counts)), xy[keep], cluster[keep], flipped[keep])
+
+
+def landmark_labels(tables: Iterable[pa.Table], landmarks: int, flip_map: NDArray) -> Labels:
+    """Stage 2: column k holds landmark k. In the mirror a point becomes its landmark's partner.
+
+    The identity tells, for a view, which channel the point trains; see `methods.stage2`.
+    """
+    tables = list(tables)
+    counts, xy = _joined([_points(table) for table in tables])
+    landmark = _flat(tables, "landmark")
+    image = np.repeat(np.arange(len(counts)), counts)
+    out_xy = np.zeros((len(counts), landmarks, 2), np.float32)
+    present = np.zeros((len(counts), landmarks), bool)
+    out_xy[image, landmark] = xy
+    present[image, landmark] = True
+    identity = np.where(present, np.arange(landmarks), NONE).astype(np.int32)
+    flipped = np.where(present, flip_map, NONE).astype(np.int32)
+    return Labels(out_xy, identity, flipped, present)
+
+
+def _points(table: pa.Table) -> tuple[NDArray, NDArray]:
+    """Number of points of each row, and all points (N, 2)."""
+    column = table["xy"].combine_chunks()
+    counts = column.value_lengths().to_numpy(zero_copy_only=False)
+    flat = column.flatten().flatten().to_numpy(zero_copy_only=False)
+    return counts.astype(np.int64), flat.reshape(-1, 2)
+
+
+def _joined(points: list[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray]:
+    if not points:
+        return np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
+    return np.concatenate([c for c, _ in points]), np.concatenate([p for _, p in points])
+
+
+def _flat(tables: list[pa.Table], name: str) -> NDArray:
+    columns = [t[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for t in tables]
+    return np.concatenate(columns).astype(np.int64) if columns else np.zeros(0, np.int64)
+
+
+def _padded(counts: NDArray, xy: NDArray, identity: NDArray, flipped: NDArray) -> Labels:
+    images, most = len(counts), int(counts.max(initial=1))
+    image = np.repeat(np.arange(images), counts)
+    column = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
+    out_xy = np.zeros((images, most, 2), np.float32)
+    out = np.full((2, images, most), NONE, np.int32)
+    present = np.zeros((images, most), bool)
+    out_xy[image, column] = xy
+    out[0, image, column] = identity
+    out[1, image, column] = flipped
+    present[image, column] = True
+    return Labels(out_xy, out[0], out[1], present)

@@ -1,0 +1,135 @@
+"""One process's share of training: network, optimiser, and the step. Knows nothing of where batches come from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ray_kplm.methods.labels import Labels
+from ray_kplm.network.compute import Placement
+
+
+class Objective(Protocol):
+    """What a training step minimises. Picklable; holds no weights."""
+
+    def network(self) -> nn.Module: ...
+
+    def parameter_groups(self, network: nn.Module) -> list[dict]: ...
+
+    def loss(
+        self,
+        network: nn.Module,
+        image_B3SS: Tensor,
+        xy_BP2: Tensor,
+        valid_BP: Tensor,
+        identity_BP: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning-rate factor of an iteration, counted over the whole stage: x 0.1 at each of some shares of it.
+
+    `first` iterations of `total` were done in earlier steps.
+    """
+
+    first: int
+    total: int
+    decay_at: tuple[float, ...]
+    factor: float = 1.0
+
+    def __call__(self, iteration: int) -> float:
+        done = (self.first + iteration) / self.total
+        return self.factor * 0.1 ** sum(done >= share for share in self.decay_at)
+
+
+class Learner:
+    """Builds network and optimiser and takes training steps; the same seed gives the same steps."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        labels: Labels,
+        schedule: Schedule,
+        placement: Placement,
+        seed: tuple[int, ...],
+        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> None:
+        """`wrap` turns the network into its distributed form; `seed` decides initial weights and random cells."""
+        torch.manual_seed(_mixed(*seed))
+        self.objective, self.labels, self.schedule, self.placement, self.seed = (
+            objective, labels, schedule, placement, seed,
+        )  # fmt: skip
+        self.network = placement.move(objective.network())
+        groups = objective.parameter_groups(self.network)
+        self._rates = [group["lr"] for group in groups]
+        self._optimiser = torch.optim.RMSprop(groups)
+        self._generator = torch.Generator(placement.device)
+        self.network.train()
+        self._forward = _Precise(wrap(self.network), placement)
+
+    def step(
+        self, iteration: int, rank: int, view: NDArray[np.uint8], image: NDArray, flip: NDArray, crop_to_view: NDArray
+    ) -> dict[str, Tensor]:
+        """One update from B views (see `steps.feed.Views`); returns the loss and its parts, detached, on the device."""
+        factor = self.schedule(iteration)
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        side = view.shape[1] // 4
+        points = self.labels.in_views(image, crop_to_view, flip, side, self.placement.device)
+        self._generator.manual_seed(_mixed(*self.seed, iteration, rank))
+        loss, parts = self.objective.loss(self._forward, self.placement.images(view), *points, self._generator)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        return {name: value.detach() for name, value in parts.items()}
+
+    def state(self) -> bytes:
+        """Weights and optimiser, to continue from."""
+        buffer = io.BytesIO()
+        torch.save({"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}, buffer)
+        return buffer.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        """Continue where `state` was taken, in this step or at the end of the one before."""
+        found = _load(state)
+        self.network.load_state_dict(found["network"])
+        self._optimiser.load_state_dict(found["optimiser"])
+
+    def start_from(self, state: bytes) -> None:
+        """Take an earlier stage's weights as a start; the optimiser is fresh."""
+        self.network.start_from(_load(state)["network"])
+
+
+class _Precise(nn.Module):
+    """The network under the placement's autocast."""
+
+    def __init__(self, network: nn.Module, placement: Placement) -> None:
+        super().__init__()
+        self._network, self._placement = network, placement
+
+    def forward(self, image: Tensor) -> Any:
+        with self._placement.precision():
+            return self._network(image)
+
+
+def load_weights(state: bytes) -> dict[str, Tensor]:
+    """The network's weights of a stored state."""
+    return _load(state)["network"]
+
+
+def _load(state: bytes) -> dict[str, Any]:
+    return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+
+
+def _mixed(*numbers: int) -> int:
+    """One 63-bit seed of several numbers."""
+    return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

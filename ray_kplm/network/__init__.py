@@ -1,0 +1,1 @@
+"""The hourglass, its heatmaps and its losses."""

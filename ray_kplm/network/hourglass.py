@@ -1,0 +1,163 @@
+"""The network of all generations: one hourglass, a detector head and a descriptor (later landmark) head.
+
+Axes in names: B images, C channels, S input side, h = w = S / 4 heatmap side, d descriptor width, K landmarks.
+Sources: thesis 2.3 and 6.1.1; residual block: Bulat & Tzimiropoulos, ICCV 2017; hourglass: Newell et al., ECCV 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ray_kplm.config import NetworkConfig
+
+Norm = Callable[[int], nn.Module]
+
+
+def _norm(kind: str, groups: int) -> Norm:
+    match kind:
+        case "group":
+            return lambda channels: nn.GroupNorm(math.gcd(groups, channels), channels)
+        case "batch":
+            return nn.BatchNorm2d
+        case _:
+            raise AssertionError(kind)  # the configuration admits no other
+
+
+def _activated_conv(norm: Norm, c_in: int, c_out: int, kernel: int) -> nn.Sequential:
+    """Pre-activation: norm, ReLU, convolution."""
+    return nn.Sequential(
+        norm(c_in), nn.ReLU(inplace=True), nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Hierarchical, parallel, multi-scale: 3x3 convolutions of C/2, C/4, C/4 outputs, concatenated, plus a shortcut."""
+
+    def __init__(self, c_in: int, c_out: int, norm: Norm) -> None:
+        super().__init__()
+        half, quarter = c_out // 2, c_out // 4
+        self.conv1 = _activated_conv(norm, c_in, half, 3)
+        self.conv2 = _activated_conv(norm, half, quarter, 3)
+        self.conv3 = _activated_conv(norm, quarter, quarter, 3)
+        self.shortcut = nn.Identity() if c_in == c_out else _activated_conv(norm, c_in, c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The shortcut reads x as it is, so the first in-place ReLU acts on the norm's own output.
+        y1 = self.conv1(x)
+        y2 = self.conv2(y1)
+        y3 = self.conv3(y2)
+        return torch.cat([y1, y2, y3], dim=1) + self.shortcut(x)
+
+
+class Hourglass(nn.Module):
+    """One level: a skip at this resolution plus the same at half of it, `depth` levels deep."""
+
+    def __init__(self, depth: int, width: int, norm: Norm) -> None:
+        super().__init__()
+        self.skip = ResidualBlock(width, width, norm)
+        self.pool = nn.AvgPool2d(2)
+        self.down = ResidualBlock(width, width, norm)
+        self.inner = Hourglass(depth - 1, width, norm) if depth > 1 else ResidualBlock(width, width, norm)
+        self.up = ResidualBlock(width, width, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.up(self.inner(self.down(self.pool(x))))
+        return self.skip(x) + nn.functional.interpolate(low, scale_factor=2, mode="nearest")
+
+
+class Head(nn.Module):
+    """Block, 1x1 convolution, norm, ReLU, and the output layer."""
+
+    def __init__(self, width: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            ResidualBlock(width, width, norm), nn.Conv2d(width, width, 1), norm(width), nn.ReLU(inplace=True)
+        )
+        self.output = nn.Conv2d(width, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.features(x))
+
+
+class Backbone(nn.Module):
+    """Stem (S -> S/4) and hourglass: image B3SS -> features BChw."""
+
+    def __init__(self, config: NetworkConfig, norm: Norm) -> None:
+        super().__init__()
+        width = config.width
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width // 4, 7, stride=2, padding=3, bias=False),
+            norm(width // 4),
+            nn.ReLU(inplace=True),
+            ResidualBlock(width // 4, width // 2, norm),
+            nn.AvgPool2d(2),
+            ResidualBlock(width // 2, width // 2, norm),
+            ResidualBlock(width // 2, width, norm),
+        )
+        self.hourglass = Hourglass(config.depth, width, norm)
+
+    def forward(self, image_B3SS: Tensor) -> Tensor:
+        return self.hourglass(self.stem(image_B3SS))
+
+
+class KeypointNetwork(nn.Module):
+    """Stage 1: where keypoints are, and what they look like (thesis 6.1.1)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        norm = _norm(config.norm, config.groups)
+        self.backbone = Backbone(config, norm)
+        self.detector = Head(config.width, 1, norm)
+        self.descriptor = Head(config.width, config.descriptor_dim, norm)
+        initialise(self)
+
+    def forward(self, image_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8-scaled image (0..1) -> heatmap logits Bhw and descriptors Bdhw (unnormalised)."""
+        features = self.backbone(image_B3SS)
+        return self.detector(features)[:, 0], self.descriptor(features)
+
+
+class LandmarkNetwork(nn.Module):
+    """Stage 2: K heatmaps, linear output (thesis 6.1.7)."""
+
+    def __init__(self, config: NetworkConfig, landmarks: int) -> None:
+        super().__init__()
+        norm = _norm(config.norm, config.groups)
+        self.backbone = Backbone(config, norm)
+        self.landmarks = Head(config.width, landmarks, norm)
+        initialise(self)
+
+    def forward(self, image_B3SS: Tensor) -> Tensor:
+        """Image (0..1) -> heatmaps BKhw."""
+        return self.landmarks(self.backbone(image_B3SS))
+
+    def start_from(self, stage1: dict[str, Tensor]) -> None:
+        """Take stage 1's weights; the descriptor branch becomes the landmark head but for its last layer (METHOD 4)."""
+        taken = {
+            name.replace("descriptor.", "landmarks.", 1): value
+            for name, value in stage1.items()
+            if name.startswith(("backbone.", "descriptor.features."))
+        }
+        missing, unexpected = self.load_state_dict(taken, strict=False)
+        assert not unexpected and all(name.startswith("landmarks.output.") for name in missing), (missing, unexpected)
+
+
+def initialise(network: nn.Module) -> None:
+    """He et al. 2015 for convolutions that a ReLU follows or precedes; the output layers small, so that training starts
+    from near-constant maps; norms at identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, Head):
+            nn.init.normal_(module.output.weight, std=0.01)
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

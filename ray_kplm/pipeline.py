@@ -1,0 +1,33 @@
+"""The whole method on one page (thesis Algorithm 2 and section 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ray_kplm.config import Config
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.progress import Progress
+from ray_kplm.run import Run
+from ray_kplm.steps.discovery import Discovery
+from ray_kplm.steps.session import session
+from ray_kplm.tracking import tracked
+
+
+def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = Progress) -> Run:
+    """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
+
+    Raises KplmError, one line that says what to change; the run directory keeps all that was finished.
+    """
+    dataset = Dataset.open(config.dataset)
+    run = Run.start(config)
+    discovery = Discovery(run, dataset, progress)
+    if discovery.is_finished():
+        return run
+    with session(config.compute), tracked(run, dataset.meta) as tracker:
+        discovery.report_to(tracker)
+        discovery.detect_keypoints()
+        for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
+            discovery.train_round(number)
+            discovery.renew_labels(number)
+        discovery.train_landmarks()
+    return run

@@ -1,0 +1,95 @@
+"""What a person sees while a run works: one line that moves on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+_LOG_EVERY_S = 20.0
+
+
+class Progress:
+    """The progress of a run made of steps of known weight; tells stage, round, loss, points an image and the time left.
+
+    The time left is extrapolated from the weight done since this process began, so a resumed run is not flattered by what
+    it skipped.
+    """
+
+    def __init__(self, weights: dict[str, float], out: TextIO | None = None) -> None:
+        """weights: expected cost of each step by its path, in any one unit."""
+        self._weights = weights
+        self._out = out or sys.stderr
+        self._live = self._out.isatty()
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._finished: set[str] = set()
+        self._worked = 0.0
+        self._step, self._title, self._share, self._text = "", "", 0.0, ""
+        self._points: float | None = None
+        self._last_line = 0.0
+
+    def begin(self, step: str, title: str) -> None:
+        """A step starts to work."""
+        with self._lock:
+            self._step, self._title, self._share, self._text = step, title, 0.0, ""
+            self._show(force=True)
+
+    def advance(self, share: float, text: str = "") -> None:
+        """The current step is done to this share."""
+        with self._lock:
+            self._share, self._text = share, text
+            self._show()
+
+    def points(self, per_image: float) -> None:
+        """Points an image, as of the last update of the pseudo-labels."""
+        self._points = per_image
+
+    def finish(self, text: str = "") -> None:
+        """The current step is done, now."""
+        with self._lock:
+            self._worked += self._weights.get(self._step, 0.0)
+            self._finished.add(self._step)
+            self._share, self._text = 1.0, text
+            self._show(force=True, end=True)
+            self._share, self._step = 0.0, ""
+
+    def skip(self, step: str) -> None:
+        """The step was done before this process began."""
+        self._finished.add(step)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._write(text, end=True)
+
+    def _show(self, *, force: bool = False, end: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._last_line < (0.2 if self._live else _LOG_EVERY_S):
+            return
+        self._last_line = now
+        total = sum(self._weights.values()) or 1.0
+        current = self._weights.get(self._step, 0.0) * self._share if self._step not in self._finished else 0.0
+        done = sum(self._weights.get(step, 0.0) for step in self._finished) + current
+        pieces = [f"[{min(done / total, 1):4.0%}] {self._title}"]
+        if self._text:
+            pieces.append(self._text)
+        if self._points is not None:
+            pieces.append(f"{self._points:.1f} points/image")
+        worked = self._worked + current
+        if worked > 0.005 * total and done < total:
+            pieces.append(f"{clock((now - self._started) / worked * (total - done))} left")
+        self._write(" · ".join(pieces), end=end or not self._live)
+
+    def _write(self, line: str, *, end: bool) -> None:
+        start = "\r\x1b[K" if self._live else ""
+        self._out.write(f"{start}{line}" + ("\n" if end else ""))
+        self._out.flush()
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

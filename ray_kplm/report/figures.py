@@ -1,0 +1,77 @@
+"""Figures of a run as PNG bytes. Each call owns its figure: no pyplot, whose state is shared."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from ray_kplm.evaluation.regression import cumulative_curve
+
+PANEL_INCHES = (4.0, 3.0)
+PANELS_PER_ROW = 3
+DOTS_PER_INCH = 120
+
+
+def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> bytes:
+    """PNG of the thesis's CED figure: forward and backward panel, one line per entry of `curves`.
+
+    curves: name -> (forward errors (L,), backward errors (K,)), per landmark, % of normaliser, unsorted.
+    """
+    if not curves:
+        raise ValueError("curves {}: there is nothing to draw; give at least one name with its errors")
+    figure = _figure(rows=1, columns=2)
+    for panel, (direction, counted) in enumerate((("Forward", "annotated"), ("Backward", "discovered"))):
+        axes = figure.add_subplot(1, 2, panel + 1)
+        for name, errors in curves.items():
+            running = cumulative_curve(errors[panel])
+            axes.plot(np.arange(1, len(running) + 1), running, label=name)
+        axes.set_title(direction)
+        _label(axes, f"{counted} landmarks, best first", "mean so far, % of normaliser")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower right")
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def round_curves(series: Mapping[str, Sequence[tuple[float, float | None]]]) -> bytes:
+    """PNG of small multiples, one panel a metric.
+
+    series: metric (with its unit, the panel's label) -> (round, value) points; None or NaN is a gap.
+    """
+    if not series:
+        raise ValueError("series {}: there is nothing to draw; give at least one metric with its points")
+    columns = min(len(series), PANELS_PER_ROW)
+    rows = math.ceil(len(series) / columns)
+    figure = _figure(rows, columns)
+    for panel, (metric, points) in enumerate(series.items()):
+        axes = figure.add_subplot(rows, columns, panel + 1)
+        values = np.array([(x, math.nan if y is None else y) for x, y in points], dtype=np.float64).reshape(-1, 2)
+        axes.plot(values[:, 0], values[:, 1], marker="o", markersize=3)
+        _label(axes, "round", metric)
+    return _png(figure)
+
+
+def _figure(rows: int, columns: int) -> Figure:
+    width, height = PANEL_INCHES
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _label(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # rounds and landmarks are counted
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The steps of a run. The only room that imports Ray."""

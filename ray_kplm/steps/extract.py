@@ -1,0 +1,121 @@
+"""The frozen network's keypoints and descriptors, part by part (METHOD 3, step 1)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.correspondence.features import table_of
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.imaging import frames
+from ray_kplm.imaging.augment import letterbox
+from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
+from ray_kplm.methods.learner import load_weights
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork
+from ray_kplm.steps.images import decode
+from ray_kplm.steps.parts import Pool, Progress, map_parts
+from ray_kplm.steps.train import NETWORK
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All an extraction actor needs. threshold None: calibrate it on a sample of the selected images."""
+
+    config: Config
+    network: Folder
+    images: Folder
+    selection: Selection
+    features: Folder
+    threshold: float | None
+
+
+def extract(extraction: Extraction, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the features of the selected images; returns the threshold that was used and what was found."""
+    compute = extraction.config.compute
+    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    answers = map_parts(ExtractPart, {"extraction": extraction}, extraction.selection.parts, pool, progress)
+    images = sum(int(answer["images"]) for answer in answers)
+    keypoints = sum(int(answer["keypoints"]) for answer in answers)
+    return {
+        "threshold": float(answers[0]["threshold"]),
+        "images": images,
+        "detected_per_image": keypoints / max(images, 1),
+        "mean_peak": float(np.average([a["mean_peak"] for a in answers], weights=[a["images"] for a in answers])),
+    }
+
+
+class ExtractPart:
+    """Holds the network. Every actor calibrates on the same seeded sample, so all find the same threshold."""
+
+    def __init__(self, extraction: Extraction) -> None:
+        cv2.setNumThreads(1)
+        self._work = extraction
+        compute = extraction.config.compute
+        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+        self._placement = Placement.choose(compute, extraction.config.network, device)
+        network = KeypointNetwork(extraction.config.network)
+        network.load_state_dict(load_weights(extraction.network.read_bytes(NETWORK)))
+        self._network = self._placement.move(network).eval()
+        self._threshold = extraction.threshold if extraction.threshold is not None else self._calibrate()
+
+    def _calibrate(self) -> float:
+        config = self._work.config
+        options = config.detection
+        if options.threshold == "fixed":
+            return options.fixed_threshold
+        sample = self._work.selection.sample(options.calibration_images, (config.seed, 29))
+        scores = []
+        for part, rows in zip(sample.parts, sample.rows, strict=True):
+            for images, _, _ in self._batches(part, rows):
+                scores.append(peak_scores(self._network, self._placement, images, options.nms_radius, options.limit))
+        return calibrated_threshold(
+            np.concatenate(scores), sample.images, options.points_per_landmark * config.method.landmarks
+        )
+
+    def __call__(self, part: str) -> dict[str, float]:
+        options = self._work.config.detection
+        rows = self._work.selection.rows_of(part)
+        found, ids, peaks = [], [], []
+        for images, crop_to_input, names in self._batches(part, rows):
+            batch = detect_keypoints(
+                self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
+            )
+            found += [
+                keypoints.in_crop(frames.invert(affine)) for keypoints, affine in zip(batch, crop_to_input, strict=True)
+            ]
+            peaks += [float(k.score.max(initial=0)) for k in batch]
+            ids += names
+        counts = np.array([len(k.xy) for k in found], np.int64)
+        joined = [np.concatenate([getattr(k, name) for k in found]) for name in
+                  ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
+        self._work.features.write_table(part, table_of(ids, counts, *joined))
+        return {
+            "images": len(ids),
+            "keypoints": int(counts.sum()),
+            "threshold": self._threshold,
+            "mean_peak": float(np.mean(peaks)),
+        }
+
+    def _batches(self, part: str, rows: NDArray):
+        """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""
+        yield from read_inputs(self._work.images, part, rows, self._work.config)
+
+
+def read_inputs(images: Folder, part: str, rows: NDArray, config: Config):
+    """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
+    table = images.read_table(part, ["image_id", "image"])
+    size, batch = config.network.image_size, config.compute.batch_images
+    for start in range(0, len(rows), batch):
+        chosen = table.take(rows[start : start + batch])
+        made = [letterbox(decode(encoded), size) for encoded in chosen["image"]]
+        yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()

@@ -1,0 +1,89 @@
+"""Executes a plan: fetch, decode, augment, batch, in the plan's order, with Ray Data.
+
+Determinism, resume and bounds come from the plan and from the pipeline's order: whichever actor makes a view, and however
+many there are, view i of the plan is row i of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import ray.data
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy
+
+from ray_kplm.config import AugmentConfig
+from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.methods.plan import Plan
+from ray_kplm.steps.images import RoundImages
+
+_BLOCK_VIEWS = 128
+"""Views made by one Ray Data task: enough to hide a task's few milliseconds, little enough to start soon."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """B views of training images: view uint8 (B, S, S, 3); image (B,) index in the round; flip (B,); crop_to_view (B, 2, 3)."""
+
+    view: NDArray[np.uint8]
+    image: NDArray[np.int64]
+    flip: NDArray[np.bool_]
+    crop_to_view: NDArray[np.float32]
+
+
+def feed(
+    plan: Plan,
+    images: RoundImages,
+    augment: AugmentConfig,
+    size: int,
+    *,
+    first: int,
+    rank: int,
+    workers: int,
+    actors: int,
+) -> Iterator[Views]:
+    """The batches of worker `rank`, from iteration `first` to the plan's end."""
+    share = plan.views // workers
+    rows = plan.rows(first, plan.iterations, rank, workers)
+    if not len(rows):
+        return
+    per_block = max(1, _BLOCK_VIEWS // share) * share
+    blocks = [
+        pa.table({"image": plan.image[r], "seed": plan.seed[r], "flip": plan.flip[r]})
+        for r in np.split(rows, np.arange(per_block, len(rows), per_block))
+    ]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        _MakeViews,
+        fn_constructor_kwargs={"images": images, "augment": augment, "size": size},
+        batch_size=None,
+        compute=ActorPoolStrategy(size=actors),
+        num_cpus=1,
+    )
+    for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
+        yield Views(batch["view"], batch["image"], batch["flip"], batch["crop_to_view"])
+
+
+class _MakeViews:
+    """Plan rows -> views."""
+
+    def __init__(self, images: RoundImages, augment: AugmentConfig, size: int) -> None:
+        cv2.setNumThreads(1)
+        self._images = images
+        self._augment = Augmenter(augment, size)
+
+    def __call__(self, batch: dict[str, NDArray]) -> dict[str, Any]:
+        made = [
+            self._augment(self._images[int(image)], int(seed), bool(flip))
+            for image, seed, flip in zip(batch["image"], batch["seed"], batch["flip"], strict=True)
+        ]
+        return {
+            "view": np.stack([view for view, _ in made]),
+            "crop_to_view": np.stack([affine for _, affine in made]),
+            "image": batch["image"],
+            "flip": batch["flip"],
+        }

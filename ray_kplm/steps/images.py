@@ -1,0 +1,52 @@
+"""A round's images in the object store: encoded, one object a part, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.storage import Folder
+
+
+@dataclass
+class RoundImages:
+    """Encoded crops by their index in the round's selection. Cheap to send: it holds references.
+
+    A process fetches the object of a part when it first needs an image of it; arrays then share the store's memory.
+    """
+
+    starts: NDArray[np.int64]
+    refs: list[ray.ObjectRef]
+    _tables: dict[int, pa.ChunkedArray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, images: Folder, selection: Selection) -> RoundImages:
+        refs = [_read.remote(images, part, rows) for part, rows in zip(selection.parts, selection.rows, strict=True)]
+        return cls(np.cumsum([0, *(len(rows) for rows in selection.rows)])[:-1], refs)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """The decoded crop: uint8 (H, W, 3) RGB."""
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        if part not in self._tables:
+            self._tables[part] = ray.get(self.refs[part])["image"].combine_chunks()
+        return decode(self._tables[part][index - int(self.starts[part])])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"starts": self.starts, "refs": self.refs, "_tables": {}}
+
+
+def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
+    """A stored crop: uint8 (H, W, 3) RGB. What `ingest` stored can be decoded."""
+    image = cv2.imdecode(np.frombuffer(encoded.as_buffer(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@ray.remote(num_cpus=0.5, max_retries=3)
+def _read(images: Folder, part: str, rows: NDArray[np.int64]) -> pa.Table:
+    return images.read_table(part, ["image"]).take(pa.array(rows)).combine_chunks()

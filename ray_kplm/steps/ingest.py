@@ -1,0 +1,250 @@
+"""The ingest step: a source of images -> a dataset, part by part, each part one Ray task that writes its own tables.
+
+A part is done when its images are on storage, because they are written last. Run again, the step builds the parts
+that are missing; the manifest is written when none is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import pyarrow as pa
+import ray
+from ray.exceptions import RayTaskError
+
+from ray_kplm import contracts
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
+from ray_kplm.datasets.folder import list_folder
+from ray_kplm.datasets.parquet import list_parquet
+from ray_kplm.errors import DataError, KplmError, RunError
+from ray_kplm.storage import Folder
+
+Report = Callable[[int, int, str], None]
+"""Called as parts finish: source images done, of how many, and which part it was."""
+
+_REJECTED_ASIDE = ".rejected"  # <split>/.rejected/part-00000.parquet until all parts are there
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestReport:
+    """What became of a source."""
+
+    dataset: str
+    images: dict[str, int]
+    """Images of each split."""
+    rejected: dict[str, int]
+    """Rejected inputs by kind of reason; each one is in rejected.parquet."""
+    other_files: int
+    """Files of the source that are no images."""
+    reused_parts: int
+    """Parts that an interrupted run had left whole."""
+    existed: bool
+    """The same dataset was already there; nothing was done."""
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
+        lead = "already there: " if self.existed else ""
+        return f"{self.dataset}: {lead}{splits}; {_losses(self.rejected, self.other_files)}"
+
+
+class _Job(NamedTuple):
+    split: str
+    part: str
+    entries: Sequence[Any]
+
+
+class _Built(NamedTuple):
+    rows: int
+    longest: int  # side of a stored picture, px
+    reused: bool
+
+
+def ingest(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: IngestOptions | None = None,
+    *,
+    report: Report | None = None,
+) -> IngestReport:
+    """Make the dataset `target` of `source`. Ray must be initialised. Safe to run again after an interruption."""
+    options = options or IngestOptions()
+    listing = list_source(source, options)
+    fingerprint = _fingerprint(listing, options)
+    root = Folder.at(target)
+    if _is_finished(root, fingerprint):
+        manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
+        images = {split: manifest["splits"][split]["images"] for split in listing.splits}
+        return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
+
+    root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
+    jobs = list(_jobs(listing, options.part_images))
+    built = _build(root, listing, jobs, options.workers, report)
+    _sweep(root, listing)
+    rejected = _publish_rejected(root, listing)
+    splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
+    images = {split: table["images"] for split, table in splits.items()}
+    if not images[contracts.TRAIN]:
+        losses = _losses(_kinds(rejected), listing.other_files)
+        raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
+    manifest = {
+        "kind": "dataset",
+        "fingerprint": fingerprint,
+        "splits": splits,
+        "rejected": rejected.num_rows,
+        "landmarks": listing.landmarks,
+        "image_size": max(part.longest for part in built.values()),
+    }
+    root.write_json("manifest.json", manifest)
+    reused = sum(part.reused for part in built.values())
+    return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False)
+
+
+def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
+    """Choose the reader of a source: one Parquet file, a folder with train.parquet, or a folder of images."""
+    folder = Folder.at(source)
+    if not folder.exists():
+        raise DataError(f"{source}: no such file or folder")
+    parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
+    if parent.is_file(folder.name):
+        if not folder.name.endswith(".parquet"):
+            raise DataError(f"{source}: a source is a folder of images or a .parquet file")
+        listing = list_parquet(parent, {folder.name: None}, options)
+    elif folder.is_file("train.parquet"):
+        given = [split for split in (contracts.TRAIN, contracts.TEST) if folder.is_file(f"{split}.parquet")]
+        listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
+    else:
+        listing = list_folder(folder, options)
+    if not any(listing.splits.values()):
+        losses = _losses(_kinds(_rejected_table(listing.rejected)), listing.other_files)
+        raise DataError(f"{source}: no image found; {losses}")
+    return listing
+
+
+def _fingerprint(listing: Listing, options: IngestOptions) -> str:
+    """Hash of all that decides the dataset's content; boxes and landmarks are in the identity, by content."""
+    read = dataclasses.asdict(options)
+    for name in ("workers", "boxes", "landmarks"):
+        del read[name]
+    return hashlib.sha256(json.dumps([read, listing.identity, listing.meta], sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(root: Folder, fingerprint: str) -> bool:
+    """Whether the dataset is there; an error if something else is. dataset.json is the claim of an unfinished one."""
+    remedy = "choose another folder, or remove it"
+    if root.is_file("manifest.json"):
+        if Dataset.open(root).fingerprint == fingerprint:
+            return True
+        raise RunError(f"{root} is a dataset of another source or with other options; {remedy}")
+    claim = root.read_json("dataset.json").get("fingerprint") if root.is_file("dataset.json") else None
+    if claim == fingerprint:
+        return False
+    if claim:
+        raise RunError(f"{root} is an unfinished dataset of another source or with other options; {remedy}")
+    if [name for name in [*root.names(), *root.folders()] if not name.startswith(".")]:
+        raise RunError(f"{root} is not empty and no dataset; choose another folder")
+    return False
+
+
+def _jobs(listing: Listing, part_images: int) -> Iterator[_Job]:
+    for split, entries in listing.splits.items():
+        for number, start in enumerate(range(0, len(entries), part_images)):
+            yield _Job(split, f"part-{number:05d}.parquet", entries[start : start + part_images])
+
+
+def _build(
+    root: Folder, listing: Listing, jobs: list[_Job], workers: int | None, report: Report | None
+) -> dict[tuple[str, str], _Built]:
+    """Run the jobs, at most `workers` at a time."""
+    workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    read_part = ray.put(listing.read_part)
+    total, done = sum(len(job.entries) for job in jobs), 0
+    built: dict[tuple[str, str], _Built] = {}
+    running: dict[ray.ObjectRef, _Job] = {}
+    waiting = iter(jobs)
+    while True:
+        while len(running) < workers and (job := next(waiting, None)):
+            running[_build_part.remote(root, read_part, job, listing.landmarks > 0)] = job
+        if not running:
+            return built
+        [ready], _ = ray.wait(list(running), num_returns=1)
+        job = running.pop(ready)
+        try:
+            built[job.split, job.part] = ray.get(ready)
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, KplmError) else error from None
+        done += len(job.entries)
+        if report:
+            report(done, total, f"{job.split}/{job.part}")
+
+
+@ray.remote(num_cpus=1)
+def _build_part(root: Folder, read_part: Callable[[Sequence[Any]], PartTables], job: _Job, annotated: bool) -> _Built:
+    """Write one part, unless it is there."""
+    cv2.setNumThreads(1)
+    images, landmarks = root / job.split / "images", root / job.split / "landmarks"
+    if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
+        return _measure(images.read_table(job.part, ["width", "height"]), reused=True)
+    tables = read_part(job.entries)
+    if tables.rejected.num_rows:
+        (root / job.split / _REJECTED_ASIDE).write_table(job.part, tables.rejected)
+    if tables.images.num_rows:
+        if tables.landmarks is not None:
+            landmarks.write_table(job.part, tables.landmarks)
+        images.write_table(job.part, tables.images)
+    return _measure(tables.images, reused=False)
+
+
+def _measure(images: pa.Table, *, reused: bool) -> _Built:
+    sides = [*images["width"].to_pylist(), *images["height"].to_pylist()]
+    return _Built(images.num_rows, max(sides, default=0), reused)
+
+
+def _sweep(root: Folder, listing: Listing) -> None:
+    """Remove what a killed writer left half-written."""
+    for split in listing.splits:
+        for folder in (root / split / "images", root / split / "landmarks"):
+            for name in folder.names(suffix=".partial"):
+                folder.delete_file(name)
+
+
+def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
+    """Gather the rejected of all parts. A run that came this far before has left those of its parts in the table."""
+    rows = set(listing.rejected)
+    tables = [root.read_table("rejected.parquet")] if root.is_file("rejected.parquet") else []
+    for split in listing.splits:
+        aside = root / split / _REJECTED_ASIDE
+        tables += [aside.read_table(part) for part in aside.parts()]
+    for table in tables:
+        rows.update(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    rejected = _rejected_table(sorted(rows))
+    root.write_table("rejected.parquet", rejected)
+    for split in listing.splits:
+        (root / split / _REJECTED_ASIDE).delete()
+    return rejected
+
+
+def _rejected_table(rows: list[tuple[str, str]]) -> pa.Table:
+    return pa.table([[row[0] for row in rows], [row[1] for row in rows]], schema=contracts.REJECTED)
+
+
+def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> dict[str, Any]:
+    rows = {job.part: built[split, job.part].rows for job in jobs if job.split == split}
+    kept = {part: count for part, count in rows.items() if count}
+    return {"images": sum(kept.values()), "parts": list(kept), "rows": list(kept.values())}
+
+
+def _kinds(rejected: pa.Table) -> dict[str, int]:
+    """Number of rejected inputs by kind, most frequent first."""
+    return dict(Counter(reason.partition(":")[0] for reason in rejected["reason"].to_pylist()).most_common())
+
+
+def _losses(kinds: dict[str, int], other_files: int) -> str:
+    reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"

@@ -1,0 +1,63 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+from ray.data import DataContext
+
+from ray_kplm.config import ComputeConfig
+
+_ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # its import asks a package index for news
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads must not take the cores of other processes
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",  # a report blocks until the controller has polled
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "PYTHONWARNINGS": "ignore",
+}
+_STALL_S = 300
+"""A Ray Data pipeline without progress for this long raises instead of waiting."""
+
+
+@contextlib.contextmanager
+def session(compute: ComputeConfig) -> Iterator[None]:
+    """A Ray to work with: the one this process is in, the cluster of RAY_ADDRESS, or a local one that ends with the block."""
+    if ray.is_initialized():
+        settle()
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    environment = {"env_vars": dict(_ENVIRONMENT)}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        ray.init(num_cpus=max(os.cpu_count() or 1, needed_cpus(compute)), include_dashboard=False, **quiet)
+    settle()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def needed_cpus(compute: ComputeConfig) -> int:
+    """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
+    return int(compute.workers * (compute.cpus_per_worker + compute.data_actors)) + 1
+
+
+def settle() -> None:
+    """Ray Data as this project uses it, in whichever process builds a dataset: in order, quiet, and never hanging."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.verbose_progress = False
+    if hasattr(context, "execution_no_progress_timeout_s"):
+        context.execution_no_progress_timeout_s = _STALL_S
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,129 @@
+"""One way to reach storage: a `Folder` on any filesystem that pyarrow opens (a local path, s3://, gs://, ...).
+
+Every write is published by one atomic act: locally a rename, on object stores the end of the upload. A file that
+can be read is therefore whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a filesystem. Cheap to make, picklable, and it need not exist."""
+
+    filesystem: pafs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, uri: str | os.PathLike[str]) -> Folder:
+        """The folder of a local path or of a URI (`s3://bucket/key`)."""
+        text = os.fspath(uri)
+        if "://" in text:
+            filesystem, path = pafs.FileSystem.from_uri(text)
+            return cls(filesystem, path.rstrip("/"))
+        return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    def exists(self, name: str = "") -> bool:
+        return self._info(name).type != pafs.FileType.NotFound
+
+    def is_file(self, name: str) -> bool:
+        return self._info(name).type == pafs.FileType.File
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return int(self._info(name).size or 0)
+
+    def _info(self, name: str) -> pafs.FileInfo:
+        return self.filesystem.get_file_info(f"{self.path}/{name}" if name else self.path)
+
+    def names(self, *, suffix: str = "") -> list[str]:
+        """Sorted names of the files directly in this folder; none if it does not exist."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
+
+    def folders(self) -> list[str]:
+        """Sorted names of the folders directly in this folder; none if it does not exist."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
+    def parts(self) -> list[str]:
+        """Sorted names of the table's parts, `part-00000.parquet` onwards."""
+        return [n for n in self.names(suffix=".parquet") if n.startswith("part-")]
+
+    def delete(self) -> None:
+        """Remove the folder and all below it; nothing happens if it does not exist."""
+        if self.exists():
+            self.filesystem.delete_dir(self.path)
+
+    def delete_file(self, name: str) -> None:
+        if self.exists(name):
+            self.filesystem.delete_file(f"{self.path}/{name}")
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[pa.NativeFile]:
+        """A binary stream whose content appears under `name` when the block ends without an error."""
+        target = f"{self.path}/{name}"
+        parent = target.rsplit("/", 1)[0]
+        self.filesystem.create_dir(parent, recursive=True)
+        aside = f"{parent}/.{uuid.uuid4().hex}.partial" if self.is_local else target
+        try:
+            with self.filesystem.open_output_stream(aside, compression=None) as stream:
+                yield stream
+            if aside != target:
+                self.filesystem.move(aside, target)
+        except BaseException:
+            if aside != target and self.filesystem.get_file_info(aside).type == pafs.FileType.File:
+                self.filesystem.delete_file(aside)
+            raise
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        with self.writing(name) as stream:
+            stream.write(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
+            return bytes(stream.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        with self.writing(name) as stream:
+            pq.write_table(table, stream, compression="zstd")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(f"{self.path}/{name}", columns=columns, filesystem=self.filesystem)
+
+    def rows(self, name: str) -> int:
+        """Number of rows of a Parquet file, from its footer."""
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as stream:
+            return int(pq.ParquetFile(stream).metadata.num_rows)

@@ -1,0 +1,58 @@
+"""Which cluster a cluster becomes in the mirror."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ray_kplm.correspondence.flip import flip_counts, flip_map, is_involution
+
+MIRROR = np.array([1, 0, 2, 4, 3])
+
+
+def noisy(seed: int, count: int):
+    """Clusters and their mirror, a third of it wrong."""
+    rng = np.random.default_rng(seed)
+    cluster = rng.integers(0, 5, count).astype(np.int16)
+    wrong = rng.random(count) < 1 / 3
+    return cluster, np.where(wrong, rng.integers(0, 5, count), MIRROR[cluster]).astype(np.int16)
+
+
+def test_a_known_mirror_is_recovered_from_noise():
+    partner = flip_map(flip_counts(*noisy(0, 2000), 5))
+    np.testing.assert_array_equal(partner, MIRROR)
+    assert is_involution(partner)
+
+
+def test_counts_are_counts_and_repeated_pairs_count():
+    counts = flip_counts(np.array([0, 0, 0, 2], np.int16), np.array([1, 1, 2, 0], np.int16), 3)
+    np.testing.assert_array_equal(counts, [[0, 2, 1], [0, 0, 0], [1, 0, 0]])
+
+
+def test_counts_of_disjoint_sets_add_up():
+    cluster, flipped = noisy(1, 300)
+    parts = [flip_counts(cluster[i::3], flipped[i::3], 5) for i in range(3)]
+    np.testing.assert_array_equal(sum(parts), flip_counts(cluster, flipped, 5))
+    assert sum(parts).sum() == 300
+
+
+def test_large_clusters_do_not_overflow():
+    counts = flip_counts(np.array([999], np.int16), np.array([998], np.int16), 1000)
+    assert counts[999, 998] == 1
+
+
+def test_a_cluster_never_seen_is_its_own_partner():
+    counts = np.zeros((4, 4), np.int64)
+    counts[0, 1] = counts[1, 0] = 5
+    np.testing.assert_array_equal(flip_map(counts), [1, 0, 2, 3])
+    assert flip_map(counts).dtype == np.int16
+
+
+def test_the_partner_is_the_largest_of_the_row():
+    np.testing.assert_array_equal(flip_map(np.array([[0, 5, 0], [1, 0, 3], [0, 0, 4]])), [1, 2, 2])
+
+
+def test_involution():
+    assert is_involution(np.array([1, 0, 2]))
+    assert is_involution(np.arange(3))
+    assert not is_involution(np.array([1, 2, 0]))
+    assert not is_involution(np.array([1, 1, 2]))

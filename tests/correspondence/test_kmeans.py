@@ -1,0 +1,174 @@
+"""K-means: against scikit-learn, and the same to the bit however its points are laid out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from ray_kplm.correspondence.kmeans import Partial, assign, fit, partial, plus_plus
+
+CENTRES = np.eye(6, 12) * np.array([1, -1, 1, -1, 1, -1])[:, None]
+
+
+def mixture(count: int = 900, spread: float = 0.08, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """float16 (count, 12) about CENTRES, and of which centre."""
+    rng = np.random.default_rng(seed)
+    of = rng.integers(0, len(CENTRES), count)
+    return np.float16(CENTRES[of] + spread * rng.normal(size=(count, 12))), of
+
+
+def over(points):
+    return lambda centroids: partial([points], centroids)
+
+
+def start(points, seed: int, k: int = 6):
+    return plus_plus(points, k, np.random.default_rng(seed))
+
+
+def test_known_centres_are_found():
+    points, of = mixture()
+    clustering = fit(over(points), [start(points, seed) for seed in range(5)], iterations=100, tolerance=0.0)
+    cluster, squared = assign(points, clustering.centroids)
+    matched = [np.bincount(cluster[of == c]).argmax() for c in range(6)]
+    assert sorted(matched) == list(range(6))
+    np.testing.assert_allclose(clustering.centroids[matched], CENTRES, atol=0.03)
+    np.testing.assert_array_equal(clustering.counts[matched], np.bincount(of))
+    assert clustering.objectives[-1] == pytest.approx(squared.sum(dtype=np.float64), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_from_one_start_it_is_the_clustering_of_scikit_learn(seed):
+    points, _ = mixture(spread=0.4)
+    begin = start(points, seed)
+    mine = fit(over(points), [begin], iterations=300, tolerance=0.0)
+    theirs = KMeans(6, init=begin.astype(float), n_init=1, max_iter=300, tol=0, algorithm="lloyd").fit(
+        points.astype(float)
+    )
+    np.testing.assert_allclose(mine.centroids, theirs.cluster_centers_, atol=1e-5)
+    assert mine.objectives[-1] == pytest.approx(theirs.inertia_, rel=1e-5)
+
+
+def test_the_objective_never_rises():
+    points, _ = mixture(spread=0.5)
+    for seed in range(5):
+        objectives = fit(over(points), [start(points, seed, k=25)], iterations=50, tolerance=0.0).objectives
+        assert len(objectives) > 5
+        assert (np.diff(objectives) <= 0).all()
+
+
+def test_iterations_and_tolerance_end_a_fit():
+    points, _ = mixture(spread=0.5)
+    begin = start(points, 0, k=20)
+    full = fit(over(points), [begin], iterations=50, tolerance=0.0).objectives
+    assert len(fit(over(points), [begin], iterations=3, tolerance=0.0).objectives) == 4
+    early = fit(over(points), [begin], iterations=50, tolerance=0.01).objectives
+    assert early == full[: len(early)]
+    falls = -np.diff(early) / early[:-1]
+    assert (falls[:-1] > 0.01).all()
+    assert falls[-1] <= 0.01
+
+
+def test_the_best_of_several_starts_counts():
+    points, _ = mixture()
+    poor = np.repeat(points[:1].astype(np.float32), 6, axis=0) + np.arange(6, dtype=np.float32)[:, None] * 1e-3
+    good = CENTRES.astype(np.float32)
+    alone = [fit(over(points), [s], iterations=2, tolerance=0.0).objectives[-1] for s in (poor, good)]
+    assert alone[1] < 0.5 * alone[0]
+    for starts in ((poor, good), (good, poor)):
+        best = fit(over(points), starts, iterations=2, tolerance=0.0)
+        assert best.objectives[-1] == alone[1]
+
+
+def test_an_empty_cluster_takes_half_of_the_largest():
+    rng = np.random.default_rng(0)
+    places = np.array([[1.0, 1.0], [1.3, 0.7], [-1.0, 0.5]])
+    points = np.float16(places[rng.choice(3, 500, p=[0.4, 0.4, 0.2])] + 0.02 * rng.normal(size=(500, 2)))
+    begin = np.array([[1.1, 0.9], [-1.0, 0.5], [9.0, 9.0]], np.float32)  # the third is nobody's
+    assert (partial([points], begin).counts > 0).tolist() == [True, True, False]
+    clustering = fit(over(points), [begin], iterations=50, tolerance=0.0)
+    assert clustering.counts.min() > 50
+    order = clustering.centroids[np.argsort(clustering.centroids[:, 0])]
+    np.testing.assert_allclose(order, places[[2, 0, 1]], atol=0.02)
+
+
+def test_a_fit_does_not_end_on_the_pass_that_splits():
+    points, of = mixture()
+    means = np.stack([points[of == c].mean(0, dtype=np.float64) for c in range(6)])
+    # Converged, but for two places that share a centroid and a centroid without points: the split itself gains next to
+    # nothing (its halves are a hair apart), what follows gains half of the objective.
+    begin = np.float32([*means[:4], means[4:].mean(0), np.full(12, 9.0)])
+    clustering = fit(over(points), [begin], iterations=50, tolerance=1e-2)
+    order = [np.abs(clustering.centroids - mean).sum(1).argmin() for mean in means]
+    np.testing.assert_allclose(clustering.centroids[order], means, atol=0.01)
+
+
+def test_more_clusters_than_places_is_survived():
+    points = np.float16(np.repeat([[1.0, 0.0], [0.0, 1.0]], 10, axis=0))
+    clustering = fit(over(points), [start(points, 0, k=5)], iterations=20, tolerance=1e-4)
+    assert np.isfinite(clustering.centroids).all()
+    assert clustering.counts.sum() == 20
+
+
+def test_plus_plus_is_seeded_and_takes_points():
+    points, _ = mixture()
+    np.testing.assert_array_equal(start(points, 3), start(points, 3))
+    assert not np.array_equal(start(points, 3), start(points, 4))
+    rows = {row.tobytes() for row in points.astype(np.float32)}
+    assert {row.tobytes() for row in start(points, 3)} <= rows
+
+
+def test_plus_plus_spreads_its_centres():
+    points, of = mixture(spread=0.01)
+    of_row = {row.tobytes(): c for row, c in zip(points.astype(np.float32), of, strict=True)}
+    # Uniform choices would hit all six centres in 6! / 6^6 = 1.5 % of the starts.
+    hits = [len({of_row[row.tobytes()] for row in start(points, seed)}) == 6 for seed in range(20)]
+    assert np.mean(hits) > 0.9
+
+
+def test_plus_plus_of_equal_points():
+    assert plus_plus(np.ones((4, 3), np.float16), 3, np.random.default_rng(0)).tolist() == [[1.0] * 3] * 3
+
+
+def test_assignment_is_the_nearest():
+    points, _ = mixture(200, spread=0.5)
+    cluster, squared = assign(points, CENTRES.astype(np.float32))
+    every = ((points[:, None].astype(float) - CENTRES[None]) ** 2).sum(-1)
+    np.testing.assert_array_equal(cluster, every.argmin(1))
+    np.testing.assert_allclose(squared, every.min(1), atol=1e-5)
+    assert (cluster.dtype, squared.dtype) == (np.int32, np.float32)
+    assert [a.shape for a in assign(points[:0], CENTRES.astype(np.float32))] == [(0,), (0,)]
+
+
+def total(partials: list[Partial]) -> Partial:
+    out = partials[0]
+    for other in partials[1:]:
+        out = out + other
+    return out
+
+
+def test_sums_counts_and_objective():
+    points = np.float16([[1, 0], [3, 0], [0, 5]])
+    found = partial([points[:2], points[:0], points[2:]], np.float32([[2, 0], [0, 4], [50, 50]]))
+    np.testing.assert_array_equal(found.sums, [[4, 0], [0, 5], [0, 0]])
+    np.testing.assert_array_equal(found.counts, [2, 1, 0])
+    assert found.objective == 3 * 2**20
+    assert isinstance(found.objective, int)  # whole numbers add up in any order
+
+
+def unit_points(count: int) -> np.ndarray:
+    points = np.random.default_rng(0).normal(size=(count, 32))
+    return np.float16(points / np.linalg.norm(points, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+def test_the_layout_of_blocks_changes_no_bit(shards):
+    points = unit_points(3000)
+    centroids = start(points, 0, k=20)
+    blocks = np.array_split(points, [400, 900, 1000, 1800, 2950])
+    order = np.random.default_rng(shards).permutation(len(blocks))
+    found = total([partial([blocks[i] for i in order[shard::shards]], centroids) for shard in range(shards)])
+    expected = partial(blocks, centroids)
+    assert found.sums.tobytes() == expected.sums.tobytes()
+    assert found.counts.tobytes() == expected.counts.tobytes()
+    assert found.objective == expected.objective

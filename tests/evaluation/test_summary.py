@@ -1,0 +1,127 @@
+"""All figures of one set of landmarks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ray_kplm.errors import ConfigError
+from ray_kplm.evaluation.regression import backward_nme, forward_nme, mean_shape_nme
+from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks, min_landmark_distance
+
+
+def landmark_set(seed, images, side=128.0, noise=2.0):
+    """Faces of 6 points that move and turn; the first 4 are discovered, with noise in pixels at 128."""
+    generator = np.random.default_rng(seed)
+    shape = np.array([[30, 30], [90, 30], [60, 60], [40, 95], [80, 95], [60, 110]]) / 128
+    angle = generator.normal(scale=0.2, size=images)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+    truth = (shape - 0.5) @ turn + 0.5 + generator.normal(scale=0.03, size=(images, 1, 2))
+    discovered = truth[:, :4] + generator.normal(scale=noise / 128, size=(images, 4, 2))
+    return LandmarkSet(
+        discovered=discovered * side,
+        truth=truth * side,
+        normaliser=np.full(images, 60 / 128 * side),
+        image_size=np.full(images, side),
+    )
+
+
+@pytest.fixture
+def parts():
+    return landmark_set(0, 400), landmark_set(1, 50)
+
+
+def test_the_figures_are_those_of_the_metrics(parts):
+    train, test = parts
+    result = evaluate_landmarks(train, test, train_sizes=(100, 30, None), draws=3, seed=4)
+    arguments = (train.discovered, train.truth, test.discovered, test.truth, test.normaliser)
+    main = forward_nme(*arguments, train_images=100, draws=3, seed=4)
+    backward = backward_nme(*arguments, train_images=100, draws=3, seed=4)
+    assert result["forward_nme"] == pytest.approx(main.mean)
+    assert result["forward_nme_sd"] == pytest.approx(main.sd)
+    assert result["forward_nme_30"] == pytest.approx(
+        forward_nme(*arguments, train_images=30, draws=3, seed=4).mean
+    )
+    assert result["forward_nme_all"] == pytest.approx(forward_nme(*arguments).mean)
+    np.testing.assert_allclose(result["forward_per_landmark"], main.per_landmark)
+    assert result["backward_nme"] == pytest.approx(backward.mean)
+    np.testing.assert_allclose(result["backward_per_landmark"], backward.per_landmark)
+    baseline = mean_shape_nme(train.truth, test.truth, test.normaliser).mean
+    assert result["mean_shape_nme"] == pytest.approx(baseline)
+    assert result["forward_nme"] < baseline / 2
+    assert (result["landmarks"], result["images"], result["train_images"]) == (4, 50, 100)
+    assert result["points_per_image"] == 4.0
+
+
+def test_crops_of_different_sizes_share_a_regressor(parts):
+    train, test = parts
+    expected = evaluate_landmarks(train, test)
+    result = evaluate_landmarks(train, landmark_set(1, 50, side=512.0))
+    assert result["forward_nme"] == pytest.approx(expected["forward_nme"])
+    assert result["backward_nme"] == pytest.approx(expected["backward_nme"])
+    assert result["min_landmark_distance"] == pytest.approx(expected["min_landmark_distance"])
+
+
+def test_missing_detections_are_completed_forward_and_left_out_backward(parts):
+    train, test = parts
+    train.discovered[:100, 2] = np.nan
+    test.discovered[:10, 2] = np.nan
+    whole = evaluate_landmarks(*(landmark_set(0, 400), landmark_set(1, 50)))
+    result = evaluate_landmarks(train, test)
+    assert result["points_per_image"] == pytest.approx((50 * 4 - 10) / 50)
+    assert whole["forward_nme"] < result["forward_nme"] < 1.5 * whole["forward_nme"]
+    counts = result["left_out"]
+    assert (counts["forward_points"], counts["backward_points"]) == (0, 10)
+
+
+def test_counts_name_what_is_left_out(parts):
+    train, test = parts
+    train.discovered[:, 3] = np.nan
+    test.truth[:4, 5] = np.nan
+    test.normaliser[0] = np.nan
+    result = evaluate_landmarks(train, test)
+    assert result["left_out"] == {
+        "forward_points": 6 + 3,
+        "backward_points": 50 + 3,
+        "images_without_normaliser": 1,
+        "landmarks_never_detected": 1,
+    }
+    assert result["backward_per_landmark"][3] is None
+    assert np.isfinite(result["forward_nme"])
+
+
+def test_without_any_detection_the_forward_error_is_the_mean_shape(parts):
+    nothing = [replace(part, discovered=np.full_like(part.discovered, np.nan)) for part in parts]
+    result = evaluate_landmarks(*nothing)
+    assert result["forward_nme_all"] == pytest.approx(result["mean_shape_nme"])
+    assert result["backward_nme"] is None
+    assert result["min_landmark_distance"] is None
+    assert result["points_per_image"] == 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_result_survives_json(parts):
+    result = evaluate_landmarks(*parts)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_no_training_size_is_refused(parts):
+    with pytest.raises(ConfigError, match="train_sizes"):
+        evaluate_landmarks(*parts, train_sizes=())
+
+
+def test_closest_pair_by_hand():
+    # Pair (0, 1) is 0.1 and 0.3 apart, mean 0.2; pair (1, 2) 0.05 in the one image that shows both.
+    gone = [np.nan, np.nan]
+    xy = np.array(
+        [
+            [[0.0, 0.0], [0.1, 0.0], gone],
+            [[0.0, 0.0], [0.0, 0.3], [0.0, 0.35]],
+            [gone, [0.0, 0.0], gone],
+            [[0.5, 0.5], gone, [0.9, 0.9]],
+        ]
+    )
+    assert min_landmark_distance(xy) == pytest.approx(5.0)
+    assert min_landmark_distance(xy[:, :2]) == pytest.approx(20.0)
+    assert np.isnan(min_landmark_distance(xy[:, :1]))

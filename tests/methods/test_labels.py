@@ -1,0 +1,128 @@
+"""Labels: from tables to points in views."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_kplm.contracts import KEYPOINTS, LABELS, NONE
+from ray_kplm.imaging import frames
+from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
+
+CPU = torch.device("cpu")
+IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+
+
+def keypoint_table(*images: list) -> pa.Table:
+    rows = [{"image_id": str(i), "xy": xy, "score": [1.0] * len(xy)} for i, xy in enumerate(images)]
+    return pa.Table.from_pylist(rows, schema=KEYPOINTS)
+
+
+def label_table(*images: list) -> pa.Table:
+    """Points as (x, y, landmark, cluster, cluster_flipped)."""
+    names = ("landmark", "cluster", "cluster_flipped")
+    rows = [
+        {"image_id": str(i), "xy": [p[:2] for p in points], "score": [1.0] * len(points)}
+        | {name: [p[2 + n] for p in points] for n, name in enumerate(names)}
+        for i, points in enumerate(images)
+    ]
+    return pa.Table.from_pylist(rows, schema=LABELS)
+
+
+def views(labels, image, affine=IDENTITY, flip=False, side=16):
+    image = np.asarray(image)
+    affines, flips = np.broadcast_to(affine, (len(image), 2, 3)), np.broadcast_to(flip, len(image))
+    return labels.in_views(image, affines, flips, side, CPU)
+
+
+TABLES = [
+    keypoint_table([[1, 2], [3, 4], [5, 6]], []),
+    keypoint_table([], [[7, 8]]),
+]
+
+
+def test_a_keypoint_corresponds_to_itself():
+    labels = keypoint_labels(TABLES)
+    np.testing.assert_array_equal(labels.present.sum(1), [3, 0, 0, 1])
+    np.testing.assert_array_equal(labels.identity[0], [0, 1, 2])
+    np.testing.assert_array_equal(labels.identity[3], [0, NONE, NONE])
+    np.testing.assert_array_equal(labels.identity_flipped, labels.identity)
+    np.testing.assert_array_equal(labels.xy[0], [[1, 2], [3, 4], [5, 6]])
+    np.testing.assert_array_equal(labels.xy[3], [[7, 8], [0, 0], [0, 0]])
+    assert labels.xy.dtype == np.float32
+    assert labels.identity.dtype == np.int32
+
+
+def test_slices_and_chunks_of_a_table_are_as_good_as_a_table():
+    whole = pa.concat_tables(TABLES)
+    for tables in ([whole], [whole.slice(0, 1), whole.slice(1, 3)], iter([whole.slice(0, 3), whole.slice(3)])):
+        labels = keypoint_labels(tables)
+        np.testing.assert_array_equal(labels.xy, keypoint_labels(TABLES).xy)
+        np.testing.assert_array_equal(labels.present, keypoint_labels(TABLES).present)
+
+
+@pytest.mark.parametrize("tables", [[], [keypoint_table()], [keypoint_table([], [])]])
+def test_no_points_at_all(tables):
+    labels = keypoint_labels(tables)
+    assert len(labels.present) == sum(t.num_rows for t in tables)
+    assert not labels.present.any()
+    assert labels.usable(0 if not tables else 1).size == 0
+
+
+def test_usable_images_have_two_points():
+    labels = keypoint_labels([keypoint_table([[1, 2]], [[1, 2], [3, 4]], [], [[1, 2]] * 5)])
+    np.testing.assert_array_equal(labels.usable(), [1, 3])
+    np.testing.assert_array_equal(labels.usable(1), [0, 1, 3])
+    np.testing.assert_array_equal(labels.usable(3), [3])
+
+
+def test_points_of_no_cluster_are_left_out():
+    table = label_table([(1, 1, 0, NONE, 4), (2, 2, 1, 7, 8), (3, 3, 2, 9, NONE)], [], [(4, 4, 0, NONE, NONE)])
+    labels = cluster_labels([table])
+    np.testing.assert_array_equal(labels.present, [[True, True], [False, False], [False, False]])
+    np.testing.assert_array_equal(labels.xy[0], [[2, 2], [3, 3]])
+    np.testing.assert_array_equal(labels.identity[0], [7, 9])
+    np.testing.assert_array_equal(labels.identity_flipped[0], [8, NONE])
+    np.testing.assert_array_equal(labels.usable(), [0])
+
+
+def test_a_landmark_has_its_own_column_and_its_partner_in_the_mirror():
+    table = label_table([(1, 1, 2, NONE, NONE), (2, 2, 0, 5, 5)], [], [(4, 4, 1, 1, 1)])
+    labels = landmark_labels([table.slice(0, 1), table.slice(1)], 3, np.array([1, 0, 2], np.int16))
+    assert labels.present.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
+    np.testing.assert_array_equal(labels.identity, [[0, NONE, 2], [NONE] * 3, [NONE, 1, NONE]])
+    np.testing.assert_array_equal(labels.identity_flipped, [[1, NONE, 2], [NONE] * 3, [NONE, 0, NONE]])
+    np.testing.assert_array_equal(labels.xy[0], [[2, 2], [0, 0], [1, 1]])
+
+
+def test_points_move_with_the_view():
+    affine = np.array([[0.5, 0.25, 8.0], [-0.25, 0.5, 16.0]], np.float32)
+    labels = keypoint_labels([keypoint_table([[10, 20], [30, 7.5]], [[0, 0], [1, 1]])])
+    xy, valid, _ = views(labels, [0, 0], np.stack([affine, IDENTITY]))
+    # Closed form: 0.5 * 10 + 0.25 * 20 + 8 = 18 and -2.5 + 10 + 16 = 23.5, then (p - 1.5) / 4.
+    np.testing.assert_allclose(xy[0, 0], [(18 - 1.5) / 4, (23.5 - 1.5) / 4])
+    np.testing.assert_allclose(xy[0, 1], frames.input_to_heatmap(frames.apply(affine, np.array([30, 7.5]))))
+    np.testing.assert_allclose(xy[1, 0], [(10 - 1.5) / 4, (20 - 1.5) / 4])
+    assert valid.all()
+    assert xy.dtype == torch.float32
+
+
+def test_points_that_leave_the_view_are_masked_and_nameless():
+    # 16 cells cover input pixels -0.5 to 63.5.
+    labels = keypoint_labels([keypoint_table([[0, 0], [63, 63], [-0.7, 30], [30, 63.7], [70, 20]])])
+    _, valid, identity = views(labels, [0])
+    assert valid.tolist() == [[True, True, False, False, False]]
+    assert identity.tolist() == [[0, 1, NONE, NONE, NONE]]
+    shift = np.array([[1, 0, -1.0], [0, 1, 0]], np.float32)
+    assert views(labels, [0], shift)[1].tolist() == [[False, True, False, False, False]]
+
+
+def test_a_mirrored_view_uses_the_flipped_identity():
+    labels = cluster_labels([label_table([(20, 20, 0, 7, 8), (30, 30, 1, 9, NONE)], [(5, 5, 0, 3, 4)])])
+    xy, valid, identity = views(labels, [0, 0, 1, 1], flip=np.array([False, True, False, True]))
+    assert identity.tolist() == [[7, 9], [8, NONE], [3, NONE], [4, NONE]]
+    assert identity.dtype == torch.int64
+    assert valid.tolist() == [[True, True]] * 2 + [[True, False]] * 2
+    torch.testing.assert_close(xy[0], xy[1])  # the map alone moves points

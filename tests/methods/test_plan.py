@@ -1,0 +1,99 @@
+"""Plans: the same whoever reads them, and every image in its turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ray_kplm.methods.plan import pair_plan, single_plan
+
+IMAGES = np.array([3, 5, 8, 13, 21, 34, 55, 89, 90, 91])
+
+
+def pairs(**changes):
+    settings = {"iterations": 30, "pairs": 4, "same_image_share": 0.0, "flip": True, "seed": (1, 2)} | changes
+    return pair_plan(changes.pop("images", IMAGES), **{k: v for k, v in settings.items() if k != "images"})
+
+
+def singles(**changes):
+    return single_plan(IMAGES, **({"iterations": 30, "batch": 4, "flip": True, "seed": (1, 2)} | changes))
+
+
+def columns(plan):
+    return np.stack([plan.image, plan.seed, plan.flip])
+
+
+@pytest.mark.parametrize("make", [pairs, singles])
+def test_a_seed_decides(make):
+    np.testing.assert_array_equal(columns(make()), columns(make()))
+    assert not np.array_equal(make().image, make(seed=(1, 3)).image)
+    assert len(set(make().seed)) == len(make().seed)
+
+
+def test_sizes():
+    plan = pairs()
+    assert (plan.views, plan.group, plan.iterations, len(plan.image)) == (8, 2, 30, 240)
+    plan = singles()
+    assert (plan.views, plan.group, plan.iterations, len(plan.image)) == (4, 1, 30, 120)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_share_every_iteration_and_keep_pairs(workers):
+    plan = pairs()
+    shares = [plan.rows(0, plan.iterations, rank, workers).reshape(plan.iterations, -1) for rank in range(workers)]
+    assert {s.shape[1] for s in shares} == {8 // workers}
+    for iteration in range(plan.iterations):
+        together = np.concatenate([s[iteration] for s in shares])
+        np.testing.assert_array_equal(np.sort(together), np.arange(8 * iteration, 8 * iteration + 8))
+        for share in shares:
+            first, second = share[iteration].reshape(-1, 2).T
+            assert (first % 2 == 0).all()
+            np.testing.assert_array_equal(second, first + 1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_resuming_is_the_tail(rank):
+    plan = pairs()
+    whole = plan.rows(0, 30, rank, 2)
+    np.testing.assert_array_equal(plan.rows(11, 30, rank, 2), whole[11 * 4 :])
+    np.testing.assert_array_equal(np.concatenate([plan.rows(0, 11, rank, 2), plan.rows(11, 30, rank, 2)]), whole)
+    assert plan.rows(30, 30, rank, 2).size == 0
+
+
+def passes(column: np.ndarray) -> np.ndarray:
+    whole = len(column) // len(IMAGES)
+    return np.sort(column[: whole * len(IMAGES)].reshape(whole, -1), axis=1)
+
+
+def test_every_image_once_in_a_pass():
+    plan = pairs()
+    for column in (singles().image, plan.image[0::2], plan.image[1::2]):
+        np.testing.assert_array_equal(passes(column), np.tile(IMAGES, (12, 1)))
+    order = singles().image.reshape(12, -1)
+    assert len({tuple(row) for row in order}) == 12  # each pass in an order of its own
+
+
+def test_a_pass_may_end_within_an_iteration():
+    plan = singles(iterations=3, batch=8)
+    np.testing.assert_array_equal(passes(plan.image), np.tile(IMAGES, (2, 1)))
+    assert len(set(plan.image[20:])) == 4
+
+
+@pytest.mark.parametrize("make", [pairs, singles])
+def test_flips_only_when_asked(make):
+    assert not make(flip=False).flip.any()
+    assert 0.4 < make(iterations=200).flip.mean() < 0.6
+
+
+def test_views_of_a_pair_are_flipped_independently():
+    flip = pairs(iterations=200).flip.reshape(-1, 2)
+    counts = np.bincount(2 * flip[:, 0] + flip[:, 1], minlength=4)
+    assert counts.min() > 0.2 * len(flip)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_pairs_of_one_image(share):
+    plan = pair_plan(np.arange(1000), iterations=500, pairs=4, same_image_share=share, flip=False, seed=(0,))
+    same = (plan.image[0::2] == plan.image[1::2]).mean()
+    assert same == pytest.approx(share, abs=0.04)
+    assert len(set(plan.seed.tolist())) > 0.99 * len(plan.seed)  # two views differ even of one image

@@ -1,0 +1,116 @@
+"""Stage 2: channels, the mirror, the loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ray_kplm.config import Config, MethodConfig, NetworkConfig
+from ray_kplm.contracts import NONE
+from ray_kplm.imaging import frames
+from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
+from ray_kplm.network import heatmaps
+
+FLIP = torch.tensor([1, 0, 2, 4, 3])
+SIDE = 32
+
+
+def rendered(xy: torch.Tensor) -> torch.Tensor:
+    return heatmaps.render(xy, torch.ones(xy.shape[:2], dtype=xy.dtype), SIDE, 1.0)
+
+
+def test_points_go_to_the_channel_of_their_identity():
+    xy = torch.arange(12.0).reshape(2, 3, 2)
+    identity = torch.tensor([[4, 0, NONE], [1, 2, 3]])
+    sorted_xy, labelled = by_channel(xy, identity, 5)
+    assert labelled.tolist() == [[True, False, False, False, True], [False, True, True, True, False]]
+    torch.testing.assert_close(sorted_xy[0, [4, 0]], xy[0, [0, 1]])
+    torch.testing.assert_close(sorted_xy[1, [1, 2, 3]], xy[1])
+
+
+def test_a_flip_permutes_channels():
+    xy = 10 * torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(0))
+    flipped_xy, labelled = by_channel(xy, FLIP[None], 5)
+    assert labelled.all()
+    for landmark, partner in enumerate(FLIP.tolist()):
+        torch.testing.assert_close(flipped_xy[0, partner], xy[0, landmark])
+
+
+def test_a_channel_claimed_twice_is_left_out():
+    xy = torch.ones(1, 4, 2)
+    _, labelled = by_channel(xy, torch.tensor([[2, 2, 1, NONE]]), 3)
+    assert labelled.tolist() == [[False, True, False]]
+    _, labelled = by_channel(xy, torch.tensor([[2, 2, 2, 0]]), 3)
+    assert labelled.tolist() == [[True, False, False]]
+
+
+def test_the_mean_with_the_mirror_of_an_equivariant_network_moves_nothing():
+    xy = 3 + (SIDE - 7) * torch.rand(6, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # In the mirror image the landmark FLIP[k] stands at the mirrored place of landmark k.
+    mirrored_xy = torch.empty_like(xy)
+    mirrored_xy[:, FLIP] = xy.new_tensor(frames.mirrored(xy.numpy(), SIDE))
+    plain = rendered(xy)
+    mean = mirrored_mean(plain, rendered(mirrored_xy), FLIP)
+    torch.testing.assert_close(mean, plain, rtol=0, atol=1e-12)
+    for found, expected in zip(heatmaps.decode(mean), heatmaps.decode(plain), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_the_mean_with_the_mirror_follows_a_map_that_is_no_involution():
+    flip = torch.tensor([1, 2, 2])
+    mirrored = torch.zeros(1, 3, 4, 4)
+    mirrored[0, :, 1, 0] = torch.tensor([10.0, 20.0, 30.0])
+    mean = mirrored_mean(torch.zeros(1, 3, 4, 4), mirrored, flip)
+    assert mean[0, :, 1, 3].tolist() == [10.0, 15.0, 15.0]
+    assert mean.sum() == 40
+
+
+def test_the_mean_halves_a_disagreement():
+    xy = torch.tensor([[[10.0, 12.0]]])
+    shifted = xy + torch.tensor([0.6, 0.0])
+    mirrored = rendered(xy.new_tensor(frames.mirrored(shifted.numpy(), SIDE)))
+    found, _ = heatmaps.decode(mirrored_mean(rendered(xy), mirrored, torch.tensor([0])))
+    torch.testing.assert_close(found, xy + torch.tensor([0.3, 0.0]), rtol=0, atol=0.05)
+
+
+class Maps(nn.Module):
+    def __init__(self, batch: int, landmarks: int) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(torch.zeros(batch, landmarks, SIDE, SIDE))
+
+    def forward(self, image):
+        return self.maps
+
+
+def objective(landmarks: int) -> LandmarkObjective:
+    network = NetworkConfig(image_size=4 * SIDE, width=16, depth=2)
+    return LandmarkObjective(replace(Config(), method=MethodConfig(landmarks=landmarks), network=network))
+
+
+def test_the_loss_trains_labelled_channels_alone():
+    network, xy = Maps(2, 3), torch.tensor([[[8.0, 8.0], [20.0, 9.0]], [[4.0, 20.0], [0.0, 0.0]]])
+    identity = torch.tensor([[2, 0], [1, NONE]])
+    loss, parts = objective(3).loss(network, torch.zeros(2, 3, 1, 1), xy, identity != NONE, identity, torch.Generator())
+    loss.backward()
+    target = heatmaps.render(xy, torch.ones(2, 2), SIDE, 0.75)
+    expected = torch.stack([target[0, 0], target[0, 1], target[1, 0]]).square().mean()
+    assert loss.item() == pytest.approx(expected.item())
+    assert parts["labelled"].item() == 1.5
+    trained = network.maps.grad.abs().amax((2, 3)) > 0
+    assert trained.tolist() == [[True, False, True], [False, True, False]]
+    # The gradient at the channel's own point pulls up.
+    assert network.maps.grad[0, 2, 8, 8] == network.maps.grad[0, 2].min() < 0
+
+
+def test_the_backbone_learns_slower_and_nothing_is_forgotten():
+    made = objective(3)
+    network = made.network()
+    slow, fast = made.parameter_groups(network)
+    assert slow["lr"] == pytest.approx(0.1 * fast["lr"])
+    assert fast["lr"] == Config().stage2.learning_rate
+    assert {id(p) for g in (slow, fast) for p in g["params"]} == {id(p) for p in network.parameters()}
+    assert {id(p) for p in slow["params"]} == {id(p) for p in network.backbone.parameters()}
+    assert network.landmarks.output.out_channels == 3

@@ -1,0 +1,41 @@
+"""One local Ray for all tests that need one, and a real dataset."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray of four logical CPUs: room for a train worker, an actor pool and the reading tasks."""
+    os.environ.update(ENVIRONMENT)
+    import ray
+
+    on_workers = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": on_workers},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def face_ytf68() -> Path:
+    """3495 + 732 faces with 68 landmarks; third-party pictures, so they lie beside the repository."""
+    path = REPOSITORY.parent / "shared" / "data" / "face_ytf68"
+    if not path.exists():
+        pytest.skip(f"no {path}: real faces are not part of the repository")
+    return path

@@ -1,0 +1,248 @@
+"""The step as a user meets it: the tree it leaves, what it reports, how it goes on after an interruption."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ray_kplm import contracts
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, landmark_arrays
+from ray_kplm.errors import DataError, RunError
+from ray_kplm.steps.ingest import ingest, list_source
+from ray_kplm.storage import Folder
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+OPTIONS = IngestOptions(part_images=4, test_share=0.25, size=48)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """20 pictures in two folders, 2 broken ones, a text."""
+    generator = np.random.default_rng(0)
+    for i in range(20):
+        path = tmp_path / "source" / "ab"[i % 2] / f"{i // 2:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "source/a/cut.png").write_bytes(path.read_bytes()[:500])
+    (tmp_path / "source/b/empty.jpg").write_bytes(b"")
+    (tmp_path / "source/readme.txt").write_text("hello")
+    return tmp_path / "source"
+
+
+def tree(path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+def times(path) -> dict[str, int]:
+    return {name: (path / name).stat().st_mtime_ns for name in tree(path) if "/part-" in name}
+
+
+def contents(path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in tree(path) if name.endswith(".parquet")}
+
+
+def test_folder_becomes_a_dataset(source, tmp_path):
+    target, calls = tmp_path / "dataset", []
+    report = ingest(source, target, OPTIONS, report=lambda *call: calls.append(call))
+    dataset = Dataset.open(target)
+    expected = ["dataset.json", "manifest.json", "rejected.parquet"]
+    expected += [f"{split}/images/{part}" for split in ("test", "train") for part in dataset.parts(split)]
+    assert tree(target) == sorted(expected)
+    assert report.images == {split: dataset.count(split) for split in ("train", "test")}
+    assert sum(report.images.values()) == 20
+    assert dataset.count("test") > 0
+    assert dataset.manifest["rejected"] == 2
+    assert dataset.manifest["image_size"] == 48
+    assert dataset.manifest["landmarks"] == 0
+    assert report.rejected == {"truncated": 1, "empty file": 1}
+    assert "2 rejected (1 truncated, 1 empty file), 1 other files" in str(report)
+    assert calls[-1][:2] == (22, 22)
+    assert [call[0] for call in calls] == sorted(call[0] for call in calls)
+    assert len({call[2] for call in calls}) == len(calls) >= 6
+    ids = []
+    for split in ("train", "test"):
+        for part, count in zip(dataset.parts(split), dataset.rows(split), strict=True):
+            table = dataset.images(split).read_table(part)
+            assert table["box"].null_count == table.num_rows
+            assert table.schema.names == contracts.IMAGES.names
+            assert table.num_rows == count <= 4
+            assert Image.open(io.BytesIO(table["image"][0].as_py())).size == (48, 40)
+            ids += table["image_id"].to_pylist()
+    assert sorted(ids) == sorted(f"{folder}/{i:02d}.png" for folder in "ab" for i in range(10))
+    rejected = pq.read_table(target / "rejected.parquet")
+    assert rejected.schema.equals(contracts.REJECTED)
+    assert rejected["source"].to_pylist() == ["a/cut.png", "b/empty.jpg"]
+
+
+def test_the_number_of_workers_changes_nothing(source, tmp_path):
+    ingest(source, tmp_path / "one", IngestOptions(part_images=4, workers=1))
+    ingest(source, tmp_path / "four", IngestOptions(part_images=4, workers=4))
+    assert contents(tmp_path / "one") == contents(tmp_path / "four")
+    assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "four/manifest.json").read_bytes()
+
+
+def test_again_does_nothing(source, tmp_path):
+    target = tmp_path / "dataset"
+    first = ingest(source, target, OPTIONS)
+    before = {name: (target / name).stat().st_mtime_ns for name in tree(target)}
+    again = ingest(source, target, OPTIONS, report=lambda *_: pytest.fail("a part was built"))
+    assert before == {name: (target / name).stat().st_mtime_ns for name in tree(target)}
+    assert (first.existed, again.existed) == (False, True)
+    assert (again.images, again.rejected) == (first.images, first.rejected)
+    assert "already there" in str(again)
+
+
+def test_other_options_or_another_source_are_refused(source, tmp_path):
+    target = tmp_path / "dataset"
+    ingest(source, target, OPTIONS)
+    other = IngestOptions(part_images=4, test_share=0.25, size=47)
+    with pytest.raises(RunError, match="other options; choose another folder, or remove it"):
+        ingest(source, target, other)
+    (target / "manifest.json").unlink()
+    with pytest.raises(RunError, match="unfinished dataset of another source or with other options"):
+        ingest(source, target, other)
+    ingest(source, target, OPTIONS)
+    (source / "a/00.png").unlink()
+    with pytest.raises(RunError, match="another source"):
+        ingest(source, target, OPTIONS)
+
+
+def test_a_folder_of_something_else_is_left_alone(source, tmp_path):
+    target = tmp_path / "thesis"
+    target.mkdir()
+    (target / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not empty and no dataset"):
+        ingest(source, target, OPTIONS)
+    assert tree(target) == ["thesis.tex"]
+
+
+def test_resume_builds_only_the_missing_parts(source, tmp_path):
+    target = tmp_path / "dataset"
+    ingest(source, target, OPTIONS)
+    before, whole = times(target), contents(target)
+    manifest = (target / "manifest.json").read_bytes()
+    lost = "train/images/part-00001.parquet"
+    for name in ("manifest.json", lost):
+        (target / name).unlink()
+    (target / "train/images/.0123.partial").write_bytes(b"left by a killed writer")
+    report = ingest(source, target, OPTIONS)
+    assert {name for name, at in times(target).items() if at != before[name]} == {lost}
+    assert contents(target) == whole
+    assert (target / "manifest.json").read_bytes() == manifest
+    assert report.reused_parts == len(before) - 1
+    assert not list(target.rglob("*.partial"))
+
+
+def test_a_missing_landmarks_part_is_built_again(tmp_path, source):
+    names = [f"a/{i:02d}.png" for i in range(10)]
+    pq.write_table(pa.table({"image": names, "landmarks": [[[3.0, 4.0]]] * 10}), tmp_path / "l.parquet")
+    options = IngestOptions(part_images=4, landmarks=str(tmp_path / "l.parquet"))
+    target = tmp_path / "dataset"
+    ingest(source, target, options)
+    assert sorted((target / "train/landmarks").iterdir()) == [
+        target / "train/landmarks" / part for part in Dataset.open(target).parts("train")
+    ]
+    whole = contents(target)
+    for name in ("manifest.json", "train/landmarks/part-00000.parquet"):
+        (target / name).unlink()
+    ingest(source, target, options)
+    assert contents(target) == whole
+
+
+KILLED = """
+import logging, os, signal, sys
+import ray
+from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.steps.ingest import ingest
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+def report(done, total, part):
+    if done >= total // 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+ingest(sys.argv[1], sys.argv[2], IngestOptions(part_images=4, test_share=0.25, size=48), report=report)
+"""
+
+
+def test_killed_in_the_middle_and_run_again(source, tmp_path):
+    target = tmp_path / "dataset"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(target)], env=environment, timeout=120, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    time.sleep(1)  # the orphaned task ends
+    before = times(target)
+    assert before
+    with pytest.raises(DataError, match="no finished dataset"):
+        Dataset.open(target)
+    report = ingest(source, target, OPTIONS)
+    images = {name: at for name, at in before.items() if "/images/" in name}
+    assert {name: times(target)[name] for name in images} == images
+    assert report.reused_parts == len(images) > 0
+    ingest(source, tmp_path / "undisturbed", OPTIONS)
+    assert contents(target) == contents(tmp_path / "undisturbed")
+    assert tree(target) == tree(tmp_path / "undisturbed")
+
+
+def test_nothing_usable_is_one_clear_error(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    with pytest.raises(DataError, match="no image found; 0 rejected, 0 other files"):
+        ingest(source, tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
+    (source / "a.jpg").write_text("text")
+    (source / "b.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no image to train on is left; 2 rejected.*rejected.parquet"):
+        ingest(source, tmp_path / "dataset", IngestOptions(test_share=0))
+    assert len(pq.read_table(tmp_path / "dataset/rejected.parquet")) == 2
+    assert not (tmp_path / "dataset/manifest.json").exists()
+
+
+def test_a_part_of_which_nothing_is_left_is_not_written(tmp_path, source):
+    for i in range(4):
+        (source / "a" / f"{i:02d}.png").write_bytes(b"")
+    target = tmp_path / "dataset"
+    ingest(source, target, IngestOptions(part_images=4, test_share=0))
+    dataset = Dataset.open(target)
+    assert dataset.parts("train") == dataset.images("train").parts()
+    assert "part-00000.parquet" not in dataset.parts("train")
+    assert dataset.manifest["rejected"] == 6
+
+
+@pytest.mark.parametrize(("name", "message"), [("nowhere", "no such file or folder"), ("a.zip", "a folder of images")])
+def test_sources_that_are_none(tmp_path, name, message):
+    (tmp_path / "a.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=message):
+        list_source(tmp_path / name, IngestOptions())
+
+
+def test_any_filesystem_that_pyarrow_opens(source, tmp_path):
+    ingest(source.as_uri(), (tmp_path / "dataset").as_uri(), OPTIONS)
+    ingest(source, tmp_path / "plain", OPTIONS)
+    assert contents(tmp_path / "dataset") == contents(tmp_path / "plain")
+
+
+def test_real_faces(face_ytf68, tmp_path):
+    report = ingest(face_ytf68, tmp_path / "faces")
+    assert report.images == {"train": 3495, "test": 732}
+    assert not report.rejected
+    dataset = Dataset.open(tmp_path / "faces")
+    assert dataset.meta["name"] == "face_ytf68"
+    assert len(dataset.meta["swap_pairs"]) == 29
+    assert dataset.manifest["image_size"] == 128
+    given = Folder.at(face_ytf68).read_table("test.parquet", ["image_id", "image", "landmarks", "bbox"])
+    arrays = landmark_arrays(dataset, "test")
+    assert arrays.ids == given["image_id"].to_pylist()
+    assert (arrays.landmarks == np.array(given["landmarks"].to_pylist(), np.float32)).all()
+    assert (arrays.boxes == np.array(given["bbox"].to_pylist(), np.float32)).all()
+    stored = [dataset.images("test").read_table(part, ["image"])["image"] for part in dataset.parts("test")]
+    assert [image for column in stored for image in column.to_pylist()] == given["image"].to_pylist()

@@ -1,0 +1,73 @@
+"""Figures are drawn with what they were given."""
+
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ray_kplm.report.figures import cumulative_curves, round_curves
+
+ERRORS = (np.array([4.0, 2.0, 6.0]), np.array([8.0, 4.0]))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved while the test runs."""
+    figures = []
+    save = Figure.savefig
+
+    def keep(figure, *arguments, **keywords):
+        figures.append(figure)
+        return save(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def pixels(png):
+    return matplotlib.image.imread(io.BytesIO(png), format="png")
+
+
+def test_cumulative_curves_draw_running_means_in_two_labelled_panels(drawn):
+    png = cumulative_curves({"round 1": ERRORS, "round 2": (ERRORS[0] / 2, ERRORS[1] / 2)}, "faces")
+    forward, backward = drawn[0].axes
+    np.testing.assert_allclose(forward.lines[0].get_xydata(), [[1, 2], [2, 3], [3, 4]])
+    np.testing.assert_allclose(backward.lines[1].get_xydata(), [[1, 2], [2, 3]])
+    assert [text.get_text() for text in forward.get_legend().get_texts()] == ["round 1", "round 2"]
+    assert forward.get_xlabel() == "annotated landmarks, best first"
+    assert backward.get_xlabel() == "discovered landmarks, best first"
+    assert all(axes.get_ylabel().endswith("% of normaliser") for axes in (forward, backward))
+    assert drawn[0].get_suptitle() == "faces"
+    assert pixels(png).std() > 0
+
+
+def test_round_curves_draw_one_panel_a_metric(drawn):
+    series = {f"metric {index} (%)": [(0, 3.0 + index), (1, None), (2, 1.0)] for index in range(4)}
+    png = round_curves(series)
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == list(series)
+    assert {axes.get_xlabel() for axes in drawn[0].axes} == {"round"}
+    np.testing.assert_array_equal(drawn[0].axes[1].lines[0].get_xydata(), [[0, 4], [1, np.nan], [2, 1]])
+    height, width, _ = pixels(png).shape
+    assert (height, width) == (2 * 360, 3 * 480)
+
+
+def test_a_metric_without_points_keeps_its_panel(drawn):
+    round_curves({"empty": [], "full": [(0, 1.0)]})
+    assert [len(axes.lines[0].get_xdata()) for axes in drawn[0].axes] == [0, 1]
+
+
+@pytest.mark.parametrize("draw", [lambda: cumulative_curves({}, "none"), lambda: round_curves({})])
+def test_nothing_to_draw_is_refused(draw):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw()
+
+
+def test_no_pyplot_figure_is_left_behind():
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()
+    cumulative_curves({"run": ERRORS}, "faces")
+    round_curves({"loss": [(0, 1.0)]})
+    assert pyplot.get_fignums() == before

@@ -1,0 +1,207 @@
+"""The configuration tree: what is refused and how it is named, and the way to YAML and back."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+
+import pytest
+import yaml
+
+from ray_kplm import config as module
+from ray_kplm.config import Config, MethodConfig, from_dict, load
+from ray_kplm.errors import ConfigError
+
+BROKEN = [
+    ("method.landmarks", ["method.landmarks=1"]),
+    ("method.clusters", ["method.clusters=29"]),
+    ("method.clusters", ["method.clusters=32768"]),
+    ("network.depth", ["network.depth=0"]),
+    ("network.image_size", ["network.image_size=100"]),
+    ("network.image_size", ["network.image_size=0"]),
+    ("network.width", ["network.width=24"]),
+    ("network.width", ["network.width=0"]),
+    ("keypoints.outlier_share", ["keypoints.outlier_share=1"]),
+    ("keypoints.outlier_share", ["keypoints.outlier_share=-0.1"]),
+    ("stage1.batch_size", ["stage1.batch_size=0"]),
+    ("stage1.batch_size", ["stage1.batch_size=6", "compute.workers=4"]),
+    ("stage2.batch_size", ["stage2.batch_size=6", "compute.workers=4"]),
+    ("stage1.learning_rate", ["stage1.learning_rate=0"]),
+    ("stage2.learning_rate", ["stage2.learning_rate=-1e-4"]),
+    ("stage1.warmup_iterations", ["stage1.warmup_iterations=0"]),
+    ("stage1.rounds", ["stage1.rounds=-1"]),
+    ("stage1.round_iterations", ["stage1.round_iterations=0"]),
+    ("stage2.iterations", ["stage2.iterations=0"]),
+    ("compute.workers", ["compute.workers=0"]),
+    ("compute.data_actors", ["compute.data_actors=0"]),
+    ("compute.extract_actors", ["compute.extract_actors=0"]),
+    ("compute.shards", ["compute.shards=0"]),
+    ("compute.checkpoint_iterations", ["compute.checkpoint_iterations=0"]),
+    ("compute.batch_images", ["compute.batch_images=0"]),
+    ("keypoints.limit", ["keypoints.limit=0"]),
+    ("detection.calibration_images", ["detection.calibration_images=0"]),
+    ("detection.nms_radius", ["detection.nms_radius=0"]),
+    ("detection.points_per_landmark", ["detection.points_per_landmark=0"]),
+    ("clustering.redos", ["clustering.redos=0"]),
+    ("clustering.iterations", ["clustering.iterations=0"]),
+]
+
+
+@pytest.mark.parametrize(("path", "overrides"), BROKEN, ids=[" ".join(overrides) for _, overrides in BROKEN])
+def test_a_broken_rule_names_the_path_and_the_value(path, overrides):
+    value = overrides[0].partition("=")[2]
+    with pytest.raises(ConfigError, match=rf"^{path} = {float(value):g}(\.0)?: ") as caught:
+        load(None, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_rule_is_broken_above():
+    rules = {path for path, *_ in module._rules(Config())}
+    assert rules <= {path for path, _ in BROKEN}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stage1.rounds=0"],
+        ["keypoints.outlier_share=0"],
+        ["method.landmarks=100"],
+        ["stage1.batch_size=6", "stage2.batch_size=6", "compute.workers=4", "compute.linear_rule=true"],
+    ],
+)
+def test_the_edge_of_a_rule_is_allowed(overrides):
+    load(None, overrides)
+
+
+def test_an_image_size_that_does_not_fit_comes_with_one_that_does():
+    with pytest.raises(ConfigError, match=r"multiple of 64 .*; 128 is near"):
+        load(None, ["network.image_size=100"])
+    load(None, ["network.image_size=128"])
+
+
+def test_rules_hold_however_a_configuration_is_made():
+    with pytest.raises(ConfigError, match=r"method\.landmarks"):
+        dataclasses.replace(Config(), method=MethodConfig(landmarks=1))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.landmark=3", r"^method\.landmark: unknown key; did you mean method\.landmarks\?"),
+        ("stage1.learnin_rate=3", r"^stage1\.learnin_rate: unknown key; did you mean stage1\.learning_rate\?"),
+        ("metod.landmarks=3", r"^metod: unknown key; did you mean method\?"),
+        ("method.xyz=3", r"^method\.xyz: unknown key; known keys: kind, landmarks, clusters, flip"),
+    ],
+)
+def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.landmarks=ten", r"^method\.landmarks = 'ten': must be of type int"),
+        ("method.landmarks=1.5", r"^method\.landmarks = 1\.5: must be of type int"),
+        ("method.landmarks=true", r"^method\.landmarks = True: must be of type int"),
+        ("method.flip=1", r"^method\.flip = 1: must be of type bool"),
+        ("stage1.margin=wide", r"^stage1\.margin = 'wide': must be of type float"),
+        ("stage1.margin=true", r"^stage1\.margin = True: must be of type float"),
+        ("network.norm=layer", r"^network\.norm = 'layer': must be one of group, batch"),
+        ("augment.scale=[1, 2, 3]", r"^augment\.scale = \[1, 2, 3\]: must have 2 entries"),
+        ("augment.scale=1", r"^augment\.scale = 1: must be a list"),
+        ("stage1.decay_at=[0.5, late]", r"^stage1\.decay_at = 'late': must be of type float"),
+        ("method=3", r"^method = 3: is a section with the keys kind, landmarks"),
+        ("method.landmarks.deep=3", r"^method\.landmarks = \{'deep': 3\}: must be of type int"),
+        ("run=[a]", r"^run = \['a'\]: must be of type str"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(None, [override])
+
+
+@pytest.mark.parametrize("override", ["method.landmarks", "=3", ""])
+def test_an_override_without_key_or_value_is_refused(override):
+    with pytest.raises(ConfigError, match="key=value"):
+        load(None, [override])
+
+
+def test_an_override_below_a_value_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text("method: {landmarks: 4}")
+    with pytest.raises(ConfigError, match=r"^method\.landmarks\.deep: landmarks is a value, not a section"):
+        load(tmp_path / "c.yaml", ["method.landmarks.deep=3"])
+
+
+def test_overrides_beat_the_file_and_the_last_one_counts(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: 3\nmethod: {landmarks: 4, clusters: 50}\n")
+    config = load(tmp_path / "c.yaml", ["method.landmarks=5", "run=runs/a", "method.landmarks=6"])
+    assert (config.seed, config.method.landmarks, config.method.clusters, config.run) == (3, 6, 50, "runs/a")
+    assert config.network == Config().network
+
+
+def test_values_are_read_as_the_fields_type(tmp_path):
+    text = "stage1: {learning_rate: 1e-4, margin: 1, decay_at: [1e-1, 1]}\ncompute: {channels_last: no}\nrun: 7\n"
+    (tmp_path / "c.yaml").write_text(text + "method: {landmarks: 8.0}\naugment: {scale: [1, 1.5]}\n")
+    assert isinstance(yaml.safe_load(text)["stage1"]["learning_rate"], str)  # the trap
+    config = load(tmp_path / "c.yaml", ["stage2.learning_rate=5e-5", "dataset="])
+    assert config.stage1.learning_rate == 1e-4
+    assert config.stage2.learning_rate == 5e-5
+    assert config.stage1.decay_at == (0.1, 1.0)
+    assert isinstance(config.stage1.margin, float)
+    assert isinstance(config.method.landmarks, int)
+    assert config.augment.scale == (1.0, 1.5)
+    assert (config.compute.channels_last, config.run, config.dataset) == ("no", "7", "")
+
+
+def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load(None) == load(tmp_path / "empty.yaml") == Config()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such configuration file"):
+        load(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("seed: [1,\nrun: {", "not readable as YAML"), ("- 1\n- 2\n", "holds a list")]
+)
+def test_an_unusable_file_is_named_in_one_line(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*{message}") as caught:
+        load(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip_through_yaml():
+    config = load(None, ["seed=5", "augment.scale=[0.5, 2]", "stage1.decay_at=[0.3]", "method.flip=false"])
+    assert from_dict(config.to_dict()) == config
+    assert from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+def test_flat_holds_every_leaf_by_its_dotted_path():
+    flat = load(None, ["stage1.rounds=7"]).flat()
+    assert flat["stage1.rounds"] == 7
+    assert flat["seed"] == 0
+    assert flat["augment.scale"] == [0.8, 1.2]
+    sections = [f for f in dataclasses.fields(Config) if dataclasses.is_dataclass(getattr(Config(), f.name))]
+    leaves = sum(len(dataclasses.fields(getattr(Config(), f.name))) for f in sections)
+    assert len(flat) == leaves + len(dataclasses.fields(Config)) - len(sections)
+
+
+def test_every_field_and_every_section_is_documented():
+    classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+    sections = {node.name for node in classes if ast.get_docstring(node)}
+    assert sections == {node.name for node in classes}
+    undocumented, fields = [], 0
+    for node in classes:
+        for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) not in sections:
+                fields += 1
+                text = following.value if isinstance(following, ast.Expr) else None
+                if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
+                    undocumented.append(f"{node.name}.{ast.unparse(statement.target)}")
+    assert fields == len(Config().flat())
+    assert not undocumented

@@ -1,0 +1,167 @@
+"""A run directory: what is done, what may be reused, what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ray_kplm.config import load
+from ray_kplm.errors import RunError
+from ray_kplm.run import Run, round_path
+from ray_kplm.storage import Folder
+
+READS = {"network": {"width": 64, "norm": "group"}, "seed": 3, "scale": (0.8, 1.2)}
+INPUTS = {"dataset": "aaa", "keypoints": "bbb"}
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.start(load(None, [f"run={tmp_path / 'run'}"]))
+
+
+def make(run: Run, path: str, **changes):
+    return run.step(path, changes.get("name", "train"), changes.get("reads", READS), changes.get("inputs", INPUTS))
+
+
+def refusal(step) -> str:
+    with pytest.raises(RunError) as caught:
+        step.manifest()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_tree_of_a_run(run):
+    for path in ("keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "stage2"):
+        step = make(run, path)
+        assert step.manifest() is None
+        step.folder.write_bytes("part-00000.parquet", b"")
+        if path != "stage2":
+            step.finish(images=7)
+    assert tree(Path(run.folder.path)) == [
+        "config.yaml",
+        "keypoints/manifest.json",
+        "keypoints/part-00000.parquet",
+        "rounds/000/labels/manifest.json",
+        "rounds/000/labels/part-00000.parquet",
+        "rounds/000/train/manifest.json",
+        "rounds/000/train/part-00000.parquet",
+        "rounds/001/train/manifest.json",
+        "rounds/001/train/part-00000.parquet",
+        "stage2/claim.json",
+        "stage2/part-00000.parquet",
+        "versions.json",
+    ]
+    assert run.rounds() == [0]  # of round 1 only the training is published
+    assert run.manifest("keypoints")["images"] == 7
+    assert run.manifest("stage2") is None
+    assert round_path(12) == "rounds/012"
+
+
+def test_a_finished_step_is_reused(run):
+    made = make(run, "keypoints").finish(images=7, points=[1, 2])
+    again = make(Run.open(str(run.folder)), "keypoints").manifest()
+    assert again == made
+    assert again["points"] == [1, 2]
+    assert again["inputs"] == INPUTS
+
+
+def test_a_half_written_folder_is_not_done(run):
+    step = make(run, "keypoints")
+    assert step.manifest() is None
+    step.folder.write_bytes("part-00000.parquet", b"")
+    assert make(run, "keypoints").manifest() is None  # the same step goes on with it
+    assert run.manifest("keypoints") is None
+
+
+def test_a_changed_configuration_names_key_old_and_new_value(run):
+    make(run, "keypoints").finish()
+    reads = READS | {"network": {"width": 128, "norm": "group"}}
+    message = refusal(make(run, "keypoints", reads=reads))
+    assert "network.width was 64, is 128" in message
+    assert "finished" in message
+    assert "norm" not in message
+    assert "seed" not in message
+    assert "input" not in message
+
+
+def test_a_key_that_came_or_went_is_named(run):
+    make(run, "keypoints").finish()
+    assert "extra was None, is 1" in refusal(make(run, "keypoints", reads=READS | {"extra": 1}))
+    assert "seed was 3, is None" in refusal(make(run, "keypoints", reads={k: READS[k] for k in ("network", "scale")}))
+
+
+def test_a_changed_input_is_named(run):
+    make(run, "keypoints").finish()
+    message = refusal(make(run, "keypoints", inputs=INPUTS | {"dataset": "ccc"}))
+    assert re.search(r"input changed \(dataset\)", message)
+    assert "was" not in message
+    assert "another set of inputs" in refusal(make(run, "keypoints", inputs={"dataset": "aaa"}))
+
+
+def test_another_version_of_a_step_is_refused(run):
+    make(run, "keypoints").finish()
+    assert "another version of the step" in refusal(make(run, "keypoints", name="train-2"))
+
+
+def test_work_begun_under_another_configuration_is_refused(run):
+    make(run, "keypoints").manifest()
+    message = refusal(make(run, "keypoints", reads=READS | {"seed": 4}))
+    assert "begun" in message
+    assert "seed was 3, is 4" in message
+    assert make(run, "keypoints").manifest() is None
+
+
+def test_a_claim_left_beside_the_manifest_does_not_matter(run):
+    step = make(run, "keypoints")
+    step.manifest()
+    claim = step.folder.read_bytes("claim.json")
+    step.finish()
+    step.folder.write_bytes("claim.json", claim)  # killed between the two writes
+    assert make(run, "keypoints").manifest() is not None
+
+
+def test_fingerprints_depend_on_name_configuration_and_inputs_alone(run):
+    step = make(run, "keypoints")
+    assert step.fingerprint == make(run, "elsewhere", reads=dict(reversed(READS.items()))).fingerprint
+    others = [
+        make(run, "keypoints", name="other"),
+        make(run, "keypoints", reads=READS | {"seed": 4}),
+        make(run, "keypoints", inputs=INPUTS | {"dataset": "ccc"}),
+    ]
+    assert len({step.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_a_run_is_opened_again_with_its_configuration(run):
+    assert Run.open(str(run.folder)).config == run.config
+    make(run, "keypoints").finish()
+    assert Run.start(run.config).manifest("keypoints") is not None
+    versions = run.folder.read_json("versions.json")
+    assert {"python", "torch", "ray", "numpy"} <= set(versions)
+
+
+@pytest.mark.parametrize("inside", ["photo.jpg", "album/photo.jpg"])
+def test_a_foreign_folder_is_left_alone(tmp_path, inside):
+    Folder.at(tmp_path).write_bytes(inside, b"")
+    with pytest.raises(RunError, match="is not empty and no run directory"):
+        Run.start(load(None, [f"run={tmp_path}"]))
+    assert tree(tmp_path) == [inside]
+
+
+def test_an_empty_folder_becomes_a_run(tmp_path):
+    Run.start(load(None, [f"run={tmp_path}"]))
+    assert tree(tmp_path) == ["config.yaml", "versions.json"]
+
+
+def test_a_run_needs_a_name_and_a_place(tmp_path):
+    with pytest.raises(RunError, match="run = ''"):
+        Run.start(load(None))
+    with pytest.raises(RunError, match="no run directory"):
+        Run.open(str(tmp_path / "nowhere"))
+    assert tree(tmp_path) == []

@@ -1,0 +1,130 @@
+"""Storage: whole files or none, under any path."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from ray_kplm.storage import Folder
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*"))
+
+
+def interrupt(folder: Folder, name: str, error: BaseException) -> None:
+    with folder.writing(name) as stream:
+        stream.write(b"half of the n")
+        stream.flush()
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("full"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_nothing(tmp_path, error):
+    folder = Folder.at(tmp_path)
+    with pytest.raises(type(error)):
+        interrupt(folder, "table.bin", error)
+    assert tree(tmp_path) == []
+
+
+def test_a_write_that_fails_leaves_the_old_content(tmp_path):
+    folder = Folder.at(tmp_path)
+    folder.write_bytes("table.bin", b"old")
+    with pytest.raises(RuntimeError):
+        interrupt(folder, "table.bin", RuntimeError())
+    assert folder.read_bytes("table.bin") == b"old"
+    assert tree(tmp_path) == ["table.bin"]
+
+
+def test_nothing_appears_under_the_name_before_the_end(tmp_path):
+    folder = Folder.at(tmp_path)
+    with folder.writing("deep/er/a.bin") as stream:
+        stream.write(b"content")
+        stream.flush()
+        assert not folder.exists("deep/er/a.bin")
+    assert tree(tmp_path) == ["deep", "deep/er", "deep/er/a.bin"]
+    assert folder.read_bytes("deep/er/a.bin") == b"content"
+    folder.write_bytes("deep/er/a.bin", b"new")
+    assert folder.read_bytes("deep/er/a.bin") == b"new"
+
+
+def test_parts_are_sorted_and_nothing_else(tmp_path):
+    folder = Folder.at(tmp_path)
+    for name in ("part-00010.parquet", "part-00002.parquet", "manifest.json", "other.parquet", "part-00000.txt"):
+        folder.write_bytes(name, b"")
+    (tmp_path / "part-00001.parquet").mkdir()
+    assert folder.parts() == ["part-00002.parquet", "part-00010.parquet"]
+    assert folder.names(suffix=".json") == ["manifest.json"]
+    assert folder.folders() == ["part-00001.parquet"]
+
+
+def test_a_folder_need_not_exist(tmp_path):
+    folder = Folder.at(tmp_path) / "nowhere"
+    assert not folder.exists()
+    assert folder.names() == folder.folders() == folder.parts() == []
+    folder.delete()
+    folder.delete_file("a")
+    assert tree(tmp_path) == []
+
+
+def test_tables_and_json_come_back(tmp_path):
+    folder = Folder.at(tmp_path) / "sub"
+    table = pa.table({"a": [1, 2, 3], "xy": [[[1.5, 2.5]], [], [[3.0, 4.0], [5.0, 6.0]]]})
+    folder.write_table("part-00000.parquet", table)
+    assert folder.read_table("part-00000.parquet").equals(table)
+    assert folder.read_table("part-00000.parquet", columns=["a"]).column_names == ["a"]
+    assert folder.rows("part-00000.parquet") == 3
+    folder.write_json("facts.json", {"b": [1, None], "a": 0.1})
+    assert folder.read_json("facts.json") == {"b": [1, None], "a": 0.1}
+    assert folder.is_file("facts.json")
+    assert folder.size("facts.json") == (tmp_path / "sub/facts.json").stat().st_size
+    assert not Folder.at(tmp_path).is_file("sub")
+
+
+def test_the_same_json_has_the_same_bytes(tmp_path):
+    folder = Folder.at(tmp_path)
+    folder.write_json("a.json", {"x": 1, "y": 2})
+    folder.write_json("b.json", {"y": 2, "x": 1})
+    assert folder.read_bytes("a.json") == folder.read_bytes("b.json")
+
+
+def test_bytes_come_back_whatever_the_name(tmp_path):
+    folder = Folder.at(tmp_path)
+    for name in ("a.gz", "b.zst", "c.bz2"):
+        folder.write_bytes(name, b"plain")
+        assert folder.read_bytes(name) == b"plain"
+
+
+def test_delete_takes_this_folder_only(tmp_path):
+    folder = Folder.at(tmp_path)
+    for name in ("a/x", "a/deep/y", "b/z"):
+        folder.write_bytes(name, b"1")
+    (folder / "a").delete()
+    assert tree(tmp_path) == ["b", "b/z"]
+    (folder / "b").delete_file("z")
+    assert tree(tmp_path) == ["b"]
+
+
+def test_a_folder_travels_to_another_process(tmp_path):
+    folder = pickle.loads(pickle.dumps(Folder.at(tmp_path) / "a"))
+    folder.write_bytes("x", b"1")
+    assert tree(tmp_path) == ["a", "a/x"]
+
+
+def test_relative_home_and_uri_paths_are_one_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Folder.at("runs/a").write_bytes("x", b"1")
+    expected = os.path.realpath(tmp_path / "runs/a")
+    for place in ("runs/../runs/a/", "~/runs/a", Path("runs/a"), f"file://{tmp_path}/runs/a/", tmp_path / "runs" / "a"):
+        folder = Folder.at(place)
+        assert folder.is_local
+        assert os.path.realpath(str(folder)) == expected
+        assert folder.name == "a"
+        assert folder.read_bytes("x") == b"1"
+    monkeypatch.chdir("/")
+    assert folder.read_bytes("x") == b"1"
