@@ -1,1 +1,257 @@
-"""stub"""
+"""`kplm ...`: thin. Every command calls one function that Python users can call too."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray_kplm.errors import KplmError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that the user can mend are one line on stderr and exit code 2."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        options.call(options)
+    except KplmError as error:
+        print(f"kplm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kplm: stopped; the same command continues where this one was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kplm",
+        description="Discover landmarks in unlabelled images of one object category.",
+        epilog="Typical: kplm ingest PHOTOS DATA; kplm train jobs/configs/faces_cpu.yaml dataset=DATA run=runs/first; "
+        "kplm evaluate runs/first; kplm show runs/first",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_synth(commands)
+    _add_ingest(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_show(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, call: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    text = "Render a synthetic object category, discover its landmarks, score them, and picture what was found."
+    parser = _command(commands, "demo", _demo, text)
+    parser.add_argument("folder", nargs="?", default="runs/demo", help="where images, dataset and run go")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
+    parser.add_argument("--images", type=int, default=1200, help="images to render")
+    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
+
+
+def _add_synth(commands: Any) -> None:
+    parser = _command(
+        commands, "synth", _synth, "Render N annotated images of the synthetic category, ready to ingest."
+    )
+    parser.add_argument("images", type=int, metavar="N", help="images to render, test split included")
+    parser.add_argument("folder", metavar="DIR", help="where train.parquet, test.parquet and dataset.json go")
+    parser.add_argument("--size", type=int, default=96, help="side of an image, pixels")
+    parser.add_argument("--test-share", type=float, default=0.2, help="share of images in the test split")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed renders the same images")
+
+
+def _add_ingest(commands: Any) -> None:
+    text = "Make a dataset of a folder of images, or of Parquet files with an image column."
+    parser = _command(commands, "ingest", _ingest, text)
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder (train.parquet and test.parquet in it are its splits) or a file"
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="where the dataset goes: a new folder or URI")
+    parser.add_argument(
+        "--boxes", help="CSV or Parquet: image, x0, y0, x1, y1 in source pixels; each box becomes a crop"
+    )
+    parser.add_argument("--landmarks", help="Parquet: image, landmarks (L x 2, source pixels); for evaluation only")
+    parser.add_argument("--margin", type=float, default=0.2, help="around a box, share of its longer side")
+    parser.add_argument("--size", type=int, default=256, help="longest side of a stored image, pixels")
+    parser.add_argument(
+        "--test-share", type=float, default=0.1, help="share of images set aside, where no splits are given"
+    )
+    parser.add_argument("--part-images", type=int, default=512, help="images a part: the unit of retry and of memory")
+    parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
+    parser.add_argument("--seed", type=int, default=0, help="decides the splits")
+    parser.add_argument("--workers", type=int, default=None, help="parts at a time; default: one for each CPU")
+
+
+def _add_train(commands: Any) -> None:
+    text = "Discover landmarks: from dataset to landmark detector. The same command again continues an interrupted run."
+    parser = _command(commands, "train", _train, text)
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file; ready ones are in jobs/configs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR method.landmarks=20 ...")
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(commands, "evaluate", _evaluate, "Score a finished run against the dataset's annotation.")
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
+
+
+def _add_show(commands: Any) -> None:
+    parser = _command(commands, "show", _show, "Draw a contact sheet of images with the landmarks of a finished run.")
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("--out", help="PNG to write; default: RUN/evaluation/SPLIT.png")
+    parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
+    parser.add_argument("--count", type=int, default=48, help="images on the sheet")
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from ray_kplm.imaging.synthetic import write_category
+
+    write_category(options.folder, options.images, test_share=options.test_share, size=options.size, seed=options.seed)
+    print(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
+
+
+def _ingest(options: argparse.Namespace) -> None:
+    from ray_kplm.config import ComputeConfig
+    from ray_kplm.datasets.dataset import IngestOptions
+    from ray_kplm.steps.ingest import ingest
+    from ray_kplm.steps.session import session
+
+    names = ("boxes", "landmarks", "margin", "size", "test_share", "part_images", "min_side", "seed", "workers")
+    chosen = IngestOptions(**{name: getattr(options, name) for name in names})
+    with session(ComputeConfig()):
+        print(ingest(options.source, options.dataset, chosen, report=_count_line))
+
+
+def _count_line(done: int, total: int, part: str) -> None:
+    end = "\n" if done == total or not sys.stderr.isatty() else "\r"
+    print(f"[{done / total:4.0%}] {done}/{total} images", end=end, file=sys.stderr, flush=True)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ray_kplm.config import load
+    from ray_kplm.pipeline import discover
+
+    started = time.monotonic()
+    config = load(options.config, options.overrides)
+    run, worked = discover(config)
+    state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
+    print(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.evaluate import evaluate
+    from ray_kplm.steps.session import session
+    from ray_kplm.tracking import add_evaluation
+
+    run = Run.open(options.run)
+    with session(run.config.compute):
+        metrics = evaluate(run, lambda text: print(f"{text} ...", file=sys.stderr))
+    add_evaluation(run, metrics)
+    _print_metrics(metrics)
+    print(f"curves: {run.folder}/evaluation/curves.png")
+    if options.json:
+        _print_json(metrics)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.evaluate import show
+    from ray_kplm.steps.session import session
+    from ray_kplm.tracking import add_picture
+
+    run = Run.open(options.run)
+    with session(run.config.compute):
+        png = show(run, options.split, options.count)
+    add_picture(run, png, f"{options.split}.png")
+    if options.out:
+        Path(options.out).write_bytes(png)
+    print(options.out or f"{run.folder}/evaluation/{options.split}.png")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ray_kplm.config import load
+    from ray_kplm.datasets.dataset import IngestOptions
+    from ray_kplm.imaging.synthetic import write_category
+    from ray_kplm.pipeline import discover
+    from ray_kplm.steps.evaluate import evaluate, show
+    from ray_kplm.steps.ingest import ingest
+    from ray_kplm.steps.session import session
+    from ray_kplm.tracking import add_evaluation, add_picture
+
+    started = time.monotonic()
+    root = Path(options.folder)
+    config = load(demo_config(), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
+    if not (root / "images" / "dataset.json").exists():
+        print(f"rendering {options.images} images to {root / 'images'}", file=sys.stderr)
+        write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
+    with session(config.compute):
+        print(ingest(root / "images", root / "dataset", IngestOptions(part_images=128)), file=sys.stderr)
+        run, _ = discover(config)
+        metrics = evaluate(run, lambda text: print(f"{text} ...", file=sys.stderr))
+        picture = show(run)
+    add_evaluation(run, metrics)
+    add_picture(run, picture, "test.png")
+    metrics["seconds"] = time.monotonic() - started
+    _print_metrics(metrics)
+    print(f"picture: {run.folder}/evaluation/test.png   curves: {run.folder}/evaluation/curves.png")
+    if options.json:
+        _print_json(metrics)
+
+
+def demo_config() -> Path:
+    """The demo's configuration, in the checkout that the package was installed from."""
+    return Path(__file__).parent.parent / "jobs" / "configs" / "demo.yaml"
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    """The scores as a person reads them."""
+    rows = [
+        ("", "forward NME", "all", "backward NME", "points/image"),
+        ("stage 2", *_row(metrics["stages"]["stage2"])),
+        ("stage 1", *_row(metrics["stages"]["stage1"])),
+        ("warm-up", *_row(metrics["stages"]["warmup"])),
+        ("mean shape", _percent(metrics["mean_shape_nme"]), "", "", ""),
+    ]
+    for name, *cells in rows:
+        print(f"{name:12}" + "".join(f"{cell:>16}" for cell in cells))
+    print(
+        f"{metrics['landmarks']} landmarks on {metrics['images']} test images; regressors from {metrics['train_images']} "
+        f"training images, 10 draws; {metrics['seconds']:.0f} s"
+    )
+    backward = ", ".join(f"{k}: {_percent(v)}" for k, v in enumerate(metrics["backward_per_landmark"]))
+    print(f"backward NME of each landmark: {backward}")
+
+
+def _row(scores: dict[str, Any]) -> tuple[str, str, str, str]:
+    forward = f"{_percent(scores['forward_nme'])} ± {scores['forward_nme_sd'] or 0:.2f}"
+    points = f"{scores['points_per_image']:.2f}"
+    return forward, _percent(scores["forward_nme_all"]), _percent(scores["backward_nme"]), points
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} %"
+
+
+def _print_json(metrics: dict[str, Any]) -> None:
+    print(json.dumps(metrics, allow_nan=False), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -64,7 +64,7 @@ class KeypointsConfig:
     """Most keypoints of an image after suppression."""
     outlier_share: float = 0.4
     """Share of keypoints dropped as unlike all others (R); 0 keeps all."""
-    outlier_sample: int = 100_000
+    outlier_sample: int = 30_000
     """Descriptors in the index that says what is common."""
 
 
@@ -118,6 +118,9 @@ class Stage1Config:
     """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k)."""
     descriptor_weight: float = 10.0
     """Weight of the descriptor loss against the detector's (R)."""
+    positives: Literal["pair", "batch"] = "pair"
+    """Where a round finds corresponding points: in the pair's other image (R), or in all images of a worker's batch, which
+    gives some ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
     pair_weighting: Literal["all", "balanced"] = "all"
     """`all`: mean over all pairs together (R). `balanced`: mean of positives plus mean of negatives."""
     margin: float = 0.8
@@ -211,7 +214,7 @@ class ComputeConfig:
     shards: int = 1
     """Actors over which K-means is spread."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast; `auto`: bf16 on GPUs and on CPUs with matrix units when the network is wide enough to gain."""
+    """Autocast; `auto`: bf16 on GPUs and on CPUs with matrix units."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Memory format; `auto`: on GPUs only."""
     linear_rule: bool = False
@@ -288,8 +291,8 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     yield (
         "network.image_size",
         size,
-        f"must be a positive multiple of {grid} (4 x 2^network.depth); {max(1, round(size / grid)) * grid} is near",
-        size > 0 and size % grid == 0,
+        f"must be a multiple of {grid} (4 x 2^network.depth), at least twice; {max(2, round(size / grid)) * grid} is near",
+        size >= 2 * grid and size % grid == 0,
     )
     yield (
         "network.width",
@@ -335,6 +338,10 @@ def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> 
         try:
             with open(path, encoding="utf-8") as stream:
                 tree = yaml.safe_load(stream) or {}
+        except (IsADirectoryError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{path}: not a YAML file ({type(error).__name__}); give one, as those in jobs/configs/"
+            ) from None
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file; ready ones lie in jobs/configs/") from None
         except yaml.YAMLError as error:
@@ -348,7 +355,8 @@ def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The reverse of `Config.to_dict`; missing keys take their defaults."""
-    return _build(Config, tree, "")
+    config: Config = _build(Config, tree, "")
+    return config
 
 
 def _put(tree: dict[str, Any], override: str) -> None:
@@ -379,7 +387,11 @@ def _build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
             raise ConfigError(f"{path}: unknown key; {hint}")
         hint = hints[key]
-        values[key] = _build(hint, value, f"{path}.") if dataclasses.is_dataclass(hint) else _value(hint, value, path)
+        values[key] = (
+            _build(hint, value, f"{path}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else _value(hint, value, path)
+        )
     return kind(**values)
 
 

@@ -13,16 +13,18 @@ from ray_kplm.steps.session import session
 from ray_kplm.tracking import tracked
 
 
-def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = Progress) -> Run:
+def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = Progress) -> tuple[Run, bool]:
     """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
 
-    Raises KplmError, one line that says what to change; the run directory keeps all that was finished.
+    Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change; the run
+    directory keeps all that was finished.
     """
     dataset = Dataset.open(config.dataset)
     run = Run.start(config)
     discovery = Discovery(run, dataset, progress)
     if discovery.is_finished():
-        return run
+        return run, False
+    run.save()
     with session(config.compute), tracked(run, dataset.meta) as tracker:
         discovery.report_to(tracker)
         discovery.detect_keypoints()
@@ -30,4 +32,4 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
             discovery.train_round(number)
             discovery.renew_labels(number)
         discovery.train_landmarks()
-    return run
+    return run, True

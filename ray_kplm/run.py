@@ -28,6 +28,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
+_CLAIM = "claim.json"
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -62,27 +63,22 @@ class Step:
         return fingerprint(self.name, self.reads, self.inputs)
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of the finished step, or None while there is work to do.
+        """The manifest of the finished step, or None while there is work to do. Changes nothing.
 
-        Raises RunError if the folder holds the result of another configuration or of other inputs.
+        Raises RunError if the folder holds a result, or work begun, of another configuration or of other inputs.
         """
-        if not self.folder.is_file(MANIFEST):
-            self._claim()
-            return None
-        found: dict[str, Any] = self.folder.read_json(MANIFEST)
-        if found["fingerprint"] != self.fingerprint:
-            raise self._mismatch(found, "finished")
-        return found
+        for name, state in ((MANIFEST, "finished"), (_CLAIM, "begun")):
+            if self.folder.is_file(name):
+                found: dict[str, Any] = self.folder.read_json(name)
+                if found["fingerprint"] != self.fingerprint:
+                    raise self._mismatch(found, state)
+                return found if name == MANIFEST else None
+        return None
 
-    def _claim(self) -> None:
+    def begin(self) -> None:
         """Note what is being made, so that work in progress is only ever continued by the same step."""
         claim = {"fingerprint": self.fingerprint, "reads": dict(self.reads), "inputs": dict(self.inputs)}
-        if self.folder.is_file("claim.json"):
-            found = self.folder.read_json("claim.json")
-            if found["fingerprint"] != self.fingerprint:
-                raise self._mismatch(found, "begun")
-        else:
-            self.folder.write_json("claim.json", claim)
+        self.folder.write_json(_CLAIM, claim)
 
     def finish(self, **facts: Any) -> dict[str, Any]:
         """Publish the step's result: nothing reads it before."""
@@ -94,7 +90,7 @@ class Step:
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)
-        self.folder.delete_file("claim.json")
+        self.folder.delete_file(_CLAIM)
         return manifest
 
     def _mismatch(self, found: Mapping[str, Any], state: str) -> RunError:
@@ -133,7 +129,7 @@ class Run:
 
     @classmethod
     def start(cls, config: Config) -> Run:
-        """Create the run directory of `config.run`, or open it again to continue.
+        """The run of `config.run`, new or to be continued. Writes nothing; `save` does.
 
         Raises RunError if the folder holds something else than a run.
         """
@@ -142,9 +138,12 @@ class Run:
         folder = Folder.at(config.run)
         if not folder.is_file("config.yaml") and (folder.names() or folder.folders()):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
-        folder.write_bytes("config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
-        folder.write_json("versions.json", versions())
         return cls(folder, config)
+
+    def save(self) -> None:
+        """Write the configuration and the library versions: from now on this is a run directory."""
+        self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
+        self.folder.write_json("versions.json", versions())
 
     @classmethod
     def open(cls, uri: str) -> Run:

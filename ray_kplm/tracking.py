@@ -107,3 +107,25 @@ def tracked(run: Run, dataset: dict[str, Any]) -> Iterator[Tracker]:
         tracker.end("FAILED")
         raise
     tracker.end("FINISHED")
+
+
+def add_evaluation(run: Run, metrics: dict[str, Any]) -> None:
+    """Scores and curves of a finished run, into its MLflow run."""
+    if not run.folder.is_file(_KEY):
+        return
+    tracker = Tracker(run, "")
+    stage1 = run.config.stage1
+    step = stage1.warmup_iterations + stage1.rounds * stage1.round_iterations + run.config.stage2.iterations
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float)) and name != "seconds"}
+    tracker.metrics({f"evaluation/{name}": value for name, value in numbers.items()}, step)
+    tracker.picture((run.folder / "evaluation").read_bytes("curves.png"), "curves.png")
+    tracker.end("FINISHED")
+
+
+def add_picture(run: Run, png: bytes, name: str) -> None:
+    """A picture of a finished run, into its MLflow run."""
+    if not run.folder.is_file(_KEY):
+        return
+    tracker = Tracker(run, "")
+    tracker.picture(png, name)
+    tracker.end("FINISHED")

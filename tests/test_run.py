@@ -22,7 +22,9 @@ def tree(root: Path) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run.start(load(None, [f"run={tmp_path / 'run'}"]))
+    run = Run.start(load(None, [f"run={tmp_path / 'run'}"]))
+    run.save()
+    return run
 
 
 def make(run: Run, path: str, **changes):
@@ -41,6 +43,7 @@ def test_the_tree_of_a_run(run):
     for path in ("keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "stage2"):
         step = make(run, path)
         assert step.manifest() is None
+        step.begin()
         step.folder.write_bytes("part-00000.parquet", b"")
         if path != "stage2":
             step.finish(images=7)
@@ -75,6 +78,7 @@ def test_a_finished_step_is_reused(run):
 def test_a_half_written_folder_is_not_done(run):
     step = make(run, "keypoints")
     assert step.manifest() is None
+    step.begin()
     step.folder.write_bytes("part-00000.parquet", b"")
     assert make(run, "keypoints").manifest() is None  # the same step goes on with it
     assert run.manifest("keypoints") is None
@@ -111,7 +115,7 @@ def test_another_version_of_a_step_is_refused(run):
 
 
 def test_work_begun_under_another_configuration_is_refused(run):
-    make(run, "keypoints").manifest()
+    make(run, "keypoints").begin()
     message = refusal(make(run, "keypoints", reads=READS | {"seed": 4}))
     assert "begun" in message
     assert "seed was 3, is 4" in message
@@ -120,7 +124,7 @@ def test_work_begun_under_another_configuration_is_refused(run):
 
 def test_a_claim_left_beside_the_manifest_does_not_matter(run):
     step = make(run, "keypoints")
-    step.manifest()
+    step.begin()
     claim = step.folder.read_bytes("claim.json")
     step.finish()
     step.folder.write_bytes("claim.json", claim)  # killed between the two writes
@@ -155,7 +159,9 @@ def test_a_foreign_folder_is_left_alone(tmp_path, inside):
 
 
 def test_an_empty_folder_becomes_a_run(tmp_path):
-    Run.start(load(None, [f"run={tmp_path}"]))
+    run = Run.start(load(None, [f"run={tmp_path}"]))
+    assert tree(tmp_path) == []  # a refused configuration must not have replaced the one of the run
+    run.save()
     assert tree(tmp_path) == ["config.yaml", "versions.json"]
 
 

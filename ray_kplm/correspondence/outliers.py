@@ -20,7 +20,7 @@ class Commonness:
         self._index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, cells)
         self._index.train(sample)
         self._index.add(sample)
-        self._index.nprobe = max(1, cells // 10)
+        self._index.nprobe = max(1, cells // 20)
         self._neighbours = min(NEIGHBOURS, len(sample))
 
     def distance(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:

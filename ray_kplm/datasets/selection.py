@@ -22,9 +22,6 @@ class Selection:
     def images(self) -> int:
         return sum(len(rows) for rows in self.rows)
 
-    def rows_of(self, part: str) -> NDArray[np.int64]:
-        return self.rows[self.parts.index(part)]
-
     def sample(self, count: int, seed: tuple[int, ...]) -> Selection:
         """A seeded subset of at most `count` images."""
         if self.images <= count:

@@ -21,9 +21,11 @@ class OpenCVDetector:
         match name:
             case "sift":
                 # Crops are small and often soft: OpenCV's thresholds for full photographs leave too few points.
-                self._detector = cv2.SIFT_create(nfeatures=candidates, contrastThreshold=0.01, edgeThreshold=15)
+                self._detector: cv2.Feature2D = cv2.SIFT.create(
+                    nfeatures=candidates, contrastThreshold=0.01, edgeThreshold=15
+                )
             case "orb":
-                self._detector = cv2.ORB_create(nfeatures=candidates, edgeThreshold=8, patchSize=16, fastThreshold=5)
+                self._detector = cv2.ORB.create(nfeatures=candidates, edgeThreshold=8, patchSize=16, fastThreshold=5)
             case _:
                 raise AssertionError(name)
 
@@ -36,7 +38,7 @@ class OpenCVDetector:
         chosen = np.flatnonzero(inside_box(xy, box))
         chosen = chosen[_one_per_place(xy[chosen], score[chosen])]
         chosen = chosen[spread(xy[chosen], score[chosen], self.limit)]
-        described, descriptors = self._detector.compute(grey, [found[i] for i in chosen])
+        described, descriptors = self._detector.compute(grey, [found[int(i)] for i in chosen])
         if descriptors is None:
             return Keypoints.empty(self.descriptor_dim)
         xy = np.array([k.pt for k in described], dtype=np.float32).reshape(-1, 2)  # ORB drops points near the border
@@ -58,7 +60,7 @@ def inside_box(xy: NDArray, box: NDArray | None) -> NDArray[np.bool_]:
     """Which points (N, 2) lie in the box; all if there is none."""
     if box is None:
         return np.ones(len(xy), dtype=bool)
-    return ((xy >= box[:2]) & (xy <= box[2:])).all(axis=1)
+    return np.asarray(((xy >= box[:2]) & (xy <= box[2:])).all(axis=1))
 
 
 def _one_per_place(xy: NDArray, score: NDArray) -> NDArray[np.int64]:

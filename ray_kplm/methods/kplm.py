@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from numpy.typing import NDArray
+
 from ray_kplm.config import Config
 from ray_kplm.methods.learner import Schedule
 from ray_kplm.methods.plan import Plan, pair_plan, single_plan
@@ -19,14 +21,14 @@ class Kplm:
 
     config: Config
 
-    def objective(self) -> PairObjective:
-        """Of the warm-up and of every round; they differ in their labels."""
-        return PairObjective(self.config)
+    def objective(self, round_number: int) -> PairObjective:
+        """Of the warm-up (round 0) and of every round."""
+        return PairObjective(self.config, across=round_number > 0)
 
     def landmark_objective(self) -> LandmarkObjective:
         return LandmarkObjective(self.config)
 
-    def round_plan(self, round_number: int, usable) -> Plan:
+    def round_plan(self, round_number: int, usable: NDArray) -> Plan:
         """Round 0 is the warm-up: two views of one image, none mirrored (thesis 6.1.5)."""
         stage = self.config.stage1
         warmup = round_number == 0
@@ -45,7 +47,7 @@ class Kplm:
         first = 0 if round_number == 0 else warmup + (round_number - 1) * each
         return Schedule(first, warmup + stage.rounds * each, stage.decay_at, self._rate_factor())
 
-    def landmark_plan(self, usable) -> Plan:
+    def landmark_plan(self, usable: NDArray) -> Plan:
         stage = self.config.stage2
         return single_plan(
             usable,

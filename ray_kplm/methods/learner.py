@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from ray_kplm.methods.labels import Labels
 from ray_kplm.network.compute import Placement
 
+NETWORK = "network.pt"
+"""A stored state (weights and optimiser) in the folder of the step that trained it."""
+
 
 class Objective(Protocol):
     """What a training step minimises. Picklable; holds no weights."""
@@ -106,7 +109,7 @@ class Learner:
 
     def start_from(self, state: bytes) -> None:
         """Take an earlier stage's weights as a start; the optimiser is fresh."""
-        self.network.start_from(_load(state)["network"])
+        self.network.start_from(_load(state)["network"])  # type: ignore[operator]
 
 
 class _Precise(nn.Module):

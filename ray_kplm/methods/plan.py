@@ -1,7 +1,7 @@
 """What a training step will see, decided before it begins: a plan is data (order, pairing, augmentation).
 
-One row a view, in the order of use. Views 2i and 2i + 1 of a pair plan belong together. Nothing that happens on the way, neither
-the number of workers nor a restart, changes a row.
+One row a view, in the order of use. Views 2i and 2i + 1 of a pair plan belong together. Nothing that happens on the way,
+neither the number of workers nor a restart, changes a row.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pair_plan(
     flip: bool,
     seed: tuple[int, ...],
 ) -> Plan:
-    """Pairs of different images out of `images` (rows), or, in a share of the cases, two views of one."""
+    """Pairs of images drawn independently from `images` (rows), or, in a share of the cases, two views of one image."""
     rng = np.random.default_rng(seed)
     first = _epochs(rng, images, iterations * pairs)
     other = _epochs(rng, images, iterations * pairs)

@@ -16,10 +16,12 @@ from ray_kplm.network.hourglass import KeypointNetwork
 class PairObjective:
     """Detector and descriptors from pairs of views, whose points correspond by equal identity.
 
-    Picklable and free of weights; the same object serves warm-up and rounds, which differ in their labels only.
+    Picklable and free of weights. across: whether an identity means the same in every image, as a cluster does; in the warm-up
+    it is a keypoint's index and means nothing outside its pair.
     """
 
     config: Config
+    across: bool
 
     def network(self) -> KeypointNetwork:
         return KeypointNetwork(self.config.network)
@@ -56,7 +58,10 @@ class PairObjective:
         random_xy = self._random_cells(xy_BP2, side, generator)
         points = heatmaps.read_cells(map_Bdhw, xy_BP2)
         background = heatmaps.read_cells(map_Bdhw, random_xy)
-        squared, positive = losses.pair_terms(points[0::2], points[1::2], identity_BP[0::2], identity_BP[1::2])
+        if self.across and stage.positives == "batch":
+            squared, positive = losses.batch_terms(points, identity_BP)
+        else:
+            squared, positive = losses.pair_terms(points[0::2], points[1::2], identity_BP[0::2], identity_BP[1::2])
         pull, positives = (squared * positive).sum(), positive.sum()
         push_B, negatives_B = losses.same_image_negatives(
             points,

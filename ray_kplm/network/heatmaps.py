@@ -66,7 +66,7 @@ def peaks(heatmap_Bhw: Tensor, threshold: float, radius: int, limit: int) -> Pea
 
 def _toward_larger(heatmap_Bhw: Tensor, xy_BN2: Tensor) -> Tensor:
     """Sign (-1, 0, 1) of the larger of the two neighbours, per axis; 0 at the border and on a tie: BN2."""
-    batch, side, _ = heatmap_Bhw.shape
+    side = heatmap_Bhw.shape[-1]
     flat = heatmap_Bhw.flatten(1)
 
     def value(dx: int, dy: int) -> Tensor:
@@ -85,7 +85,7 @@ def decode(heatmaps_BKhw: Tensor, radius: int = 2) -> tuple[Tensor, Tensor]:
     The argmax, refined to the centre of mass of the positive part of its (2 radius + 1)^2 neighbourhood, which
     undoes a Gaussian rendered at a fractional position.
     """
-    batch, channels, side, _ = heatmaps_BKhw.shape
+    side = heatmaps_BKhw.shape[-1]
     confidence, cell = heatmaps_BKhw.flatten(2).max(-1)
     padded = F.pad(heatmaps_BKhw.clamp(min=0), [radius] * 4).flatten(2)
     x, y = cell % side, cell // side
@@ -95,8 +95,9 @@ def decode(heatmaps_BKhw: Tensor, radius: int = 2) -> tuple[Tensor, Tensor]:
     column = (x + radius)[..., None] + dx.flatten()
     weight = padded.gather(2, row * (side + 2 * radius) + column)
     # A window cut by the border would pull the centre inward: weigh only what lies symmetric about the peak.
-    reach = torch.stack([x, side - 1 - x, y, side - 1 - y]).amin(0).clamp(max=radius)
-    weight = weight * ((dx.flatten().abs() <= reach[..., None]) & (dy.flatten().abs() <= reach[..., None]))
+    reach_x = torch.minimum(x, side - 1 - x).clamp(max=radius)[..., None]
+    reach_y = torch.minimum(y, side - 1 - y).clamp(max=radius)[..., None]
+    weight = weight * ((dx.flatten().abs() <= reach_x) & (dy.flatten().abs() <= reach_y))
     total = weight.sum(-1).clamp(min=1e-12)
     shift = torch.stack([(weight * dx.flatten()).sum(-1), (weight * dy.flatten()).sum(-1)], dim=-1) / total[..., None]
     return torch.stack([x, y], dim=-1) + shift, confidence

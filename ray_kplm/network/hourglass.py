@@ -143,7 +143,8 @@ class LandmarkNetwork(nn.Module):
             if name.startswith(("backbone.", "descriptor.features."))
         }
         missing, unexpected = self.load_state_dict(taken, strict=False)
-        assert not unexpected and all(name.startswith("landmarks.output.") for name in missing), (missing, unexpected)
+        assert not unexpected, unexpected
+        assert all(name.startswith("landmarks.output.") for name in missing), missing
 
 
 def initialise(network: nn.Module) -> None:

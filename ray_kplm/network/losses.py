@@ -38,6 +38,19 @@ def pair_terms(
     return squared_distances(descriptors_a, descriptors_b), positive
 
 
+def batch_terms(descriptors_BPd: Tensor, identity_BP: Tensor) -> tuple[Tensor, Tensor]:
+    """Positives across all images of a batch: squared distance QQ of the Q = B P points and which entries are positive.
+
+    Every pair of different images counts once; identities must mean the same in all of them.
+    """
+    batch, points = identity_BP.shape
+    flat = descriptors_BPd.flatten(0, 1)
+    image = torch.arange(batch, device=flat.device).repeat_interleave(points)
+    identity = identity_BP.flatten()
+    positive = (identity[:, None] == identity[None]) & (identity != NONE)[:, None] & (image[:, None] < image[None])
+    return squared_distances(flat[None], flat[None])[0], positive
+
+
 def squared_distances(a_BPd: Tensor, b_BQd: Tensor) -> Tensor:
     """All squared Euclidean distances BPQ; clamped at zero, where rounding can lead below."""
     cross = a_BPd @ b_BQd.transpose(1, 2)

@@ -29,7 +29,7 @@ def correspond(
     features: Folder, parts: list[str], labels: Folder, target: Folder, config: Config, round_number: int
 ) -> dict[str, Any]:
     """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts."""
-    actor = CorrespondenceActor.options(num_cpus=0.1).remote(config, features, parts, labels, target)
+    actor: Any = ray.remote(num_cpus=0.1)(CorrespondenceActor).remote(config, features, parts, labels, target)
     try:
         return ray.get(actor.run.remote(round_number))
     except RayTaskError as error:
@@ -38,7 +38,6 @@ def correspond(
         ray.kill(actor)
 
 
-@ray.remote
 class CorrespondenceActor:
     """Coordinates the shards; holds centroids, sums and counts, nothing that an image has."""
 
@@ -59,7 +58,7 @@ class _ActorShards:
         count = max(1, min(config.compute.shards, len(parts)))
         threads = config.compute.threads or max(1, (os.cpu_count() or 1) // count)
         memory = int(config.clustering.memory_gib * 2**30)
-        actor = ray.remote(num_cpus=0.5, max_restarts=0)(_ShardActor)
+        actor: Any = ray.remote(num_cpus=0.5, max_restarts=0)(_ShardActor)
         self._actors = [actor.remote(threads, features, parts[i::count], memory, config.seed) for i in range(count)]
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:

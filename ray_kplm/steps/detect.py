@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import faiss
 import numpy as np
 import pyarrow as pa
 import ray
@@ -22,6 +24,8 @@ from ray_kplm.steps.images import decode
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
+_RULE = "outliers.npz"
+
 
 @dataclass(frozen=True)
 class OutlierRule:
@@ -29,6 +33,16 @@ class OutlierRule:
 
     sample: NDArray[np.float32]
     limit: float
+
+    def packed(self) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(buffer, sample=self.sample, limit=self.limit)
+        return buffer.getvalue()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> OutlierRule:
+        with np.load(io.BytesIO(content)) as arrays:
+            return cls(arrays["sample"], float(arrays["limit"]))
 
 
 def detect(
@@ -42,8 +56,9 @@ def detect(
 ) -> dict[str, Any]:
     """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found."""
     rule = _outlier_rule(images, selection, config, seed, pool)
-    arguments = {"images": images, "target": target, "selection": selection, "config": config, "rule": ray.put(rule)}
-    answers = map_parts(DetectPart, arguments, selection.parts, pool, progress)
+    if rule:
+        target.write_bytes(_RULE, rule.packed())
+    answers = map_parts(DetectPart, {"images": images, "target": target, "config": config}, selection, pool, progress)
     total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty")}
     return {
         "images": total["images"],
@@ -56,17 +71,16 @@ def detect(
 class DetectPart:
     """Keypoints of one part."""
 
-    def __init__(
-        self, images: Folder, target: Folder, selection: Selection, config: KeypointsConfig, rule: ray.ObjectRef
-    ) -> None:
+    def __init__(self, images: Folder, target: Folder, config: KeypointsConfig) -> None:
         cv2.setNumThreads(1)
-        self._images, self._target, self._selection = images, target, selection
+        faiss.omp_set_num_threads(1)
+        self._images, self._target = images, target
         self._detector = build_detector(config)
-        found: OutlierRule | None = ray.get(rule)
-        self._commonness = Commonness(found.sample) if found else None
-        self._limit = found.limit if found else np.inf
+        rule = OutlierRule.unpacked(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
+        self._commonness = Commonness(rule.sample) if rule else None
+        self._limit = rule.limit if rule else np.inf
 
-    def __call__(self, part: str) -> dict[str, int]:
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
         if self._target.is_file(part):
             kept = self._target.read_table(part, ["score"])["score"].combine_chunks().value_lengths().to_numpy()
             return {
@@ -75,7 +89,7 @@ class DetectPart:
                 "kept": int(kept.sum()),
                 "empty": int((kept < 2).sum()),
             }
-        table = _read_rows(self._images, part, self._selection.rows_of(part))
+        table = _read_rows(self._images, part, rows)
         points = [self._detector(image, box) for image, box in _pictures(table)]
         kept = [self._without_outliers(keypoints) for keypoints in points]
         counts = np.array([len(k.xy) for k in kept], np.int64)

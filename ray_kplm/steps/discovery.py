@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,17 +10,18 @@ import numpy as np
 
 from ray_kplm.contracts import TRAIN
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection, draw
+from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.learner import Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.progress import Progress
-from ray_kplm.run import Run, Step, round_path
+from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, extract
+from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.parts import Pool
 from ray_kplm.steps.train import Training, train
@@ -38,6 +38,7 @@ class Discovery:
     def __init__(self, run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], Progress]) -> None:
         self.run, self.dataset, self.config = run, dataset, run.config
         self.method = build_method(run.config)
+        self._steps = Steps(run, dataset, self.method)
         self._progress = progress(self._weights())
         self._tracker: Tracker | None = None
 
@@ -46,80 +47,14 @@ class Discovery:
         self._tracker = tracker
 
     def is_finished(self) -> bool:
-        """Whether the landmark detector is there, made by this configuration from this dataset."""
-        return self._landmarks_step().manifest() is not None
-
-    # -- what a step is: its folder, what it reads, what goes in. Together these make its fingerprint.
-
-    def _keypoints_step(self) -> Step:
-        reads = {**self._common(), "keypoints": asdict(self.config.keypoints), "images": self._images(0)}
-        return self.run.step("keypoints", "keypoints", reads, {"dataset": self.dataset.fingerprint})
-
-    def _train_step(self, number: int) -> Step:
-        reads = {**self._training(), "stage1": asdict(self.config.stage1), "images": self._images(number)}
-        if number == 0:
-            inputs = {"keypoints": self._keypoints_step().fingerprint}
-        else:
-            inputs = {
-                "labels": self._labels_step(number - 1).fingerprint,
-                "network": self._train_step(number - 1).fingerprint,
-            }
-        return self.run.step(f"{round_path(number)}/train", "train", reads, inputs)
-
-    def _features_step(self, number: int) -> Step:
-        reads = {
-            **self._common(),
-            "landmarks": self.config.method.landmarks,
-            "detection": asdict(self.config.detection),
-            "images": self._images(number + 1),
-        }
-        inputs = {"network": self._train_step(number).fingerprint}
-        return self.run.step(f"{round_path(number)}/features", "extract", reads, inputs)
-
-    def _labels_step(self, number: int) -> Step:
-        reads = {
-            **self._common(),
-            "clusters": self.config.method.clusters,
-            "clustering": {**asdict(self.config.clustering), "memory_gib": None},
-        }
-        inputs = {"features": self._features_step(number).fingerprint}
-        return self.run.step(f"{round_path(number)}/labels", "correspond", reads, inputs)
-
-    def _landmarks_step(self) -> Step:
-        last = self.config.stage1.rounds
-        reads = {**self._training(), "stage2": {**asdict(self.config.stage2), "flip_at_test": None}}
-        inputs = {"labels": self._labels_step(last).fingerprint, "network": self._train_step(last).fingerprint}
-        return self.run.step("stage2", "landmarks", reads, inputs)
-
-    def _common(self) -> dict[str, Any]:
-        return {"seed": self.config.seed, "method.kind": self.config.method.kind}
-
-    def _training(self) -> dict[str, Any]:
-        compute = self.config.compute
-        layout = {"workers": compute.workers, "linear_rule": compute.linear_rule}
-        precision = {"precision": compute.precision, "channels_last": compute.channels_last}
-        return {
-            **self._common(),
-            "flip": self.config.method.flip,
-            "network": asdict(self.config.network),
-            "augment": asdict(self.config.augment),
-            "compute": {**layout, **precision},
-        }
-
-    def _images(self, number: int) -> int:
-        return min(self.method.round_images(number), self.dataset.count(TRAIN))
-
-    def _selection(self, number: int) -> Selection:
-        """The images that round `number` trains on; the round before it labels them."""
-        parts, rows = self.dataset.parts(TRAIN), self.dataset.rows(TRAIN)
-        count = self.method.round_images(number)
-        return draw(parts, rows, count=count, round_number=number, seed=self.config.seed)
+        """Whether the landmark detector is there. Raises RunError if any step was made under another configuration."""
+        return [step.manifest() for step in self._steps][-1] is not None
 
     # -- the steps
 
     def detect_keypoints(self) -> None:
         """Generic keypoints of the images that the warm-up trains on."""
-        step = self._keypoints_step()
+        step = self._steps.keypoints
         if self._is_done(step):
             return
         self._progress.begin(_key(step), f"generic keypoints ({self.config.keypoints.detector})")
@@ -127,7 +62,7 @@ class Discovery:
         facts = detect(
             self.dataset.images(TRAIN),
             step.folder,
-            self._selection(0),
+            self._steps.selection(0),
             self.config.keypoints,
             self.config.seed,
             Pool(actors),
@@ -146,45 +81,49 @@ class Discovery:
 
     def train_round(self, number: int) -> None:
         """Detector and descriptors, on the round's labels; in round 0 on the generic keypoints."""
-        step = self._train_step(number)
+        step = self._steps.train[number]
         if self._is_done(step):
             return
         title = "warm-up" if number == 0 else f"round {number}/{self.config.stage1.rounds}"
-        selection = self._selection(number)
+        selection = self._steps.selection(number)
         if number == 0:
-            folder = self._keypoints_step().folder
+            folder = self._steps.keypoints.folder
             make_labels = partial(_keypoints, folder, selection.parts)
         else:
-            folder = self._labels_step(number - 1).folder
+            folder = self._steps.labels[number - 1].folder
             make_labels = partial(_clusters, folder, selection.parts)
-        start = None if number == 0 else (self._train_step(number - 1).folder, "continue")
+        start = None if number == 0 else (self._steps.train[number - 1].folder, "continue")
         plan = self.method.round_plan(number, make_labels().usable())
         schedule = self.method.round_schedule(number)
-        self._train(step, title, self.method.objective(), make_labels, plan, schedule, selection, start, (1, number))
+        self._train(
+            step, title, self.method.objective(number), make_labels, plan, schedule, selection, start, (1, number)
+        )
 
     def renew_labels(self, number: int) -> None:
         """Pseudo-labels for the next round: extract with the frozen network, cluster twice, drop duplicates."""
-        features, labels = self._features_step(number), self._labels_step(number)
+        features, labels = self._steps.features[number], self._steps.labels[number]
         if self._is_done(labels):
             self._progress.skip(_key(features))
             return
-        selection = self._selection(number + 1)
+        selection = self._steps.selection(number + 1)
         if not self._is_done(features):
             self._progress.begin(_key(features), f"{self._round_title(number)}: extracting keypoints")
             extraction = Extraction(
                 self.config,
-                self._train_step(number).folder,
+                self._steps.train[number].folder,
                 self.dataset.images(TRAIN),
-                selection,
+                selection.sample(self.config.detection.calibration_images, (self.config.seed, 29)),
                 features.folder,
-                None,
             )
-            facts = extract(extraction, lambda done, total: self._progress.advance(done / total))
+            facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))
             values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
             self._finish(features, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
         self._progress.begin(_key(labels), f"{self._round_title(number)}: clustering to K and M")
         round_folder = self.run.folder / "rounds" / f"{number:03d}"
-        facts = correspond(features.folder, selection.parts, labels.folder, round_folder, self.config, number)
+        threshold = features.folder.read_json(MANIFEST)["threshold"]
+        facts = {"threshold": threshold} | correspond(
+            features.folder, selection.parts, labels.folder, round_folder, self.config, number
+        )
         self._progress.points(facts["points_per_image"])
         names = (
             "points_per_image",
@@ -199,18 +138,18 @@ class Discovery:
 
     def train_landmarks(self) -> None:
         """Stage 2: K channels from the last round's landmarks."""
-        step = self._landmarks_step()
+        step = self._steps.landmarks
         if self._is_done(step):
             return
         last = self.config.stage1.rounds
-        selection = self._selection(last + 1)
+        selection = self._steps.selection(last + 1)
         flip_map = read_clusters(self.run.folder / "rounds" / f"{last:03d}")["flip_map"]
         landmarks = self.config.method.landmarks
-        folder = self._labels_step(last).folder
+        folder = self._steps.labels[last].folder
         make_labels = partial(_landmarks, folder, selection.parts, landmarks, flip_map)
         plan = self.method.landmark_plan(make_labels().usable())
         schedule = self.method.landmark_schedule()
-        start = (self._train_step(last).folder, "head")
+        start = (self._steps.train[last].folder, "head")
         objective = self.method.landmark_objective()
         self._train(step, "stage 2", objective, make_labels, plan, schedule, selection, start, (2, 0))
 
@@ -247,6 +186,7 @@ class Discovery:
     def _is_done(self, step: Step) -> bool:
         manifest = step.manifest()
         if manifest is None:
+            step.begin()
             return False
         self._progress.skip(_key(step))
         if "points_per_image" in manifest:
@@ -263,13 +203,13 @@ class Discovery:
 
     def _weights(self) -> dict[str, float]:
         stage1, stage2 = self.config.stage1, self.config.stage2
-        weights = {_key(self._keypoints_step()): self._images(0) * _DETECT}
+        weights = {_key(self._steps.keypoints): self._steps.images(0) * _DETECT}
         for number in range(stage1.rounds + 1):
             iterations = stage1.round_iterations if number else stage1.warmup_iterations
-            weights[_key(self._train_step(number))] = iterations * 2 * stage1.batch_size * _TRAIN
-            weights[_key(self._features_step(number))] = self._images(number + 1) * _FORWARD * 2
-            weights[_key(self._labels_step(number))] = self._images(number + 1) * _FORWARD / 2
-        weights[_key(self._landmarks_step())] = stage2.iterations * stage2.batch_size * _TRAIN
+            weights[_key(self._steps.train[number])] = iterations * 2 * stage1.batch_size * _TRAIN
+            weights[_key(self._steps.features[number])] = self._steps.images(number + 1) * _FORWARD * 2
+            weights[_key(self._steps.labels[number])] = self._steps.images(number + 1) * _FORWARD / 2
+        weights[_key(self._steps.landmarks)] = stage2.iterations * stage2.batch_size * _TRAIN
         return weights
 
 

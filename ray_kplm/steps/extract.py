@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,32 +18,32 @@ from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.augment import letterbox
 from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
-from ray_kplm.methods.learner import load_weights
+from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.steps.images import decode
 from ray_kplm.steps.parts import Pool, Progress, map_parts
-from ray_kplm.steps.train import NETWORK
 from ray_kplm.storage import Folder
+
+Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction actor needs. threshold None: calibrate it on a sample of the selected images."""
+    """All an extraction actor needs. sample: the images on which the threshold is calibrated."""
 
     config: Config
     network: Folder
     images: Folder
-    selection: Selection
+    sample: Selection
     features: Folder
-    threshold: float | None
 
 
-def extract(extraction: Extraction, progress: Progress | None = None) -> dict[str, Any]:
+def extract(extraction: Extraction, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
     """Write the features of the selected images; returns the threshold that was used and what was found."""
     compute = extraction.config.compute
     pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
-    answers = map_parts(ExtractPart, {"extraction": extraction}, extraction.selection.parts, pool, progress)
+    answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
     images = sum(int(answer["images"]) for answer in answers)
     keypoints = sum(int(answer["keypoints"]) for answer in answers)
     return {
@@ -62,18 +63,18 @@ class ExtractPart:
         compute = extraction.config.compute
         torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
         device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-        self._placement = Placement.choose(compute, extraction.config.network, device)
+        self._placement = Placement.choose(compute, device)
         network = KeypointNetwork(extraction.config.network)
         network.load_state_dict(load_weights(extraction.network.read_bytes(NETWORK)))
         self._network = self._placement.move(network).eval()
-        self._threshold = extraction.threshold if extraction.threshold is not None else self._calibrate()
+        self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
         config = self._work.config
         options = config.detection
         if options.threshold == "fixed":
             return options.fixed_threshold
-        sample = self._work.selection.sample(options.calibration_images, (config.seed, 29))
+        sample = self._work.sample
         scores = []
         for part, rows in zip(sample.parts, sample.rows, strict=True):
             for images, _, _ in self._batches(part, rows):
@@ -82,9 +83,8 @@ class ExtractPart:
             np.concatenate(scores), sample.images, options.points_per_landmark * config.method.landmarks
         )
 
-    def __call__(self, part: str) -> dict[str, float]:
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         options = self._work.config.detection
-        rows = self._work.selection.rows_of(part)
         found, ids, peaks = [], [], []
         for images, crop_to_input, names in self._batches(part, rows):
             batch = detect_keypoints(
@@ -106,12 +106,12 @@ class ExtractPart:
             "mean_peak": float(np.mean(peaks)),
         }
 
-    def _batches(self, part: str, rows: NDArray):
+    def _batches(self, part: str, rows: NDArray) -> Iterator[Inputs]:
         """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""
         yield from read_inputs(self._work.images, part, rows, self._work.config)
 
 
-def read_inputs(images: Folder, part: str, rows: NDArray, config: Config):
+def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:
     """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
     table = images.read_table(part, ["image_id", "image"])
     size, batch = config.network.image_size, config.compute.batch_images

@@ -47,6 +47,6 @@ def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-@ray.remote(num_cpus=0.5, max_retries=3)
+@ray.remote(num_cpus=1, max_retries=3)
 def _read(images: Folder, part: str, rows: NDArray[np.int64]) -> pa.Table:
     return images.read_table(part, ["image"]).take(pa.array(rows)).combine_chunks()

@@ -6,12 +6,15 @@ done: an interrupted job continues with the missing ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray.data
 from ray.data import ActorPoolStrategy
+
+from ray_kplm.datasets.selection import Selection
 
 Progress = Callable[[int, int], None]
 """Called as parts finish: how many are done, of how many."""
@@ -29,22 +32,25 @@ class Pool:
 def map_parts(
     worker: type,
     arguments: dict[str, Any],
-    parts: Sequence[str],
+    parts: Selection,
     pool: Pool,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """`worker(**arguments)` is built once an actor and called with each part's name; the answers (flat dicts of numbers), unordered.
+    """Build `worker(**arguments)` in each actor and call it with each part's name and chosen rows; its answers (flat dicts of
+    numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
 
     A killed actor's part is tried again elsewhere (Ray Data).
     """
-    if not parts:
+    count = len(parts.parts)
+    if not count:
         return []
-    dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+    items = [{"part": part, "rows": rows} for part, rows in zip(parts.parts, parts.rows, strict=True)]
+    dataset = ray.data.from_items(items, override_num_blocks=count)
     answers = dataset.map_batches(
         _PartCall,
         fn_constructor_kwargs={"worker": worker, "arguments": arguments},
         batch_size=1,
-        compute=ActorPoolStrategy(size=min(pool.actors, len(parts))),
+        compute=ActorPoolStrategy(size=min(pool.actors, count)),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
     )
@@ -52,16 +58,16 @@ def map_parts(
     for answer in answers.iter_rows():
         found.append(answer)
         if progress:
-            progress(len(found), len(parts))
+            progress(len(found), count)
     return found
 
 
 class _PartCall:
-    """Adapter: Ray Data's batch of one row -> a call with a part's name."""
+    """Adapter: Ray Data's batch of one row -> a call with a part's name and rows."""
 
     def __init__(self, worker: type, arguments: dict[str, Any]) -> None:
         self._worker = worker(**arguments)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        answer = self._worker(str(batch["part"][0]))
+        answer = self._worker(str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
         return {key: [value] for key, value in answer.items()}

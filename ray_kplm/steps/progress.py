@@ -18,7 +18,6 @@ class Listener(Protocol):
     def trained(self, iteration: int, metrics: dict[str, float]) -> None: ...
 
 
-@ray.remote(num_cpus=0, max_concurrency=4)
 class Board:
     """Messages of the training workers, in the order of their iterations."""
 
@@ -36,7 +35,7 @@ class Board:
 @contextmanager
 def listening(listener: Listener) -> Iterator[Any]:
     """A board whose messages reach the listener while the block runs."""
-    board = Board.remote()
+    board: Any = ray.remote(num_cpus=0, max_concurrency=4)(Board).remote()
     stop = threading.Event()
 
     def deliver() -> None:

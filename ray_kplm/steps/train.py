@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer, prepare_model
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError, KplmError, RunError
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.learner import Learner, Objective, Schedule
+from ray_kplm.methods.learner import NETWORK, Learner, Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
@@ -29,7 +29,6 @@ from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.progress import Listener, listening
 from ray_kplm.storage import Folder
 
-NETWORK = "network.pt"
 _RAY_FOLDER = "ray"
 _REPORT_EVERY = 10
 """Iterations over which metrics are averaged before they are sent."""
@@ -111,7 +110,7 @@ def _work(loop: dict[str, Any]) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     _limit_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
-    placement = Placement.choose(config.compute, config.network, device)
+    placement = Placement.choose(config.compute, device)
     wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
     learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
     first = _resume(learner, training)

@@ -233,9 +233,7 @@ def test_backward_leaves_out_images_without_any_annotation(generator):
 
 
 def test_mean_shape_by_hand():
-    train = np.array(
-        [[[0.0, 0.0], [10.0, 10.0]], [[2.0, 4.0], [np.nan, np.nan]]]
-    )  # means (1, 2) and (10, 10)
+    train = np.array([[[0.0, 0.0], [10.0, 10.0]], [[2.0, 4.0], [np.nan, np.nan]]])  # means (1, 2) and (10, 10)
     test = np.array([[[4.0, 6.0], [10.0, 10.0]], [[1.0, 2.0], [10.0, 30.0]]])  # 5 and 0 away, 0 and 20 away
     result = mean_shape_nme(train, test, np.array([10.0, 40.0]))
     np.testing.assert_allclose(result.per_landmark, [100 * (5 / 10) / 2, 100 * (20 / 40) / 2])

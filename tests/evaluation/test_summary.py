@@ -40,9 +40,7 @@ def test_the_figures_are_those_of_the_metrics(parts):
     backward = backward_nme(*arguments, train_images=100, draws=3, seed=4)
     assert result["forward_nme"] == pytest.approx(main.mean)
     assert result["forward_nme_sd"] == pytest.approx(main.sd)
-    assert result["forward_nme_30"] == pytest.approx(
-        forward_nme(*arguments, train_images=30, draws=3, seed=4).mean
-    )
+    assert result["forward_nme_30"] == pytest.approx(forward_nme(*arguments, train_images=30, draws=3, seed=4).mean)
     assert result["forward_nme_all"] == pytest.approx(forward_nme(*arguments).mean)
     np.testing.assert_allclose(result["forward_per_landmark"], main.per_landmark)
     assert result["backward_nme"] == pytest.approx(backward.mean)

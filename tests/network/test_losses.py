@@ -54,13 +54,15 @@ def scene(images: int = 4):
 
 
 def loss_of(settings: Config, network: Maps, xy, valid, identity):
-    return PairObjective(settings).loss(network, torch.zeros(len(xy), 3, 1, 1), xy, valid, identity, generator(7))
+    return PairObjective(settings, across=False).loss(
+        network, torch.zeros(len(xy), 3, 1, 1), xy, valid, identity, generator(7)
+    )
 
 
 def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[float, float, float]:
     """METHOD 3 with loops: total, detector, descriptor."""
     stage = settings.stage1
-    random_cells = PairObjective(settings)._random_cells(xy, SIDE, generator(7)).tolist()
+    random_cells = PairObjective(settings, across=False)._random_cells(xy, SIDE, generator(7)).tolist()
     maps, probability = network.map.tolist(), network.logits.sigmoid().tolist()
 
     def descriptor(image, x, y):
@@ -121,11 +123,11 @@ def test_parts_of_the_loss_are_means_and_counts():
 
 def test_random_cells_fill_up_the_negative_pairs():
     xy, _, _ = scene()
-    random = PairObjective(config(negative_pairs=60))._random_cells(xy, SIDE, generator())
+    random = PairObjective(config(negative_pairs=60), across=False)._random_cells(xy, SIDE, generator())
     assert random.shape == (4, (60 - POINTS * (POINTS - 1) // 2) // POINTS, 2)
     assert 0 <= random.min() <= 1
     assert SIDE - 2 <= random.max() <= SIDE - 1
-    assert PairObjective(config(negative_pairs=1))._random_cells(xy, SIDE, generator()).shape == (4, 1, 2)
+    assert PairObjective(config(negative_pairs=1), across=False)._random_cells(xy, SIDE, generator()).shape == (4, 1, 2)
 
 
 @pytest.mark.parametrize("pair_weighting", ["all", "balanced"])

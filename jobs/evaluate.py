@@ -1,0 +1,8 @@
+"""Score a run: python jobs/evaluate.py RUN [--json]; the same as `kplm evaluate`."""
+
+import sys
+
+from ray_kplm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,113 @@
+"""From a trained network to K ordered landmarks of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.correspondence import duplicates, kmeans
+from ray_kplm.imaging import frames
+from ray_kplm.methods.detection import detect_keypoints
+from ray_kplm.methods.learner import NETWORK, load_weights
+from ray_kplm.methods.stage2 import mirrored_mean
+from ray_kplm.network import heatmaps
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
+from ray_kplm.storage import Folder
+
+Predictor = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""uint8 (B, S, S, 3) -> xy (B, K, 2) input frame, NaN where not detected, and confidence (B, K)."""
+
+
+class LandmarkPredictor:
+    """Stage 2: the argmax of each channel, sub-cell; its confidence is the peak."""
+
+    def __init__(
+        self,
+        config: Config,
+        weights: dict[str, torch.Tensor],
+        flip_map: NDArray[np.int16],
+        placement: Placement,
+        *,
+        flip: bool,
+    ) -> None:
+        network = LandmarkNetwork(config.network, config.method.landmarks)
+        network.load_state_dict(weights)
+        self._network = placement.move(network).eval()
+        self._placement = placement
+        self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
+        self._flip = flip
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        batch = self._placement.images(images)
+        with self._placement.precision():
+            maps = self._network(batch).float()
+            if self._flip:
+                maps = mirrored_mean(maps, self._network(batch.flip(-1)).float(), self._flip_map)
+        xy, confidence = heatmaps.decode(maps)
+        return frames.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
+
+
+class ClusterPredictor:
+    """Stage 1: detected keypoints, each the landmark of its nearest centroid, duplicates dropped."""
+
+    def __init__(
+        self,
+        config: Config,
+        weights: dict[str, torch.Tensor],
+        centroids: NDArray[np.float32],
+        threshold: float,
+        placement: Placement,
+    ) -> None:
+        network = KeypointNetwork(config.network)
+        network.load_state_dict(weights)
+        self._network = placement.move(network).eval()
+        self._config, self._centroids, self._threshold, self._placement = config, centroids, threshold, placement
+
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        options = self._config.detection
+        found = detect_keypoints(
+            self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
+        )
+        image = np.repeat(np.arange(len(found)), [len(k.xy) for k in found])
+        cluster, distance = kmeans.assign(np.concatenate([k.descriptors for k in found]), self._centroids)
+        keep = duplicates.keep_nearest(image, cluster, distance)
+        xy = np.full((len(found), len(self._centroids), 2), np.nan, np.float32)
+        confidence = np.zeros(xy.shape[:2], np.float32)
+        xy[image[keep], cluster[keep]] = np.concatenate([k.xy for k in found])[keep]
+        confidence[image[keep], cluster[keep]] = np.concatenate([k.score for k in found])[keep]
+        return xy, confidence
+
+
+@dataclass(frozen=True)
+class MakeLandmarkPredictor:
+    """Builds a LandmarkPredictor where it will run."""
+
+    config: Config
+    network: Folder
+    flip_map: NDArray[np.int16]
+    flip: bool
+
+    def __call__(self, placement: Placement) -> LandmarkPredictor:
+        weights = load_weights(self.network.read_bytes(NETWORK))
+        return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class MakeClusterPredictor:
+    """Builds a ClusterPredictor where it will run."""
+
+    config: Config
+    network: Folder
+    centroids: NDArray[np.float32]
+    threshold: float
+
+    def __call__(self, placement: Placement) -> ClusterPredictor:
+        weights = load_weights(self.network.read_bytes(NETWORK))
+        return ClusterPredictor(self.config, weights, self.centroids, self.threshold, placement)

@@ -1,0 +1,150 @@
+"""Scores of a finished run against the annotation, and pictures of what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ray_kplm.contracts import TEST, TRAIN
+from ray_kplm.datasets.dataset import Dataset, landmark_arrays
+from ray_kplm.errors import DataError, RunError
+from ray_kplm.evaluation.normalisers import normaliser
+from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks
+from ray_kplm.imaging.draw import contact_sheet, encode_png
+from ray_kplm.methods.landmarks import MakeClusterPredictor, MakeLandmarkPredictor
+from ray_kplm.report.figures import cumulative_curves
+from ray_kplm.run import Run, round_path
+from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.images import decode
+from ray_kplm.steps.predict import MakePredictor, predict, read_predictions
+
+STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
+Report = Callable[[str], None]
+
+
+def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
+    """Metrics of stage 2, of stage 1's last round and of the warm-up; kept in `<run>/evaluation/metrics.json`.
+
+    Ray must be initialised. Raises RunError for an unfinished run, DataError for a dataset without landmarks or test split.
+    """
+    started = time.monotonic()
+    dataset = Dataset.open(run.config.dataset)
+    if not dataset.has_landmarks:
+        raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
+    folder = run.folder / "evaluation"
+    truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
+    found = {stage: _scores(run, dataset, stage, truth, report) for stage in (STAGE2, STAGE1, WARMUP)}
+    metrics = {
+        **found[STAGE2],
+        "stage1_forward_nme": found[STAGE1]["forward_nme"],
+        "stage1_backward_nme": found[STAGE1]["backward_nme"],
+        "stage1_points_per_image": found[STAGE1]["points_per_image"],
+        "warmup_forward_nme": found[WARMUP]["forward_nme"],
+        "warmup_backward_nme": found[WARMUP]["backward_nme"],
+        "stages": found,
+        "seconds": time.monotonic() - started,
+    }
+    curves = {
+        name: (scores["forward_per_landmark"], scores["backward_per_landmark"])
+        for name, scores in (("stage 2", found[STAGE2]), ("stage 1", found[STAGE1]))
+    }
+    folder.write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> bytes:
+    """A contact sheet of seeded images of a split with their landmarks, as PNG; also at `<run>/evaluation/<split>.png`."""
+    dataset = Dataset.open(run.config.dataset)
+    if split not in dataset.manifest["splits"] or not dataset.count(split):
+        raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
+    xy, confidence = _predicted(run, dataset, STAGE2, split, lambda text: None)
+    total = dataset.count(split)
+    chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
+    starts = np.cumsum([0, *dataset.rows(split)])
+    images = []
+    for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
+        rows = chosen[(chosen >= first) & (chosen < last)] - first
+        if len(rows):
+            images += [decode(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
+    title = f"{run.folder.name}: {xy.shape[1]} landmarks on {len(images)} of {total} {split} images"
+    usual = np.median(confidence, axis=0)  # a landmark is drawn hollow where it is far less sure than usual
+    sheet = contact_sheet(
+        images, list(xy[chosen]), confidence=list(confidence[chosen] / usual.clip(1e-6)), columns=columns, title=title
+    )
+    png = encode_png(sheet)
+    (run.folder / "evaluation").write_bytes(f"{split}.png", png)
+    return png
+
+
+def _scores(run: Run, dataset: Dataset, stage: str, truth: dict[str, LandmarkSet], report: Report) -> dict[str, Any]:
+    sets = {}
+    for split, annotated in truth.items():
+        xy, _ = _predicted(run, dataset, stage, split, report)
+        sets[split] = replace(annotated, discovered=xy.astype(np.float64))
+    return evaluate_landmarks(sets[TRAIN], sets[TEST], seed=run.config.seed)
+
+
+def _truth(dataset: Dataset, split: str) -> LandmarkSet:
+    """The annotation of a split; `discovered` is filled in later."""
+    if split not in dataset.manifest["splits"] or not dataset.count(split):
+        raise DataError(f"{dataset.root}: has no {split} images to score on; ingest with --test-share 0.2")
+    arrays = landmark_arrays(dataset, split)
+    definition = dataset.meta.get("nme") or {"type": "bbox_sqrt"}
+    landmarks = arrays.landmarks.astype(np.float64)
+    boxes = np.where(np.isnan(arrays.boxes), _extent(landmarks), arrays.boxes)
+    nothing = np.zeros((len(landmarks), 0, 2))
+    return LandmarkSet(nothing, landmarks, normaliser(definition, landmarks, boxes), arrays.sizes.max(axis=1))
+
+
+def _extent(landmarks: np.ndarray) -> np.ndarray:
+    """The bounding box (N, 4) of each image's annotated points."""
+    low = np.where(np.isnan(landmarks), np.inf, landmarks).min(axis=1)
+    high = np.where(np.isnan(landmarks), -np.inf, landmarks).max(axis=1)
+    return np.concatenate([low, high], axis=1)
+
+
+def _predicted(run: Run, dataset: Dataset, stage: str, split: str, report: Report) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks of a split by a stage, from storage if they are there: xy (N, K, 2) crop frame, confidence (N, K)."""
+    make, source = _predictor(run, stage)
+    reads = {"stage": stage, "split": split, "flip_at_test": run.config.stage2.flip_at_test}
+    inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
+    step = run.step(f"evaluation/{stage}/{split}", "predict", reads, inputs)
+    if step.manifest() is None:
+        step.begin()
+        report(f"landmarks of the {split} images by {stage}")
+        predict(step, run.config, dataset, split, make)
+    return read_predictions(step.folder, dataset, split)
+
+
+def _predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
+    """How a stage predicts, and the manifest of the step that made it."""
+    config = run.config
+    if stage == STAGE2:
+        return landmark_predictor(run), _finished(run, "stage2")
+    number = config.stage1.rounds if stage == STAGE1 else 0
+    labels = _finished(run, f"{round_path(number)}/labels")
+    folder = run.folder / "rounds" / f"{number:03d}"
+    centroids = read_clusters(folder)["landmark_centroids"]
+    return MakeClusterPredictor(config, folder / "train", centroids, labels["threshold"]), labels
+
+
+def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
+    """The stage-2 detector of a finished run."""
+    _finished(run, "stage2")
+    last = run.folder / "rounds" / f"{run.config.stage1.rounds:03d}"
+    flip = run.config.stage2.flip_at_test
+    return MakeLandmarkPredictor(run.config, run.folder / "stage2", read_clusters(last)["flip_map"], flip)
+
+
+def _finished(run: Run, path: str) -> dict[str, Any]:
+    manifest = run.manifest(path)
+    if manifest is None:
+        raise RunError(
+            f"{run.folder}: {path} is not finished; run `kplm train` with this run directory again to continue"
+        )
+    return manifest

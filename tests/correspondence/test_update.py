@@ -1,0 +1,121 @@
+"""The pseudo-label update over shards in this process: known landmarks are found, and the number of shards changes nothing."""
+
+import numpy as np
+import pytest
+
+from ray_kplm import contracts
+from ray_kplm.config import load
+from ray_kplm.correspondence.features import read_features, table_of
+from ray_kplm.correspondence.shard import DescriptorShard
+from ray_kplm.correspondence.update import update
+from ray_kplm.errors import CollapseError, DataError
+from ray_kplm.storage import Folder
+
+LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
+MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
+CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redos=2"])
+
+
+class LocalShards:
+    def __init__(self, folder, count, memory=2**30):
+        parts = folder.parts()
+        self.shards = [DescriptorShard(folder, parts[i::count], memory, 0) for i in range(count)]
+
+    def ask(self, method, *arguments):
+        return [getattr(shard, method)(*arguments) for shard in self.shards]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Every image shows each landmark once, landmark 2 twice (the second time less clearly), and one image shows nothing."""
+    folder = Folder.at(tmp_path_factory.mktemp("features"))
+    rng = np.random.default_rng(0)
+    centres = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][:LANDMARKS]
+    for part in range(PARTS):
+        counts = np.full(IMAGES, LANDMARKS + 1)
+        if part == 3:
+            counts[5] = 0
+        truth = np.concatenate([[0, 1, 2, 3, 2][: int(n)] for n in counts]).astype(int)
+        noise = np.concatenate([[0.05, 0.05, 0.05, 0.05, 0.4][: int(n)] for n in counts])
+
+        def descriptors(of, spread):
+            points = centres[of] + rng.normal(size=(len(of), DIM)) * (spread / np.sqrt(DIM))[:, None]
+            return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float16)
+
+        xy = np.stack([truth * 10.0, np.arange(len(truth))], axis=1)
+        ids = [f"{part}/{i}" for i in range(IMAGES)]
+        table = table_of(ids, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise))
+        folder.write_table(f"part-{part:05d}.parquet", table)
+    return folder
+
+
+def run(features, tmp_path, shards, config=CONFIG, **options):
+    labels = Folder.at(tmp_path / f"labels-{shards}")
+    found = update(LocalShards(features, shards, **options), labels, config, 1, lambda text: None)
+    return found, [labels.read_table(part) for part in labels.parts()]
+
+
+def test_landmarks_duplicates_and_the_mirror(features, tmp_path):
+    found, tables = run(features, tmp_path, 1)
+    assert found.filtered.detected == PARTS * IMAGES * 5 - 5
+    assert found.filtered.kept == PARTS * IMAGES * 4 - 4  # the second, less clear point of landmark 2 went
+    column = {}
+    for table in tables:
+        assert table.schema.equals(contracts.LABELS)
+        for xy, landmark, score in zip(*(table[c].to_pylist() for c in ("xy", "landmark", "score")), strict=True):
+            assert len(set(landmark)) == len(landmark)
+            assert all(s > 0.9 for s in score)
+            for point, k in zip(xy, landmark, strict=True):
+                column.setdefault(k, set()).add(point[0])
+    assert sorted(len(places) for places in column.values()) == [1, 1, 1, 1]
+    at = {next(iter(places)): k for k, places in column.items()}
+    assert found.flip_map[at[0.0]] == at[10.0]
+    assert found.flip_map[at[10.0]] == at[0.0]
+    assert found.flip_map[at[20.0]] == at[20.0]
+    assert found.facts()["flip_map_is_involution"]
+    assert found.labelled.usable_images == PARTS * IMAGES - 1
+
+
+@pytest.mark.parametrize("shards", [2, 7])
+@pytest.mark.parametrize("memory", [2**30, 0])
+def test_any_number_of_shards_and_any_memory_gives_the_same_bits(features, tmp_path, shards, memory):
+    one, tables = run(features, tmp_path, 1)
+    many, others = run(features, tmp_path, shards, memory=memory)
+    np.testing.assert_array_equal(one.landmark_centroids, many.landmark_centroids)
+    np.testing.assert_array_equal(one.cluster_centroids, many.cluster_centroids)
+    assert one.landmark_objectives == many.landmark_objectives
+    assert all(a.equals(b) for a, b in zip(tables, others, strict=True))
+
+
+def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, tmp_path):
+    config = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
+    one, tables = run(features, tmp_path, 1, config)
+    two, others = run(features, tmp_path, 7, config)
+    assert sum(table.num_rows for table in tables) == PARTS * IMAGES
+    assert one.landmark_objectives == two.landmark_objectives
+    assert one.landmark_objectives[-1] < 0.5 * run(features, tmp_path / "all", 1)[0].landmark_objectives[-1]
+
+
+def test_too_few_points_stop_with_the_settings_to_look_at(features, tmp_path):
+    config = load(None, ["method.landmarks=4", "method.clusters=8", "limits.min_points_per_image=5"])
+    with pytest.raises(CollapseError, match=r"3\.9\d points an image .* limits.min_points_per_image = 5.0"):
+        run(features, tmp_path, 1, config)
+    config = load(None, ["method.landmarks=4", "method.clusters=30000"])
+    with pytest.raises(CollapseError, match="30000 clusters"):
+        run(features, tmp_path, 1, config)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "missing", "columns"])
+def test_a_bad_part_is_named(features, tmp_path, fault):
+    folder = Folder.at(tmp_path / "bad")
+    for part in features.parts():
+        folder.write_bytes(part, features.read_bytes(part))
+    victim = "part-00002.parquet"
+    if fault == "truncated":
+        folder.write_bytes(victim, features.read_bytes(victim)[:200])
+    elif fault == "missing":
+        folder.delete_file(victim)
+    else:
+        folder.write_table(victim, features.read_table(victim).drop_columns(["score"]))
+    with pytest.raises(DataError, match=victim):
+        read_features(folder, victim)

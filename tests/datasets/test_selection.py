@@ -1,0 +1,39 @@
+"""Images of a round: every image is seen before any is seen twice, whatever the number of parts."""
+
+import numpy as np
+
+from ray_kplm.datasets.selection import draw, everything
+
+PARTS, ROWS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"], [50, 7, 43]
+
+
+def ids(selection):
+    starts = dict(zip(PARTS, np.cumsum([0, *ROWS]), strict=False))
+    pairs = zip(selection.parts, selection.rows, strict=True)
+    return np.concatenate([starts[part] + rows for part, rows in pairs])
+
+
+def test_all_images_when_the_round_can_use_them():
+    assert ids(draw(PARTS, ROWS, count=100, round_number=3, seed=0)).tolist() == list(range(100))
+    assert draw(PARTS, ROWS, count=1000, round_number=0, seed=0).images == 100
+
+
+def test_rounds_do_not_repeat_before_all_were_seen():
+    rounds = [ids(draw(PARTS, ROWS, count=30, round_number=n, seed=0)) for n in range(10)]
+    assert all(len(r) <= 30 for r in rounds)
+    seen = np.bincount(np.concatenate(rounds[:3]), minlength=100)
+    assert seen.max() == 1  # 90 of 100
+    assert np.bincount(np.concatenate(rounds), minlength=100).min() >= 2  # 300 draws: every image at least twice
+    assert not np.array_equal(rounds[0], ids(draw(PARTS, ROWS, count=30, round_number=0, seed=1)))
+
+
+def test_a_draw_is_the_same_again_and_in_the_order_of_the_parts():
+    one, two = (draw(PARTS, ROWS, count=33, round_number=2, seed=5) for _ in range(2))
+    assert ids(one).tolist() == ids(two).tolist() == sorted(ids(one))
+    assert one.images == 33
+
+
+def test_parts_without_a_chosen_row_are_left_out():
+    chosen = everything(PARTS, [50, 0, 50]).sample(40, (1,))
+    assert chosen.parts == [PARTS[0], PARTS[2]]
+    assert chosen.images == 40

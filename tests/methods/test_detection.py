@@ -1,0 +1,77 @@
+"""Detection: the threshold that keeps a number of points, and descriptors of the mirror image."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ray_kplm.config import ComputeConfig
+from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
+from ray_kplm.network.compute import Placement
+
+PLACEMENT = Placement.choose(ComputeConfig(precision="fp32"), torch.device("cpu"))
+SIDE = 16
+
+
+def above(scores, threshold):
+    return int((scores > threshold).sum())
+
+
+@pytest.mark.parametrize("points", [1.0, 2.5, 20.0])
+def test_the_threshold_keeps_the_configured_number_of_points(points):
+    scores = np.random.default_rng(0).random(40 * 25).astype(np.float32)
+    threshold = calibrated_threshold(scores, 40, points)
+    assert above(scores, threshold) == round(40 * points)
+
+
+def test_scores_far_below_any_fixed_threshold_are_still_ranked():
+    scores = np.linspace(1e-4, 0.04, 1000, dtype=np.float32)  # a small network peaks below 0.15 everywhere
+    assert above(scores, 0.15) == 0
+    assert above(scores, calibrated_threshold(scores, 100, 3.0)) == 300
+
+
+def test_fewer_maxima_than_wanted_are_all_taken():
+    scores = np.array([0.2, 0.1], np.float32)
+    assert above(scores, calibrated_threshold(scores, 10, 3.0)) == 2
+
+
+class Bright(nn.Module):
+    """Fires where a cell's mean is bright; the descriptor is the cell's colour."""
+
+    def forward(self, image):
+        cells = nn.functional.avg_pool2d(image, 4)
+        return (cells.mean(1) - 0.4) * 20, cells * 2 - 0.9
+
+
+def picture(cells):
+    image = np.zeros((64, 64, 3), np.uint8)
+    for (x, y), colour in cells.items():
+        image[4 * y : 4 * y + 4, 4 * x : 4 * x + 4] = colour
+    return image
+
+
+def test_keypoints_and_their_mirrored_descriptors():
+    cells = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}
+    found = detect_keypoints(Bright(), PLACEMENT, picture(cells)[None], 0.3, 1, 10)[0]
+    assert len(found.xy) == 2
+    order = np.argsort(found.xy[:, 0])
+    np.testing.assert_allclose(found.xy[order], [[4 * 3 + 1.5, 4 * 5 + 1.5], [4 * 11 + 1.5, 4 * 8 + 1.5]], atol=1e-4)
+    norm = np.linalg.norm(found.descriptors.astype(np.float32), axis=1)
+    np.testing.assert_allclose(norm, 1, atol=2e-3)
+    # This network does not care which way round a picture is: the mirrored place looks the same.
+    np.testing.assert_allclose(found.descriptors, found.descriptors_flipped, atol=2e-3)
+    assert np.abs(found.descriptors[0].astype(np.float32) - found.descriptors[1].astype(np.float32)).max() > 0.2
+
+
+def test_a_black_picture_has_no_keypoints_and_breaks_nothing():
+    both = np.stack([picture({}), picture({(2, 2): (255, 255, 255)})])
+    found = detect_keypoints(Bright(), PLACEMENT, both, 0.3, 1, 10)
+    assert [len(k.xy) for k in found] == [0, 1]
+    none = detect_keypoints(Bright(), PLACEMENT, both[:1], 0.3, 1, 10)
+    assert none[0].descriptors.shape == (0, 3)
+
+
+def test_peak_scores_are_those_of_all_maxima():
+    scores = peak_scores(Bright(), PLACEMENT, picture({(3, 5): (255, 255, 255), (9, 9): (180, 180, 180)})[None], 2, 100)
+    assert np.sort(scores)[-1] == pytest.approx(1 / (1 + np.exp(-12)), abs=1e-4)
+    assert (scores > 0.9).sum() == 2

@@ -1,0 +1,155 @@
+"""The training step under Ray Train: checkpoints, restarts, and what must not change a result."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from ray_kplm import config as configuration
+from ray_kplm import contracts
+from ray_kplm.correspondence.features import ragged, ragged_points
+from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.datasets.selection import everything
+from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.methods import build_method
+from ray_kplm.methods.labels import Labels, keypoint_labels
+from ray_kplm.methods.learner import NETWORK, load_weights
+from ray_kplm.run import Run
+from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.train import Training, train
+from ray_kplm.storage import Folder
+
+SMALL = [
+    "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
+    "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.rounds=0", "stage1.negative_pairs=200",
+    "compute.checkpoint_iterations=5", "compute.precision=fp32",
+]  # fmt: skip
+
+
+class Heard:
+    def __init__(self):
+        self.news = {}
+
+    def trained(self, iteration, metrics):
+        self.news[iteration] = metrics
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, ray_cluster):
+    folder = tmp_path_factory.mktemp("category")
+    write_category(folder / "source", 40, size=64, test_share=0.2)
+    ingest(folder / "source", folder / "dataset", IngestOptions(part_images=8))
+    dataset = Dataset.open(folder / "dataset")
+    keypoints = Folder.at(folder / "keypoints")
+    rng = np.random.default_rng(0)
+    for part, rows in zip(dataset.parts("train"), dataset.rows("train"), strict=True):
+        ids = dataset.images("train").read_table(part, ["image_id"])["image_id"]
+        counts = np.full(rows, 6)
+        columns = [
+            ids,
+            ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts),
+            ragged(np.ones(6 * rows, np.float32), counts),
+        ]
+        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
+    return dataset, keypoints
+
+
+def read_labels(folder: Folder, parts: list[str]) -> Labels:
+    return keypoint_labels(folder.read_table(part) for part in parts)
+
+
+def run_step(dataset, target, overrides=(), listener=None):
+    data, keypoints = dataset
+    config = configuration.load(None, [*SMALL, f"run={target}", *overrides])
+    run = Run.start(config)
+    selection = everything(data.parts("train"), data.rows("train"))
+    make_labels = partial(read_labels, keypoints, selection.parts)
+    method = build_method(config)
+    training = Training(
+        config,
+        method.objective(0),
+        make_labels,
+        method.round_plan(0, make_labels().usable()),
+        method.round_schedule(0),
+        RoundImages.load(data.images("train"), selection),
+        None,
+        (config.seed, 1, 0),
+    )
+    step = run.step("train", "train", {"seed": 0}, {})
+    train(step, training, listener or Heard())
+    return load_weights(step.folder.read_bytes(NETWORK))
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_step_trains_reports_and_leaves_its_network_only(dataset, tmp_path):
+    heard = Heard()
+    run_step(dataset, tmp_path / "run", ["stage1.warmup_iterations=40", "stage1.learning_rate=1e-3"], heard)
+    assert sorted(heard.news) == [10, 20, 30, 40]
+    assert heard.news[40]["loss"] < heard.news[10]["loss"]
+    assert sorted(os.listdir(tmp_path / "run" / "train")) == ["manifest.json", NETWORK]
+
+
+def test_the_same_seed_gives_the_same_network_however_many_data_actors_there_are(dataset, tmp_path):
+    options = ["stage1.warmup_iterations=8"]
+    one = run_step(dataset, tmp_path / "a", [*options, "compute.data_actors=1"])
+    two = run_step(dataset, tmp_path / "b", [*options, "compute.data_actors=2"])
+    other = run_step(dataset, tmp_path / "c", [*options, "seed=1"])
+    assert equal(one, two)
+    assert not equal(one, other)
+
+
+def test_two_workers_share_a_batch_and_agree_with_one(dataset, tmp_path):
+    options = ["stage1.warmup_iterations=1", "stage1.learning_rate=1e-4", "stage1.negative_pairs=1"]
+    one = run_step(dataset, tmp_path / "one", options)
+    two = run_step(dataset, tmp_path / "two", [*options, "compute.workers=2"])
+    start = build_method(configuration.load(None, SMALL)).objective(0).network
+    assert one.keys() == two.keys() == start().state_dict().keys()
+    # RMSprop's first step moves every weight by 10 x rate whatever its gradient; the signs come from the shared batch.
+    name = "backbone.stem.0.weight"
+    same = (torch.sign(one[name] - two[name]).abs() == 0) | ((one[name] - two[name]).abs() < 2e-3)
+    assert same.float().mean() > 0.9
+
+
+def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result(dataset, tmp_path):
+    options = ["stage1.warmup_iterations=60"]
+    undisturbed = run_step(dataset, tmp_path / "calm", options)
+    heard, killed = Heard(), []
+
+    def kill_at_iteration_20():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and max(heard.news, default=0) < 20:
+            time.sleep(0.05)
+        for process in psutil.process_iter(["cmdline"]):
+            if any("RayTrainWorker" in word for word in process.info["cmdline"] or []):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    thread = threading.Thread(target=kill_at_iteration_20)
+    thread.start()
+    disturbed = run_step(dataset, tmp_path / "disturbed", options, heard)
+    thread.join()
+    assert killed, "no worker was found to kill"
+    assert equal(undisturbed, disturbed)
+
+
+def test_round_images_decode_what_ingest_stored(dataset):
+    data, _ = dataset
+    selection = everything(data.parts("train"), data.rows("train")).sample(5, (3,))
+    images = RoundImages.load(data.images("train"), selection)
+    part, rows = selection.parts[-1], selection.rows[-1]
+    stored = data.images("train").read_table(part, ["width", "height"]).take(rows)
+    decoded = images[selection.images - 1]
+    assert decoded.shape == (stored["height"][-1].as_py(), stored["width"][-1].as_py(), 3)
+    assert len(ray.get(images.refs)) == len(selection.parts)
