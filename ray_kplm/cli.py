@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_synth(commands)
     _add_ingest(commands)
     _add_train(commands)
+    _add_fork(commands)
     _add_evaluate(commands)
     _add_show(commands)
     return parser
@@ -105,6 +106,16 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR method.landmarks=20 ...")
 
 
+def _add_fork(commands: Any) -> None:
+    text = "Start a new run from the finished steps of another one that a changed configuration leaves as they are."
+    parser = _command(commands, "fork", _fork, text)
+    parser.add_argument("run", metavar="OLD", help="the run directory to take from")
+    parser.add_argument("target", metavar="NEW", help="the new run directory")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="what changes, for example stage2.iterations=8000"
+    )
+
+
 def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", _evaluate, "Score a finished run against the dataset's annotation.")
     parser.add_argument("run", metavar="RUN", help="the run directory")
@@ -152,6 +163,17 @@ def _train(options: argparse.Namespace) -> None:
     run, worked = discover(config)
     state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
     print(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
+
+
+def _fork(options: argparse.Namespace) -> None:
+    from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.run import Run
+    from ray_kplm.steps.fork import fork
+
+    source = Run.open(options.run)
+    config = from_dict(with_overrides(source.config.to_dict(), [*options.overrides, f"run={options.target}"]))
+    taken = fork(source, config)
+    print(f"{options.target}: took over {', '.join(taken) or 'nothing'}; next: kplm train {options.target}/config.yaml")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

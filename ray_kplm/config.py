@@ -348,9 +348,14 @@ def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> 
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must be a mapping of keys to values")
+    return from_dict(with_overrides(tree, overrides))
+
+
+def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The tree with `key.sub=value` put in, in their order."""
     for override in overrides:
         _put(tree, override)
-    return from_dict(tree)
+    return tree
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:

@@ -46,6 +46,10 @@ class Folder:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     @property
+    def parent(self) -> Folder:
+        return Folder(self.filesystem, self.path.rsplit("/", 1)[0])
+
+    @property
     def name(self) -> str:
         return self.path.rsplit("/", 1)[-1]
 
@@ -127,3 +131,11 @@ class Folder:
         """Number of rows of a Parquet file, from its footer."""
         with self.filesystem.open_input_file(f"{self.path}/{name}") as stream:
             return int(pq.ParquetFile(stream).metadata.num_rows)
+
+
+def copy_file(source: Folder, target: Folder, name: str) -> None:
+    """One file from one folder to another, on whichever filesystems they are."""
+    read = source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None)
+    with read as stream, target.writing(name) as out:
+        while chunk := stream.read(16 * 2**20):
+            out.write(chunk)

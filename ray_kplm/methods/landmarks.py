@@ -85,7 +85,7 @@ class ClusterPredictor:
         return xy, confidence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MakeLandmarkPredictor:
     """Builds a LandmarkPredictor where it will run."""
 
@@ -99,7 +99,7 @@ class MakeLandmarkPredictor:
         return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MakeClusterPredictor:
     """Builds a ClusterPredictor where it will run."""
 

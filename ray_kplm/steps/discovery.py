@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,6 +33,16 @@ _DETECT, _FORWARD, _TRAIN = 1.0, 1.5, 4.0
 """Rough cost of an image: found keypoints in, run through the network, trained on. For the time left only."""
 
 
+_TRACKED = (
+    "points_per_image",
+    "training_points_per_image",
+    "usable_images",
+    "landmark_objective",
+    "cluster_objective",
+)
+"""Facts of an update that MLflow keeps as metrics."""
+
+
 class Discovery:
     """Each step is skipped if it is done, continued if it was begun, and done otherwise."""
 
@@ -58,7 +69,7 @@ class Discovery:
         if self._is_done(step):
             return
         self._progress.begin(_key(step), f"generic keypoints ({self.config.keypoints.detector})")
-        actors = self.config.compute.detect_actors or _cores()
+        actors = self.config.compute.detect_actors or os.cpu_count() or 1
         facts = detect(
             self.dataset.images(TRAIN),
             step.folder,
@@ -84,7 +95,6 @@ class Discovery:
         step = self._steps.train[number]
         if self._is_done(step):
             return
-        title = "warm-up" if number == 0 else f"round {number}/{self.config.stage1.rounds}"
         selection = self._steps.selection(number)
         if number == 0:
             folder = self._steps.keypoints.folder
@@ -95,6 +105,7 @@ class Discovery:
         start = None if number == 0 else (self._steps.train[number - 1].folder, "continue")
         plan = self.method.round_plan(number, make_labels().usable())
         schedule = self.method.round_schedule(number)
+        title = self._round_title(number)
         self._train(
             step, title, self.method.objective(number), make_labels, plan, schedule, selection, start, (1, number)
         )
@@ -104,6 +115,7 @@ class Discovery:
         features, labels = self._steps.features[number], self._steps.labels[number]
         if self._is_done(labels):
             self._progress.skip(_key(features))
+            self._drop_features(features)  # in case the process was killed just before
             return
         selection = self._steps.selection(number + 1)
         if not self._is_done(features):
@@ -125,14 +137,11 @@ class Discovery:
             features.folder, selection.parts, labels.folder, round_folder, self.config, number
         )
         self._progress.points(facts["points_per_image"])
-        names = (
-            "points_per_image",
-            "training_points_per_image",
-            "usable_images",
-            "landmark_objective",
-            "cluster_objective",
-        )
-        self._finish(labels, facts, {name: facts[name] for name in names}, self._iteration(number))
+        self._finish(labels, facts, {name: facts[name] for name in _TRACKED}, self._iteration(number))
+        self._drop_features(features)
+
+    def _drop_features(self, features: Step) -> None:
+        """Descriptors are large, and once clustered nothing reads them."""
         if not self.config.keep_features:
             features.folder.delete()
 
@@ -244,9 +253,3 @@ def _clusters(folder: Folder, parts: list[str]) -> Labels:
 
 def _landmarks(folder: Folder, parts: list[str], landmarks: int, flip_map: np.ndarray) -> Labels:
     return landmark_labels((folder.read_table(part) for part in parts), landmarks, flip_map)
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

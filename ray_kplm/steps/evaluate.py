@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.images import decode
-from ray_kplm.steps.predict import MakePredictor, predict, read_predictions
+from ray_kplm.steps.predict import MakePredictor, Prediction, predict, read_predictions
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
 Report = Callable[[str], None]
@@ -37,7 +37,10 @@ def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
         raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
     folder = run.folder / "evaluation"
     truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
-    found = {stage: _scores(run, dataset, stage, truth, report) for stage in (STAGE2, STAGE1, WARMUP)}
+    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in (STAGE2, STAGE1, WARMUP)}
+    report("landmarks of the train and test images, by stage 2, stage 1 and the warm-up")
+    predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
+    found = {stage: _scores(of_stage, dataset, truth, run.config.seed) for stage, of_stage in predictions.items()}
     metrics = {
         **found[STAGE2],
         "stage1_forward_nme": found[STAGE1]["forward_nme"],
@@ -62,7 +65,9 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     dataset = Dataset.open(run.config.dataset)
     if split not in dataset.manifest["splits"] or not dataset.count(split):
         raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
-    xy, confidence = _predicted(run, dataset, STAGE2, split, lambda text: None)
+    predictions = _predictions(run, dataset, STAGE2, (split,))
+    predict(predictions, run.config, dataset)
+    xy, confidence = read_predictions(predictions[0].step.folder, dataset, split)
     total = dataset.count(split)
     chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
     starts = np.cumsum([0, *dataset.rows(split)])
@@ -81,12 +86,14 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     return png
 
 
-def _scores(run: Run, dataset: Dataset, stage: str, truth: dict[str, LandmarkSet], report: Report) -> dict[str, Any]:
+def _scores(
+    predictions: list[Prediction], dataset: Dataset, truth: dict[str, LandmarkSet], seed: int
+) -> dict[str, Any]:
     sets = {}
-    for split, annotated in truth.items():
-        xy, _ = _predicted(run, dataset, stage, split, report)
-        sets[split] = replace(annotated, discovered=xy.astype(np.float64))
-    return evaluate_landmarks(sets[TRAIN], sets[TEST], seed=run.config.seed)
+    for prediction in predictions:
+        xy, _ = read_predictions(prediction.step.folder, dataset, prediction.split)
+        sets[prediction.split] = replace(truth[prediction.split], discovered=xy.astype(np.float64))
+    return evaluate_landmarks(sets[TRAIN], sets[TEST], seed=seed)
 
 
 def _truth(dataset: Dataset, split: str) -> LandmarkSet:
@@ -108,17 +115,23 @@ def _extent(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high], axis=1)
 
 
-def _predicted(run: Run, dataset: Dataset, stage: str, split: str, report: Report) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks of a split by a stage, from storage if they are there: xy (N, K, 2) crop frame, confidence (N, K)."""
+def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:
+    """What a stage says of some splits; `predict` makes what is not on storage."""
     make, source = _predictor(run, stage)
-    reads = {"stage": stage, "split": split, "flip_at_test": run.config.stage2.flip_at_test}
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
-    step = run.step(f"evaluation/{stage}/{split}", "predict", reads, inputs)
-    if step.manifest() is None:
-        step.begin()
-        report(f"landmarks of the {split} images by {stage}")
-        predict(step, run.config, dataset, split, make)
-    return read_predictions(step.folder, dataset, split)
+    return [
+        Prediction(
+            run.step(
+                f"evaluation/{stage}/{split}",
+                "predict",
+                {"stage": stage, "split": split, "flip_at_test": run.config.stage2.flip_at_test},
+                inputs,
+            ),
+            split,
+            make,
+        )
+        for split in splits
+    ]
 
 
 def _predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:

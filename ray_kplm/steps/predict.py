@@ -1,9 +1,9 @@
-"""Landmarks of a split, part by part: with the stage-2 detector, or with a stage-1 network and its clusters."""
+"""Landmarks of whole splits, part by part: by the stage-2 detector, or by a stage-1 network and its clusters."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ray_kplm import contracts
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
 from ray_kplm.methods.landmarks import Predictor
 from ray_kplm.network.compute import Placement
@@ -30,47 +30,71 @@ MakePredictor = Callable[[Placement], Predictor]
 
 
 @dataclass(frozen=True)
-class _Prediction:
+class Prediction:
+    """A split to predict, by what, and the step to publish it as."""
+
+    step: Step
+    split: str
+    make: MakePredictor
+
+
+def predict(
+    predictions: Sequence[Prediction], config: Config, dataset: Dataset, progress: Progress | None = None
+) -> None:
+    """Write the landmarks (contracts.PREDICTIONS) of each prediction into its step's folder and publish it.
+
+    All share one pool of actors. Predictions whose step is done are left as they are.
+    """
+    compute = config.compute
+    todo = [prediction for prediction in predictions if prediction.step.manifest() is None]
+    names: list[str] = []
+    rows: list[NDArray[np.int64]] = []
+    for index, prediction in enumerate(todo):
+        prediction.step.begin()
+        whole = everything(dataset.parts(prediction.split), dataset.rows(prediction.split))
+        names += [f"{index}/{part}" for part in whole.parts]
+        rows += whole.rows
+    work = [_Work(config, p.make, dataset.images(p.split), p.step.folder) for p in todo]
+    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    map_parts(_PredictPart, {"work": work}, Selection(names, rows), pool, progress)
+    for prediction in todo:
+        prediction.step.finish(images=dataset.count(prediction.split))
+
+
+@dataclass(frozen=True)
+class _Work:
     config: Config
     make: MakePredictor
     images: Folder
     target: Folder
 
 
-def predict(
-    step: Step, config: Config, dataset: Dataset, split: str, make: MakePredictor, progress: Progress | None = None
-) -> None:
-    """Write the landmarks (contracts.PREDICTIONS) of a split into the step's folder and publish it."""
-    compute = config.compute
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
-    work = _Prediction(config, make, dataset.images(split), step.folder)
-    whole = everything(dataset.parts(split), dataset.rows(split))
-    map_parts(_PredictPart, {"work": work}, whole, pool, progress)
-    step.finish(images=dataset.count(split))
-
-
 class _PredictPart:
-    """Holds the network."""
+    """Holds the networks; each is built when the first part that needs it comes."""
 
-    def __init__(self, work: _Prediction) -> None:
+    def __init__(self, work: list[_Work]) -> None:
         cv2.setNumThreads(1)
-        compute = work.config.compute
+        compute = work[0].config.compute
         torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
         device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-        self._work = work
-        self._predict = work.make(Placement.choose(compute, device))
+        self._work, self._placement = work, Placement.choose(compute, device)
+        self._predictors: dict[MakePredictor, Predictor] = {}
 
-    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
-        work = self._work
+    def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+        index, part = name.split("/")
+        work = self._work[int(index)]
         if work.target.is_file(part):
             return {"images": work.target.rows(part)}
+        if work.make not in self._predictors:
+            self._predictors[work.make] = work.make(self._placement)
+        predictor = self._predictors[work.make]
         ids, points, confidences = [], [], []
-        for images, crop_to_input, names in read_inputs(work.images, part, rows, work.config):
-            xy, confidence = self._predict(images)
+        for images, crop_to_input, image_ids in read_inputs(work.images, part, rows, work.config):
+            xy, confidence = predictor(images)
             to_crop = [frames.invert(affine) for affine in crop_to_input]
             points += [frames.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
             confidences.append(confidence)
-            ids += names
+            ids += image_ids
         work.target.write_table(part, _table(ids, np.stack(points), np.concatenate(confidences)))
         return {"images": len(ids)}
 

@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",  # a report blocks until the controller has polled
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
+    "RAY_maximum_startup_concurrency": "4",  # or Ray warns of every pool of actors on a small machine
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data itself causes an error line for every actor pool (ray issue 53727)
 }
 _PAUSE_S = 0.03

@@ -90,7 +90,7 @@ def test_any_number_of_shards_and_any_memory_gives_the_same_bits(features, tmp_p
 def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, tmp_path):
     config = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
     one, tables = run(features, tmp_path, 1, config)
-    two, others = run(features, tmp_path, 7, config)
+    two, _ = run(features, tmp_path, 7, config)
     assert sum(table.num_rows for table in tables) == PARTS * IMAGES
     assert one.landmark_objectives == two.landmark_objectives
     assert one.landmark_objectives[-1] < 0.5 * run(features, tmp_path / "all", 1)[0].landmark_objectives[-1]

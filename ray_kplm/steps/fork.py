@@ -1,0 +1,45 @@
+"""A new run that takes over what still fits from another one."""
+
+from __future__ import annotations
+
+from ray_kplm.config import Config
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.errors import RunError
+from ray_kplm.methods import build_method
+from ray_kplm.run import MANIFEST, Run
+from ray_kplm.steps.correspond import CLUSTERS
+from ray_kplm.steps.graph import Steps
+from ray_kplm.storage import Folder, copy_file
+
+
+def fork(source: Run, config: Config) -> list[str]:
+    """Copy the steps of `source` whose fingerprints are those of `config` into the new run `config.run`.
+
+    Returns the paths of the steps taken over. Raises RunError if there is a run already.
+    """
+    target = Run.start(config)
+    if target.folder.is_file("config.yaml"):
+        raise RunError(f"{target.folder}: is a run already; fork into a new folder")
+    dataset = Dataset.open(config.dataset)
+    steps = Steps(target, dataset, build_method(config))
+    taken: list[str] = []
+    for step in steps:
+        path = step.folder.path.removeprefix(target.folder.path + "/")
+        found = source.manifest(path)
+        if found is None or found["fingerprint"] != step.fingerprint:
+            continue
+        _copy(Folder(source.folder.filesystem, f"{source.folder.path}/{path}"), step.folder)
+        if step.name == "correspond":
+            round_path = path.rsplit("/", 1)[0]
+            copy_file(
+                Folder(source.folder.filesystem, f"{source.folder.path}/{round_path}"), step.folder.parent, CLUSTERS
+            )
+        taken.append(path)
+    target.save()
+    return taken
+
+
+def _copy(source: Folder, target: Folder) -> None:
+    """All files of a step's folder; its manifest last."""
+    for name in sorted(source.names(), key=lambda name: name == MANIFEST):
+        copy_file(source, target, name)

@@ -1,0 +1,151 @@
+"""One small run from images to scores through the command line, its driver killed in every kind of step on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ray_kplm.imaging.synthetic import write_category
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
+    "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
+    "stage1.batch_size=4", "stage1.warmup_iterations=60", "stage1.rounds=1", "stage1.round_iterations=30",
+    "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
+    "stage2.iterations=60", "stage2.batch_size=8", "stage2.learning_rate=1e-3", "compute.checkpoint_iterations=10",
+]  # fmt: skip
+DEADLINE_S = 240
+
+
+def kplm(*arguments, **options) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "ray_kplm.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def finish(*arguments) -> tuple[str, str]:
+    process = kplm(*arguments)
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err[-2000:]
+    return out, err
+
+
+def kill_when(path: Path, *arguments) -> None:
+    """Run the command and SIGKILL it as soon as the path exists."""
+    process = kplm(*arguments, start_new_session=True)
+    deadline = time.monotonic() + DEADLINE_S
+    while not list(path.parent.glob(path.name)):
+        assert process.poll() is None, f"ended before {path}: {process.stderr.read()[-2000:]}"
+        assert time.monotonic() < deadline, f"{path} did not appear within {DEADLINE_S} s"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def manifests(run: Path) -> dict[str, int]:
+    """Finished steps and when they were finished."""
+    return {str(p.parent.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e")
+    write_category(folder / "images", 120, size=64)
+    finish("ingest", folder / "images", folder / "dataset", "--part-images", 32)
+    return folder
+
+
+def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(folder):
+    run = folder / "run"
+    train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *SMALL]
+    (folder / "empty.yaml").write_text("")
+    done: dict[str, int] = {}
+    moments = [
+        run / "rounds" / "000" / "train" / "ray" / "checkpoint_*",  # in the warm-up, after a checkpoint
+        run / "rounds" / "000" / "features" / "claim.json",  # in the extraction
+        run / "rounds" / "000" / "labels" / "claim.json",  # in the clustering
+        run / "stage2" / "ray" / "checkpoint_*",
+    ]
+    for moment in moments:
+        kill_when(moment, *train)
+        now = manifests(run)
+        assert done.items() <= {path: now.get(path) for path in done}.items() | done.items()
+        kept = {path: when for path, when in done.items() if not path.endswith("features")}
+        assert kept.items() <= now.items(), "a finished step ran again"
+        done = now
+    out, _ = finish(*train)
+    assert "done in" in out
+    kept = {path: when for path, when in done.items() if not path.endswith("features")}
+    assert kept.items() <= manifests(run).items()
+    assert set(manifests(run)) == {
+        "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2",
+    }  # fmt: skip
+    assert not list(run.rglob("*.partial"))
+
+    started = time.monotonic()
+    out, _ = finish(*train)
+    assert "was finished before" in out
+    assert time.monotonic() - started < 30  # no Ray, no work
+
+    process = kplm(*train, "stage1.round_iterations=31")
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "stage1.round_iterations was 30, is 31" in err
+    assert len(err.strip().splitlines()) == 1
+
+    out, _ = finish("fork", run, folder / "forked", "stage2.iterations=61")
+    assert "rounds/001/labels" in out
+    assert "stage2" not in out.split("next:")[0]
+
+    out, _ = finish("evaluate", run, "--json")
+    scores = json.loads(out.strip().splitlines()[-1])
+    assert scores["landmarks"] == 5
+    assert scores["images"] + 0 > 10
+    for name in ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nme", "mean_shape_nme", "seconds"):
+        assert 0 < scores[name] < 200, name
+    assert (run / "evaluation" / "curves.png").stat().st_size > 1000
+    out, _ = finish("show", run, "--count", "6")
+    assert Path(out.strip()).stat().st_size > 1000
+
+
+def test_landmarks_come_back_in_source_pixels(folder):
+    import numpy as np
+
+    from ray_kplm import LandmarkDetector
+    from ray_kplm.imaging.synthetic import render
+
+    if not (folder / "run" / "stage2" / "manifest.json").exists():
+        pytest.skip("the run of the test before did not finish")
+    detector = LandmarkDetector.load(folder / "run")
+    image = render(3, 5, 64).image
+    large = np.kron(image, np.ones((3, 3, 1), np.uint8))
+    one, three = detector.predict([image, large])
+    assert one.xy.shape == (5, 2)
+    assert one.confidence.shape == (5,)
+    np.testing.assert_allclose(three.xy, one.xy * 3 + 1, atol=6)  # borders on borders: x -> 3 x + 1
+    mirrored = detector.predict([image[:, ::-1]])[0].xy
+    assert not np.allclose(mirrored, one.xy, atol=1)
+
+
+def test_errors_are_one_line_with_the_way_out(folder):
+    for arguments, words in (
+        (["train", "nowhere.yaml"], "no such configuration file"),
+        (["train", folder / "empty.yaml", "dataset=/nowhere", "run=x"], "kplm ingest"),
+        (["train", folder / "empty.yaml", "method.landmark=3"], "did you mean method.landmarks?"),
+        (["evaluate", folder], "no run directory"),
+        (["ingest", folder / "nothing", folder / "x"], "no such file or folder"),
+    ):
+        process = kplm(*arguments)
+        _, err = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 2, err
+        assert len(err.strip().splitlines()) == 1, err
+        assert words in err
