@@ -34,6 +34,8 @@ class MethodConfig:
     """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
     flip: bool = True
     """Mirror images in training, with the correspondence recovered by clustering (T 6.1.8)."""
+    flip_map: Literal["pairs", "argmax"] = "pairs"
+    """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R), or the best one-to-one `pairs`."""
 
 
 @dataclass(frozen=True)

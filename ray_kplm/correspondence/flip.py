@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 
 def flip_counts(cluster: NDArray, cluster_flipped: NDArray, clusters: int) -> NDArray[np.int64]:
@@ -21,6 +22,39 @@ def flip_map(counts: NDArray) -> NDArray[np.int16]:
     unseen = counts.sum(axis=1) == 0
     partner[unseen] = np.flatnonzero(unseen)
     return partner.astype(np.int16)
+
+
+def mirror_pairs(counts: NDArray) -> NDArray[np.int16]:
+    """The partners, (K,), when every cluster is to have exactly one: mirroring twice leads back, and no two share a partner.
+
+    Row-wise maxima of noisy counts can give two clusters the same partner, and then a permutation of channels does not exist:
+    averaging the mirror image's heatmaps would draw both to one place. This is the involution with the largest sum of
+    mutual rates, found by linear assignment; a cycle longer than two is cut into pairs.
+    """
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mutual = rates + rates.T
+    _, follower = linear_sum_assignment(-mutual)
+    partner = np.arange(len(counts))
+    seen: set[int] = set()
+    for start in range(len(counts)):
+        cycle = []
+        while start not in seen:
+            seen.add(start)
+            cycle.append(start)
+            start = int(follower[start])
+        for a, b in _best_pairs(cycle, mutual):
+            partner[a], partner[b] = b, a
+    return partner.astype(np.int16)
+
+
+def _best_pairs(cycle: list[int], mutual: NDArray) -> list[tuple[int, int]]:
+    """Neighbours on a cycle, paired so that the sum is largest; one of an odd cycle stays alone."""
+    size = len(cycle)
+    choices = [
+        [(cycle[(i + offset) % size], cycle[(i + offset + 1) % size]) for i in range(0, size - 1, 2)]
+        for offset in range(size)
+    ]
+    return max(choices, key=lambda pairs: sum(mutual[a, b] for a, b in pairs), default=[])
 
 
 def is_involution(partner: NDArray) -> bool:

@@ -56,7 +56,7 @@ class Update:
             "training_points_per_image": self.labelled.trained / images,
             "detection_rate": (self.labelled.landmark_counts / images).round(4).tolist(),
             "flip_map": self.flip_map.tolist(),
-            "flip_map_is_involution": flip.is_involution(self.flip_map),
+            "flip_map_argmax": flip.flip_map(self.filtered.flip_counts).tolist(),
             "landmark_objective": self.landmark_objectives[-1],
             "cluster_objective": self.cluster_objectives[-1],
             "landmark_iterations": len(self.landmark_objectives) - 1,
@@ -78,7 +78,11 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
     second = _fit(shards, clusters, config, (config.seed, round_number, 1))
     labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
     _check_images(filtered, labelled, config)
-    partner = flip.flip_map(filtered.flip_counts)
+    match config.method.flip_map:
+        case "pairs":
+            partner = flip.mirror_pairs(filtered.flip_counts)
+        case "argmax":
+            partner = flip.flip_map(filtered.flip_counts)
     return Update(first.centroids, second.centroids, partner, first.objectives, second.objectives, filtered, labelled)
 
 

@@ -180,7 +180,7 @@ class Discovery:
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
         manifest = train(step, training, listener)
-        self._progress.finish(f"loss {manifest['metrics'].get('loss', float('nan')):.4f}")
+        self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 
     # -- helpers
 

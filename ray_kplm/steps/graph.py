@@ -68,7 +68,8 @@ class Steps:
     def _labels(self, number: int) -> Step:
         clustering = asdict(self._config.clustering)
         del clustering["memory_gib"]
-        reads = {**self._common(), "clusters": self._config.method.clusters, "clustering": clustering}
+        method = {name: getattr(self._config.method, name) for name in ("kind", "clusters", "flip_map")}
+        reads = {**self._common(), "method": method, "clustering": clustering}
         inputs = {"features": self.features[-1].fingerprint}
         return self._run.step(f"{round_path(number)}/labels", "correspond", reads, inputs)
 

@@ -30,6 +30,7 @@ from ray_kplm.steps.progress import Listener, listening
 from ray_kplm.storage import Folder
 
 _RAY_FOLDER = "ray"
+_METRICS = "metrics.json"
 _REPORT_EVERY = 10
 """Iterations over which metrics are averaged before they are sent."""
 
@@ -74,11 +75,10 @@ def train(step: Step, training: Training, listener: Listener) -> dict[str, Any]:
             ),
         )
         try:
-            result = trainer.fit()
+            trainer.fit()
         except Exception as error:
             raise _as_user_error(error, step) from error
-    metrics = {name: value for name, value in (result.metrics or {}).items() if isinstance(value, (int, float))}
-    manifest = step.finish(iterations=training.plan.iterations, metrics=metrics)
+    manifest = step.finish(iterations=training.plan.iterations, metrics=step.folder.read_json(_METRICS))
     (step.folder / _RAY_FOLDER).delete()
     return manifest
 
@@ -139,8 +139,8 @@ def _work(loop: dict[str, Any]) -> None:
             _checkpoint(learner, done, rank, metrics)
     if rank == 0:
         target: Folder = loop["target"]
+        target.write_json(_METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
         target.write_bytes(NETWORK, learner.state())
-    ray.train.report({**metrics, "iteration": last})
 
 
 def _resume(learner: Learner, training: Training) -> int:

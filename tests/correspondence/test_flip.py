@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
 
-from ray_kplm.correspondence.flip import flip_counts, flip_map, is_involution
+import numpy as np
+import pytest
+
+from ray_kplm.correspondence.flip import flip_counts, flip_map, is_involution, mirror_pairs
 
 MIRROR = np.array([1, 0, 2, 4, 3])
 
@@ -56,3 +59,34 @@ def test_involution():
     assert is_involution(np.arange(3))
     assert not is_involution(np.array([1, 2, 0]))
     assert not is_involution(np.array([1, 1, 2]))
+
+
+def brute_force(counts):
+    """The best involution of all."""
+    rates = counts / counts.sum(1, keepdims=True)
+    indices = range(len(counts))
+    involutions = [p for p in itertools.permutations(indices) if all(p[p[i]] == i for i in indices)]
+    return max(sum(rates[i, p[i]] + rates[p[i], i] for i in indices) for p in involutions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mirror_pairs_are_an_involution_close_to_the_best(seed):
+    counts = np.random.default_rng(seed).integers(1, 100, (6, 6))
+    partner = mirror_pairs(counts)
+    assert is_involution(partner)
+    rates = counts / counts.sum(1, keepdims=True)
+    score = sum(rates[i, partner[i]] + rates[partner[i], i] for i in range(6))
+    assert score >= 0.8 * brute_force(counts)
+
+
+def test_mirror_pairs_agree_with_the_argmax_of_clear_counts():
+    truth = np.array([1, 0, 2, 4, 3, 5])
+    counts = np.random.default_rng(0).integers(0, 10, (6, 6))
+    counts[np.arange(6), truth] += 100
+    assert mirror_pairs(counts).tolist() == truth.tolist() == flip_map(counts).tolist()
+
+
+def test_two_clusters_that_claim_one_partner_do_not_both_get_it():
+    counts = np.array([[0, 0, 90, 10], [0, 5, 60, 35], [95, 2, 0, 3], [10, 50, 0, 40]])
+    assert flip_map(counts).tolist() == [2, 2, 0, 1]
+    assert mirror_pairs(counts).tolist() == [2, 3, 0, 1]

@@ -72,7 +72,7 @@ def test_landmarks_duplicates_and_the_mirror(features, tmp_path):
     assert found.flip_map[at[0.0]] == at[10.0]
     assert found.flip_map[at[10.0]] == at[0.0]
     assert found.flip_map[at[20.0]] == at[20.0]
-    assert found.facts()["flip_map_is_involution"]
+    assert found.facts()["flip_map_argmax"] == found.flip_map.tolist()
     assert found.labelled.usable_images == PARTS * IMAGES - 1
 
 

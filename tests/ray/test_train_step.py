@@ -98,7 +98,7 @@ def test_a_step_trains_reports_and_leaves_its_network_only(dataset, tmp_path):
     run_step(dataset, tmp_path / "run", ["stage1.warmup_iterations=40", "stage1.learning_rate=1e-3"], heard)
     assert sorted(heard.news) == [10, 20, 30, 40]
     assert heard.news[40]["loss"] < heard.news[10]["loss"]
-    assert sorted(os.listdir(tmp_path / "run" / "train")) == ["manifest.json", NETWORK]
+    assert sorted(os.listdir(tmp_path / "run" / "train")) == ["manifest.json", "metrics.json", NETWORK]
 
 
 def test_the_same_seed_gives_the_same_network_however_many_data_actors_there_are(dataset, tmp_path):
