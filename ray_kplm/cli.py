@@ -62,7 +62,7 @@ def _add_demo(commands: Any) -> None:
     parser = _command(commands, "demo", _demo, text)
     parser.add_argument("folder", nargs="?", default="runs/demo", help="where images, dataset and run go")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
-    parser.add_argument("--images", type=int, default=1200, help="images to render")
+    parser.add_argument("--images", type=int, default=1000, help="images to render")
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
 
 
