@@ -33,6 +33,8 @@ _DETECT, _FORWARD, _TRAIN = 1.0, 1.5, 4.0
 """Rough cost of an image: found keypoints in, run through the network, trained on. For the time left only."""
 
 
+_STAGE1, _STAGE2 = 1, 2
+
 _TRACKED = (
     "points_per_image",
     "training_points_per_image",
@@ -80,6 +82,7 @@ class Discovery:
             lambda done, total: self._progress.advance(done / total),
         )
         self._check_keypoints(facts)
+        self._progress.points(facts["points_per_image"])
         self._finish(step, facts, {"keypoints_per_image": facts["points_per_image"]}, 0)
 
     def _check_keypoints(self, facts: dict[str, Any]) -> None:
@@ -107,7 +110,7 @@ class Discovery:
         schedule = self.method.round_schedule(number)
         title = self._round_title(number)
         self._train(
-            step, title, self.method.objective(number), make_labels, plan, schedule, selection, start, (1, number)
+            step, title, self.method.objective(number), make_labels, plan, schedule, selection, start, (_STAGE1, number)
         )
 
     def renew_labels(self, number: int) -> None:
@@ -160,7 +163,7 @@ class Discovery:
         schedule = self.method.landmark_schedule()
         start = (self._steps.train[last].folder, "head")
         objective = self.method.landmark_objective()
-        self._train(step, "stage 2", objective, make_labels, plan, schedule, selection, start, (2, 0))
+        self._train(step, "stage 2", objective, make_labels, plan, schedule, selection, start, (_STAGE2, 0))
 
     def _train(
         self,
@@ -176,7 +179,9 @@ class Discovery:
     ) -> None:
         self._progress.begin(_key(step), title)
         images = RoundImages.load(self.dataset.images(TRAIN), selection)
-        listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, schedule.first, seed[0])
+        stage = seed[0]
+        first = schedule.first if stage == _STAGE1 else self._iteration(self.config.stage1.rounds)
+        listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
         manifest = train(step, training, listener)

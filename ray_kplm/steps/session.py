@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -46,10 +47,22 @@ def session(compute: ComputeConfig) -> Iterator[None]:
     else:
         ray.init(num_cpus=max(os.cpu_count() or 1, needed_cpus(compute)), include_dashboard=False, **quiet)
     settle()
+    _warn_if_small(compute)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _warn_if_small(compute: ComputeConfig) -> None:
+    """An existing cluster may be too small, or may be about to grow: say so, since the first step will wait."""
+    there, needed = int(ray.cluster_resources().get("CPU", 0)), needed_cpus(compute)
+    if there < needed:
+        print(
+            f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data actors) + 1): it waits "
+            f"until nodes join; else lower compute.workers or start Ray with --num-cpus={needed}",
+            file=sys.stderr,
+        )
 
 
 class _Unhurried(ExecutionCallback):
