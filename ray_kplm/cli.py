@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.errors import KplmError
+from ray_kplm.errors import DataError, KplmError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +60,8 @@ def _command(
 def _add_demo(commands: Any) -> None:
     text = "Render a synthetic object category, discover its landmarks, score them, and picture what was found."
     parser = _command(commands, "demo", _demo, text)
-    parser.add_argument("folder", nargs="?", default="runs/demo", help="where images, dataset and run go")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
+    parser.add_argument("--folder", default="runs/demo", help="where images, dataset and run go")
     parser.add_argument("--images", type=int, default=1000, help="images to render")
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
 
@@ -220,7 +220,7 @@ def _demo(options: argparse.Namespace) -> None:
     started = time.monotonic()
     root = Path(options.folder)
     config = load(demo_config(), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
-    if not (root / "images" / "dataset.json").exists():
+    if not _is_rendered(root / "images", options.images):
         print(f"rendering {options.images} images to {root / 'images'}", file=sys.stderr)
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
     with session(config.compute):
@@ -235,6 +235,17 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"picture: {run.folder}/evaluation/test.png   curves: {run.folder}/evaluation/curves.png")
     if options.json:
         _print_json(metrics)
+
+
+def _is_rendered(folder: Path, images: int) -> bool:
+    """Whether the demo's images are there; another number of them is an error."""
+    if not (folder / "dataset.json").exists():
+        return False
+    meta = json.loads((folder / "dataset.json").read_text())
+    there = meta["n_train"] + meta["n_test"]
+    if there != images:
+        raise DataError(f"{folder}: holds {there} images where --images is {images}; choose another --folder")
+    return True
 
 
 def demo_config() -> Path:

@@ -20,7 +20,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",  # a report blocks until the controller has polled
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
-    "RAY_maximum_startup_concurrency": "4",  # or Ray warns of every pool of actors on a small machine
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data itself causes an error line for every actor pool (ray issue 53727)
 }
 _PAUSE_S = 0.03
@@ -42,16 +41,32 @@ def session(compute: ComputeConfig) -> Iterator[None]:
         os.environ.setdefault(name, value)
     environment = {"env_vars": dict(_ENVIRONMENT)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
-        ray.init(num_cpus=max(os.cpu_count() or 1, needed_cpus(compute)), include_dashboard=False, **quiet)
+    with _silent_stderr():
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(**quiet)
+        else:
+            ray.init(num_cpus=max(os.cpu_count() or 1, needed_cpus(compute)), include_dashboard=False, **quiet)
     settle()
     _warn_if_small(compute)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ side announces its log level there while it starts; errors come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _warn_if_small(compute: ComputeConfig) -> None:
