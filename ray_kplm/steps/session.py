@@ -45,7 +45,8 @@ def session(compute: ComputeConfig) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             ray.init(**quiet)
         else:
-            ray.init(num_cpus=max(os.cpu_count() or 1, needed_cpus(compute)), include_dashboard=False, **quiet)
+            cpus = max(os.cpu_count() or 1, needed_cpus(compute))
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()
     _warn_if_small(compute)
     try:
