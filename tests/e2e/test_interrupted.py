@@ -59,6 +59,7 @@ def manifests(run: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("e2e")
+    (folder / "empty.yaml").write_text("")
     write_category(folder / "images", 120, size=64)
     finish("ingest", folder / "images", folder / "dataset", "--part-images", 32)
     return folder
@@ -67,7 +68,6 @@ def folder(tmp_path_factory) -> Path:
 def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(folder):
     run = folder / "run"
     train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *SMALL]
-    (folder / "empty.yaml").write_text("")
     done: dict[str, int] = {}
     moments = [
         run / "rounds" / "000" / "train" / "ray" / "checkpoint_*",  # in the warm-up, after a checkpoint
