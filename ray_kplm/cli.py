@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fork(commands)
     _add_evaluate(commands)
     _add_show(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -130,6 +131,29 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("--count", type=int, default=48, help="images on the sheet")
 
 
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser("bench", help="Measure this machine's speed and memory; ratios, not promises.")
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    text = (
+        "K-means, duplicate filter and shards: against Faiss, against a matrix product, and against the memory budget."
+    )
+    parser = _command(kinds, "correspondence", _bench_correspondence, text)
+    parser.add_argument("--points", type=int, default=300_000, help="descriptors")
+    parser.add_argument("--dim", type=int, default=256, help="numbers in a descriptor")
+    parser.add_argument("--clusters", type=int, default=100, help="centroids")
+    parser.add_argument("--iterations", type=int, default=10, help="iterations of a fit")
+    parser.add_argument(
+        "--memory", action="store_true", help="also 1, 4 and 16 million descriptors (minutes, 3 GB of disk)"
+    )
+    parser.add_argument("--run", help="also the share of clustering in the rounds of this run")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "What a round reads of datasets of growing size: its cost must not grow."
+    parser = _command(kinds, "rounds", _bench_rounds, text)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
+    parser.add_argument("--images", type=int, default=2_000, help="images of a round")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+
+
 def _synth(options: argparse.Namespace) -> None:
     from ray_kplm.imaging.synthetic import write_category
 
@@ -184,7 +208,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     run = Run.open(options.run)
     with session(run.config.compute):
-        metrics = evaluate(run, lambda text: print(f"{text} ...", file=sys.stderr))
+        metrics = evaluate(run, _say)
     add_evaluation(run, metrics)
     _print_metrics(metrics)
     print(f"curves: {run.folder}/evaluation/curves.png")
@@ -207,6 +231,42 @@ def _show(options: argparse.Namespace) -> None:
     print(options.out or f"{run.folder}/evaluation/{options.split}.png")
 
 
+def _bench_correspondence(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.correspondence import Sizes, bench
+
+    sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
+    found = bench(
+        sizes,
+        memory=options.memory,
+        run=options.run,
+        say=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
+    )
+    for name, value in found.items():
+        print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
+    if options.json:
+        _print_json(found)
+
+
+def _bench_rounds(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.rounds import bench
+
+    found = bench(options.sizes, options.images, _say)
+    for row in found["rounds"]:
+        print(
+            "   ".join(
+                f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}"
+                for name, value in row.items()
+            )
+        )
+    print(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
+    if options.json:
+        _print_json(found)
+
+
+def _say(text: str) -> None:
+    print(f"{text} ...", file=sys.stderr, flush=True)
+
+
 def _demo(options: argparse.Namespace) -> None:
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
@@ -226,7 +286,7 @@ def _demo(options: argparse.Namespace) -> None:
     with session(config.compute):
         print(ingest(root / "images", root / "dataset", IngestOptions(part_images=128)), file=sys.stderr)
         run, _ = discover(config)
-        metrics = evaluate(run, lambda text: print(f"{text} ...", file=sys.stderr))
+        metrics = evaluate(run, _say)
         picture = show(run)
     add_evaluation(run, metrics)
     add_picture(run, picture, "test.png")

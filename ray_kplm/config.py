@@ -165,12 +165,14 @@ class ClusteringConfig:
     """A fit ends when the objective falls by less than this share."""
     redos: int = 3
     """Starts; the best fit counts."""
-    fit_points: int = 0
-    """Descriptors fitted on, a seeded sample; 0: all."""
+    fit_points: int = 1_600_000
+    """Descriptors fitted on, a seeded sample (R: the first 800,000 keypoints' plain and mirrored ones); 0: all."""
     start_sample: int = 50_000
     """Descriptors among which k-means++ chooses its start."""
+    spherical: bool = False
+    """Centroids of unit length."""
     memory_gib: float = 1.0
-    """Features held in memory by a shard; more are streamed again each pass."""
+    """Memory of a shard for descriptors; what does not fit is read again in each pass."""
 
 
 @dataclass(frozen=True)
@@ -202,21 +204,21 @@ class ComputeConfig:
     workers: int = 1
     """Ray Train workers (processes of DDP)."""
     gpus_per_worker: float = 0.0
-    """GPUs of a training worker and of an extraction actor; 0: CPU."""
+    """GPUs of a training worker, of an extraction actor and of a K-means shard; 0: CPU."""
     cpus_per_worker: float = 1.0
     """CPUs that a training worker reserves in Ray."""
     threads: int = 0
-    """Torch threads of a training worker; 0: the machine's cores shared by its workers."""
+    """Threads of a training worker or of a K-means shard; 0: its node's cores shared by those on the node."""
     data_actors: int = 1
     """Ray Data actors that decode and augment, for each training worker."""
     extract_actors: int = 1
     """Ray Data actors that hold the network when features are extracted."""
     detect_actors: int = 0
     """Ray Data actors that find generic keypoints; 0: one a core."""
-    shards: int = 1
-    """Actors over which K-means is spread."""
+    shards: int = 0
+    """Actors over which K-means is spread; 0: one a node, or one a GPU where GPUs are used."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast; `auto`: bf16 on GPUs and on CPUs with matrix units."""
+    """Autocast; `auto`: bf16 on GPUs and on CPUs that multiply it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Memory format; `auto`: on GPUs only."""
     linear_rule: bool = False
@@ -320,12 +322,14 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         value = getattr(getattr(c, section), name)
         least = 0 if name == "rounds" else 1
         yield path, value, f"must be at least {least}", value >= least
-    for path in ("compute.workers", "compute.data_actors", "compute.extract_actors", "compute.shards", "keypoints.limit",
+    for path in ("compute.workers", "compute.data_actors", "compute.extract_actors", "keypoints.limit",
                  "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
                  "compute.batch_images", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")
         value = getattr(getattr(c, section), name)
         yield path, value, "must be at least 1", value >= 1
+    yield "compute.shards", c.compute.shards, "must be at least 1, or 0 for one a node", c.compute.shards >= 0
+    yield "clustering.memory_gib", c.clustering.memory_gib, "must be positive", c.clustering.memory_gib > 0
     points = c.detection.points_per_landmark
     yield "detection.points_per_landmark", points, "must be positive; 2 keeps 2 x K points an image", points > 0
 

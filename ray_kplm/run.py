@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,16 +78,20 @@ class Step:
 
     def begin(self) -> None:
         """Note what is being made, so that work in progress is only ever continued by the same step."""
-        claim = {"fingerprint": self.fingerprint, "reads": dict(self.reads), "inputs": dict(self.inputs)}
+        claim = {
+            "fingerprint": self.fingerprint, "reads": dict(self.reads), "inputs": dict(self.inputs), "began": time.time()
+        }  # fmt: skip
         self.folder.write_json(_CLAIM, claim)
 
     def finish(self, **facts: Any) -> dict[str, Any]:
-        """Publish the step's result: nothing reads it before."""
+        """Publish the step's result: nothing reads it before. `seconds` are those since the step was last begun."""
+        began = self.folder.read_json(_CLAIM)["began"] if self.folder.is_file(_CLAIM) else time.time()
         manifest = {
             "step": self.name,
             "fingerprint": self.fingerprint,
             "reads": dict(self.reads),
             "inputs": dict(self.inputs),
+            "seconds": round(time.time() - began, 1),
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)

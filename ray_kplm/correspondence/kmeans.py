@@ -1,127 +1,219 @@
-"""K-means whose points may lie on any number of shards.
+"""K-means whose points may lie on any number of shards, with the same answer to the bit.
 
-A fit only ever sees centroids, sums, counts and objectives; where the points are is the business of the `reduce` that
-it is given. Descriptors are float16, so their sums in float64 are exact below 2^29 points (a float16 in [-1, 1] is a
-multiple of 2^-24), and so are the objectives, which are summed as whole numbers: the order and the grouping of shards
-cannot change a bit of the result.
+A fit only ever sees centroids, sums, counts and objectives; where the points are is the business of the `Points` that it is
+given. Assignments are exact (`assignment`), and so are the sums: float16 descriptors are multiples of 2^-24, so float64 adds
+2^29 of them without rounding. Neither the order nor the grouping of shards, threads and blocks can change the result.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-_OBJECTIVE_UNIT = 2.0**-20
-"""Squared distances are summed in whole multiples of this."""
+from ray_kplm.correspondence.assignment import Search, as_float32, nearest, on_grid
+
+_SQUARE_UNIT = 2.0**-20
+"""Squared lengths are summed in whole multiples of this."""
 _SPLIT = 1.0 / 1024
 """Relative step by which the halves of a split cluster are moved apart (Faiss uses the same)."""
 
 
 @dataclass(frozen=True)
+class Size:
+    """Of a set of points: how many, and the sum of their squared lengths (whole multiples of 2^-20)."""
+
+    points: int
+    squares: int
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.points + other.points, self.squares + other.squares)
+
+
+@dataclass(frozen=True)
 class Partial:
-    """What one set of points contributes to an iteration: sums float64 (k, d), counts int64 (k,), objective (units)."""
+    """What one set of points contributes to an iteration: sums float64 (k, d), counts int64 (k,)."""
 
     sums: NDArray[np.float64]
     counts: NDArray[np.int64]
-    objective: int
 
     def __add__(self, other: Partial) -> Partial:
-        return Partial(self.sums + other.sums, self.counts + other.counts, self.objective + other.objective)
+        return Partial(self.sums + other.sums, self.counts + other.counts)
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """centroids: float32 (k, d). objectives: sum of squared distances before every update. counts: points a cluster."""
+    """centroids: float32 (k, d), on the grid. objectives: sum of squared distances before every update. counts: (k,)."""
 
     centroids: NDArray[np.float32]
     objectives: list[float]
     counts: NDArray[np.int64]
 
 
-Reduce = Callable[[NDArray[np.float32]], Partial]
-"""Centroids (k, d) -> the sum of all shards' partials."""
+class Points(Protocol):
+    """All points of a fit, wherever they are."""
+
+    def size(self) -> Size: ...
+
+    def partial(self, centroids: NDArray[np.float32]) -> Partial:
+        """The sum of all shards' partials."""
+        ...
 
 
-def assign(points: NDArray, centroids: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The nearest centroid of every point: cluster int32 (N,), squared distance float32 (N,).
-
-    points: (N, d) float16 or float32.
-    """
-    if not len(points):
-        return np.zeros(0, np.int32), np.zeros(0, np.float32)
-    squared, cluster = faiss.knn(np.ascontiguousarray(points, np.float32), centroids, 1)
-    return cluster[:, 0].astype(np.int32), np.maximum(squared[:, 0], 0)
+Log = Callable[[int, int, float], None]
+"""Told of start, iteration and objective."""
 
 
-def partial(blocks: Iterable[NDArray], centroids: NDArray[np.float32]) -> Partial:
-    """One pass over blocks of points (N, d) float16."""
-    k, dim = centroids.shape
-    total = Partial(np.zeros((k, dim)), np.zeros(k, np.int64), 0)
+def size_of(blocks: Iterable[NDArray]) -> Size:
+    """Of blocks of points (N, d) float16."""
+    total = Size(0, 0)
     for block in blocks:
-        cluster, squared = assign(block, centroids)
-        membership = sparse.csr_matrix((np.ones(len(block)), cluster, np.arange(len(block) + 1)), shape=(len(block), k))
-        total += Partial(
-            np.asarray(membership.T @ block.astype(np.float64)),
-            np.bincount(cluster, minlength=k),
-            int(np.rint(squared.astype(np.float64) / _OBJECTIVE_UNIT).sum()),
-        )
+        wide = as_float32(block)
+        lengths = np.einsum("nd,nd->n", wide, wide, dtype=np.float64)
+        total += Size(len(block), int(np.rint(lengths / _SQUARE_UNIT).sum()))
     return total
 
 
+def partial(
+    blocks: Iterable[NDArray], centroids: NDArray[np.float32], *, search: Search | None = None, threads: int = 1
+) -> Partial:
+    """One pass over blocks of points (N, d) float16, of which each thread takes the next when it is free."""
+    waiting, turn = iter(blocks), threading.Lock()
+
+    def work() -> Partial:
+        faiss.omp_set_num_threads(1)  # of this thread: the blocks are what is parallel
+        sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), np.int64)
+        while True:
+            with turn:
+                block = next(waiting, None)
+            if block is None:
+                return Partial(sums, counts)
+            _accumulate(sums, counts, block, centroids, search)
+
+    with ThreadPoolExecutor(threads) as pool:
+        shares = [pool.submit(work) for _ in range(threads)]
+        found = [share.result() for share in shares]
+    return sum(found[1:], start=found[0])
+
+
+def _accumulate(
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    block: NDArray,
+    centroids: NDArray[np.float32],
+    search: Search | None,
+) -> None:
+    if not len(block):
+        return
+    points = as_float32(block)
+    cluster = nearest(points, centroids, search)
+    shape = (len(block), len(centroids))
+    membership = sparse.csr_matrix((np.ones(len(block)), cluster, np.arange(len(block) + 1)), shape=shape)
+    sums += membership.T @ points.astype(np.float64)
+    counts += np.bincount(cluster, minlength=len(centroids))
+
+
 def plus_plus(sample: NDArray, k: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """k-means++ start on a sample (N, d), N >= k: each centre drawn by its squared distance to those before it."""
-    points = np.ascontiguousarray(sample, np.float32)
+    """k-means++ start on a sample (N, d) float16, N >= k: each centre drawn by its squared distance to those before it.
+
+    Exact like everything here, so that the same sample and seed give the same start on any machine.
+    """
+    points = as_float32(sample).astype(np.float64)
+    squares = np.einsum("nd,nd->n", points, points)
     chosen = [int(rng.integers(len(points)))]
-    nearest = ((points - points[chosen[0]]) ** 2).sum(1, dtype=np.float64)
+    closest = _to_point(points, squares, chosen[0])
     for _ in range(1, k):
-        total = nearest.sum()
+        total = closest.sum()
         # All points coincide with a centre: any will do, the empty-cluster rule sorts it out.
         pick = (
-            int(np.searchsorted(nearest.cumsum(), rng.random() * total))
+            int(np.searchsorted(closest.cumsum(), rng.random() * total))
             if total > 0
             else int(rng.integers(len(points)))
         )
         chosen.append(min(pick, len(points) - 1))
-        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1, dtype=np.float64))
-    return points[chosen]
+        closest = np.minimum(closest, _to_point(points, squares, chosen[-1]))
+    return on_grid(points[chosen])
+
+
+def _to_point(points: NDArray[np.float64], squares: NDArray[np.float64], chosen: int) -> NDArray[np.float64]:
+    """Squared distances of all points to one of them: (N,)."""
+    return np.maximum(squares + squares[chosen] - 2 * (points @ points[chosen]), 0)
 
 
 def fit(
-    reduce: Reduce,
+    points: Points,
     starts: Iterable[NDArray[np.float32]],
     *,
     iterations: int,
     tolerance: float,
+    spherical: bool = False,
+    log: Log = lambda start, iteration, objective: None,
 ) -> Clustering:
-    """Lloyd's algorithm from each start; the clustering of the lowest final objective (the first of equals)."""
-    results = [_lloyd(reduce, start, iterations, tolerance) for start in starts]
-    return min(results, key=lambda result: result.objectives[-1])
+    """Lloyd's algorithm from each start; the clustering of the lowest final objective (the first of equals).
+
+    spherical: centroids have unit length. Another start costs another (k, d) array and nothing else.
+    """
+    size = points.size()
+    best: Clustering | None = None
+    for number, start in enumerate(starts):
+        tell = _telling(log, number)
+        found = _lloyd(points, size, _placed(start, spherical), iterations, tolerance, spherical, tell)
+        if best is None or found.objectives[-1] < best.objectives[-1]:
+            best = found
+    assert best is not None, "no start was given"
+    return best
 
 
-def _lloyd(reduce: Reduce, centroids: NDArray[np.float32], iterations: int, tolerance: float) -> Clustering:
+def _telling(log: Log, start: int) -> Callable[[int, float], None]:
+    return lambda iteration, objective: log(start, iteration, objective)
+
+
+def _lloyd(
+    points: Points,
+    size: Size,
+    centroids: NDArray[np.float32],
+    iterations: int,
+    tolerance: float,
+    spherical: bool,
+    log: Callable[[int, float], None],
+) -> Clustering:
     """Until the objective falls by less than `tolerance` of itself, at most `iterations` passes."""
-    objectives: list[float] = []
-    total = reduce(centroids)
-    objectives.append(total.objective * _OBJECTIVE_UNIT)
-    for _ in range(iterations):
+    total = points.partial(centroids)
+    objectives = [_objective(size, total, centroids)]
+    for iteration in range(1, iterations + 1):
         split = not total.counts.all()
-        moved = _means(total, centroids)
-        total_after = reduce(moved)
-        objective = total_after.objective * _OBJECTIVE_UNIT
-        centroids, total = moved, total_after
-        objectives.append(objective)
+        centroids = _placed(_means(total, centroids), spherical)
+        total = points.partial(centroids)
+        objectives.append(_objective(size, total, centroids))
+        log(iteration, objectives[-1])
         # Halves of a split cluster are a hair apart: what the split gains shows one pass later.
-        if not split and objectives[-2] - objective <= tolerance * objectives[-2]:
+        if not split and objectives[-2] - objectives[-1] <= tolerance * objectives[-2]:
             break
     return Clustering(centroids, objectives, total.counts)
 
 
-def _means(total: Partial, previous: NDArray[np.float32]) -> NDArray[np.float32]:
+def _objective(size: Size, total: Partial, centroids: NDArray[np.float32]) -> float:
+    """The sum of squared distances, from lengths, sums and counts: no point is looked at again."""
+    wide = centroids.astype(np.float64)
+    squares = total.counts @ np.einsum("kd,kd->k", wide, wide)
+    return float(max(size.squares * _SQUARE_UNIT - 2 * np.einsum("kd,kd->", wide, total.sums) + squares, 0.0))
+
+
+def _placed(centroids: NDArray, spherical: bool) -> NDArray[np.float32]:
+    """Centroids where assignments to them are exact, and on the unit sphere if that is asked for."""
+    if spherical:
+        centroids = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    return on_grid(centroids)
+
+
+def _means(total: Partial, previous: NDArray[np.float32]) -> NDArray[np.float64]:
     """New centroids; an empty cluster takes half of the largest one's place, moved apart by a hair."""
     counts = total.counts.astype(np.float64)
     centroids = np.where(counts[:, None] > 0, total.sums / np.maximum(counts, 1)[:, None], previous)
@@ -131,4 +223,4 @@ def _means(total: Partial, previous: NDArray[np.float32]) -> NDArray[np.float32]
         centroids[empty] = centroids[largest] * (1 + sign * _SPLIT)
         centroids[largest] = centroids[largest] * (1 - sign * _SPLIT)
         counts[empty] = counts[largest] = counts[largest] / 2
-    return centroids.astype(np.float32)
+    return centroids

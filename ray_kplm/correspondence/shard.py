@@ -1,8 +1,8 @@
-"""The part of the pseudo-label update that happens next to the descriptors (METHOD 3, steps 2 and 3).
+"""The part of the pseudo-label update that happens next to the descriptors (METHOD 3, steps 2 and 3; METHOD 5).
 
 A shard owns some parts of a round's features. It answers with sums, counts and samples, never with anything an image has.
-What an update has found so far (which keypoints stay, their landmark) is a function of the centroids it was given, so a
-shard that died can be built again and brought to the same state.
+What it has found so far (which keypoints stay, their landmark) is a function of the centroids that it was given, so a shard
+that died can be built again and brought to the same state by the same calls.
 """
 
 from __future__ import annotations
@@ -16,9 +16,29 @@ from numpy.typing import NDArray
 
 from ray_kplm import contracts
 from ray_kplm.contracts import NONE
-from ray_kplm.correspondence import duplicates, flip, kmeans
+from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans
+from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, squared_distance
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
+from ray_kplm.correspondence.hungarian import Spread
+from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
+
+_HELD_SHARE = 0.75
+"""Of the memory budget, for descriptors that stay; the rest is for the part that is being read."""
+_FIT, _START = 1, 2
+"""What a seeded share is drawn for."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard's parts hold: images, keypoints, and how many of these have no usable descriptor (NaN or zero)."""
+
+    images: int
+    keypoints: int
+    unusable: int
+
+    def __add__(self, other: Contents) -> Contents:
+        return Contents(self.images + other.images, self.keypoints + other.keypoints, self.unusable + other.unusable)
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the second duplicate filter left on a shard: training keypoints, images with at least two, landmark counts (K,)."""
+    """What was written as labels: training keypoints, images with at least two, landmark counts (K,)."""
 
     trained: int
     usable_images: int
@@ -56,39 +76,69 @@ class Labelled:
 
 
 class DescriptorShard:
-    """Owns parts of features; holds what fits its memory budget, and reads the rest again in each pass."""
+    """Owns parts of features. The descriptors of a fit are held in memory up to a budget; the parts beyond it are read again
+    in every pass."""
 
-    def __init__(self, features: Folder, parts: list[str], memory_bytes: int, seed: int) -> None:
-        self._folder = features
-        self._parts = parts
-        self._budget = memory_bytes
-        self._seed = seed
-        self._held: dict[str, Features] = {}
-        self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: dropped as a duplicate
+    def __init__(
+        self,
+        features: Folder,
+        parts: list[str],
+        *,
+        memory_bytes: int,
+        seed: int,
+        threads: int = 1,
+        search: Search | None = None,
+    ) -> None:
+        self._folder, self._parts = features, parts
+        self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search
+        self._share = 1.0
+        self._held: dict[str, NDArray[np.float16]] = {}
+        self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: not in any more
+        self._dim = 0
 
-    def count(self) -> int:
-        """Descriptors to fit on: two a keypoint that is still in (its own and the mirrored one)."""
-        return sum(2 * int(self._kept(part, features).sum()) for part, features in self._read())
+    def begin(self) -> Contents:
+        """Look at all parts once and leave out the keypoints without a usable descriptor."""
+        total = Contents(0, 0, 0)
+        self._landmark = {}
+        for part, features in self._read():
+            usable = _usable(features)
+            self._landmark[part] = np.where(usable, 0, NONE).astype(np.int16)
+            total += Contents(len(features.counts), len(usable), int((~usable).sum()))
+        return total
+
+    def begin_fit(self, share: float) -> kmeans.Size:
+        """From now on `sample` and `partial` are about a seeded share of the descriptors, plain and mirrored, still in."""
+        self._share, self._held = share, {}
+        total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE
+        for part in self._parts:
+            points = self._fitted(part)
+            total += kmeans.size_of(_blocks(points))
+            if points.nbytes <= room:
+                self._held[part] = points
+                room -= points.nbytes
+        return total
 
     def sample(self, share: float) -> list[tuple[str, NDArray[np.float16]]]:
-        """A seeded share of each part's descriptors, part by part, so that the union does not depend on the shards."""
-        return [(part, self._fitted(part, features, share, "start")) for part, features in self._read()]
+        """A seeded share of each part's fit, part by part, so that the union does not depend on the shards."""
+        return [(part, _thinned(points, share, self._rng(part, _START))) for part, points in self._fit()]
 
-    def partial(self, centroids: NDArray[np.float32], share: float) -> kmeans.Partial:
-        """This shard's contribution to a K-means iteration on a seeded share of the descriptors."""
-        blocks = (self._fitted(part, features, share, "fit") for part, features in self._read())
-        return kmeans.partial(blocks, centroids)
+    def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
+        """This shard's contribution to a K-means iteration."""
+        blocks = (block for _, points in self._fit() for block in _blocks(points))
+        return kmeans.partial(blocks, centroids, search=self._search, threads=self._threads)
 
     def filter_landmarks(self, centroids: NDArray[np.float32]) -> Filtered:
         """Assign all keypoints to the K centroids and keep, for each landmark of an image, the nearest one."""
         k = len(centroids)
         total = Filtered(0, 0, 0, np.zeros((k, k), np.int64))
         for part, features in self._read():
-            landmark, distance = kmeans.assign(features.descriptors, centroids)
-            flipped, _ = kmeans.assign(features.descriptors_flipped, centroids)
+            usable = self._landmark[part] != NONE
+            landmark = self._assigned(features.descriptors, usable, centroids)
+            flipped = self._assigned(features.descriptors_flipped, usable, centroids)
+            distance = squared_distance(features.descriptors, centroids, landmark)
             keep = duplicates.keep_nearest(features.image, landmark, distance)
             self._landmark[part] = np.where(keep, landmark, NONE).astype(np.int16)
-            counts = flip.flip_counts(landmark, flipped, k)
+            counts = flip.flip_counts(landmark[usable], flipped[usable], k)
             total += Filtered(len(features.counts), len(landmark), int(keep.sum()), counts)
         return total
 
@@ -96,43 +146,106 @@ class DescriptorShard:
         """Assign what was kept to the M centroids, drop duplicates again and write the parts of labels."""
         total = Labelled(0, 0, np.zeros(landmarks, np.int64))
         for part, features in self._read():
-            keep = self._kept(part, features)
+            keep = self._landmark[part] != NONE
             image, landmark = features.image[keep], self._landmark[part][keep]
             cluster = self._unique_clusters(image, features.descriptors[keep], centroids)
             flipped = self._unique_clusters(image, features.descriptors_flipped[keep], centroids)
             labels.write_table(part, _labels_table(features, keep, landmark, cluster, flipped))
-            trained = np.bincount(image[cluster != NONE], minlength=len(features.counts))
-            total += Labelled(int(trained.sum()), int((trained >= 2).sum()), np.bincount(landmark, minlength=landmarks))
+            total += _labelled(features, image, cluster, np.bincount(landmark, minlength=landmarks))
         return total
 
-    @staticmethod
-    def _unique_clusters(image: NDArray, descriptors: NDArray, centroids: NDArray[np.float32]) -> NDArray[np.int16]:
-        cluster, distance = kmeans.assign(descriptors, centroids)
-        keep = duplicates.keep_nearest(image, cluster, distance)
-        return np.where(keep, cluster, NONE).astype(np.int16)
+    def spread(self, centroids: NDArray[np.float32]) -> Spread:
+        """How far the keypoints of each cluster are from its centroid (chapter 5)."""
+        nothing = np.zeros(len(centroids), np.int64)
+        total = Spread(nothing, nothing, nothing)
+        for part, features in self._read():
+            points = features.descriptors[self._landmark[part] != NONE]
+            cluster = nearest(points, centroids, self._search)
+            total += hungarian.spread(cluster, squared_distance(points, centroids, cluster), len(centroids))
+        return total
+
+    def label_matches(self, centroids: NDArray[np.float32], cutoff: NDArray[np.float64], labels: Folder) -> Labelled:
+        """Match each image's keypoints with the M clusters, drop those beyond the cut-off, and write the parts of labels.
+
+        Chapter 5: a cluster is at once a landmark and what is trained on; nothing is mirrored.
+        """
+        total = Labelled(0, 0, np.zeros(len(centroids), np.int64))
+        for part, features in self._read():
+            usable = self._landmark[part] != NONE
+            counts = np.bincount(features.image[usable], minlength=len(features.counts))
+            found = np.full(len(usable), NONE, np.int16)
+            found[usable] = hungarian.match(counts, features.descriptors[usable], centroids, cutoff)
+            keep = found != NONE
+            cluster, image = found[keep], features.image[keep]
+            labels.write_table(part, _labels_table(features, keep, cluster, cluster, np.full_like(cluster, NONE)))
+            total += _labelled(features, image, cluster, np.bincount(cluster, minlength=len(centroids)))
+        return total
+
+    # -- reading
 
     def _read(self) -> Iterator[tuple[str, Features]]:
-        """All parts in order; as many as the budget allows stay in memory."""
+        """All parts in order, one in memory at a time."""
         for part in self._parts:
-            features = self._held.get(part) or read_features(self._folder, part)
-            held = sum(f.nbytes for f in self._held.values())
-            if part not in self._held and held + features.nbytes <= self._budget:
-                self._held[part] = features
+            features = read_features(self._folder, part)
+            dim = features.descriptors.shape[1]
+            if self._dim not in (0, dim):
+                raise DataError(
+                    f"{self._folder}/{part}: descriptors of {dim} numbers where other parts have {self._dim}; delete the "
+                    f"round's features folder to redo it"
+                )
+            self._dim = dim
             yield part, features
 
-    def _kept(self, part: str, features: Features) -> NDArray[np.bool_]:
-        if part not in self._landmark:
-            return np.ones(len(features.xy), dtype=bool)
-        return self._landmark[part] != NONE
+    def _fit(self) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        """The descriptors that a fit sees, part by part: held, or read again."""
+        for part in self._parts:
+            yield part, self._held[part] if part in self._held else self._fitted(part)
 
-    def _fitted(self, part: str, features: Features, share: float, purpose: str) -> NDArray[np.float16]:
-        """The descriptors of a part that a fit sees: plain and mirrored, of the keypoints still in."""
-        keep = self._kept(part, features)
+    def _fitted(self, part: str) -> NDArray[np.float16]:
+        features = read_features(self._folder, part)
+        keep = self._landmark[part] != NONE
         both = np.concatenate([features.descriptors[keep], features.descriptors_flipped[keep]])
-        if share >= 1:
-            return both
-        rng = np.random.default_rng([self._seed, int(part.removeprefix("part-").split(".")[0]), len(purpose)])
-        return both[rng.random(len(both)) < share]
+        return _thinned(both, self._share, self._rng(part, _FIT))
+
+    def _rng(self, part: str, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, int(part.removeprefix("part-").split(".")[0]), purpose])
+
+    # -- assigning
+
+    def _assigned(self, descriptors: NDArray, usable: NDArray, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
+        """The nearest cluster of the usable keypoints, NONE of the others."""
+        cluster = np.full(len(descriptors), NONE, np.int32)
+        cluster[usable] = nearest(descriptors[usable], centroids, self._search)
+        return cluster
+
+    def _unique_clusters(
+        self, image: NDArray, descriptors: NDArray, centroids: NDArray[np.float32]
+    ) -> NDArray[np.int16]:
+        cluster = nearest(descriptors, centroids, self._search)
+        keep = duplicates.keep_nearest(image, cluster, squared_distance(descriptors, centroids, cluster))
+        return np.where(keep, cluster, NONE).astype(np.int16)
+
+
+def _blocks(points: NDArray) -> Iterator[NDArray]:
+    for start in range(0, len(points), BLOCK):
+        yield points[start : start + BLOCK]
+
+
+def _thinned(points: NDArray, share: float, rng: np.random.Generator) -> NDArray:
+    return points if share >= 1 else points[rng.random(len(points)) < share]
+
+
+def _usable(features: Features) -> NDArray[np.bool_]:
+    """Keypoints whose descriptors, plain and mirrored, are finite and not zero: (N,)."""
+    both = (features.descriptors, features.descriptors_flipped)
+    # The sum of magnitudes is NaN or infinite if an entry is.
+    size = [np.abs(as_float32(descriptors)).sum(axis=1) for descriptors in both]
+    return np.isfinite(size[0]) & np.isfinite(size[1]) & (size[0] > 0) & (size[1] > 0)
+
+
+def _labelled(features: Features, image: NDArray, cluster: NDArray, landmark_counts: NDArray) -> Labelled:
+    trained = np.bincount(image[cluster != NONE], minlength=len(features.counts))
+    return Labelled(int(trained.sum()), int((trained >= 2).sum()), landmark_counts)
 
 
 def _labels_table(features: Features, keep: NDArray, landmark: NDArray, cluster: NDArray, flipped: NDArray) -> pa.Table:

@@ -6,8 +6,8 @@ again. The K clusters are the round's landmarks, the M clusters are what the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.config import Config
+from ray_kplm.config import ClusteringConfig, Config
 from ray_kplm.correspondence import flip, kmeans
-from ray_kplm.correspondence.shard import Filtered, Labelled
+from ray_kplm.correspondence.shard import Contents, Filtered, Labelled
 from ray_kplm.errors import CollapseError
 from ray_kplm.storage import Folder
 
@@ -42,6 +42,7 @@ class Update:
     flip_map: NDArray[np.int16]
     landmark_objectives: list[float]
     cluster_objectives: list[float]
+    contents: Contents
     filtered: Filtered
     labelled: Labelled
 
@@ -51,6 +52,7 @@ class Update:
         return {
             "images": self.filtered.images,
             "usable_images": self.labelled.usable_images,
+            "unusable_keypoints": self.contents.unusable,
             "detected_per_image": self.filtered.detected / images,
             "points_per_image": self.filtered.kept / images,
             "training_points_per_image": self.labelled.trained / images,
@@ -64,48 +66,130 @@ class Update:
         }
 
 
-def update(shards: Shards, labels: Folder, config: Config, round_number: int, log: Callable[[str], None]) -> Update:
-    """Run the whole update on the shards; parts of labels appear in `labels`.
+def update(shards: Shards, labels: Folder, config: Config, round_number: int, log: Log) -> Update:
+    """Run the whole update of chapter 6 on the shards; parts of labels appear in `labels`.
 
     Raises CollapseError when too little is left to learn from.
     """
     landmarks, clusters = config.method.landmarks, config.method.clusters
-    log(f"clustering to K = {landmarks}")
-    first = _fit(shards, landmarks, config, (config.seed, round_number, 0))
+    contents = reduce(add, shards.ask("begin"))
+    first = fit(shards, landmarks, config, (config.seed, round_number, 0), told(log, f"K = {landmarks}", 0.0, 0.5))
     filtered = reduce(add, shards.ask("filter_landmarks", first.centroids))
     _check_points(filtered, config)
-    log(f"clustering to M = {clusters}")
-    second = _fit(shards, clusters, config, (config.seed, round_number, 1))
+    second = fit(shards, clusters, config, (config.seed, round_number, 1), told(log, f"M = {clusters}", 0.5, 1.0))
     labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
-    _check_images(filtered, labelled, config)
+    _check_images(filtered.images, labelled, config)
     match config.method.flip_map:
         case "pairs":
             partner = flip.mirror_pairs(filtered.flip_counts)
         case "argmax":
             partner = flip.flip_map(filtered.flip_counts)
-    return Update(first.centroids, second.centroids, partner, first.objectives, second.objectives, filtered, labelled)
+    return Update(
+        first.centroids, second.centroids, partner, first.objectives, second.objectives, contents, filtered, labelled
+    )
 
 
-def _fit(shards: Shards, k: int, config: Config, seed: tuple[int, ...]) -> kmeans.Clustering:
-    """K-means of all descriptors still in, or of a seeded share of them."""
+@dataclass(frozen=True)
+class MatchedUpdate:
+    """What an update of chapter 5 found: centroids float32 (M, d), cut-off of each cluster (M,), objectives per iteration."""
+
+    centroids: NDArray[np.float32]
+    cutoff: NDArray[np.float64]
+    objectives: list[float]
+    contents: Contents
+    labelled: Labelled
+
+
+def update_matched(
+    shards: Shards,
+    labels: Folder,
+    config: Config,
+    round_number: int,
+    previous: NDArray[np.float32] | None,
+    log: Log,
+) -> MatchedUpdate:
+    """Run the update of chapter 5 on the shards (METHOD 5): M clusters, from the last round's centroids where there are some;
+    in each image the Hungarian assignment, without what lies beyond a cluster's mean + 1 standard deviation.
+
+    The last round's points are among the features already: extraction describes new and old points together.
+    """
+    clusters = config.method.clusters
+    contents = reduce(add, shards.ask("begin"))
+    seed = (config.seed, round_number, 0)
+    found = fit(shards, clusters, config, seed, told(log, f"M = {clusters}", 0.0, 1.0), previous)
+    cutoff = reduce(add, shards.ask("spread", found.centroids)).cutoff()
+    labelled = reduce(add, shards.ask("label_matches", found.centroids, cutoff, labels))
+    _check_images(contents.images, labelled, config)
+    return MatchedUpdate(found.centroids, cutoff, found.objectives, contents, labelled)
+
+
+Log = Callable[[float, str], None]
+"""Told what share of the update is done and what it is at."""
+
+
+def told(log: Log, name: str, first: float, last: float) -> Callable[[int, int, int, int, float], None]:
+    """A fit's iterations as progress of the update, of which the fit is the share from `first` to `last`."""
+
+    def tell(start: int, starts: int, iteration: int, iterations: int, objective: float) -> None:
+        done = (start + iteration / iterations) / starts
+        text = f"clustering to {name}: start {start + 1}/{starts}, iteration {iteration}, objective {objective:.6g}"
+        log(first + (last - first) * done, text)
+
+    return tell
+
+
+def fit(
+    shards: Shards,
+    k: int,
+    config: Config,
+    seed: tuple[int, ...],
+    tell: Callable[[int, int, int, int, float], None],
+    previous: NDArray[np.float32] | None = None,
+) -> kmeans.Clustering:
+    """K-means of all descriptors still in, or of a seeded share of them, from `previous` centroids or k-means++ starts."""
     options = config.clustering
-    points = sum(shards.ask("count"))
-    if points < k:
+    points = _FitPoints(shards, options.fit_points)
+    if points.total.points < k:
         raise CollapseError(
-            f"{points} descriptors for {k} clusters: need at least as many; look at detection.points_per_landmark "
+            f"{points.total.points} descriptors for {k} clusters: need at least as many; look at detection.points_per_landmark "
             f"and stage1.warmup_iterations, or lower method.clusters"
         )
-    share = min(1.0, options.fit_points / points) if options.fit_points else 1.0
-    parts = [piece for answer in shards.ask("sample", min(1.0, options.start_sample / points)) for piece in answer]
-    sample = np.concatenate([points for _, points in sorted(parts, key=lambda piece: piece[0])])
-    rng = np.random.default_rng(seed)
-    starts = (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos))
+    starts, count = (points.starts(k, options, seed), options.redos) if previous is None else (iter([previous]), 1)
     return kmeans.fit(
-        lambda centroids: reduce(add, shards.ask("partial", centroids, share)),
+        points,
         starts,
         iterations=options.iterations,
         tolerance=options.tolerance,
+        spherical=options.spherical,
+        log=lambda start, iteration, objective: tell(start, count, iteration, options.iterations, objective),
     )
+
+
+class _FitPoints:
+    """`kmeans.Points` on shards."""
+
+    def __init__(self, shards: Shards, fit_points: int) -> None:
+        """fit_points: how many descriptors to fit on, a seeded sample; 0: all."""
+        self._shards = shards
+        self.total = reduce(add, shards.ask("begin_fit", 1.0))
+        if fit_points and fit_points < self.total.points:
+            self.total = reduce(add, shards.ask("begin_fit", fit_points / self.total.points))
+
+    def size(self) -> kmeans.Size:
+        return self.total
+
+    def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
+        return reduce(add, self._shards.ask("partial", centroids))
+
+    def starts(self, k: int, options: ClusteringConfig, seed: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
+        """k-means++ starts from a seeded, bounded sample."""
+        share = min(1.0, max(options.start_sample, k) / self.total.points)
+        pieces = [piece for answer in self._shards.ask("sample", share) for piece in answer]
+        sample = np.concatenate([points for _, points in sorted(pieces, key=lambda piece: piece[0])])
+        if len(sample) < k:  # a share of few points may be fewer than asked for
+            return self.starts(k, replace(options, start_sample=2 * max(options.start_sample, k)), seed)
+        rng = np.random.default_rng(seed)
+        return (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos))
 
 
 def _check_points(filtered: Filtered, config: Config) -> None:
@@ -118,11 +202,11 @@ def _check_points(filtered: Filtered, config: Config) -> None:
         )
 
 
-def _check_images(filtered: Filtered, labelled: Labelled, config: Config) -> None:
-    share = labelled.usable_images / max(filtered.images, 1)
+def _check_images(images: int, labelled: Labelled, config: Config) -> None:
+    share = labelled.usable_images / max(images, 1)
     least = config.limits.min_image_share
     if share < least:
         raise CollapseError(
-            f"{labelled.usable_images} of {filtered.images} images have two points or more, a share of {share:.3f} where "
+            f"{labelled.usable_images} of {images} images have two points or more, a share of {share:.3f} where "
             f"limits.min_image_share = {least}; look at detection.points_per_landmark and stage1.warmup_iterations"
         )

@@ -36,18 +36,27 @@ def everything(parts: list[str], rows: list[int]) -> Selection:
 
 
 def draw(parts: list[str], rows: list[int], *, count: int, round_number: int, seed: int) -> Selection:
-    """The images of a round: the next `count` of a seeded order that shows every image before any comes twice."""
-    whole = everything(parts, rows)
-    total = whole.images
+    """The images of a round: the next `count` of a seeded order that shows every image before any comes twice.
+
+    The order is one of parts, anew in every pass over the dataset, and within a part that of its rows. So a round reads the
+    parts that it needs and no others: neither its work nor its memory grows with the dataset.
+    """
+    total = sum(rows)
     if count >= total:
-        return whole
-    first = round_number * count
-    positions = np.arange(first, first + count)
-    chosen: list[NDArray] = []
-    for epoch in np.unique(positions // total):
-        order = np.random.default_rng([seed, int(epoch), 17]).permutation(total)
-        chosen.append(order[positions[positions // total == epoch] % total])
-    return _of_indices(whole, np.unique(np.concatenate(chosen)))
+        return everything(parts, rows)
+    chosen: dict[int, NDArray[np.int64]] = {}
+    first, last = round_number * count, (round_number + 1) * count
+    for epoch in range(first // total, (last - 1) // total + 1):
+        order = np.random.default_rng([seed, epoch, 17]).permutation(len(parts))
+        ends = epoch * total + np.cumsum(np.asarray(rows)[order])
+        for place in range(int(np.searchsorted(ends, first, side="right")), len(order)):
+            part, start = int(order[place]), int(ends[place]) - rows[order[place]]
+            if start >= last:
+                break
+            piece = np.arange(max(first - start, 0), min(last - start, rows[part]))
+            # Where one pass ends and the next begins a part can come twice in a round.
+            chosen[part] = np.union1d(chosen.get(part, piece[:0]), piece)
+    return Selection([parts[i] for i in sorted(chosen)], [chosen[i] for i in sorted(chosen)])
 
 
 def _of_indices(whole: Selection, chosen: NDArray) -> Selection:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence import duplicates, kmeans
+from ray_kplm.correspondence import duplicates
+from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.imaging import frames
 from ray_kplm.methods.detection import detect_keypoints
 from ray_kplm.methods.learner import NETWORK, load_weights
@@ -68,7 +69,8 @@ class ClusterPredictor:
         network = KeypointNetwork(config.network)
         network.load_state_dict(weights)
         self._network = placement.move(network).eval()
-        self._config, self._centroids, self._threshold, self._placement = config, centroids, threshold, placement
+        self._config, self._threshold, self._placement = config, threshold, placement
+        self._centroids = on_grid(centroids)
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         options = self._config.detection
@@ -76,7 +78,9 @@ class ClusterPredictor:
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
         image = np.repeat(np.arange(len(found)), [len(k.xy) for k in found])
-        cluster, distance = kmeans.assign(np.concatenate([k.descriptors for k in found]), self._centroids)
+        descriptors = np.concatenate([k.descriptors for k in found])
+        cluster = nearest(descriptors, self._centroids)
+        distance = squared_distance(descriptors, self._centroids, cluster)
         keep = duplicates.keep_nearest(image, cluster, distance)
         xy = np.full((len(found), len(self._centroids), 2), np.nan, np.float32)
         confidence = np.zeros(xy.shape[:2], np.float32)

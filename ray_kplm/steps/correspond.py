@@ -1,80 +1,235 @@
 """The dedicated clustering actor and its shards on Ray (METHOD 3, steps 2 to 4).
 
 `CorrespondenceActor` runs `correspondence.update` over `DescriptorShard` actors; what goes between them is centroids, sums and
-counts.
+counts. A shard that dies is built again and led to where it was; if the coordinator dies the step starts again from its inputs.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import resource
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
+import psutil
 import ray
+import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ray_kplm.config import Config
+from ray_kplm.config import ComputeConfig, Config
+from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import Update, update
-from ray_kplm.errors import KplmError
+from ray_kplm.errors import KplmError, RunError
+from ray_kplm.steps.progress import Listener, listening
 from ray_kplm.storage import Folder
 
 CLUSTERS = "clusters.npz"
+_SHARD_CPUS = 0.5
+"""Reserved by a shard: clustering runs while nothing else of the run does, so threads are not bound by reservations."""
 
 
 def correspond(
-    features: Folder, parts: list[str], labels: Folder, target: Folder, config: Config, round_number: int
+    features: Folder,
+    parts: list[str],
+    labels: Folder,
+    target: Folder,
+    config: Config,
+    round_number: int,
+    listener: Listener = lambda done, text: None,
 ) -> dict[str, Any]:
-    """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts."""
-    actor: Any = ray.remote(num_cpus=0.1)(CorrespondenceActor).remote(config, features, parts, labels, target)
-    try:
-        return ray.get(actor.run.remote(round_number))
-    except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, KplmError) else error from None
-    finally:
-        ray.kill(actor)
+    """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts.
+
+    Raises CollapseError when too little is left to learn from, DataError for unreadable features, RunError when actors kept
+    dying.
+    """
+    failures = config.compute.max_failures
+    with listening(listener) as board:
+        for _ in range(failures + 1):
+            actor: Any = ray.remote(num_cpus=0.1)(CorrespondenceActor).remote(
+                config, features, parts, labels, target, board
+            )
+            try:
+                return ray.get(actor.run.remote(round_number))
+            except RayTaskError as error:
+                raise _as_user_error(error) from None
+            except RayActorError:
+                continue  # the coordinator died: its inputs are all there
+            finally:
+                ray.kill(actor)
+    raise RunError(
+        f"{labels}: the clustering actor died {failures + 1} times (compute.max_failures = {failures}); its node may be out of "
+        f"memory: lower clustering.start_sample; the same command continues"
+    )
 
 
 class CorrespondenceActor:
     """Coordinates the shards; holds centroids, sums and counts, nothing that an image has."""
 
-    def __init__(self, config: Config, features: Folder, parts: list[str], labels: Folder, target: Folder) -> None:
-        self._config, self._labels, self._target = config, labels, target
-        self._shards = _ActorShards(config, features, parts)
+    def __init__(
+        self, config: Config, features: Folder, parts: list[str], labels: Folder, target: Folder, board: Any
+    ) -> None:
+        self._memory = _Memory()
+        self._config, self._labels, self._target, self._board = config, labels, target, board
+        self._shards = ActorShards(config, features, parts)
 
     def run(self, round_number: int) -> dict[str, Any]:
-        found = update(self._shards, self._labels, self._config, round_number, lambda text: None)
+        found = update(self._shards, self._labels, self._config, round_number, self._board.post.remote)
         self._target.write_bytes(CLUSTERS, _packed(found))
-        return found.facts()
+        memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
+        return found.facts() | {
+            "shards": len(self._shards),
+            "shards_rebuilt": self._shards.rebuilt,
+            "memory_mib": memory,
+        }
 
 
-class _ActorShards:
-    """`correspondence.update.Shards` on Ray actors: each owns every n-th part."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a shard goes: its node, that node's logical CPUs, and how many shards it has."""
+
+    node: str
+    cpus: int
+    shards: int
+
+    def threads(self) -> int:
+        """A shard's share of the cores, asked on the node itself: Ray may be told of more CPUs than there are."""
+        return max(1, min(self.cpus, os.cpu_count() or 1) // self.shards)
+
+
+def place_shards(nodes: list[dict[str, Any]], parts: int, compute: ComputeConfig) -> list[_Place]:
+    """One shard a node, or a GPU where GPUs are used, or `compute.shards` dealt over the nodes; never more than parts.
+
+    nodes: as `ray.nodes()` gives them.
+    """
+    gpus = compute.gpus_per_worker
+    able = sorted(
+        (node for node in nodes if node["Alive"] and node["Resources"].get("GPU" if gpus else "CPU", 0) > 0),
+        key=lambda node: node["NodeID"],
+    )
+    if not able:
+        raise RunError(
+            f"no node of the cluster has {'a GPU' if gpus else 'CPUs'} for K-means: compute.gpus_per_worker = {gpus}; wait for "
+            f"nodes or change it"
+        )
+    slots = [node for node in able for _ in range(max(1, int(node["Resources"]["GPU"] / gpus)) if gpus else 1)]
+    count = max(1, min(compute.shards or len(slots), parts))
+    chosen = [slots[i % len(slots)] for i in range(count)]
+    on_node = Counter(node["NodeID"] for node in chosen)
+    return [_Place(node["NodeID"], int(node["Resources"].get("CPU", 1)), on_node[node["NodeID"]]) for node in chosen]
+
+
+class ActorShards:
+    """`correspondence.update.Shards` on Ray actors: each owns every n-th part.
+
+    A shard's state follows from the calls that changed it; they are kept (with centroids and shares only), and a shard that
+    died, alone or with its node, is started again and gets them again.
+    """
+
+    _CHANGING = ("begin", "begin_fit", "filter_landmarks")
 
     def __init__(self, config: Config, features: Folder, parts: list[str]) -> None:
-        count = max(1, min(config.compute.shards, len(parts)))
-        threads = config.compute.threads or max(1, (os.cpu_count() or 1) // count)
-        memory = int(config.clustering.memory_gib * 2**30)
-        actor: Any = ray.remote(num_cpus=0.5, max_restarts=0)(_ShardActor)
-        self._actors = [actor.remote(threads, features, parts[i::count], memory, config.seed) for i in range(count)]
+        self._config, self._features = config, features
+        self._places = place_shards(ray.nodes(), len(parts), config.compute)
+        self._parts = [parts[i :: len(self._places)] for i in range(len(self._places))]
+        self._calls: list[tuple[str, list[Any]]] = []
+        self.rebuilt = 0
+        self._actors = [self._start(shard) for shard in range(len(self._places))]
+
+    def __len__(self) -> int:
+        return len(self._actors)
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         shared = [ray.put(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        return ray.get([actor.ask.remote(method, *shared) for actor in self._actors])
+        pending = [actor.ask.remote(method, *shared) for actor in self._actors]
+        answers = [self._answer(shard, answer, method, shared) for shard, answer in enumerate(pending)]
+        if method in self._CHANGING:
+            # Of several fits only the last one is to be prepared again.
+            self._calls = [call for call in self._calls if not call[0] == method == "begin_fit"]
+            self._calls.append((method, shared))
+        return answers
+
+    def close(self) -> None:
+        """End the shards now, rather than with the process that made them."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _answer(self, shard: int, answer: Any, method: str, arguments: list[Any]) -> Any:
+        failures = self._config.compute.max_failures
+        for _ in range(failures + 1):
+            try:
+                return ray.get(answer)
+            except RayTaskError as error:
+                raise _as_user_error(error) from None
+            except RayActorError:
+                self.rebuilt += 1
+                actor = self._actors[shard] = self._start(shard)
+                for call, shared in self._calls:
+                    actor.ask.remote(call, *shared)
+                answer = actor.ask.remote(method, *arguments)
+        raise RunError(
+            f"shard {shard} of {len(self)} died {failures + 1} times in {method} (compute.max_failures = {failures}); its node "
+            f"may be out of memory: lower clustering.memory_gib = {self._config.clustering.memory_gib}"
+        )
+
+    def _start(self, shard: int) -> Any:
+        gpus = self._config.compute.gpus_per_worker
+        place = self._places[shard]
+        actor: Any = ray.remote(
+            num_cpus=_SHARD_CPUS,
+            num_gpus=gpus,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=True),
+        )(_ShardActor)
+        return actor.remote(self._config, self._features, self._parts[shard], place)
 
 
 class _ShardActor:
     """A `DescriptorShard` in a process of its own."""
 
-    def __init__(self, threads: int, features: Folder, parts: list[str], memory: int, seed: int) -> None:
+    def __init__(self, config: Config, features: Folder, parts: list[str], place: _Place) -> None:
+        self._memory = _Memory()
+        threads = config.compute.threads or place.threads()
         faiss.omp_set_num_threads(threads)
-        self._shard = DescriptorShard(features, parts, memory, seed)
+        torch.set_num_threads(1)  # the shard's own threads convert a block each
+        self._shard = DescriptorShard(
+            features,
+            parts,
+            memory_bytes=int(config.clustering.memory_gib * 2**30),
+            seed=config.seed,
+            threads=threads,
+            search=gpu_search() if config.compute.gpus_per_worker and torch.cuda.is_available() else None,
+        )
 
     def ask(self, method: str, *arguments: Any) -> Any:
+        if method == "peak_mib":
+            return self._memory.peak_mib()
         return getattr(self._shard, method)(*arguments)
+
+
+class _Memory:
+    """This process's memory since it began its work."""
+
+    def __init__(self) -> None:
+        self._start = psutil.Process().memory_info().rss
+
+    def peak_mib(self) -> float:
+        """The peak above the start, MiB."""
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - self._start / 2**20, 1)
+
+
+def _as_user_error(error: RayTaskError) -> Exception:
+    """What was raised where the work was done."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and cause.cause is not None:
+        cause = cause.cause
+    return cause if isinstance(cause, KplmError) else error
 
 
 def _packed(found: Update) -> bytes:

@@ -137,7 +137,7 @@ class Discovery:
         round_folder = self.run.folder / "rounds" / f"{number:03d}"
         threshold = features.folder.read_json(MANIFEST)["threshold"]
         facts = {"threshold": threshold} | correspond(
-            features.folder, selection.parts, labels.folder, round_folder, self.config, number
+            features.folder, selection.parts, labels.folder, round_folder, self.config, number, self._progress.advance
         )
         self._progress.points(facts["points_per_image"])
         self._finish(labels, facts, {name: facts[name] for name in _TRACKED}, self._iteration(number))
@@ -184,7 +184,7 @@ class Discovery:
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
-        manifest = train(step, training, listener)
+        manifest = train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 
     # -- helpers

@@ -30,6 +30,10 @@ class RoundImages:
         refs = [_read.remote(images, part, rows) for part, rows in zip(selection.parts, selection.rows, strict=True)]
         return cls(np.cumsum([0, *(len(rows) for rows in selection.rows)])[:-1], refs)
 
+    def wait(self) -> None:
+        """Until all are in the object store."""
+        ray.wait(self.refs, num_returns=len(self.refs), fetch_local=False)
+
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """The decoded crop: uint8 (H, W, 3) RGB."""
         part = int(np.searchsorted(self.starts, index, side="right")) - 1

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
 _POLL_S = 0.5
 
 
-class Listener(Protocol):
-    """What the driver does with a worker's news."""
-
-    def trained(self, iteration: int, metrics: dict[str, float]) -> None: ...
+Listener = Callable[[Any, Any], None]
+"""What the driver does with news: how far a worker is (an iteration, a share of its work), and what it says."""
 
 
 class Board:
-    """Messages of the training workers, in the order of their iterations."""
+    """Messages of the workers, in the order of how far they are."""
 
     def __init__(self) -> None:
-        self._messages: dict[int, dict[str, float]] = {}
+        self._messages: dict[Any, Any] = {}
 
-    def post(self, iteration: int, metrics: dict[str, float]) -> None:
-        self._messages[iteration] = metrics  # an iteration repeated after a failure replaces itself
+    def post(self, done: Any, message: Any) -> None:
+        self._messages[done] = message  # what is repeated after a failure replaces itself
 
-    def drain(self) -> list[tuple[int, dict[str, float]]]:
+    def drain(self) -> list[tuple[Any, Any]]:
         messages, self._messages = self._messages, {}
         return sorted(messages.items())
 
@@ -39,8 +37,8 @@ def listening(listener: Listener) -> Iterator[Any]:
     stop = threading.Event()
 
     def deliver() -> None:
-        for iteration, metrics in ray.get(board.drain.remote(), timeout=60):
-            listener.trained(iteration, metrics)
+        for done, message in ray.get(board.drain.remote(), timeout=60):
+            listener(done, message)
 
     def poll() -> None:
         while not stop.wait(_POLL_S):

@@ -7,7 +7,7 @@ from ray_kplm import contracts
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import read_features, table_of
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.correspondence.update import update
+from ray_kplm.correspondence.update import update, update_matched
 from ray_kplm.errors import CollapseError, DataError
 from ray_kplm.storage import Folder
 
@@ -19,7 +19,7 @@ CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redo
 class LocalShards:
     def __init__(self, folder, count, memory=2**30):
         parts = folder.parts()
-        self.shards = [DescriptorShard(folder, parts[i::count], memory, 0) for i in range(count)]
+        self.shards = [DescriptorShard(folder, parts[i::count], memory_bytes=memory, seed=0) for i in range(count)]
 
     def ask(self, method, *arguments):
         return [getattr(shard, method)(*arguments) for shard in self.shards]
@@ -51,7 +51,7 @@ def features(tmp_path_factory):
 
 def run(features, tmp_path, shards, config=CONFIG, **options):
     labels = Folder.at(tmp_path / f"labels-{shards}")
-    found = update(LocalShards(features, shards, **options), labels, config, 1, lambda text: None)
+    found = update(LocalShards(features, shards, **options), labels, config, 1, lambda share, text: None)
     return found, [labels.read_table(part) for part in labels.parts()]
 
 
@@ -119,3 +119,68 @@ def test_a_bad_part_is_named(features, tmp_path, fault):
         folder.write_table(victim, features.read_table(victim).drop_columns(["score"]))
     with pytest.raises(DataError, match=victim):
         read_features(folder, victim)
+
+
+def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features, tmp_path):
+    folder = Folder.at(tmp_path / "holes")
+    for part in features.parts():
+        folder.write_bytes(part, features.read_bytes(part))
+    part = read_features(folder, "part-00001.parquet")
+    plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
+    plain[0, 3], plain[5] = np.nan, 0
+    mirrored[10, 0] = np.inf
+    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, plain, mirrored)
+    folder.write_table("part-00001.parquet", table)
+    found, tables = run(folder, tmp_path, 2)
+    assert found.facts()["unusable_keypoints"] == 3
+    whole, _ = run(features, tmp_path / "whole", 2)
+    assert found.filtered.kept == whole.filtered.kept - 3
+    assert sum(len(xy) for table in tables for xy in table["xy"].to_pylist()) == found.filtered.kept
+
+
+def test_a_part_of_another_width_is_named(features, tmp_path):
+    folder = Folder.at(tmp_path / "mixed")
+    for part in features.parts():
+        folder.write_bytes(part, features.read_bytes(part))
+    part = read_features(folder, "part-00002.parquet")
+    narrow = part.descriptors[:, :8]
+    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, narrow, narrow)
+    folder.write_table("part-00002.parquet", table)
+    with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
+        run(folder, tmp_path, 1)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, shards):
+    config = load(None, ["method.landmarks=4", "method.clusters=4"])
+    labels = Folder.at(tmp_path / "labels")
+    log = lambda share, text: None  # noqa: E731
+    first = update_matched(LocalShards(features, shards), labels, config, 1, None, log)
+    again = update_matched(LocalShards(features, shards), labels, config, 2, first.centroids, log)
+    assert len(again.objectives) <= 3  # from the last round's centroids there is nothing left to move
+    np.testing.assert_allclose(again.centroids, first.centroids, atol=0.02)
+    for part in labels.parts():
+        table = labels.read_table(part)
+        assert table.schema.equals(contracts.LABELS)
+        for cluster, landmark, flipped, score in zip(
+            *(table[c].to_pylist() for c in ("cluster", "landmark", "cluster_flipped", "score")), strict=True
+        ):
+            assert len(set(cluster)) == len(cluster)
+            assert cluster == landmark
+            assert set(flipped) <= {contracts.NONE}
+            assert all(s > 0.9 for s in score)  # the blurred copy of landmark 2 never wins
+    assert again.labelled.trained < 4 * PARTS * IMAGES  # some lie beyond mean + 1 standard deviation
+    one = update_matched(LocalShards(features, 1), Folder.at(tmp_path / "one"), config, 1, None, log)
+    np.testing.assert_array_equal(one.cutoff, first.cutoff)
+    np.testing.assert_array_equal(one.centroids, first.centroids)
+    assert one.labelled.trained == first.labelled.trained
+
+
+def test_progress_rises_to_the_end(features, tmp_path):
+    told = []
+    update(LocalShards(features, 2), Folder.at(tmp_path), CONFIG, 1, lambda share, text: told.append((share, text)))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
+    assert "K = 4: start 1/2, iteration 1, objective" in told[0][1]
+    assert "M = 8" in told[-1][1]

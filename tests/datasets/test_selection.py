@@ -37,3 +37,13 @@ def test_parts_without_a_chosen_row_are_left_out():
     chosen = everything(PARTS, [50, 0, 50]).sample(40, (1,))
     assert chosen.parts == [PARTS[0], PARTS[2]]
     assert chosen.images == 40
+
+
+def test_a_round_reads_no_more_parts_than_it_needs():
+    parts, rows = [f"part-{i:05d}.parquet" for i in range(800)], [500] * 800
+    for number in range(20):
+        chosen = draw(parts, rows, count=2000, round_number=number, seed=3)
+        assert chosen.images == 2000
+        assert len(chosen.parts) <= 5
+    seen = {part for n in range(200) for part in draw(parts, rows, count=2000, round_number=n, seed=3).parts}
+    assert len(seen) == 800

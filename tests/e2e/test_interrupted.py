@@ -1,45 +1,16 @@
 """One small run from images to scores through the command line, its driver killed in every kind of step on the way."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from ray_kplm.imaging.synthetic import write_category
-
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
-    "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
-    "stage1.batch_size=4", "stage1.warmup_iterations=60", "stage1.rounds=1", "stage1.round_iterations=30",
-    "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
-    "stage2.iterations=60", "stage2.batch_size=8", "stage2.learning_rate=1e-3", "compute.checkpoint_iterations=10",
-]  # fmt: skip
 DEADLINE_S = 240
 
 
-def kplm(*arguments, **options) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "ray_kplm.cli", *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def finish(*arguments) -> tuple[str, str]:
-    process = kplm(*arguments)
-    out, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, err[-2000:]
-    return out, err
-
-
-def kill_when(path: Path, *arguments) -> None:
+def kill_when(kplm, path: Path, *arguments) -> None:
     """Run the command and SIGKILL it as soon as the path exists."""
     process = kplm(*arguments, start_new_session=True)
     deadline = time.monotonic() + DEADLINE_S
@@ -56,18 +27,9 @@ def manifests(run: Path) -> dict[str, int]:
     return {str(p.parent.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("manifest.json")}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("e2e")
-    (folder / "empty.yaml").write_text("")
-    write_category(folder / "images", 120, size=64)
-    finish("ingest", folder / "images", folder / "dataset", "--part-images", 32)
-    return folder
-
-
-def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(folder):
+def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish, small, folder):
     run = folder / "run"
-    train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *SMALL]
+    train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small]
     done: dict[str, int] = {}
     moments = [
         run / "rounds" / "000" / "train" / "ray" / "checkpoint_*",  # in the warm-up, after a checkpoint
@@ -76,7 +38,7 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(folder):
         run / "stage2" / "ray" / "checkpoint_*",
     ]
     for moment in moments:
-        kill_when(moment, *train)
+        kill_when(kplm, moment, *train)
         now = manifests(run)
         assert done.items() <= {path: now.get(path) for path in done}.items() | done.items()
         kept = {path: when for path, when in done.items() if not path.endswith("features")}
@@ -136,7 +98,7 @@ def test_landmarks_come_back_in_source_pixels(folder):
     assert not np.allclose(mirrored, one.xy, atol=1)
 
 
-def test_errors_are_one_line_with_the_way_out(folder):
+def test_errors_are_one_line_with_the_way_out(kplm, folder):
     for arguments, words in (
         (["train", "nowhere.yaml"], "no such configuration file"),
         (["train", folder / "empty.yaml", "dataset=/nowhere", "run=x"], "kplm ingest"),

@@ -1,0 +1,74 @@
+"""`ray job submit --working-dir . -- python jobs/train.py ...` to a real local cluster, as the README says."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def cluster():
+    """Address of the job server of a head node of four logical CPUs, and the environment to reach it."""
+    dashboard = free_port()
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    environment.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
+         f"--dashboard-port={dashboard}", "--disable-usage-stats"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        asked = subprocess.run([RAY, "job", "list"], env=environment, capture_output=True, text=True)
+        if asked.returncode == 0:
+            break
+        assert head.poll() is None, "ray start ended"
+        time.sleep(1)
+    else:
+        raise AssertionError(f"no job server within 90 s: {asked.stderr[-500:]}")
+    yield environment
+    os.killpg(head.pid, signal.SIGTERM)
+    head.wait(timeout=60)
+
+
+@pytest.mark.skipif(not RAY.exists(), reason=f"no {RAY}: the ray command is not beside this Python")
+def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tmp_path):
+    # What a user submits is the checkout; its environments and history are no part of it.
+    shutil.copytree(ROOT / "ray_kplm", tmp_path / "checkout" / "ray_kplm")
+    shutil.copytree(ROOT / "jobs", tmp_path / "checkout" / "jobs")
+
+    def submit(*arguments):
+        command = [RAY, "job", "submit", "--working-dir", tmp_path / "checkout", "--", "python", "jobs/train.py"]
+        return subprocess.run(
+            [*command, *map(str, arguments)], env=cluster, capture_output=True, text=True, timeout=300
+        )
+
+    quick = [*small, "stage1.rounds=0", "stage1.warmup_iterations=20", "stage2.iterations=20"]
+    run = folder / "job"
+    done = submit(folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *quick)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert (run / "stage2" / "network.pt").exists()
+    log = done.stdout
+    assert "[100%] stage 2" in log
+    assert "done in" in log
+    assert "kplm evaluate" in log
+    assert "\r" not in log.split("jobs/train.py")[-1]  # no terminal control codes where there is no terminal
+
+    failed = submit(folder / "empty.yaml", "dataset=/nowhere", f"run={folder / 'other'}")
+    assert failed.returncode != 0
+    assert "/nowhere" in failed.stdout + failed.stderr

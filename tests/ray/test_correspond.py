@@ -1,0 +1,142 @@
+"""The clustering actor and its shards, killed for real: whatever dies, the labels are those of an undisturbed update."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from ray_kplm.config import ComputeConfig, load
+from ray_kplm.correspondence.features import table_of
+from ray_kplm.errors import DataError, RunError
+from ray_kplm.steps.correspond import correspond, place_shards, read_clusters
+from ray_kplm.storage import Folder
+
+DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6
+CONFIG = [
+    "method.landmarks=5",
+    "method.clusters=40",
+    "clustering.redos=4",
+    "clustering.tolerance=0",
+    "compute.shards=2",
+]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A cloud without structure, on which K-means takes all of its iterations."""
+    folder = Folder.at(tmp_path_factory.mktemp("features"))
+    rng = np.random.default_rng(0)
+    for part in range(PARTS):
+        counts = np.full(IMAGES, POINTS)
+
+        def unit():
+            points = rng.normal(size=(IMAGES * POINTS, DIM))
+            return np.float16(points / np.linalg.norm(points, axis=1, keepdims=True))
+
+        ids = [f"{part}/{i}" for i in range(IMAGES)]
+        table = table_of(
+            ids, counts, rng.uniform(0, 90, (IMAGES * POINTS, 2)), rng.random(IMAGES * POINTS), unit(), unit()
+        )
+        folder.write_table(f"part-{part:05d}.parquet", table)
+    return folder
+
+
+def run(features, target, overrides=(), listener=lambda done, text: None):
+    target = Folder.at(target)
+    facts = correspond(
+        features, features.parts(), target / "labels", target, load(None, [*CONFIG, *overrides]), 1, listener
+    )
+    labels = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
+    return facts, labels, read_clusters(target)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster, features, tmp_path_factory):
+    return run(features, tmp_path_factory.mktemp("calm"))
+
+
+def assert_same(one, two):
+    assert all(a.equals(b) for a, b in zip(one[1], two[1], strict=True))
+    assert one[2].keys() == two[2].keys()
+    for name in one[2]:
+        np.testing.assert_array_equal(one[2][name], two[2][name])
+
+
+def killer(title: str, after: float, news: list, killed: list):
+    """Kills the process `ray::TITLE...` once the update has got this far."""
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any(done >= after for done, _ in news):
+            time.sleep(0.01)
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [""])[0].startswith(f"ray::{title}") and not killed:
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("after", [0.1, 0.7])
+def test_a_killed_shard_is_built_again(undisturbed, features, tmp_path, after):
+    news, killed = [], []
+    thread = killer("_ShardActor", after, news, killed)
+    disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
+    thread.join()
+    assert killed, "no shard was found to kill"
+    assert disturbed[0]["shards_rebuilt"] == 1
+    assert_same(undisturbed, disturbed)
+
+
+def test_a_killed_coordinator_starts_the_step_again(undisturbed, features, tmp_path):
+    news, killed = [], []
+    thread = killer("CorrespondenceActor", 0.6, news, killed)
+    disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
+    thread.join()
+    assert killed, "no coordinator was found to kill"
+    assert_same(undisturbed, disturbed)
+
+
+def test_one_and_six_shards_give_the_same_bits_when_features_are_streamed(undisturbed, features, tmp_path):
+    for shards in (1, 6):
+        other = run(features, tmp_path / str(shards), [f"compute.shards={shards}", "clustering.memory_gib=0.0001"])
+        assert other[0]["shards"] == shards
+        assert_same(undisturbed, other)
+
+
+def test_shards_that_keep_dying_are_an_error_that_names_the_setting(ray_cluster, features, tmp_path):
+    news, killed = [], []
+    thread = killer("_ShardActor", 0.05, news, killed)
+    with pytest.raises(RunError, match=r"died 1 times in \w+ \(compute.max_failures = 0\).*clustering.memory_gib"):
+        run(features, tmp_path, ["compute.max_failures=0"], lambda done, text: news.append((done, text)))
+    thread.join()
+
+
+def test_an_unreadable_part_is_an_error_of_one_line(ray_cluster, features, tmp_path):
+    bad = Folder.at(tmp_path / "bad")
+    for part in features.parts():
+        bad.write_bytes(part, features.read_bytes(part))
+    bad.write_bytes("part-00004.parquet", b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"part-00004.parquet: unreadable features") as caught:
+        run(bad, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def node(name, **resources):
+    return {"NodeID": name, "Alive": resources.pop("alive", True), "Resources": resources}
+
+
+def test_shards_are_placed_one_a_node_or_one_a_gpu():
+    nodes = [node("b", CPU=8), node("a", CPU=4, GPU=2), node("head", CPU=0), node("lost", CPU=8, alive=False)]
+    assert [(p.node, p.cpus, p.shards) for p in place_shards(nodes, 100, ComputeConfig())] == [("a", 4, 1), ("b", 8, 1)]
+    assert [p.node for p in place_shards(nodes, 100, ComputeConfig(shards=3))] == ["a", "b", "a"]
+    assert [p.node for p in place_shards(nodes, 100, ComputeConfig(gpus_per_worker=1))] == ["a", "a"]
+    assert len(place_shards(nodes, 1, ComputeConfig())) == 1
+    with pytest.raises(RunError, match="GPU"):
+        place_shards([node("b", CPU=8)], 5, ComputeConfig(gpus_per_worker=1))

@@ -1,0 +1,60 @@
+"""A node that leaves a cluster of three while K-means runs on it. In a Ray of its own, so in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, sys, threading, time
+from pathlib import Path
+import numpy as np, ray
+from ray.cluster_utils import Cluster
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]) / "tests" / "ray")]
+from ray_kplm.config import load
+from ray_kplm.correspondence.features import table_of
+from ray_kplm.steps.correspond import correspond, read_clusters
+from ray_kplm.storage import Folder
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR",
+         runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}})
+root, rng = Folder.at(sys.argv[2]), np.random.default_rng(0)
+for part in range(6):
+    points = rng.normal(size=(2, 4000, 32))
+    points = np.float16(points / np.linalg.norm(points, axis=2, keepdims=True))
+    table = table_of([f"{part}/{i}" for i in range(400)], np.full(400, 10), rng.uniform(0, 90, (4000, 2)),
+                     rng.random(4000), *points)
+    (root / "features").write_table(f"part-{part:05d}.parquet", table)
+config = load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=4", "clustering.tolerance=0"])
+
+def run(name, listener):
+    target = root / name
+    facts = correspond(root / "features", (root / "features").parts(), target / "labels", target, config, 1, listener)
+    tables = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
+    return facts, tables, read_clusters(target)
+
+calm = run("calm", lambda done, text: None)
+removed = []
+def listener(done, text):
+    if done > 0.3 and not removed:
+        removed.append(True)
+        threading.Thread(target=lambda: cluster.remove_node(workers[0], allow_graceful=False)).start()
+lost = run("lost", listener)
+same = all(a.equals(b) for a, b in zip(calm[1], lost[1], strict=True))
+same &= all(np.array_equal(calm[2][n], lost[2][n]) for n in calm[2])
+print(json.dumps({"shards": calm[0]["shards"], "rebuilt": lost[0]["shards_rebuilt"], "removed": bool(removed), "same": same}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_removed_node_changes_nothing(tmp_path):
+    repository = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, repository, str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"shards": 3, "rebuilt": 1, "removed": True, "same": True}
