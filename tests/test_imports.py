@@ -14,7 +14,7 @@ LEVELS = [
     {"methods", "tracking", "keypoints", "report"},
     {"network", "correspondence", "evaluation", "datasets"},
     {"imaging", "run", "progress"},
-    {"contracts", "config", "errors", "storage"},
+    {"contracts", "config", "parsing", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""
 

@@ -1,0 +1,96 @@
+"""Plain trees (YAML, `key=value`) into dataclasses, with errors that name the path, the value and the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+
+from ray_kplm.errors import ConfigError
+
+
+def put(tree: dict[str, Any], override: str) -> None:
+    """Put `key.sub=value` into a plain tree; the value is read as YAML."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{override!r}: overrides are written key=value, for example stage1.learning_rate=1e-4")
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {section} is a value, not a section")
+    try:
+        node[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        node[last] = text
+
+
+def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass `kind` of a plain tree; missing keys take their defaults."""
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.')} = {tree!r}: is a section with the keys {', '.join(_names(kind))}")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), list(hints), n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
+            raise ConfigError(f"{path}: unknown key; {hint}")
+        hint = hints[key]
+        values[key] = (
+            build(hint, value, f"{path}.")
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            else _value(hint, value, path)
+        )
+    return kind(**values)
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the field's type, or a ConfigError."""
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        choices = typing.get_args(kind)
+        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML's yes and no
+        if value not in choices:
+            raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        return _tuple(kind, value, path)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(k for k in typing.get_args(kind) if k is not type(None)), value, path)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except ValueError:
+            pass
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{path} = {value!r}: must be of type {kind.__name__}")
+    return value
+
+
+def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
+    kinds = typing.get_args(kind)
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{path} = {value!r}: must be a list of numbers")
+    if kinds[-1] is Ellipsis:
+        return tuple(_value(kinds[0], v, path) for v in value)
+    if len(value) != len(kinds):
+        raise ConfigError(f"{path} = {value!r}: must have {len(kinds)} entries")
+    return tuple(_value(k, v, path) for k, v in zip(kinds, value, strict=True))
