@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from ray_kplm.contracts import NONE
+
+_AGREEMENT = 0.5
+"""Share of two clusters' mirrored keypoints that must lie in each other for them to be partners."""
+
 
 def flip_counts(cluster: NDArray, cluster_flipped: NDArray, clusters: int) -> NDArray[np.int64]:
     """How often a keypoint of cluster i has a mirrored descriptor of cluster j: (clusters, clusters).
@@ -25,18 +30,27 @@ def flip_map(counts: NDArray) -> NDArray[np.int16]:
 
 
 def mirror_pairs(counts: NDArray) -> NDArray[np.int16]:
-    """The partners, (K,), when every cluster is to have exactly one: mirroring twice leads back, and no two share a partner.
+    """The partners, (K,), when a cluster is to have one at most: mirroring twice leads back, and no two share a partner.
 
     Row-wise maxima of noisy counts can give two clusters the same partner, and then a permutation of channels does not exist:
-    averaging the mirror image's heatmaps would draw both to one place. This is the involution with the largest sum of
-    mutual rates, found by linear assignment; a cycle longer than two is cut into pairs.
+    averaging the mirror image's heatmaps would draw both to one place. This is the best one-to-one pairing by mutual rates. A
+    cluster whose mirrored keypoints mostly lie elsewhere has no partner (NONE): a point on one cheek, where the other cheek's was
+    not found. Taken for its own partner it would be trained on both cheeks.
     """
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    mutual = rates + rates.T
+    mutual = (rates + rates.T) / 2
+    partner = best_involution(mutual)
+    agreed = mutual[np.arange(len(counts)), partner] >= _AGREEMENT
+    return np.where(agreed, partner, NONE).astype(np.int16)
+
+
+def best_involution(mutual: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Partners (K,) with a large sum of `mutual` (K, K), symmetric: by linear assignment, a cycle longer than two cut into
+    pairs."""
     _, follower = linear_sum_assignment(-mutual)
-    partner = np.arange(len(counts))
+    partner = np.arange(len(mutual))
     seen: set[int] = set()
-    for start in range(len(counts)):
+    for start in range(len(mutual)):
         cycle = []
         while start not in seen:
             seen.add(start)
@@ -44,7 +58,7 @@ def mirror_pairs(counts: NDArray) -> NDArray[np.int16]:
             start = int(follower[start])
         for a, b in _best_pairs(cycle, mutual):
             partner[a], partner[b] = b, a
-    return partner.astype(np.int16)
+    return partner
 
 
 def _best_pairs(cycle: list[int], mutual: NDArray) -> list[tuple[int, int]]:
@@ -58,5 +72,6 @@ def _best_pairs(cycle: list[int], mutual: NDArray) -> list[tuple[int, int]]:
 
 
 def is_involution(partner: NDArray) -> bool:
-    """Whether mirroring twice leads back, as it must when left and right are told apart consistently."""
-    return bool((partner[partner] == np.arange(partner.size)).all())
+    """Whether mirroring twice leads back wherever there is a partner, as it must when left and right are told apart."""
+    paired = np.flatnonzero(partner != NONE)
+    return bool((partner[partner[paired]] == paired).all())

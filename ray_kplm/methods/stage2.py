@@ -62,6 +62,8 @@ def by_channel(xy_BP2: Tensor, identity_BP: Tensor, landmarks: int) -> tuple[Ten
 def mirrored_mean(heatmaps_BKhw: Tensor, mirrored_BKhw: Tensor, flip_map: Tensor) -> Tensor:
     """Flip at test: the mean of an image's heatmaps and of its mirror image's, turned back and with channels permuted.
 
-    Landmark k of the image is landmark `flip_map[k]` of the mirror image; no shift, see `imaging.frames`.
+    Landmark k of the image is landmark `flip_map[k]` of the mirror image; where that is NONE the image's own heatmap stands. No
+    shift, see `imaging.frames`.
     """
-    return (heatmaps_BKhw + mirrored_BKhw.flip(-1)[:, flip_map]) / 2
+    both = (heatmaps_BKhw + mirrored_BKhw.flip(-1)[:, flip_map.clamp(min=0)]) / 2
+    return torch.where((flip_map != NONE)[:, None, None], both, heatmaps_BKhw)

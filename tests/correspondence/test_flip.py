@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ray_kplm.correspondence.flip import flip_counts, flip_map, is_involution, mirror_pairs
+from ray_kplm.contracts import NONE
+from ray_kplm.correspondence.flip import best_involution, flip_counts, flip_map, is_involution, mirror_pairs
 
 MIRROR = np.array([1, 0, 2, 4, 3])
 
@@ -70,11 +71,11 @@ def brute_force(counts):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_mirror_pairs_are_an_involution_close_to_the_best(seed):
+def test_the_pairing_is_an_involution_close_to_the_best(seed):
     counts = np.random.default_rng(seed).integers(1, 100, (6, 6))
-    partner = mirror_pairs(counts)
-    assert is_involution(partner)
     rates = counts / counts.sum(1, keepdims=True)
+    partner = best_involution((rates + rates.T) / 2)
+    assert is_involution(partner)
     score = sum(rates[i, partner[i]] + rates[partner[i], i] for i in range(6))
     assert score >= 0.8 * brute_force(counts)
 
@@ -87,6 +88,15 @@ def test_mirror_pairs_agree_with_the_argmax_of_clear_counts():
 
 
 def test_two_clusters_that_claim_one_partner_do_not_both_get_it():
-    counts = np.array([[0, 0, 90, 10], [0, 5, 60, 35], [95, 2, 0, 3], [10, 50, 0, 40]])
+    counts = np.array([[0, 0, 90, 10], [0, 5, 50, 45], [95, 2, 0, 3], [10, 70, 0, 20]])
     assert flip_map(counts).tolist() == [2, 2, 0, 1]
     assert mirror_pairs(counts).tolist() == [2, 3, 0, 1]
+
+
+def test_a_cluster_that_is_found_on_one_side_only_has_no_partner():
+    # Mirrored, 3 falls into 1 (which has its own partner, 2) and nothing falls into it.
+    counts = np.array([[99, 0, 1, 0], [0, 5, 95, 0], [0, 93, 7, 0], [0, 70, 30, 0]])
+    assert flip_map(counts).tolist() == [0, 2, 1, 1]
+    partner = mirror_pairs(counts)
+    assert partner.tolist() == [0, 2, 1, NONE]
+    assert is_involution(partner)

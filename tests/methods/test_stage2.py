@@ -68,6 +68,13 @@ def test_the_mean_with_the_mirror_follows_a_map_that_is_no_involution():
     assert mean.sum() == 40
 
 
+def test_a_landmark_without_a_partner_is_read_from_the_image_alone():
+    plain, mirrored = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    mean = mirrored_mean(plain, mirrored, torch.tensor([1, 0, NONE]))
+    torch.testing.assert_close(mean[:, 2], plain[:, 2])
+    torch.testing.assert_close(mean[:, 0], (plain[:, 0] + mirrored[:, 1].flip(-1)) / 2)
+
+
 def test_the_mean_halves_a_disagreement():
     xy = torch.tensor([[[10.0, 12.0]]])
     shifted = xy + torch.tensor([0.6, 0.0])
