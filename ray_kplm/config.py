@@ -33,8 +33,8 @@ class MethodConfig:
     flip: bool = True
     """Mirror images in training, with the correspondence recovered by clustering (T 6.1.8)."""
     flip_map: Literal["pairs", "argmax"] = "pairs"
-    """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R), or `pairs`, one to one and none where the
-    counts do not agree."""
+    """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R), or `pairs`, one to one, and none where
+    the counts do not agree."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ def mirror_pairs(counts: NDArray) -> NDArray[np.int16]:
 
     Row-wise maxima of noisy counts can give two clusters the same partner, and then a permutation of channels does not exist:
     averaging the mirror image's heatmaps would draw both to one place. This is the best one-to-one pairing by mutual rates. A
-    cluster whose mirrored keypoints mostly lie elsewhere has no partner (NONE): a point on one cheek, where the other cheek's was
-    not found. Taken for its own partner it would be trained on both cheeks.
+    cluster whose mirrored keypoints mostly lie elsewhere has no partner (NONE): a point on one cheek, where the other cheek's
+    was not found. Taken for its own partner it would be trained on both cheeks.
     """
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     mutual = (rates + rates.T) / 2
