@@ -37,7 +37,8 @@ def on_grid(centroids: NDArray) -> NDArray[np.float32]:
 def as_float32(points: NDArray) -> NDArray[np.float32]:
     """(N, d) as contiguous float32. Torch converts float16 ten times as fast as numpy."""
     if points.dtype == np.float16:
-        return torch.from_numpy(np.ascontiguousarray(points)).float().numpy()
+        own = np.require(points, requirements=["C", "W"])  # torch warns of memory that it must not write to
+        return torch.from_numpy(own).float().numpy()
     return np.ascontiguousarray(points, np.float32)
 
 

@@ -123,11 +123,13 @@ class Discovery:
         selection = self._steps.selection(number + 1)
         if not self._is_done(features):
             self._progress.begin(_key(features), f"{self._round_title(number)}: extracting keypoints")
+            detection = self.config.detection
             extraction = Extraction(
                 self.config,
                 self._steps.train[number].folder,
                 self.dataset.images(TRAIN),
-                selection.sample(self.config.detection.calibration_images, (self.config.seed, 29)),
+                selection.sample(detection.calibration_images, (self.config.seed, 29)),
+                detection.points_per_landmark if number else detection.warmup_points_per_landmark,
                 features.folder,
             )
             facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))

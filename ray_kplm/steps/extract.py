@@ -30,12 +30,13 @@ Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
 
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction actor needs. sample: the images on which the threshold is calibrated."""
+    """All an extraction actor needs. sample: the images on which the threshold is calibrated, to so many points."""
 
     config: Config
     network: Folder
     images: Folder
     sample: Selection
+    points_per_landmark: float
     features: Folder
 
 
@@ -80,7 +81,7 @@ class ExtractPart:
             for images, _, _ in self._batches(part, rows):
                 scores.append(peak_scores(self._network, self._placement, images, options.nms_radius, options.limit))
         return calibrated_threshold(
-            np.concatenate(scores), sample.images, options.points_per_landmark * config.method.landmarks
+            np.concatenate(scores), sample.images, self._work.points_per_landmark * config.method.landmarks
         )
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
