@@ -50,11 +50,11 @@ def correspond(
     dying.
     """
     failures = config.compute.max_failures
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    coordinator: Any = ray.remote(num_cpus=0.1, scheduling_strategy=here)(CorrespondenceActor)
     with listening(listener) as board:
         for _ in range(failures + 1):
-            actor: Any = ray.remote(num_cpus=0.1)(CorrespondenceActor).remote(
-                config, features, parts, labels, target, board
-            )
+            actor = coordinator.remote(config, features, parts, labels, target, board)
             try:
                 return ray.get(actor.run.remote(round_number))
             except RayTaskError as error:
@@ -140,7 +140,10 @@ class ActorShards:
         self._parts = [parts[i :: len(self._places)] for i in range(len(self._places))]
         self._calls: list[tuple[str, list[Any]]] = []
         self.rebuilt = 0
-        self._actors = [self._start(shard) for shard in range(len(self._places))]
+        self._actors = [
+            self._start(shard, NodeAffinitySchedulingStrategy(place.node, soft=True))
+            for shard, place in enumerate(self._places)
+        ]
 
     def __len__(self) -> int:
         return len(self._actors)
@@ -169,7 +172,7 @@ class ActorShards:
                 raise _as_user_error(error) from None
             except RayActorError:
                 self.rebuilt += 1
-                actor = self._actors[shard] = self._start(shard)
+                actor = self._actors[shard] = self._start(shard, "DEFAULT")  # its node may be what was lost
                 for call, shared in self._calls:
                     actor.ask.remote(call, *shared)
                 answer = actor.ask.remote(method, *arguments)
@@ -178,16 +181,12 @@ class ActorShards:
             f"may be out of memory: lower clustering.memory_gib = {self._config.clustering.memory_gib}"
         )
 
-    def _start(self, shard: int) -> Any:
+    def _start(self, shard: int, where: Any) -> Any:
         gpus = self._config.compute.gpus_per_worker
-        place = self._places[shard]
-        actor: Any = ray.remote(
-            num_cpus=_SHARD_CPUS,
-            num_gpus=gpus,
-            max_restarts=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=True),
-        )(_ShardActor)
-        return actor.remote(self._config, self._features, self._parts[shard], place)
+        actor: Any = ray.remote(num_cpus=_SHARD_CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy=where)(
+            _ShardActor
+        )
+        return actor.remote(self._config, self._features, self._parts[shard], self._places[shard])
 
 
 class _ShardActor:
