@@ -59,10 +59,25 @@ class NetworkConfig:
 class KeypointsConfig:
     """The generic keypoints that start the method (T 6.3.4)."""
 
-    detector: Literal["sift", "orb"] = "sift"
-    """Both come with adaptive non-maximal suppression."""
+    detector: Literal["sift", "orb", "superpoint", "aliked", "r2d2", "file", "truth_mix"] = "sift"
+    """`sift`, `orb`: with adaptive non-maximal suppression. `superpoint`, `aliked`, `r2d2`: pretrained networks. `file`: your
+    own. `truth_mix`: annotated points among random ones, for experiments on noise (T Fig. 6.5)."""
     limit: int = 50
     """Most keypoints of an image after suppression."""
+    weights: str = ""
+    """Of a pretrained network: its file; for `superpoint` a folder or a hub name."""
+    confidence: float = 0.0
+    """Least score of a pretrained network's point; 0: its authors' (superpoint 0.15, T; aliked 0.2; r2d2 0.7)."""
+    nms: float = 0.037
+    """A pretrained network's points are no closer than this share of the image's longer side (T 8 px of 218)."""
+    image_size: int = 0
+    """Longer side of the image that a pretrained network sees, pixels; 0: as it is stored."""
+    file: str = ""
+    """Parquet for `file`: image_id, xy (a list of (x, y), pixels of the source image), optionally score."""
+    truth_share: float = 0.4
+    """Share of true points in `truth_mix`; the others lie anywhere."""
+    truth_shift: float = 0.012
+    """True points are moved by up to this share of the image's longer side, each way (T 3 px of 256)."""
     outlier_share: float = 0.4
     """Share of keypoints dropped as unlike all others (R); 0 keeps all."""
     outlier_sample: int = 30_000
@@ -119,6 +134,12 @@ class Stage1Config:
     """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k)."""
     descriptor_weight: float = 10.0
     """Weight of the descriptor loss against the detector's (R)."""
+    correspondence: Literal["clustering", "equivariance"] = "clustering"
+    """What a round's positives are: points of one cluster, in two images; or, for comparison, a point and itself in two views
+    of one image, as in the warm-up (T Table 6.3)."""
+    negatives: Literal["same_image", "different_cluster"] = "same_image"
+    """What a round's negatives are: the other points and random cells of the same image; or, for comparison, points of other
+    clusters in all images of a worker's batch, as in chapter 5 (T Table 6.3)."""
     positives: Literal["pair", "batch"] = "pair"
     """Where a round finds corresponding points: in the pair's other image (R), or in all images of a worker's batch, which
     gives some ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
@@ -309,6 +330,15 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     )
     share = c.keypoints.outlier_share
     yield "keypoints.outlier_share", share, "is a share: 0 <= share < 1", 0 <= share < 1
+    yield "keypoints.nms", c.keypoints.nms, "is a share of the image's side: 0 <= share < 1", 0 <= c.keypoints.nms < 1
+    true = c.keypoints.truth_share
+    yield "keypoints.truth_share", true, "is a share: 0 <= share <= 1", 0 <= true <= 1
+    yield (
+        "keypoints.file",
+        c.keypoints.file,
+        "keypoints.detector = 'file' needs the Parquet file of your keypoints",
+        bool(c.keypoints.file) or c.keypoints.detector != "file",
+    )
     workers = c.compute.workers
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size

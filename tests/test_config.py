@@ -44,15 +44,20 @@ BROKEN = [
     ("detection.calibration_images", ["detection.calibration_images=0"]),
     ("detection.nms_radius", ["detection.nms_radius=0"]),
     ("detection.points_per_landmark", ["detection.points_per_landmark=0"]),
+    ("detection.warmup_points_per_landmark", ["detection.warmup_points_per_landmark=0"]),
     ("clustering.redos", ["clustering.redos=0"]),
     ("clustering.iterations", ["clustering.iterations=0"]),
+    ("keypoints.nms", ["keypoints.nms=1"]),
+    ("keypoints.truth_share", ["keypoints.truth_share=1.5"]),
+    ("keypoints.file", ["keypoints.file=", "keypoints.detector=file"]),
 ]
 
 
 @pytest.mark.parametrize(("path", "overrides"), BROKEN, ids=[" ".join(overrides) for _, overrides in BROKEN])
 def test_a_broken_rule_names_the_path_and_the_value(path, overrides):
     value = overrides[0].partition("=")[2]
-    with pytest.raises(ConfigError, match=rf"^{path} = {float(value):g}(\.0)?: ") as caught:
+    shown = rf"{float(value):g}(\.0)?" if value else "''"
+    with pytest.raises(ConfigError, match=rf"^{path} = {shown}: ") as caught:
         load(None, overrides)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What a generic detector returns."""
+"""What a source of generic keypoints returns, and the two ways to be one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from ray_kplm.imaging.crops import decode
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Keypoints:
     """Generic, unordered points of one image.
 
     xy: float32 (N, 2), crop pixels, (x, y). score: float32 (N,), larger is stronger.
-    descriptors: float32 (N, d), unit norm, or None where the detector has none.
+    descriptors: float32 (N, d), unit norm, or None where the source has none.
     """
 
     xy: NDArray[np.float32]
@@ -25,8 +28,49 @@ class Keypoints:
     def empty(cls, descriptor_dim: int) -> Keypoints:
         return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, descriptor_dim), np.float32))
 
+    def chosen(self, which: NDArray) -> Keypoints:
+        """Some of the points, by a mask or indices."""
+        descriptors = None if self.descriptors is None else self.descriptors[which]
+        return Keypoints(self.xy[which], self.score[which], descriptors)
+
 
 class Detector(Protocol):
-    """A generic keypoint detector: pure, one image at a time, the same points for the same image."""
+    """Looks at an image: pure, one image at a time, the same points for the same image."""
 
     def __call__(self, image: NDArray[np.uint8], box: NDArray | None = None) -> Keypoints: ...
+
+
+class Source(Protocol):
+    """Keypoints of some images of a part, wherever they come from.
+
+    `columns` of contracts.IMAGES is what it wants to see of them.
+    """
+
+    columns: tuple[str, ...]
+
+    def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
+        """rows: which rows of the part `images` are."""
+        ...
+
+
+class FromImages:
+    """A detector as a source."""
+
+    columns = ("image_id", "image", "box")
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
+        boxes = images["box"].to_pylist()
+        return [
+            self._detector(decode(encoded), None if box is None else np.array(box, np.float32))
+            for encoded, box in zip(images["image"], boxes, strict=True)
+        ]
+
+
+def inside_box(xy: NDArray, box: NDArray | None) -> NDArray[np.bool_]:
+    """Which points (N, 2) lie in the box; all if there is none."""
+    if box is None:
+        return np.ones(len(xy), dtype=bool)
+    return np.asarray(((xy >= box[:2]) & (xy <= box[2:])).all(axis=1))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.keypoints.base import Keypoints
+from ray_kplm.keypoints.base import Keypoints, inside_box
 
 _ROBUST = 0.9
 """A point counts as stronger only when it beats another clearly (Brown et al., CVPR 2005)."""
@@ -54,13 +54,6 @@ class OpenCVDetector:
         if self.name == "orb":
             descriptors = np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1
         return descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True).clip(min=1e-12)
-
-
-def inside_box(xy: NDArray, box: NDArray | None) -> NDArray[np.bool_]:
-    """Which points (N, 2) lie in the box; all if there is none."""
-    if box is None:
-        return np.ones(len(xy), dtype=bool)
-    return np.asarray(((xy >= box[:2]) & (xy <= box[2:])).all(axis=1))
 
 
 def _one_per_place(xy: NDArray, score: NDArray) -> NDArray[np.int64]:

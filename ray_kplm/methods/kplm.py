@@ -36,7 +36,7 @@ class Kplm:
             usable,
             iterations=self.iterations(stage.warmup_iterations if warmup else stage.round_iterations),
             pairs=self._batch(stage.batch_size),
-            same_image_share=1.0 if warmup else stage.same_image_share,
+            same_image_share=1.0 if warmup or stage.correspondence == "equivariance" else stage.same_image_share,
             flip=self.config.method.flip and not warmup,
             seed=(self.config.seed, _WARMUP if warmup else _ROUND, round_number),
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.config import Config
+from ray_kplm.contracts import NONE
 from ray_kplm.network import heatmaps, losses
 from ray_kplm.network.hourglass import KeypointNetwork
 
@@ -54,25 +55,10 @@ class PairObjective:
         self, map_Bdhw: Tensor, xy_BP2: Tensor, valid_BP: Tensor, identity_BP: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         stage = self.config.stage1
-        side = map_Bdhw.shape[-1]
-        random_xy = self._random_cells(xy_BP2, side, generator)
         points = heatmaps.read_cells(map_Bdhw, xy_BP2)
-        background = heatmaps.read_cells(map_Bdhw, random_xy)
-        if self.across and stage.positives == "batch":
-            squared, positive = losses.batch_terms(points, identity_BP)
-        else:
-            squared, positive = losses.pair_terms(points[0::2], points[1::2], identity_BP[0::2], identity_BP[1::2])
+        squared, positive = self._positives(points, valid_BP, identity_BP)
         pull, positives = (squared * positive).sum(), positive.sum()
-        push_B, negatives_B = losses.same_image_negatives(
-            points,
-            xy_BP2,
-            valid_BP,
-            background,
-            random_xy,
-            margin=stage.margin,
-            minimum_distance=stage.negative_distance * side,
-        )
-        push, negatives = push_B.sum(), negatives_B.sum()
+        push, negatives = self._negatives(points, map_Bdhw, xy_BP2, valid_BP, identity_BP, generator)
         pull_mean, push_mean = pull / positives.clamp(min=1), push / negatives.clamp(min=1)
         if stage.pair_weighting == "balanced":
             total = pull_mean + push_mean
@@ -80,6 +66,40 @@ class PairObjective:
             total = (pull + push) / (positives + negatives).clamp(min=1)
         pairs = len(xy_BP2) // 2
         return total, {"positive": pull_mean, "negative": push_mean, "positives_per_pair": positives / pairs}
+
+    def _positives(self, points_BPd: Tensor, valid_BP: Tensor, identity_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances, and which of them are of corresponding points."""
+        stage = self.config.stage1
+        if self.across and stage.correspondence == "equivariance":
+            identity_BP = torch.where(valid_BP, torch.arange(valid_BP.shape[1], device=valid_BP.device), NONE)
+        elif self.across and stage.positives == "batch":
+            return losses.batch_terms(points_BPd, identity_BP)
+        return losses.pair_terms(points_BPd[0::2], points_BPd[1::2], identity_BP[0::2], identity_BP[1::2])
+
+    def _negatives(
+        self,
+        points_BPd: Tensor,
+        map_Bdhw: Tensor,
+        xy_BP2: Tensor,
+        valid_BP: Tensor,
+        identity_BP: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the hinge and number of negative pairs."""
+        stage, side = self.config.stage1, map_Bdhw.shape[-1]
+        if self.across and stage.negatives == "different_cluster":
+            return losses.different_cluster_negatives(points_BPd, identity_BP, margin=stage.margin)
+        random_xy = self._random_cells(xy_BP2, side, generator)
+        push_B, negatives_B = losses.same_image_negatives(
+            points_BPd,
+            xy_BP2,
+            valid_BP,
+            heatmaps.read_cells(map_Bdhw, random_xy),
+            random_xy,
+            margin=stage.margin,
+            minimum_distance=stage.negative_distance * side,
+        )
+        return push_B.sum(), negatives_B.sum()
 
     def _random_cells(self, xy_BP2: Tensor, side: int, generator: torch.Generator) -> Tensor:
         """As many random cells (B, R, 2) as fill the image's negative pairs after those of its own points."""

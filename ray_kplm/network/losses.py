@@ -88,5 +88,19 @@ def same_image_negatives(
     return loss, own.sum((1, 2)) + background.sum((1, 2))
 
 
+def different_cluster_negatives(
+    descriptors_BPd: Tensor, identity_BP: Tensor, *, margin: float
+) -> tuple[Tensor, Tensor]:
+    """Negatives of chapter 5: all pairs of points of a batch, in one image or in two, whose clusters differ.
+
+    Points of NONE are in no pair. Returns the sum of the hinge and the number of pairs.
+    """
+    flat, identity = descriptors_BPd.flatten(0, 1), identity_BP.flatten()
+    known = identity != NONE
+    differ = (identity[:, None] != identity[None]) & known[:, None] & known[None]
+    once = differ.triu(1)
+    return (hinge(squared_distances(flat[None], flat[None])[0], margin) * once).sum(), once.sum()
+
+
 def _apart(a_BP2: Tensor, b_BQ2: Tensor, minimum: float) -> Tensor:
     return (a_BP2[:, :, None] - b_BQ2[:, None, :]).pow(2).sum(-1) >= minimum**2

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 from numpy.typing import NDArray
 
 from ray_kplm import contracts
@@ -18,9 +19,8 @@ from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.correspondence.outliers import Commonness
 from ray_kplm.datasets.selection import Selection
-from ray_kplm.keypoints import build_detector
-from ray_kplm.keypoints.base import Keypoints
-from ray_kplm.steps.images import decode
+from ray_kplm.keypoints import build_source
+from ray_kplm.keypoints.base import Keypoints, Source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -47,6 +47,7 @@ class OutlierRule:
 
 def detect(
     images: Folder,
+    landmarks: Folder,
     target: Folder,
     selection: Selection,
     config: KeypointsConfig,
@@ -54,11 +55,16 @@ def detect(
     pool: Pool,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found."""
-    rule = _outlier_rule(images, selection, config, seed, pool)
+    """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found.
+
+    landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone.
+    """
+    build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by an actor
+    find = _Find(images, landmarks, config, seed)
+    rule = _outlier_rule(find, selection, seed, pool)
     if rule:
         target.write_bytes(_RULE, rule.packed())
-    answers = map_parts(DetectPart, {"images": images, "target": target, "config": config}, selection, pool, progress)
+    answers = map_parts(DetectPart, {"find": find, "target": target}, selection, pool, progress)
     total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty")}
     return {
         "images": total["images"],
@@ -71,11 +77,9 @@ def detect(
 class DetectPart:
     """Keypoints of one part."""
 
-    def __init__(self, images: Folder, target: Folder, config: KeypointsConfig) -> None:
-        cv2.setNumThreads(1)
+    def __init__(self, find: _Find, target: Folder) -> None:
         faiss.omp_set_num_threads(1)
-        self._images, self._target = images, target
-        self._detector = build_detector(config)
+        self._find, self._target = find, target
         rule = OutlierRule.unpacked(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
         self._commonness = Commonness(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
@@ -89,12 +93,11 @@ class DetectPart:
                 "kept": int(kept.sum()),
                 "empty": int((kept < 2).sum()),
             }
-        table = _read_rows(self._images, part, rows)
-        points = [self._detector(image, box) for image, box in _pictures(table)]
+        image_id, points = self._find(part, rows)
         kept = [self._without_outliers(keypoints) for keypoints in points]
         counts = np.array([len(k.xy) for k in kept], np.int64)
         columns = [
-            table["image_id"],
+            image_id,
             ragged_points(np.concatenate([k.xy for k in kept]), counts),
             ragged(np.concatenate([k.score for k in kept]), counts),
         ]
@@ -106,42 +109,46 @@ class DetectPart:
         if self._commonness is None or keypoints.descriptors is None:
             return keypoints
         keep = self._commonness.distance(keypoints.descriptors) <= self._limit
-        return Keypoints(keypoints.xy[keep], keypoints.score[keep], None)
+        return keypoints.chosen(keep)
 
 
-def _outlier_rule(
-    images: Folder, selection: Selection, config: KeypointsConfig, seed: int, pool: Pool
-) -> OutlierRule | None:
-    """From the descriptors of a seeded, bounded sample of images; None if no keypoint is to go."""
+@dataclass
+class _Find:
+    """Runs the configured source where it is needed: it is built on first use, not sent."""
+
+    images: Folder
+    landmarks: Folder
+    config: KeypointsConfig
+    seed: int
+    _source: Source | None = None
+
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints]]:
+        """Ids and keypoints of some rows of a part."""
+        if self._source is None:
+            cv2.setNumThreads(1)
+            torch.set_num_threads(1)
+            self._source = build_source(self.config, self.landmarks, self.seed)
+        table = self.images.read_table(part, list(self._source.columns)).take(pa.array(rows)).combine_chunks()
+        return table["image_id"], self._source(part, table, rows)
+
+
+def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> OutlierRule | None:
+    """From the descriptors of a seeded, bounded sample of images; None if no keypoint is to go, or there are no descriptors."""
+    config = find.config
     if config.outlier_share == 0:
         return None
     sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, 23))
-    pieces = [
-        _sample_descriptors.remote(images, part, rows, config)
-        for part, rows in zip(sample.parts, sample.rows, strict=True)
-    ]
-    descriptors = np.concatenate(ray.get(pieces))
-    if not len(descriptors):
+    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(_sample_descriptors)
+    pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
+    found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]
+    if not found:
         return None
+    descriptors = np.concatenate(found)
     distance = Commonness(descriptors).distance(descriptors)
     return OutlierRule(descriptors, float(np.quantile(distance, 1 - config.outlier_share)))
 
 
-@ray.remote(num_cpus=1)
-def _sample_descriptors(images: Folder, part: str, rows: NDArray, config: KeypointsConfig) -> NDArray[np.float32]:
-    cv2.setNumThreads(1)
-    detector = build_detector(config)
-    found = [detector(image, box).descriptors for image, box in _pictures(_read_rows(images, part, rows))]
-    return np.concatenate([d for d in found if d is not None])
-
-
-def _read_rows(images: Folder, part: str, rows: NDArray) -> pa.Table:
-    return images.read_table(part, ["image_id", "image", "box"]).take(pa.array(rows)).combine_chunks()
-
-
-def _pictures(table: pa.Table) -> list[tuple[NDArray[np.uint8], NDArray | None]]:
-    boxes = table["box"].to_pylist()
-    return [
-        (decode(encoded), None if box is None else np.array(box, np.float32))
-        for encoded, box in zip(table["image"], boxes, strict=True)
-    ]
+def _sample_descriptors(find: _Find, part: str, rows: NDArray) -> NDArray[np.float32]:
+    _, points = find(part, rows)
+    found = [keypoints.descriptors for keypoints in points if keypoints.descriptors is not None]
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)

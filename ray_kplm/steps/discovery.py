@@ -13,6 +13,7 @@ from ray_kplm.contracts import TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
+from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.learner import Objective, Schedule
@@ -71,14 +72,16 @@ class Discovery:
         if self._is_done(step):
             return
         self._progress.begin(_key(step), f"generic keypoints ({self.config.keypoints.detector})")
-        actors = self.config.compute.detect_actors or os.cpu_count() or 1
+        compute = self.config.compute
+        gpus = compute.gpus_per_worker if self.config.keypoints.detector in LEARNED else 0.0
         facts = detect(
             self.dataset.images(TRAIN),
+            self.dataset.landmarks(TRAIN),
             step.folder,
             self._steps.selection(0),
             self.config.keypoints,
             self.config.seed,
-            Pool(actors),
+            Pool(compute.detect_actors or os.cpu_count() or 1, gpus=gpus),
             lambda done, total: self._progress.advance(done / total),
         )
         self._check_keypoints(facts)

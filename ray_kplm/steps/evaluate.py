@@ -14,12 +14,12 @@ from ray_kplm.datasets.dataset import Dataset, landmark_arrays
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.evaluation.normalisers import normaliser
 from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks
+from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.methods.landmarks import MakeClusterPredictor, MakeLandmarkPredictor
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import read_clusters
-from ray_kplm.steps.images import decode
 from ray_kplm.steps.predict import MakePredictor, Prediction, predict, read_predictions
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.imaging.crops import decode
 from ray_kplm.storage import Folder
 
 
@@ -43,12 +43,6 @@ class RoundImages:
 
     def __getstate__(self) -> dict[str, object]:
         return {"starts": self.starts, "refs": self.refs, "_tables": {}}
-
-
-def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
-    """A stored crop: uint8 (H, W, 3) RGB. What `ingest` stored can be decoded."""
-    image = cv2.imdecode(np.frombuffer(encoded.as_buffer(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 @ray.remote(num_cpus=1, max_retries=3)

@@ -177,6 +177,38 @@ def test_equal_descriptors_have_a_finite_gradient():
     assert parts["positive"].item() == 0
 
 
+def round_terms(network: Maps, **stage1):
+    """The parts of a round's loss, and what the loops below compare."""
+    xy, valid, identity = scene()
+    objective = PairObjective(config(**stage1), across=True)
+    _, parts = objective.loss(network, torch.zeros(4, 3, 1, 1), xy, valid, identity, generator(7))
+    cells = xy.round().long().clamp(0, SIDE - 1)
+    points = [[network.map[b, :, y, x].tolist() for x, y in cells[b].tolist()] for b in range(4)]
+    return parts, points, valid, identity
+
+
+@pytest.mark.parametrize("negatives", ["same_image", "different_cluster"])
+def test_equivariance_pairs_a_point_with_itself_whatever_its_cluster(negatives):
+    parts, points, valid, _ = round_terms(
+        Maps(4), correspondence="equivariance", positives="batch", negatives=negatives
+    )
+    own = [(b, p) for b in (0, 2) for p in range(POINTS) if valid[b, p] and valid[b + 1, p]]
+    expected = sum(math.dist(points[b][p], points[b + 1][p]) ** 2 for b, p in own) / len(own)
+    assert parts["positive"].item() == pytest.approx(expected, rel=1e-4)
+    assert parts["positives_per_pair"].item() == len(own) / 2
+
+
+@pytest.mark.parametrize("correspondence", ["clustering", "equivariance"])
+def test_negatives_of_chapter_5_are_all_points_of_other_clusters(correspondence):
+    parts, points, _, identity = round_terms(
+        Maps(4), negatives="different_cluster", correspondence=correspondence, margin=1.5
+    )
+    known = [(b, p) for b in range(4) for p in range(POINTS) if identity[b, p] != NONE]
+    pairs = [(m, n) for m, n in itertools.combinations(known, 2) if identity[m] != identity[n]]
+    gaps = [math.dist(points[a][p], points[b][q]) for (a, p), (b, q) in pairs]
+    assert parts["negative"].item() == pytest.approx(sum(max(0.0, 1.5 - g) ** 2 for g in gaps) / len(gaps), rel=1e-3)
+
+
 def test_pair_terms_match_equal_identities_only():
     a, b = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]]]), torch.tensor([[[3.0, 4.0], [1.0, 2.0]]])
     squared, positive = losses.pair_terms(a, b, torch.tensor([[7, 2, NONE]]), torch.tensor([[2, NONE]]))

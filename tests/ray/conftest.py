@@ -22,6 +22,7 @@ def ray_cluster():
 
     on_workers = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
     ray.init(
+        address="local",  # not the cluster that another test left in /tmp/ray
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,

@@ -164,7 +164,7 @@ import logging, os, signal, sys
 import ray
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.steps.ingest import ingest
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 def report(done, total, part):
     if done >= total // 2:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,143 @@
+"""Pretrained detectors behind the common call. Weights are made here; the published ones are used where they lie."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ray_kplm.config import KeypointsConfig
+from ray_kplm.errors import ConfigError
+from ray_kplm.keypoints import build_source
+from ray_kplm.keypoints.learned import LearnedDetector, strongest_apart
+from ray_kplm.keypoints.r2d2 import R2D2, _Backbone
+from ray_kplm.storage import Folder
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
+CPU = torch.device("cpu")
+
+
+class Peaks:
+    """In place of a network: a point at each of some pixels of the image it sees, and what it saw."""
+
+    def __init__(self, *xy: tuple[float, float]) -> None:
+        self.xy = torch.tensor(xy)
+
+    def __call__(self, image):
+        self.seen = image
+        count = len(self.xy)
+        return self.xy, torch.linspace(1, 0.5, count), torch.eye(count)
+
+
+def detector(network, **changes) -> LearnedDetector:
+    return LearnedDetector(network, replace(KeypointsConfig(), nms=0.1, **changes), CPU)
+
+
+def test_points_come_back_in_the_crops_pixels():
+    image = np.zeros((60, 80, 3), np.uint8)
+    network = Peaks((0.0, 0.0), (159.0, 119.0))
+    found = detector(network, image_size=160)(image)
+    assert network.seen.shape == (1, 3, 120, 160)
+    # A pixel's centre is at an integer: the outer border of both pictures is the same line.
+    np.testing.assert_allclose(found.xy, [[-0.25, -0.25], [79.25, 59.25]], atol=1e-5)
+
+
+def test_an_image_is_seen_as_stored_by_default_in_rgb_from_0_to_1():
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[..., 0] = 255
+    network = Peaks((3.0, 4.0))
+    found = detector(network)(image)
+    assert network.seen[0, :, 0, 0].tolist() == [1, 0, 0]
+    np.testing.assert_array_equal(found.xy, [[3, 4]])
+    np.testing.assert_array_equal(found.descriptors, [[1]])
+
+
+def test_neighbours_of_a_stronger_point_go_and_the_rest_is_bounded():
+    image = np.zeros((100, 100, 3), np.uint8)
+    network = Peaks((10.0, 10.0), (15.0, 10.0), (24.0, 10.0), (80.0, 80.0), (50.0, 50.0))
+    assert detector(network)(image).xy[:, 0].tolist() == [10, 24, 80, 50]  # 15 is near 10, and gone when 24 is looked at
+    assert detector(network, limit=2)(image).xy[:, 0].tolist() == [10, 24]
+    assert detector(network)(image, np.array([20, 0, 60, 60])).xy[:, 0].tolist() == [24, 50]
+
+
+def test_of_no_points_none_is_left():
+    assert len(strongest_apart(np.zeros((0, 2)), np.zeros(0), 3.0)) == 0
+
+
+def test_r2d2_finds_the_same_corners_in_a_moved_image(tmp_path):
+    torch.manual_seed(0)
+    state = {f"module.{name}": value for name, value in _Backbone().state_dict().items()}
+    torch.save({"net": None, "state_dict": state}, tmp_path / "r2d2.pt")
+    network = R2D2(KeypointsConfig(detector="r2d2", weights=str(tmp_path / "r2d2.pt"), confidence=1e-6), CPU)
+    rng = torch.Generator().manual_seed(1)
+    image = torch.rand(1, 3, 96, 96, generator=rng)
+    xy, score, descriptors = network(image)
+    moved_xy, _, moved_descriptors = network(image.roll((5, 3), (2, 3)))
+    assert descriptors.shape == (len(xy), 128)
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(len(xy)))
+    assert (score > 0).all()
+    inner = {(int(x) + 3, int(y) + 5): d for (x, y), d in zip(xy.tolist(), descriptors, strict=True)
+             if 36 <= x < 60 and 36 <= y < 60}  # fmt: skip
+    there = {(int(x), int(y)): d for (x, y), d in zip(moved_xy.tolist(), moved_descriptors, strict=True)}
+    assert len(inner) > 5
+    assert inner.keys() <= there.keys()
+    for place, descriptor in inner.items():
+        torch.testing.assert_close(descriptor, there[place], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["r2d2", "aliked"])
+def test_weights_that_are_none_are_one_line(name, tmp_path):
+    if name == "aliked":
+        pytest.importorskip("kornia")
+    torch.save({"state_dict": {"other": torch.zeros(2)}}, tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    for weights in ("", str(tmp_path / "missing.pt"), str(tmp_path / "other.pt"), str(tmp_path / "text.pt")):
+        with pytest.raises(ConfigError, match=r"^keypoints\.weights = ") as caught:
+            build_source(KeypointsConfig(detector=name, weights=weights), Folder.at(tmp_path / "landmarks"), 0)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "package"), [("aliked", "kornia"), ("superpoint", "transformers")])
+def test_a_missing_package_names_its_extra(name, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.feature", None)
+    with pytest.raises(ConfigError, match=rf"pip install 'ray-kplm\[{name}\]'"):
+        build_source(KeypointsConfig(detector=name), Folder.at(tmp_path), 0)
+
+
+def test_superpoint_comes_from_a_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SuperPointConfig()
+    transformers.SuperPointForKeypointDetection(config).save_pretrained(tmp_path)
+    source = build_source(
+        KeypointsConfig(detector="superpoint", weights=str(tmp_path), confidence=1e-4, limit=20), Folder.at(tmp_path), 0
+    )
+    image = np.random.default_rng(0).integers(0, 255, (96, 120, 3), dtype=np.uint8)
+    found = source._detector(image)
+    assert 0 < len(found.xy) <= 20
+    assert found.descriptors.shape == (len(found.xy), 256)
+    assert (found.xy >= 0).all()
+    assert (found.xy <= [119, 95]).all()
+    with pytest.raises(ConfigError, match=r"^keypoints\.weights = .*download"):
+        build_source(KeypointsConfig(detector="superpoint", weights=str(tmp_path / "no")), Folder.at(tmp_path), 0)
+
+
+@pytest.mark.parametrize(("name", "file"), [("aliked", "aliked/aliked-t16.pth"), ("r2d2", "r2d2/r2d2_WASF_N16.pt")])
+def test_published_weights_find_corners(name, file):
+    if name == "aliked":
+        pytest.importorskip("kornia")
+    if not (WEIGHTS / file).is_file():
+        pytest.skip(f"no {WEIGHTS / file}: users bring their own weights")
+    source = build_source(KeypointsConfig(detector=name, weights=str(WEIGHTS / file)), Folder.at("/nowhere"), 0)
+    image = np.full((128, 128, 3), 40, np.uint8)
+    image[40:90, 30:100] = 220
+    found = source._detector(image)
+    corners = np.array([[30, 40], [99, 40], [30, 89], [99, 89]])
+    nearest = np.linalg.norm(found.xy[:, None] - corners[None], axis=2).min(axis=0)
+    assert (nearest < 4).sum() >= 3
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-3)
