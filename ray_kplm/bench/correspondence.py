@@ -24,7 +24,7 @@ from ray_kplm.correspondence.assignment import as_float32, nearest
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
-from ray_kplm.run import MANIFEST, Run
+from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import ActorShards, correspond
 from ray_kplm.steps.session import session
 from ray_kplm.storage import Folder
@@ -256,13 +256,12 @@ def thesis_share(vectors_per_core_s: float) -> float:
 def run_share(uri: str) -> float:
     """Of the time of a run's rounds, what clustering took."""
     run = Run.open(uri)
-    spent = {"train": 0.0, "features": 0.0, "labels": 0.0}
+    clustering = whole = 0.0
     for number in range(1, run.config.stage1.rounds + 1):
-        for name in spent:
-            folder = run.folder / "rounds" / f"{number:03d}" / name
-            if folder.is_file(MANIFEST):
-                spent[name] += folder.read_json(MANIFEST).get("seconds", 0.0)
-    return spent["labels"] / max(sum(spent.values()), 1e-9)
+        labels, trained = (run.manifest(f"{round_path(number)}/{name}") or {} for name in ("labels", "train"))
+        clustering += labels.get("seconds", 0.0)
+        whole += sum(facts.get("seconds", 0.0) for facts in (labels, trained)) + labels.get("extraction_seconds", 0.0)
+    return clustering / max(whole, 1e-9)
 
 
 def _config(sizes: Sizes, *overrides: str) -> Config:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.keypoints.aliked import Aliked
 from ray_kplm.keypoints.base import FromImages, Source
 from ray_kplm.keypoints.given import FromFile, TruthMix
-from ray_kplm.keypoints.learned import LearnedDetector
+from ray_kplm.keypoints.learned import LearnedDetector, Network
 from ray_kplm.keypoints.opencv import OpenCVDetector
 from ray_kplm.keypoints.r2d2 import R2D2
 from ray_kplm.keypoints.superpoint import SuperPoint
 from ray_kplm.storage import Folder
 
-LEARNED = {"aliked": Aliked, "r2d2": R2D2, "superpoint": SuperPoint}
+LEARNED: dict[str, Callable[[KeypointsConfig, torch.device], Network]] = {
+    "aliked": Aliked,
+    "r2d2": R2D2,
+    "superpoint": SuperPoint,
+}
 """Detectors that are networks and can use a GPU."""
 
 

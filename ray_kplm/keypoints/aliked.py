@@ -29,7 +29,8 @@ class Aliked:
             )
         threshold = config.confidence or _CONFIDENCE
         self._network = kornia.ALIKED(_WIDTHS[width], detection_threshold=threshold)
-        load_state(self._network, state, config)
+        constants = {name: value for name, value in self._network.named_buffers() if name.startswith("dkd.")}
+        load_state(self._network, constants | state, config)
         self._network.to(device)
 
     def __call__(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

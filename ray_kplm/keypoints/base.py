@@ -46,7 +46,8 @@ class Source(Protocol):
     `columns` of contracts.IMAGES is what it wants to see of them.
     """
 
-    columns: tuple[str, ...]
+    @property
+    def columns(self) -> tuple[str, ...]: ...
 
     def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
         """rows: which rows of the part `images` are."""
@@ -56,7 +57,7 @@ class Source(Protocol):
 class FromImages:
     """A detector as a source."""
 
-    columns = ("image_id", "image", "box")
+    columns: tuple[str, ...] = ("image_id", "image", "box")
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector

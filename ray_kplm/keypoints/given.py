@@ -25,7 +25,7 @@ class FromFile:
     An image that the file does not know has no keypoints. Rows sorted by `image_id` are found fastest.
     """
 
-    columns = ("image_id", "crop_to_source")
+    columns: tuple[str, ...] = ("image_id", "crop_to_source")
 
     def __init__(self, config: KeypointsConfig) -> None:
         self._config = config
@@ -77,7 +77,7 @@ class TruthMix:
     For experiments on noise alone: it is the only source that sees annotation.
     """
 
-    columns = ("image_id", "width", "height")
+    columns: tuple[str, ...] = ("image_id", "width", "height")
 
     def __init__(self, config: KeypointsConfig, landmarks: Folder, seed: int) -> None:
         if not landmarks.exists():

@@ -53,7 +53,7 @@ def _resized(image: NDArray[np.uint8], longer_side: int) -> tuple[NDArray[np.uin
     scale = longer_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=how), frames.scaling(width / size[0], height / size[1])  # type: ignore[return-value]
+    return cv2.resize(image, size, interpolation=how), frames.scaling(width / size[0], height / size[1])
 
 
 def strongest_apart(xy: NDArray, score: NDArray, radius: float) -> NDArray[np.int64]:

@@ -140,10 +140,12 @@ class Discovery:
             self._finish(features, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
         self._progress.begin(_key(labels), f"{self._round_title(number)}: clustering to K and M")
         round_folder = self.run.folder / "rounds" / f"{number:03d}"
-        threshold = features.folder.read_json(MANIFEST)["threshold"]
-        facts = {"threshold": threshold} | correspond(
+        extracted = features.folder.read_json(MANIFEST)
+        labels.begin()  # its time is that of clustering
+        facts = correspond(
             features.folder, selection.parts, labels.folder, round_folder, self.config, number, self._progress.advance
         )
+        facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         self._progress.points(facts["points_per_image"])
         self._finish(labels, facts, {name: facts[name] for name in _TRACKED}, self._iteration(number))
         self._drop_features(features)

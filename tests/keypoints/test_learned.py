@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -59,7 +60,12 @@ def test_an_image_is_seen_as_stored_by_default_in_rgb_from_0_to_1():
 def test_neighbours_of_a_stronger_point_go_and_the_rest_is_bounded():
     image = np.zeros((100, 100, 3), np.uint8)
     network = Peaks((10.0, 10.0), (15.0, 10.0), (24.0, 10.0), (80.0, 80.0), (50.0, 50.0))
-    assert detector(network)(image).xy[:, 0].tolist() == [10, 24, 80, 50]  # 15 is near 10, and gone when 24 is looked at
+    assert detector(network)(image).xy[:, 0].tolist() == [
+        10,
+        24,
+        80,
+        50,
+    ]  # 15 is near 10, and gone when 24 is looked at
     assert detector(network, limit=2)(image).xy[:, 0].tolist() == [10, 24]
     assert detector(network)(image, np.array([20, 0, 60, 60])).xy[:, 0].tolist() == [24, 50]
 
@@ -128,16 +134,21 @@ def test_superpoint_comes_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "file"), [("aliked", "aliked/aliked-t16.pth"), ("r2d2", "r2d2/r2d2_WASF_N16.pt")])
-def test_published_weights_find_corners(name, file):
+def test_published_weights_find_the_same_places_again(name, file):
     if name == "aliked":
         pytest.importorskip("kornia")
     if not (WEIGHTS / file).is_file():
         pytest.skip(f"no {WEIGHTS / file}: users bring their own weights")
     source = build_source(KeypointsConfig(detector=name, weights=str(WEIGHTS / file)), Folder.at("/nowhere"), 0)
-    image = np.full((128, 128, 3), 40, np.uint8)
-    image[40:90, 30:100] = 220
-    found = source._detector(image)
-    corners = np.array([[30, 40], [99, 40], [30, 89], [99, 89]])
-    nearest = np.linalg.norm(found.xy[:, None] - corners[None], axis=2).min(axis=0)
-    assert (nearest < 4).sum() >= 3
-    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-3)
+    rng = np.random.default_rng(0)
+    scene = np.full((160, 160, 3), 128, np.uint8)
+    for _ in range(60):
+        x, y, w, h = (*rng.integers(0, 150, 2).tolist(), *rng.integers(8, 40, 2).tolist())
+        cv2.rectangle(scene, (x, y), (x + w, y + h), rng.integers(0, 255, 3).tolist(), -1)
+    here, there = source._detector(scene[:128, :128].copy()), source._detector(scene[16:144, 8:136].copy())
+    moved = here.xy - [8, 16]
+    both = moved[((moved > 12) & (moved < 115)).all(axis=1)]
+    assert len(both) >= 10
+    gap = np.linalg.norm(both[:, None] - there.xy[None], axis=2).min(axis=1)
+    assert np.mean(gap < 2) >= 0.7
+    np.testing.assert_allclose(np.linalg.norm(here.descriptors, axis=1), 1, atol=1e-3)
