@@ -35,6 +35,8 @@ class MethodConfig:
     flip_map: Literal["pairs", "argmax"] = "pairs"
     """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R), or `pairs`, one to one, and none where
     the counts do not agree."""
+    drop_static: bool = False
+    """Leave out keypoints of landmarks that stand still while the others move: background (T 7.1)."""
 
 
 @dataclass(frozen=True)

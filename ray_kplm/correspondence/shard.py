@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from ray_kplm import contracts
 from ray_kplm.contracts import NONE
-from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans
+from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans, static
 from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, squared_distance
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
+from ray_kplm.correspondence.static import Positions
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
@@ -43,12 +44,14 @@ class Contents:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What the first duplicate filter did on a shard: keypoints before and after, and the flip counts (K, K)."""
+    """What the first duplicate filter did on a shard: keypoints before and after, the flip counts (K, K), and where those that
+    stayed were."""
 
     images: int
     detected: int
     kept: int
     flip_counts: NDArray[np.int64]
+    positions: Positions
 
     def __add__(self, other: Filtered) -> Filtered:
         return Filtered(
@@ -56,6 +59,7 @@ class Filtered:
             self.detected + other.detected,
             self.kept + other.kept,
             self.flip_counts + other.flip_counts,
+            self.positions + other.positions,
         )
 
 
@@ -94,14 +98,15 @@ class DescriptorShard:
         self._share = 1.0
         self._held: dict[str, NDArray[np.float16]] = {}
         self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: not in any more
+        self._excluded: dict[str, NDArray[np.bool_]] = {}  # keypoints that no fit shall see again
         self._dim = 0
 
     def begin(self) -> Contents:
         """Look at all parts once and leave out the keypoints without a usable descriptor."""
         total = Contents(0, 0, 0)
-        self._landmark = {}
+        self._landmark, self._excluded = {}, {}
         for part, features in self._read():
-            usable = _usable(features)
+            usable = self._usable(part, features)
             self._landmark[part] = np.where(usable, 0, NONE).astype(np.int16)
             total += Contents(len(features.counts), len(usable), int((~usable).sum()))
         return total
@@ -130,7 +135,7 @@ class DescriptorShard:
     def filter_landmarks(self, centroids: NDArray[np.float32]) -> Filtered:
         """Assign all keypoints to the K centroids and keep, for each landmark of an image, the nearest one."""
         k = len(centroids)
-        total = Filtered(0, 0, 0, np.zeros((k, k), np.int64))
+        total = Filtered(0, 0, 0, np.zeros((k, k), np.int64), static.positions(np.zeros(0, int), np.zeros((0, 2)), k))
         for part, features in self._read():
             usable = self._landmark[part] != NONE
             landmark = self._assigned(features.descriptors, usable, centroids)
@@ -139,8 +144,24 @@ class DescriptorShard:
             keep = duplicates.keep_nearest(features.image, landmark, distance)
             self._landmark[part] = np.where(keep, landmark, NONE).astype(np.int16)
             counts = flip.flip_counts(landmark[usable], flipped[usable], k)
-            total += Filtered(len(features.counts), len(landmark), int(keep.sum()), counts)
+            where = static.positions(landmark[keep], features.xy[keep], k)
+            total += Filtered(len(features.counts), len(landmark), int(keep.sum()), counts, where)
         return total
+
+    def exclude(self, centroids: NDArray[np.float32], unwanted: NDArray[np.bool_]) -> int:
+        """Leave out the keypoints whose nearest of these centroids is unwanted (K,), for good; how many.
+
+        All others are in again: for a new fit after `filter_landmarks`.
+        """
+        excluded = 0
+        for part, features in self._read():
+            usable = self._usable(part, features)
+            cluster = self._assigned(features.descriptors, usable, centroids)
+            out = usable & unwanted[cluster]
+            self._excluded[part] = self._excluded[part] | out if part in self._excluded else out
+            self._landmark[part] = np.where(usable & ~out, 0, NONE).astype(np.int16)
+            excluded += int(out.sum())
+        return excluded
 
     def label(self, centroids: NDArray[np.float32], landmarks: int, labels: Folder) -> Labelled:
         """Assign what was kept to the M centroids, drop duplicates again and write the parts of labels."""
@@ -210,6 +231,10 @@ class DescriptorShard:
     def _rng(self, part: str, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, int(part.removeprefix("part-").split(".")[0]), purpose])
 
+    def _usable(self, part: str, features: Features) -> NDArray[np.bool_]:
+        usable = _with_descriptors(features)
+        return usable & ~self._excluded[part] if part in self._excluded else usable
+
     # -- assigning
 
     def _assigned(self, descriptors: NDArray, usable: NDArray, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -235,7 +260,7 @@ def _thinned(points: NDArray, share: float, rng: np.random.Generator) -> NDArray
     return points if share >= 1 else points[rng.random(len(points)) < share]
 
 
-def _usable(features: Features) -> NDArray[np.bool_]:
+def _with_descriptors(features: Features) -> NDArray[np.bool_]:
     """Keypoints whose descriptors, plain and mirrored, are finite and not zero: (N,)."""
     both = (features.descriptors, features.descriptors_flipped)
     # The sum of magnitudes is NaN or infinite if an entry is.

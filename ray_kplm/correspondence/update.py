@@ -21,6 +21,9 @@ from ray_kplm.correspondence.shard import Contents, Filtered, Labelled
 from ray_kplm.errors import CollapseError
 from ray_kplm.storage import Folder
 
+_STATIC_FITS = 4
+"""Fits to K at most, where keypoints that stand still are dropped after each but the last."""
+
 
 class Shards(Protocol):
     """All shards of a round, wherever they are."""
@@ -43,6 +46,7 @@ class Update:
     landmark_objectives: list[float]
     cluster_objectives: list[float]
     contents: Contents
+    excluded: int
     filtered: Filtered
     labelled: Labelled
 
@@ -53,6 +57,11 @@ class Update:
             "images": self.filtered.images,
             "usable_images": self.labelled.usable_images,
             "unusable_keypoints": self.contents.unusable,
+            "static_landmarks": np.flatnonzero(self.filtered.positions.static()).tolist(),
+            "static_keypoints": self.excluded,
+            "position_spread": [
+                None if np.isnan(px) else round(px, 2) for px in self.filtered.positions.spread().tolist()
+            ],
             "detected_per_image": self.filtered.detected / images,
             "points_per_image": self.filtered.kept / images,
             "training_points_per_image": self.labelled.trained / images,
@@ -73,8 +82,7 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
     """
     landmarks, clusters = config.method.landmarks, config.method.clusters
     contents = reduce(add, shards.ask("begin"))
-    first = fit(shards, landmarks, config, (config.seed, round_number, 0), told(log, f"K = {landmarks}", 0.0, 0.5))
-    filtered = reduce(add, shards.ask("filter_landmarks", first.centroids))
+    first, filtered, excluded = _landmarks(shards, config, round_number, told(log, f"K = {landmarks}", 0.0, 0.5))
     _check_points(filtered, config)
     second = fit(shards, clusters, config, (config.seed, round_number, 1), told(log, f"M = {clusters}", 0.5, 1.0))
     labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
@@ -85,8 +93,32 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
         case "argmax":
             partner = flip.flip_map(filtered.flip_counts)
     return Update(
-        first.centroids, second.centroids, partner, first.objectives, second.objectives, contents, filtered, labelled
+        first.centroids,
+        second.centroids,
+        partner,
+        first.objectives,
+        second.objectives,
+        contents,
+        excluded,
+        filtered,
+        labelled,
     )
+
+
+def _landmarks(
+    shards: Shards, config: Config, round_number: int, tell: Callable[[int, int, int, int, float], None]
+) -> tuple[kmeans.Clustering, Filtered, int]:
+    """The K clusters and what the duplicate filter left; with `drop_static` again without keypoints that stand still, how many
+    of them."""
+    excluded = 0
+    for attempt in range(_STATIC_FITS):
+        found = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), tell)
+        filtered = reduce(add, shards.ask("filter_landmarks", found.centroids))
+        static = filtered.positions.static()
+        if not config.method.drop_static or not static.any() or attempt == _STATIC_FITS - 1:
+            break
+        excluded += reduce(add, shards.ask("exclude", found.centroids, static))
+    return found, filtered, excluded
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class ActorShards:
     died, alone or with its node, is started again and gets them again.
     """
 
-    _CHANGING = ("begin", "begin_fit", "filter_landmarks")
+    _CHANGING = ("begin", "begin_fit", "filter_landmarks", "exclude")
 
     def __init__(self, config: Config, features: Folder, parts: list[str]) -> None:
         self._config, self._features = config, features

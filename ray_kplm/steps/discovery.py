@@ -147,7 +147,8 @@ class Discovery:
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         self._progress.points(facts["points_per_image"])
-        self._finish(labels, facts, {name: facts[name] for name in _TRACKED}, self._iteration(number))
+        metrics = {name: facts[name] for name in _TRACKED}
+        self._finish(labels, facts, metrics, self._iteration(number), _warning(facts["static_landmarks"]))
         self._drop_features(features)
 
     def _drop_features(self, features: Step) -> None:
@@ -249,6 +250,12 @@ class _TrainingNews:
         if self._tracker:
             named = {f"{self._prefix}/{name}": value for name, value in metrics.items()}
             self._tracker.metrics(named, self._first + iteration)
+
+
+def _warning(static: list[int]) -> str:
+    if not static:
+        return ""
+    return f"landmarks that stand still, maybe background: {static}; method.drop_static=true leaves such out"
 
 
 def _key(step: Step) -> str:

@@ -68,7 +68,7 @@ class Steps:
     def _labels(self, number: int) -> Step:
         clustering = asdict(self._config.clustering)
         del clustering["memory_gib"]
-        method = {name: getattr(self._config.method, name) for name in ("kind", "clusters", "flip_map")}
+        method = {name: getattr(self._config.method, name) for name in ("kind", "clusters", "flip_map", "drop_static")}
         reads = {**self._common(), "method": method, "clustering": clustering}
         inputs = {"features": self.features[-1].fingerprint}
         return self._run.step(f"{round_path(number)}/labels", "correspond", reads, inputs)

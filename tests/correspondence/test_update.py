@@ -176,6 +176,54 @@ def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, sh
     assert one.labelled.trained == first.labelled.trained
 
 
+def marked(features, folder):
+    """Every image also shows a mark at one place, twice as often as any landmark, and each landmark somewhere else."""
+    rng = np.random.default_rng(1)
+    folder = Folder.at(folder)
+    for part in features.parts():
+        read = read_features(features, part)
+        moved = read.xy + rng.normal(size=read.xy.shape) * 8
+        image = np.concatenate([read.image, np.arange(IMAGES)])
+        order = np.argsort(image, kind="stable")
+        mark = np.tile([40.0, 90.0], (IMAGES, 1)) + rng.normal(size=(IMAGES, 2)) * 0.3
+        look = np.eye(DIM)[np.zeros(IMAGES, int)] + rng.normal(size=(IMAGES, DIM)) * 0.02
+
+        def joined(a, b, order=order):
+            return np.concatenate([a, b.astype(a.dtype)])[order]
+
+        table = table_of(
+            read.image_id.to_pylist(),
+            read.counts + 1,
+            joined(moved, mark),
+            joined(read.score, np.full(IMAGES, 0.5)),
+            joined(read.descriptors, look),
+            joined(read.descriptors_flipped, look),
+        )
+        folder.write_table(part, table)
+    return folder
+
+
+def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, tmp_path):
+    folder = marked(features, tmp_path / "marked")
+    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3"])
+    found, _ = run(folder, tmp_path, 2, config)
+    (still,) = found.facts()["static_landmarks"]
+    assert found.facts()["position_spread"][still] < 1
+    assert found.facts()["static_keypoints"] == 0
+
+    config = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redos=3", "method.drop_static=true"])
+    kept = {}
+    for shards in (1, 3):
+        dropped, tables = run(folder, tmp_path, shards, config)
+        assert dropped.facts()["static_landmarks"] == []
+        if dropped.excluded:
+            assert dropped.excluded >= PARTS * IMAGES
+        xy = np.array([point for table in tables for points in table["xy"].to_pylist() for point in points])
+        assert (np.linalg.norm(xy - [40, 90], axis=1) < 1).mean() < 0.02
+        kept[shards] = tables
+    assert all(a.equals(b) for a, b in zip(kept[1], kept[3], strict=True))
+
+
 def test_progress_rises_to_the_end(features, tmp_path):
     told = []
     update(LocalShards(features, 2), Folder.at(tmp_path), CONFIG, 1, lambda share, text: told.append((share, text)))
