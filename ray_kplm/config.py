@@ -189,12 +189,13 @@ class ClusteringConfig:
     """Most Lloyd iterations (R)."""
     tolerance: float = 1e-4
     """A fit ends when the objective falls by less than this share."""
-    redos: int = 3
-    """Starts; the best fit counts."""
+    redos: int = 10
+    """k-means++ starts, each fitted on a sample; the best is fitted on all. A bad one loses landmarks for good (R: 10, without
+    effect)."""
     fit_points: int = 1_600_000
     """Descriptors fitted on, a seeded sample (R: the first 800,000 keypoints' plain and mirrored ones); 0: all."""
     start_sample: int = 50_000
-    """Descriptors among which k-means++ chooses its start."""
+    """Descriptors on which the starts are tried."""
     spherical: bool = False
     """Centroids of unit length."""
     memory_gib: float = 1.0

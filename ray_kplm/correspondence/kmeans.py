@@ -8,7 +8,7 @@ given. Assignments are exact (`assignment`), and so are the sums: float16 descri
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ray_kplm.correspondence.assignment import Search, as_float32, nearest, on_grid
+from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, on_grid
 
 _SQUARE_UNIT = 2.0**-20
 """Squared lengths are summed in whole multiples of this."""
@@ -120,31 +120,49 @@ def _accumulate(
     counts += np.bincount(cluster, minlength=len(centroids))
 
 
-def plus_plus(sample: NDArray, k: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """k-means++ start on a sample (N, d) float16, N >= k: each centre drawn by its squared distance to those before it.
+class InMemory:
+    """`Points` (N, d) float16 in this process."""
 
-    Exact like everything here, so that the same sample and seed give the same start on any machine.
+    def __init__(self, points: NDArray, threads: int = 1) -> None:
+        self._points, self._threads = points, threads
+
+    def size(self) -> Size:
+        return size_of(self._blocks())
+
+    def partial(self, centroids: NDArray[np.float32]) -> Partial:
+        return partial(self._blocks(), centroids, threads=self._threads)
+
+    def _blocks(self) -> Iterator[NDArray]:
+        for start in range(0, len(self._points), BLOCK):
+            yield self._points[start : start + BLOCK]
+
+
+def plus_plus(sample: NDArray, k: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Greedy k-means++ start on a sample (N, d) float16, N >= k (Arthur & Vassilvitskii 2007).
+
+    Each centre is the best of a few candidates that are drawn by their squared distance to the centres before: noise lies far
+    from everything and is drawn often, but it is never the best. Exact like everything here, so that the same sample and seed
+    give the same start on any machine.
     """
     points = as_float32(sample).astype(np.float64)
     squares = np.einsum("nd,nd->n", points, points)
     chosen = [int(rng.integers(len(points)))]
-    closest = _to_point(points, squares, chosen[0])
+    closest = _to_points(points, squares, np.array(chosen))[:, 0]
     for _ in range(1, k):
-        total = closest.sum()
-        # All points coincide with a centre: any will do, the empty-cluster rule sorts it out.
-        pick = (
-            int(np.searchsorted(closest.cumsum(), rng.random() * total))
-            if total > 0
-            else int(rng.integers(len(points)))
-        )
-        chosen.append(min(pick, len(points) - 1))
-        closest = np.minimum(closest, _to_point(points, squares, chosen[-1]))
+        cumulative = closest.cumsum()
+        drawn = rng.random(2 + int(np.log(k))) * cumulative[-1]
+        # Where all points coincide with a centre any will do: the empty-cluster rule sorts it out.
+        candidates = np.minimum(np.searchsorted(cumulative, drawn), len(points) - 1)
+        left = np.minimum(closest[:, None], _to_points(points, squares, candidates))
+        best = int(left.sum(axis=0).argmin())
+        chosen.append(int(candidates[best]))
+        closest = left[:, best]
     return on_grid(points[chosen])
 
 
-def _to_point(points: NDArray[np.float64], squares: NDArray[np.float64], chosen: int) -> NDArray[np.float64]:
-    """Squared distances of all points to one of them: (N,)."""
-    return np.maximum(squares + squares[chosen] - 2 * (points @ points[chosen]), 0)
+def _to_points(points: NDArray[np.float64], squares: NDArray[np.float64], chosen: NDArray) -> NDArray[np.float64]:
+    """Squared distances of all points to some of them: (N, chosen)."""
+    return np.maximum(squares[:, None] + squares[chosen] - 2 * (points @ points[chosen].T), 0)
 
 
 def fit(

@@ -6,7 +6,8 @@ again. The K clusters are the round's landmarks, the M clusters are what the nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -80,11 +81,19 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
 
     Raises CollapseError when too little is left to learn from.
     """
-    landmarks, clusters = config.method.landmarks, config.method.clusters
+    landmarks, clusters, options = config.method.landmarks, config.method.clusters, config.clustering
     contents = reduce(add, shards.ask("begin"))
-    first, filtered, excluded = _landmarks(shards, config, round_number, told(log, f"K = {landmarks}", 0.0, 0.5))
+    first, filtered, excluded = _landmarks(
+        shards, config, round_number, told(log, f"K = {landmarks}", options, 0.0, 0.5)
+    )
     _check_points(filtered, config)
-    second = fit(shards, clusters, config, (config.seed, round_number, 1), told(log, f"M = {clusters}", 0.5, 1.0))
+    second = fit(
+        shards,
+        clusters,
+        config,
+        (config.seed, round_number, 1),
+        told(log, f"M = {clusters}", options, 0.5, 1.0),
+    )
     labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
     _check_images(filtered.images, labelled, config)
     match config.method.flip_map:
@@ -106,7 +115,7 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
 
 
 def _landmarks(
-    shards: Shards, config: Config, round_number: int, tell: Callable[[int, int, int, int, float], None]
+    shards: Shards, config: Config, round_number: int, tell: Tell
 ) -> tuple[kmeans.Clustering, Filtered, int]:
     """The K clusters and what the duplicate filter left; with `drop_static` again without keypoints that stand still, how many
     of them."""
@@ -148,7 +157,7 @@ def update_matched(
     clusters = config.method.clusters
     contents = reduce(add, shards.ask("begin"))
     seed = (config.seed, round_number, 0)
-    found = fit(shards, clusters, config, seed, told(log, f"M = {clusters}", 0.0, 1.0), previous)
+    found = fit(shards, clusters, config, seed, told(log, f"M = {clusters}", config.clustering, 0.0, 1.0), previous)
     cutoff = reduce(add, shards.ask("spread", found.centroids)).cutoff()
     labelled = reduce(add, shards.ask("label_matches", found.centroids, cutoff, labels))
     _check_images(contents.images, labelled, config)
@@ -159,13 +168,20 @@ Log = Callable[[float, str], None]
 """Told what share of the update is done and what it is at."""
 
 
-def told(log: Log, name: str, first: float, last: float) -> Callable[[int, int, int, int, float], None]:
-    """A fit's iterations as progress of the update, of which the fit is the share from `first` to `last`."""
+Tell = Callable[[int, int, float], None]
+"""Told of a start on the sample (from 1; 0: the fit of all points), iteration and objective."""
 
-    def tell(start: int, starts: int, iteration: int, iterations: int, objective: float) -> None:
-        done = (start + iteration / iterations) / starts
-        text = f"clustering to {name}: start {start + 1}/{starts}, iteration {iteration}, objective {objective:.6g}"
-        log(first + (last - first) * done, text)
+
+def told(log: Log, name: str, options: ClusteringConfig, first: float, last: float) -> Tell:
+    """A fit's iterations as progress of the update, of which the fit is the share from `first` to `last`; half of it the
+    search for a start."""
+
+    def tell(start: int, iteration: int, objective: float) -> None:
+        done = iteration / options.iterations
+        share = (start - 1 + done) / options.redos / 2 if start else (1 + done) / 2
+        what = f"start {start}/{options.redos}, " if start else ""
+        text = f"clustering to {name}: {what}iteration {iteration}, objective {objective:.6g}"
+        log(first + (last - first) * share, text)
 
     return tell
 
@@ -175,10 +191,10 @@ def fit(
     k: int,
     config: Config,
     seed: tuple[int, ...],
-    tell: Callable[[int, int, int, int, float], None],
+    tell: Tell,
     previous: NDArray[np.float32] | None = None,
 ) -> kmeans.Clustering:
-    """K-means of all descriptors still in, or of a seeded share of them, from `previous` centroids or k-means++ starts."""
+    """K-means of all descriptors still in, or of a seeded share, from `previous` centroids or the best of several starts."""
     options = config.clustering
     points = _FitPoints(shards, options.fit_points)
     if points.total.points < k:
@@ -186,14 +202,15 @@ def fit(
             f"{points.total.points} descriptors for {k} clusters: need at least as many; look at detection.points_per_landmark "
             f"and stage1.warmup_iterations, or lower method.clusters"
         )
-    starts, count = (points.starts(k, options, seed), options.redos) if previous is None else (iter([previous]), 1)
+    if previous is None:
+        previous = points.start(k, options, seed, tell)
     return kmeans.fit(
         points,
-        starts,
+        [previous],
         iterations=options.iterations,
         tolerance=options.tolerance,
         spherical=options.spherical,
-        log=lambda start, iteration, objective: tell(start, count, iteration, options.iterations, objective),
+        log=lambda start, iteration, objective: tell(0, iteration, objective),
     )
 
 
@@ -213,15 +230,27 @@ class _FitPoints:
     def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
         return reduce(add, self._shards.ask("partial", centroids))
 
-    def starts(self, k: int, options: ClusteringConfig, seed: tuple[int, ...]) -> Iterator[NDArray[np.float32]]:
-        """k-means++ starts from a seeded, bounded sample."""
+    def start(self, k: int, options: ClusteringConfig, seed: tuple[int, ...], tell: Tell) -> NDArray[np.float32]:
+        """The best of `redos` fits of a seeded, bounded sample, each from its own k-means++ start.
+
+        Which clusters are found is decided by the start, and a sample shows that as well as all points do.
+        """
         share = min(1.0, max(options.start_sample, k) / self.total.points)
         pieces = [piece for answer in self._shards.ask("sample", share) for piece in answer]
         sample = np.concatenate([points for _, points in sorted(pieces, key=lambda piece: piece[0])])
         if len(sample) < k:  # a share of few points may be fewer than asked for
-            return self.starts(k, replace(options, start_sample=2 * max(options.start_sample, k)), seed)
+            more = replace(options, start_sample=2 * max(options.start_sample, k))
+            return self.start(k, more, seed, tell)
         rng = np.random.default_rng(seed)
-        return (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos))
+        best = kmeans.fit(
+            kmeans.InMemory(sample, threads=os.cpu_count() or 1),
+            (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos)),
+            iterations=options.iterations,
+            tolerance=options.tolerance,
+            spherical=options.spherical,
+            log=lambda start, iteration, objective: tell(start + 1, iteration, objective),
+        )
+        return best.centroids
 
 
 def _check_points(filtered: Filtered, config: Config) -> None:
