@@ -168,8 +168,8 @@ class DetectionConfig:
     fixed_threshold: float = 0.15
     """Of the sigmoid heatmap, when `threshold: fixed` (R). Small or briefly trained networks peak far below it."""
     warmup_points_per_landmark: float = 2.0
-    """Calibrated points an image after the warm-up, relative to K. What clustering does not see then is lost: on faces 1.5 made
-    seven of ten landmarks points of the contour and dropped the nose, which 2.5 kept."""
+    """Calibrated points an image after the warm-up, relative to K. What clustering does not see then is lost; on faces 3 and
+    more put nose and mouth into one cluster, which 1.5 and 2 kept apart."""
     points_per_landmark: float = 2.0
     """Calibrated points an image in the rounds, relative to K; duplicates among them are dropped later. The detector has learnt
     some K places by then: much more than K points are noise."""
