@@ -194,7 +194,7 @@ class ClusteringConfig:
     effect)."""
     fit_points: int = 1_600_000
     """Descriptors fitted on, a seeded sample (R: the first 800,000 keypoints' plain and mirrored ones); 0: all."""
-    start_sample: int = 50_000
+    start_sample: int = 25_000
     """Descriptors on which the starts are tried."""
     spherical: bool = False
     """Centroids of unit length."""

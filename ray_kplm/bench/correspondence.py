@@ -240,7 +240,8 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
 
 
 def thesis_share(vectors_per_core_s: float) -> float:
-    """Clustering in a round of `thesis_faces.yaml`, by calculation: one GPU of 30 TFLOP/s, 16 cores, 25 passes a fit.
+    """Clustering in a round of `thesis_faces.yaml`, by calculation: one GPU of 30 TFLOP/s, 16 cores, 25 passes a fit and 10 for
+    each start on the sample.
 
     The round: 5,000 iterations of 32 views, three forward-equivalents each, then two forward passes of as many images.
     """
@@ -248,8 +249,8 @@ def thesis_share(vectors_per_core_s: float) -> float:
     views = config.stage1.round_iterations * config.stage1.batch_size * 2
     network = views * (3 + 2) * _FORWARD_FLOP / _GPU_FLOPS
     options = config.clustering
-    fitted = options.fit_points + options.redos * options.start_sample
-    vectors = 2 * 25 * fitted + 2 * 2 * views * 2 * config.method.landmarks
+    fitted = 25 * options.fit_points + 10 * options.redos * options.start_sample
+    vectors = 2 * fitted + 2 * 2 * views * 2 * config.method.landmarks
     clustering = vectors / vectors_per_core_s / _NODE_CORES
     return clustering / (clustering + network)
 

@@ -22,6 +22,8 @@ from ray_kplm.correspondence.shard import Contents, Filtered, Labelled
 from ray_kplm.errors import CollapseError
 from ray_kplm.storage import Folder
 
+_TRIAL_ITERATIONS = 10
+"""Of K-means from one of several starts, on a sample: enough to tell a good start from a bad one."""
 _STATIC_FITS = 4
 """Fits to K at most, where keypoints that stand still are dropped after each but the last."""
 
@@ -177,8 +179,10 @@ def told(log: Log, name: str, options: ClusteringConfig, first: float, last: flo
     search for a start."""
 
     def tell(start: int, iteration: int, objective: float) -> None:
-        done = iteration / options.iterations
-        share = (start - 1 + done) / options.redos / 2 if start else (1 + done) / 2
+        if start:
+            share = (start - 1 + iteration / _TRIAL_ITERATIONS) / options.redos / 2
+        else:
+            share = (1 + iteration / options.iterations) / 2
         what = f"start {start}/{options.redos}, " if start else ""
         text = f"clustering to {name}: {what}iteration {iteration}, objective {objective:.6g}"
         log(first + (last - first) * share, text)
@@ -245,7 +249,7 @@ class _FitPoints:
         best = kmeans.fit(
             kmeans.InMemory(sample, threads=os.cpu_count() or 1),
             (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos)),
-            iterations=options.iterations,
+            iterations=min(_TRIAL_ITERATIONS, options.iterations),
             tolerance=options.tolerance,
             spherical=options.spherical,
             log=lambda start, iteration, objective: tell(start + 1, iteration, objective),
