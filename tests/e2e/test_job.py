@@ -26,6 +26,7 @@ def cluster():
     """Address of the job server of a head node of four logical CPUs, and the environment to reach it."""
     dashboard = free_port()
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # a job's `python` is this one
     environment.pop("RAY_ADDRESS", None)
     head = subprocess.Popen(
         [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
