@@ -41,7 +41,7 @@ LANDMARKS = pa.schema(
         pa.field("group", pa.string()),  # the unit that the split keeps together
     ]
 )
-"""`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, read by the evaluation alone."""
+"""`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, for the evaluation and `detector: truth_mix` only."""
 
 REJECTED = pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 """`<dataset>/rejected.parquet`: every input that did not become an image, and why."""

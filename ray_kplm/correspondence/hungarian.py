@@ -10,13 +10,14 @@ from scipy.optimize import linear_sum_assignment
 
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.assignment import exact_scores
+from ray_kplm.correspondence.sums import Summed
 
 _UNIT = 2.0**-20
 """Distances are summed in whole multiples of this."""
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Summed):
     """Distances of points to their nearest centroid, cluster by cluster: counts int64 (M,), sum and sum of squares (M,).
 
     Both sums are whole multiples of 2^-20, so that they add up to the same in any order.
@@ -25,9 +26,6 @@ class Spread:
     counts: NDArray[np.int64]
     total: NDArray[np.int64]
     squares: NDArray[np.int64]
-
-    def __add__(self, other: Spread) -> Spread:
-        return Spread(self.counts + other.counts, self.total + other.total, self.squares + other.squares)
 
     def cutoff(self) -> NDArray[np.float64]:
         """Mean + 1 standard deviation of each cluster, (M,): what lies beyond is no member. Infinite where nothing was."""

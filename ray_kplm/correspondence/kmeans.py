@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, on_grid
+from ray_kplm.correspondence.sums import Summed
 
 _SQUARE_UNIT = 2.0**-20
 """Squared lengths are summed in whole multiples of this."""
@@ -27,25 +28,19 @@ _SPLIT = 1.0 / 1024
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(Summed):
     """Of a set of points: how many, and the sum of their squared lengths (whole multiples of 2^-20)."""
 
     points: int
     squares: int
 
-    def __add__(self, other: Size) -> Size:
-        return Size(self.points + other.points, self.squares + other.squares)
-
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(Summed):
     """What one set of points contributes to an iteration: sums float64 (k, d), counts int64 (k,)."""
 
     sums: NDArray[np.float64]
     counts: NDArray[np.int64]
-
-    def __add__(self, other: Partial) -> Partial:
-        return Partial(self.sums + other.sums, self.counts + other.counts)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, neares
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
 from ray_kplm.correspondence.static import Positions
+from ray_kplm.correspondence.sums import Summed
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
@@ -31,19 +32,16 @@ _FIT, _START = 1, 2
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(Summed):
     """What a shard's parts hold: images, keypoints, and how many of these have no usable descriptor (NaN or zero)."""
 
     images: int
     keypoints: int
     unusable: int
 
-    def __add__(self, other: Contents) -> Contents:
-        return Contents(self.images + other.images, self.keypoints + other.keypoints, self.unusable + other.unusable)
-
 
 @dataclass(frozen=True)
-class Filtered:
+class Filtered(Summed):
     """What the first duplicate filter did on a shard: keypoints before and after, the flip counts (K, K), and where those that
     stayed were."""
 
@@ -53,30 +51,14 @@ class Filtered:
     flip_counts: NDArray[np.int64]
     positions: Positions
 
-    def __add__(self, other: Filtered) -> Filtered:
-        return Filtered(
-            self.images + other.images,
-            self.detected + other.detected,
-            self.kept + other.kept,
-            self.flip_counts + other.flip_counts,
-            self.positions + other.positions,
-        )
-
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Summed):
     """What was written as labels: training keypoints, images with at least two, landmark counts (K,)."""
 
     trained: int
     usable_images: int
     landmark_counts: NDArray[np.int64]
-
-    def __add__(self, other: Labelled) -> Labelled:
-        return Labelled(
-            self.trained + other.trained,
-            self.usable_images + other.usable_images,
-            self.landmark_counts + other.landmark_counts,
-        )
 
 
 class DescriptorShard:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.correspondence.sums import Summed
+
 STILL = 0.2
 """A landmark is static when its position spreads less than this share of what the median landmark's does."""
 _UNIT = 2.0**-6
@@ -14,15 +16,12 @@ _UNIT = 2.0**-6
 
 
 @dataclass(frozen=True)
-class Positions:
+class Positions(Summed):
     """Where the K landmarks were in the images, crop frame: counts int64 (K,), sums and sums of squares int64 (K, 2)."""
 
     counts: NDArray[np.int64]
     total: NDArray[np.int64]
     squares: NDArray[np.int64]
-
-    def __add__(self, other: Positions) -> Positions:
-        return Positions(self.counts + other.counts, self.total + other.total, self.squares + other.squares)
 
     def spread(self) -> NDArray[np.float64]:
         """Standard deviation of each landmark's position over the images, pixels: (K,); NaN where it was never seen."""

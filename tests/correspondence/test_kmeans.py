@@ -137,6 +137,22 @@ def test_plus_plus_spreads_its_centres():
     assert np.mean(hits) > 0.9
 
 
+def test_noise_does_not_lead_the_starts_astray():
+    """Ten tight groups of unequal size among noise: with one candidate a centre, 11 of 20 starts find them all."""
+    rng = np.random.default_rng(0)
+    centres = np.linalg.qr(rng.normal(size=(32, 32)))[0][:10]
+    of = np.repeat(np.arange(10), [600, 500, 400, 400, 300, 200, 200, 100, 100, 80])
+    groups = centres[of] + 0.03 * rng.normal(size=(len(of), 32))
+    noise = rng.normal(size=(500, 32))
+    points = np.concatenate([groups, noise / np.linalg.norm(noise, axis=1, keepdims=True)]).astype(np.float16)
+    found = []
+    for seed in range(20):
+        clustering = fit(Over(points), [start(points, seed, k=10)], iterations=20, tolerance=1e-4)
+        nearest_centroid = nearest(centres.astype(np.float16), clustering.centroids)
+        found.append(len(set(nearest_centroid.tolist())) == 10)
+    assert np.mean(found) >= 0.8
+
+
 def test_plus_plus_of_equal_points():
     assert plus_plus(np.ones((4, 3), np.float16), 3, np.random.default_rng(0)).tolist() == [[1.0] * 3] * 3
 

@@ -3,6 +3,8 @@
 import json
 
 from ray_kplm.bench import correspondence, rounds
+from ray_kplm.config import load
+from ray_kplm.run import Run
 
 
 def test_correspondence(ray_cluster):
@@ -21,3 +23,13 @@ def test_rounds(ray_cluster):
     found = rounds.bench([1_500, 6_000], 1_000, lambda text: None)
     assert [row["parts_read"] for row in found["rounds"]] == [2, 2]
     assert found["time_ratio_largest_to_smallest"] > 0
+
+
+def test_the_share_of_clustering_is_of_whole_rounds_without_the_warm_up(tmp_path):
+    run = Run.start(load(None, [f"run={tmp_path}", "stage1.rounds=2"]))
+    run.save()
+    for number, train, extraction, clustering in ((0, 900, 90, 90), (1, 60, 20, 20), (2, 80, 15, 5)):
+        folder = run.folder / "rounds" / f"{number:03d}"
+        (folder / "train").write_json("manifest.json", {"seconds": train})
+        (folder / "labels").write_json("manifest.json", {"seconds": clustering, "extraction_seconds": extraction})
+    assert correspondence.run_share(str(tmp_path)) == 25 / 200
