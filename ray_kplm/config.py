@@ -114,6 +114,9 @@ class AugmentConfig:
     """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
     noise_share: float = 0.5
     """Share of views with noise."""
+    warp: float = 0.0
+    """Smooth warp: a 4 x 4 lattice moves by up to this share of the side, each way (none in T and R). Without it a network can
+    know parts by their layout, which fails when an object turns."""
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,12 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     share = c.keypoints.outlier_share
     yield "keypoints.outlier_share", share, "is a share: 0 <= share < 1", 0 <= share < 1
     yield "keypoints.nms", c.keypoints.nms, "is a share of the image's side: 0 <= share < 1", 0 <= c.keypoints.nms < 1
+    yield (
+        "augment.warp",
+        c.augment.warp,
+        "must be within 0 and 0.08: more may fold pictures",
+        0 <= c.augment.warp <= 0.08,
+    )
     true = c.keypoints.truth_share
     yield "keypoints.truth_share", true, "is a share: 0 <= share <= 1", 0 <= true <= 1
     yield (

@@ -48,6 +48,7 @@ BROKEN = [
     ("clustering.redos", ["clustering.redos=0"]),
     ("clustering.iterations", ["clustering.iterations=0"]),
     ("keypoints.nms", ["keypoints.nms=1"]),
+    ("augment.warp", ["augment.warp=0.1"]),
     ("keypoints.truth_share", ["keypoints.truth_share=1.5"]),
     ("keypoints.file", ["keypoints.file=", "keypoints.detector=file"]),
 ]

@@ -1,13 +1,14 @@
 """Random views of an image for training, decided by a seed alone.
 
-The pictures know nothing of labels: a view comes with the affine map from the crop frame to its own frame, and whoever
-holds the round's labels warps them by it. albumentations moves three reference keypoints along with the image; the map
-is what carried them.
+The pictures know nothing of labels: a view comes with the way from the crop frame to its own frame, and whoever holds the
+round's labels moves them along. albumentations moves three reference keypoints along with the image; the affine map is what
+carried them.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks a package index for news
 
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import frames
+from ray_kplm.imaging.warp import STILL, random_warp
+
+_WARP = 31
+"""Of a view's seed: the random numbers of its warp."""
 
 
 def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
@@ -37,11 +42,22 @@ def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], f
     return view, to_input
 
 
+@dataclass(frozen=True)
+class View:
+    """picture: uint8 (S, S, 3). A crop's point comes to it by the map crop_to_view, float32 (2, 3), and then by the shifts there,
+    float32 (G, G, 2); see `imaging.warp`."""
+
+    picture: NDArray[np.uint8]
+    crop_to_view: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+
+
 class Augmenter:
-    """METHOD 3's augmentation: flip, affine, colour, blur, noise, in albumentations."""
+    """The thesis' augmentation (flip, affine, colour, blur, noise; albumentations), and a smooth warp where asked for."""
 
     def __init__(self, config: AugmentConfig, size: int) -> None:
         self.size = size
+        self._warp = config.warp
         self._reference = np.array([[0, 0], [size - 1, 0], [0, size - 1]], dtype=np.float64)
         self._views = {flip: self._compose(config, flip) for flip in (False, True)}
 
@@ -73,19 +89,18 @@ class Augmenter:
         ]
         return A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
 
-    def __call__(
-        self, image: NDArray[np.uint8], seed: int, flip: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """A view of a crop: uint8 (H, W, 3) -> uint8 (size, size, 3) and the map crop -> view, float32 (2, 3).
-
-        The same seed and flip give the same view, whatever was asked before.
-        """
+    def __call__(self, image: NDArray[np.uint8], seed: int, flip: bool) -> View:
+        """A view of a crop uint8 (H, W, 3). The same seed and flip give the same view, whatever was asked before."""
         view, crop_to_input = letterbox(image, self.size)
         compose = self._views[flip]
         compose.set_random_seed(seed)
         out = compose(image=view, keypoints=self._reference)
         input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
-        return out["image"], frames.compose(input_to_view, crop_to_input).astype(np.float32)
+        crop_to_view = frames.compose(input_to_view, crop_to_input).astype(np.float32)
+        if not self._warp:
+            return View(out["image"], crop_to_view, STILL)
+        warped, shifts = random_warp(out["image"], self._warp, np.random.default_rng((seed, _WARP)))
+        return View(warped, crop_to_view, shifts)
 
 
 def _affine_between(before: NDArray, after: NDArray) -> frames.Affine:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
+from ray_kplm.imaging.warp import displaced
+from ray_kplm.methods.views import Views
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,17 @@ class Labels:
         """Rows of images with at least `minimum` points."""
         return np.flatnonzero(self.present.sum(1) >= minimum)
 
-    def in_views(
-        self, image: NDArray, crop_to_view: NDArray, flip: NDArray, side: int, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def in_views(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Points of B views: xy (B, P, 2) heatmap frame, valid bool (B, P), identity int64 (B, P), on `device`.
 
-        image (B,) rows, crop_to_view (B, 2, 3), flip (B,). A point that left the picture is not valid and has no identity.
+        A point that left the picture is not valid and has no identity.
         """
-        xy = np.einsum("bij,bpj->bpi", crop_to_view[:, :, :2], self.xy[image]) + crop_to_view[:, None, :, 2]
-        cells = frames.input_to_heatmap(xy).astype(np.float32)
+        image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
+        placed = np.einsum("bij,bpj->bpi", affine[:, :, :2], self.xy[image]) + affine[:, None, :, 2]
+        cells = frames.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
-        valid = self.present[image] & ((nearest >= 0) & (nearest <= side - 1)).all(-1)
-        identity = np.where(flip[:, None], self.identity_flipped[image], self.identity[image])
+        valid = self.present[image] & ((nearest >= 0) & (nearest < size // frames.STRIDE)).all(-1)
+        identity = np.where(views.flip[:, None], self.identity_flipped[image], self.identity[image])
         identity = np.where(valid, identity, NONE)
         tensors = torch.from_numpy(cells), torch.from_numpy(valid), torch.from_numpy(identity.astype(np.int64))
         xy_BP2, valid_BP, identity_BP = (t.to(device, non_blocking=True) for t in tensors)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.views import Views
 from ray_kplm.network.compute import Placement
 
 NETWORK = "network.pt"
@@ -74,22 +74,19 @@ class Learner:
         self.network = placement.move(objective.network())
         groups = objective.parameter_groups(self.network)
         self._rates = [group["lr"] for group in groups]
-        self._optimiser = torch.optim.RMSprop(groups)
+        self._optimiser = torch.optim.RMSprop(groups, foreach=True)
         self._generator = torch.Generator(placement.device)
         self.network.train()
         self._forward = _Precise(wrap(self.network), placement)
 
-    def step(
-        self, iteration: int, rank: int, view: NDArray[np.uint8], image: NDArray, flip: NDArray, crop_to_view: NDArray
-    ) -> dict[str, Tensor]:
-        """One update from B views (see `steps.feed.Views`); returns the loss and its parts, detached, on the device."""
+    def step(self, iteration: int, rank: int, views: Views) -> dict[str, Tensor]:
+        """One update; returns the loss and its parts, detached, on the device."""
         factor = self.schedule(iteration)
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        side = view.shape[1] // 4
-        points = self.labels.in_views(image, crop_to_view, flip, side, self.placement.device)
+        points = self.labels.in_views(views, self.placement.device)
         self._generator.manual_seed(_mixed(*self.seed, iteration, rank))
-        loss, parts = self.objective.loss(self._forward, self.placement.images(view), *points, self._generator)
+        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), *points, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()

@@ -7,7 +7,6 @@ many there are, view i of the plan is row i of the output.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,20 +19,11 @@ from ray.data import ActorPoolStrategy
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.methods.plan import Plan
+from ray_kplm.methods.views import Views
 from ray_kplm.steps.images import RoundImages
 
 _BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to hide a task's few milliseconds, little enough to start soon."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """B views of training images: view uint8 (B, S, S, 3); image (B,) index in the round; flip (B,); crop_to_view (B, 2, 3)."""
-
-    view: NDArray[np.uint8]
-    image: NDArray[np.int64]
-    flip: NDArray[np.bool_]
-    crop_to_view: NDArray[np.float32]
 
 
 def feed(
@@ -65,7 +55,7 @@ def feed(
         num_cpus=1,
     )
     for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
-        yield Views(batch["view"], batch["image"], batch["flip"], batch["crop_to_view"])
+        yield Views(**batch)
 
 
 class _MakeViews:
@@ -82,8 +72,9 @@ class _MakeViews:
             for image, seed, flip in zip(batch["image"], batch["seed"], batch["flip"], strict=True)
         ]
         return {
-            "view": np.stack([view for view, _ in made]),
-            "crop_to_view": np.stack([affine for _, affine in made]),
+            "picture": np.stack([view.picture for view in made]),
+            "crop_to_view": np.stack([view.crop_to_view for view in made]),
+            "shifts": np.stack([view.shifts for view in made]),
             "image": batch["image"],
             "flip": batch["flip"],
         }

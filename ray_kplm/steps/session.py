@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray Data itself causes an error line for every actor pool (ray issue 53727)
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep what a training step frees: the next one asks for the same again
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
 _PAUSE_S = 0.03
 """Between two looks of Ray Data's scheduler: far less than a block of views lasts."""
@@ -39,12 +41,11 @@ def session(compute: ComputeConfig) -> Iterator[None]:
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    environment = {"env_vars": dict(_ENVIRONMENT)}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _silent_stderr():
         if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet)
-        else:
+            ray.init(**quiet, runtime_env={"env_vars": dict(_ENVIRONMENT)})
+        else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
             cpus = max(os.cpu_count() or 1, needed_cpus(compute))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()

@@ -128,7 +128,7 @@ def _work(loop: dict[str, Any]) -> None:
     metrics: dict[str, float] = {}
     last = training.plan.iterations
     for iteration, batch in enumerate(views, start=first):
-        recent.append(learner.step(iteration, rank, batch.view, batch.image, batch.flip, batch.crop_to_view))
+        recent.append(learner.step(iteration, rank, batch))
         done = iteration + 1
         if done % _REPORT_EVERY == 0 or done == last:
             metrics, recent = _averaged(recent), []

@@ -38,15 +38,16 @@ def centre_of_mass(picture: np.ndarray) -> np.ndarray:
     return np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
 
 
-def test_a_seed_decides_whatever_was_asked_before():
-    one, other = Augmenter(AugmentConfig(), SIZE), Augmenter(AugmentConfig(), SIZE)
+@pytest.mark.parametrize("warp", [0.0, 0.08])
+def test_a_seed_decides_whatever_was_asked_before(warp):
+    one, other = (Augmenter(AugmentConfig(warp=warp), SIZE) for _ in range(2))
     asked = [(seed, flip) for seed in range(6) for flip in (False, True)]
     first = {a: one(photo(), *a) for a in asked}
     for a in reversed(asked):
-        view, affine = other(photo(), *a)
-        np.testing.assert_array_equal(view, first[a][0])
-        np.testing.assert_array_equal(affine, first[a][1])
-    assert len({view.tobytes() for view, _ in first.values()}) == len(asked)
+        view = other(photo(), *a)
+        for name, value in vars(view).items():
+            np.testing.assert_array_equal(value, getattr(first[a], name))
+    assert len({view.picture.tobytes() for view in first.values()}) == len(asked)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -56,16 +57,16 @@ def test_the_map_carries_a_dot_to_where_it_is(flip, crop):
     width, height = crop
     for seed in range(20):
         dot = np.array([width, height]) * np.random.default_rng(seed).uniform(0.38, 0.62, 2)
-        view, affine = augment(blob(width, height, dot, sigma=2.0 * max(crop) / SIZE), seed, flip)
-        assert view.shape == (SIZE, SIZE, 3)
-        assert np.linalg.norm(centre_of_mass(view) - frames.apply(affine, dot)) < 0.15, seed
+        view = augment(blob(width, height, dot, sigma=2.0 * max(crop) / SIZE), seed, flip)
+        assert view.picture.shape == (SIZE, SIZE, 3)
+        assert np.linalg.norm(centre_of_mass(view.picture) - frames.apply(view.crop_to_view, dot)) < 0.15, seed
 
 
 def test_only_a_flip_turns_the_map_inside_out():
     augment = Augmenter(AugmentConfig(), SIZE)
     for seed in range(10):
-        assert np.linalg.det(augment(photo(), seed, False)[1][:, :2]) > 0
-        assert np.linalg.det(augment(photo(), seed, True)[1][:, :2]) < 0
+        assert np.linalg.det(augment(photo(), seed, False).crop_to_view[:, :2]) > 0
+        assert np.linalg.det(augment(photo(), seed, True).crop_to_view[:, :2]) < 0
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -75,7 +76,7 @@ def test_scale_rotation_and_shift_stay_in_their_ranges_and_use_them(flip):
     middle = (SIZE - 1) / 2
     scales, angles, shifts = [], [], []
     for seed in range(150):
-        _, affine = augment(np.zeros((SIZE, SIZE, 3), np.uint8), seed, flip)
+        affine = augment(np.zeros((SIZE, SIZE, 3), np.uint8), seed, flip).crop_to_view
         linear = affine[:, :2] * ([-1, 1] if flip else [1, 1])
         scales.append(np.sqrt(np.linalg.det(linear)))
         angles.append(np.degrees(np.arctan2(linear[1, 0], linear[0, 0])))
@@ -92,19 +93,19 @@ def test_scale_rotation_and_shift_stay_in_their_ranges_and_use_them(flip):
 
 
 def test_without_ranges_a_view_is_the_letterboxed_crop():
-    view, affine = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, False)
+    view = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, False)
     expected, to_input = letterbox(photo(), SIZE)
-    np.testing.assert_array_equal(view, expected)
-    np.testing.assert_allclose(affine, to_input, atol=1e-5)
+    np.testing.assert_array_equal(view.picture, expected)
+    np.testing.assert_allclose(view.crop_to_view, to_input, atol=1e-5)
 
 
 def test_without_ranges_a_flipped_view_is_the_mirrored_crop():
-    view, affine = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, True)
+    view = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, True)
     expected, to_input = letterbox(photo(), SIZE)
-    np.testing.assert_array_equal(view, expected[:, ::-1])
+    np.testing.assert_array_equal(view.picture, expected[:, ::-1])
     xy = np.array([[10.0, 20.0], [50.0, 3.0]])
     expected_xy = frames.mirrored(frames.apply(to_input, xy), SIZE)
-    np.testing.assert_allclose(frames.apply(affine, xy), expected_xy, atol=1e-4)
+    np.testing.assert_allclose(frames.apply(view.crop_to_view, xy), expected_xy, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_without_ranges_a_flipped_view_is_the_mirrored_crop():
 def test_each_photometric_change_happens_within_its_range(change, largest):
     augment = Augmenter(AugmentConfig(**STILL, **(NO_COLOUR | change)), SIZE)
     plain, _ = letterbox(photo(), SIZE)
-    changes = [np.abs(augment(photo(), seed, False)[0].astype(int) - plain) for seed in range(12)]
+    changes = [np.abs(augment(photo(), seed, False).picture.astype(int) - plain) for seed in range(12)]
     assert sum(change.mean() > 0.4 for change in changes) >= 8
     assert max(change.max() for change in changes) <= largest + 1
 
@@ -128,7 +129,7 @@ def test_each_photometric_change_happens_within_its_range(change, largest):
 def test_shares_are_shares():
     augment = Augmenter(AugmentConfig(**STILL, **(NO_COLOUR | {"noise_share": 0.25, "noise": 0.2})), SIZE)
     plain, _ = letterbox(photo(), SIZE)
-    changed = sum(not np.array_equal(augment(photo(), seed, False)[0], plain) for seed in range(200))
+    changed = sum(not np.array_equal(augment(photo(), seed, False).picture, plain) for seed in range(200))
     assert 30 <= changed <= 70
 
 

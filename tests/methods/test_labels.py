@@ -9,7 +9,9 @@ import torch
 
 from ray_kplm.contracts import KEYPOINTS, LABELS, NONE
 from ray_kplm.imaging import frames
+from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
+from ray_kplm.methods.views import Views
 
 CPU = torch.device("cpu")
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -31,10 +33,13 @@ def label_table(*images: list) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LABELS)
 
 
-def views(labels, image, affine=IDENTITY, flip=False, side=16):
+def views(labels, image, affine=IDENTITY, flip=False, shifts=STILL, side=16):
     image = np.asarray(image)
     affines, flips = np.broadcast_to(affine, (len(image), 2, 3)), np.broadcast_to(flip, len(image))
-    return labels.in_views(image, affines, flips, side, CPU)
+    pictures = np.zeros((len(image), side * 4, side * 4, 3), np.uint8)
+    return labels.in_views(
+        Views(pictures, image, flips, affines, np.broadcast_to(shifts, (len(image), *shifts.shape))), CPU
+    )
 
 
 TABLES = [
@@ -107,6 +112,16 @@ def test_points_move_with_the_view():
     np.testing.assert_allclose(xy[1, 0], [(10 - 1.5) / 4, (20 - 1.5) / 4])
     assert valid.all()
     assert xy.dtype == torch.float32
+
+
+def test_points_move_with_the_warp_of_the_view():
+    labels = keypoint_labels([keypoint_table([[21, 31.5], [63, 0]])])
+    shifts = np.zeros((4, 4, 2), np.float32)  # every 21 px of 64
+    shifts[1, 1], shifts[2, 1] = (2, 4), (6, 0)
+    xy, _, _ = views(labels, [0], shifts=shifts)
+    np.testing.assert_allclose(
+        xy[0], [[(21 + 4 - 1.5) / 4, (31.5 + 2 - 1.5) / 4], [(63 - 1.5) / 4, -1.5 / 4]], atol=1e-6
+    )
 
 
 def test_points_that_leave_the_view_are_masked_and_nameless():

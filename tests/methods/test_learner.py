@@ -7,7 +7,9 @@ import torch
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
+from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.learner import Learner, Schedule, load_weights
+from ray_kplm.methods.views import Views
 from ray_kplm.network.compute import Placement
 
 CONFIG = load(
@@ -36,11 +38,11 @@ def batch(iteration):
     rng = np.random.default_rng(iteration)
     image = np.repeat(rng.integers(0, IMAGES, VIEWS // 2), 2)
     view = rng.integers(0, 255, (IMAGES, 64, 64, 3), dtype=np.uint8)[image]
-    return view, image, np.zeros(VIEWS, bool), IDENTITY_MAP
+    return Views(view, image, np.zeros(VIEWS, bool), IDENTITY_MAP, np.tile(STILL, (VIEWS, 1, 1, 1)))
 
 
 def train(subject, first, last):
-    return [{k: float(v) for k, v in subject.step(i, 0, *batch(i)).items()} for i in range(first, last)]
+    return [{k: float(v) for k, v in subject.step(i, 0, batch(i)).items()} for i in range(first, last)]
 
 
 def test_the_same_seed_gives_the_same_losses_and_weights():

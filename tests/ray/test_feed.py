@@ -15,6 +15,7 @@ from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
 
 SIZE = 64
+AUGMENT = AugmentConfig(warp=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def plan(images):
 
 def batches(plan, images, **options):
     chosen = {"first": 0, "rank": 0, "workers": 1, "actors": 1} | options
-    return list(feed(plan, images[0], AugmentConfig(), SIZE, **chosen))
+    return list(feed(plan, images[0], AUGMENT, SIZE, **chosen))
 
 
 def test_views_are_those_of_the_plan_in_its_order(plan, images):
@@ -44,23 +45,24 @@ def test_views_are_those_of_the_plan_in_its_order(plan, images):
     assert len(found) == plan.iterations
     assert np.concatenate([b.image for b in found]).tolist() == plan.image.tolist()
     assert np.concatenate([b.flip for b in found]).tolist() == plan.flip.tolist()
-    augment, row = Augmenter(AugmentConfig(), SIZE), 8 * 11 + 3
-    view, affine = augment(images[0][int(plan.image[row])], int(plan.seed[row]), bool(plan.flip[row]))
-    np.testing.assert_array_equal(found[11].view[3], view)
-    np.testing.assert_array_equal(found[11].crop_to_view[3], affine)
+    augment, row = Augmenter(AUGMENT, SIZE), 8 * 11 + 3
+    view = augment(images[0][int(plan.image[row])], int(plan.seed[row]), bool(plan.flip[row]))
+    np.testing.assert_array_equal(found[11].picture[3], view.picture)
+    np.testing.assert_array_equal(found[11].crop_to_view[3], view.crop_to_view)
+    np.testing.assert_array_equal(found[11].shifts[3], view.shifts)
 
 
 def test_the_number_of_actors_changes_nothing(plan, images):
     one, two = batches(plan, images, actors=1), batches(plan, images, actors=2)
     for a, b in zip(one, two, strict=True):
-        np.testing.assert_array_equal(a.view, b.view)
+        np.testing.assert_array_equal(a.picture, b.picture)
 
 
 def test_a_resume_is_the_tail(plan, images):
     whole, tail = batches(plan, images), batches(plan, images, first=29)
     assert len(tail) == 11
     for a, b in zip(whole[29:], tail, strict=True):
-        np.testing.assert_array_equal(a.view, b.view)
+        np.testing.assert_array_equal(a.picture, b.picture)
         np.testing.assert_array_equal(a.image, b.image)
     assert batches(plan, images, first=40) == []
 
@@ -69,4 +71,4 @@ def test_workers_share_every_iteration(plan, images):
     whole = batches(plan, images)
     halves = [batches(plan, images, rank=rank, workers=2) for rank in (0, 1)]
     for iteration, both in enumerate(zip(*halves, strict=True)):
-        np.testing.assert_array_equal(np.concatenate([b.view for b in both]), whole[iteration].view)
+        np.testing.assert_array_equal(np.concatenate([b.picture for b in both]), whole[iteration].picture)
