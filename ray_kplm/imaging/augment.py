@@ -44,7 +44,7 @@ def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], f
 
 @dataclass(frozen=True)
 class View:
-    """picture: uint8 (S, S, 3). A crop's point comes to it by the map crop_to_view, float32 (2, 3), and then by the shifts there,
+    """picture: uint8 (S, S, 3). A crop's point comes to it by the map crop_to_view, float32 (2, 3), then by the shifts there,
     float32 (G, G, 2); see `imaging.warp`."""
 
     picture: NDArray[np.uint8]
