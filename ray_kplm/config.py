@@ -24,10 +24,10 @@ from ray_kplm.errors import ConfigError
 class MethodConfig:
     """What is discovered, and by which variant of the method."""
 
-    kind: Literal["kplm"] = "kplm"
-    """Generation: `kplm` is chapter 6."""
+    kind: Literal["kplm", "merge"] = "kplm"
+    """Generation: `kplm` is chapter 6, `merge` chapter 5."""
     landmarks: int = 30
-    """K, the number of landmarks (T 6.2)."""
+    """K, the number of landmarks (T 6.2). In `merge` K is what merging leaves; this scales how many keypoints are detected."""
     clusters: int = 100
     """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
     flip: bool = True
@@ -142,9 +142,10 @@ class Stage1Config:
     correspondence: Literal["clustering", "equivariance"] = "clustering"
     """What a round's positives are: points of one cluster, in two images; or, for comparison, a point and itself in two views
     of one image, as in the warm-up (T Table 6.3)."""
-    negatives: Literal["same_image", "different_cluster"] = "same_image"
-    """What a round's negatives are: the other points and random cells of the same image; or, for comparison, points of other
-    clusters in all images of a worker's batch, as in chapter 5 (T Table 6.3)."""
+    negatives: Literal["auto", "same_image", "different_cluster"] = "auto"
+    """What a round's negatives are. `same_image`: the other points and random cells of the same image, chapter 6.
+    `different_cluster`: points of other clusters in all images of a worker's batch, chapter 5 (T Table 6.3). `auto`: as the
+    generation has it."""
     positives: Literal["pair", "batch"] = "pair"
     """Where a round finds corresponding points: in the pair's other image (R), or in all images of a worker's batch, which
     gives some ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
@@ -228,6 +229,22 @@ class Stage2Config:
 
 
 @dataclass(frozen=True)
+class MergingConfig:
+    """Channels of stage 2 that become one, in `method.kind: merge` (T 5.2.2, 5.3.2)."""
+
+    every: int = 25_000
+    """Iterations of stage 2 between two merges (R)."""
+    min_points: int = 500
+    """Clusters with fewer points in the last round's labels get no channel (R)."""
+    confidence: float = 0.2
+    """A channel fires in an image when its peak is above this (R)."""
+    distance: float = 1.0
+    """Two channels are at one place within so many cells (T 1 of 64; R 5.7 px of 256)."""
+    overlap: float = 0.7
+    """Two become one when they are at one place in more than this share of the images in which the rarer one fires (T, R)."""
+
+
+@dataclass(frozen=True)
 class ComputeConfig:
     """How the work is laid out. Nothing here changes what is computed, but for rounding."""
 
@@ -293,6 +310,7 @@ class Config:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    merging: MergingConfig = field(default_factory=MergingConfig)
     limits: RunLimits = field(default_factory=RunLimits)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
@@ -373,6 +391,9 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         section, name = path.split(".")
         value = getattr(getattr(c, section), name)
         yield path, value, "must be at least 1", value >= 1
+    yield "merging.every", c.merging.every, "must be at least 1", c.merging.every >= 1
+    yield "merging.distance", c.merging.distance, "must be positive, in heatmap cells", c.merging.distance > 0
+    yield "merging.overlap", c.merging.overlap, "is a share: 0 < share <= 1", 0 < c.merging.overlap <= 1
     yield "compute.shards", c.compute.shards, "must be at least 1, or 0 for one a node", c.compute.shards >= 0
     yield "clustering.memory_gib", c.clustering.memory_gib, "must be positive", c.clustering.memory_gib > 0
     for name in ("warmup_points_per_landmark", "points_per_landmark"):

@@ -28,6 +28,7 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
     with session(config.compute), tracked(run, dataset.meta) as tracker:
         discovery.report_to(tracker)
         discovery.detect_keypoints()
+        discovery.label_keypoints()
         for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
             discovery.train_round(number)
             discovery.renew_labels(number)

@@ -49,6 +49,9 @@ BROKEN = [
     ("clustering.iterations", ["clustering.iterations=0"]),
     ("keypoints.nms", ["keypoints.nms=1"]),
     ("augment.warp", ["augment.warp=0.1"]),
+    ("merging.every", ["merging.every=0"]),
+    ("merging.distance", ["merging.distance=0"]),
+    ("merging.overlap", ["merging.overlap=0"]),
     ("keypoints.truth_share", ["keypoints.truth_share=1.5"]),
     ("keypoints.file", ["keypoints.file=", "keypoints.detector=file"]),
 ]

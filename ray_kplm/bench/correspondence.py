@@ -24,6 +24,7 @@ from ray_kplm.correspondence.assignment import as_float32, nearest
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
+from ray_kplm.methods import build_method
 from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import ActorShards, correspond
 from ray_kplm.steps.session import session
@@ -229,7 +230,7 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
         ["method.landmarks=10", "method.clusters=100", "clustering.redos=1", "clustering.iterations=2", "compute.shards=2",
          f"clustering.memory_gib={budget}", "clustering.fit_points=0"],
     )  # fmt: skip
-    facts = correspond(root / "features", (root / "features").parts(), root / "labels", root, config, 1)
+    facts = correspond(root / "features", (root / "features").parts(), root / "labels", root, build_method(config), 1)
     (root / "features").delete()
     peaks = facts["memory_mib"]
     return {

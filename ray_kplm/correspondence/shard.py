@@ -77,7 +77,7 @@ class DescriptorShard:
     ) -> None:
         self._folder, self._parts = features, parts
         self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search
-        self._share = 1.0
+        self._share, self._mirrored = 1.0, True
         self._held: dict[str, NDArray[np.float16]] = {}
         self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: not in any more
         self._excluded: dict[str, NDArray[np.bool_]] = {}  # keypoints that no fit shall see again
@@ -93,9 +93,9 @@ class DescriptorShard:
             total += Contents(len(features.counts), len(usable), int((~usable).sum()))
         return total
 
-    def begin_fit(self, share: float) -> kmeans.Size:
-        """From now on `sample` and `partial` are about a seeded share of the descriptors, plain and mirrored, still in."""
-        self._share, self._held = share, {}
+    def begin_fit(self, share: float, mirrored: bool = True) -> kmeans.Size:
+        """From now on `sample` and `partial` are about a seeded share of the descriptors still in, plain and mirrored ones."""
+        self._share, self._mirrored, self._held = share, mirrored, {}
         total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE
         for part in self._parts:
             points = self._fitted(part)
@@ -207,8 +207,10 @@ class DescriptorShard:
     def _fitted(self, part: str) -> NDArray[np.float16]:
         features = read_features(self._folder, part)
         keep = self._landmark[part] != NONE
-        both = np.concatenate([features.descriptors[keep], features.descriptors_flipped[keep]])
-        return _thinned(both, self._share, self._rng(part, _FIT))
+        points = features.descriptors[keep]
+        if self._mirrored:
+            points = np.concatenate([points, features.descriptors_flipped[keep]])
+        return _thinned(points, self._share, self._rng(part, _FIT))
 
     def _rng(self, part: str, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, int(part.removeprefix("part-").split(".")[0]), purpose])

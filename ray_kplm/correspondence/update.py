@@ -53,6 +53,17 @@ class Update:
     filtered: Filtered
     labelled: Labelled
 
+    def arrays(self) -> dict[str, NDArray]:
+        """What `clusters.npz` keeps."""
+        return {
+            "landmark_centroids": self.landmark_centroids,
+            "cluster_centroids": self.cluster_centroids,
+            "flip_map": self.flip_map,
+            "flip_counts": self.filtered.flip_counts,
+            "landmark_objectives": np.array(self.landmark_objectives),
+            "cluster_objectives": np.array(self.cluster_objectives),
+        }
+
     def facts(self) -> dict[str, Any]:
         """Numbers for the manifest, the log and MLflow."""
         images = max(self.filtered.images, 1)
@@ -68,6 +79,7 @@ class Update:
             "detected_per_image": self.filtered.detected / images,
             "points_per_image": self.filtered.kept / images,
             "training_points_per_image": self.labelled.trained / images,
+            "label_counts": self.labelled.landmark_counts.tolist(),
             "detection_rate": (self.labelled.landmark_counts / images).round(4).tolist(),
             "flip_map": self.flip_map.tolist(),
             "flip_map_argmax": flip.flip_map(self.filtered.flip_counts).tolist(),
@@ -142,6 +154,26 @@ class MatchedUpdate:
     contents: Contents
     labelled: Labelled
 
+    def arrays(self) -> dict[str, NDArray]:
+        """What `clusters.npz` keeps."""
+        return {"centroids": self.centroids, "cutoff": self.cutoff, "objectives": np.array(self.objectives)}
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers for the manifest, the log and MLflow."""
+        images = max(self.contents.images, 1)
+        return {
+            "images": self.contents.images,
+            "usable_images": self.labelled.usable_images,
+            "unusable_keypoints": self.contents.unusable,
+            "detected_per_image": self.contents.keypoints / images,
+            "points_per_image": self.labelled.trained / images,
+            "training_points_per_image": self.labelled.trained / images,
+            "label_counts": self.labelled.landmark_counts.tolist(),
+            "detection_rate": (self.labelled.landmark_counts / images).round(4).tolist(),
+            "cluster_objective": self.objectives[-1],
+            "cluster_iterations": len(self.objectives) - 1,
+        }
+
 
 def update_matched(
     shards: Shards,
@@ -159,7 +191,8 @@ def update_matched(
     clusters = config.method.clusters
     contents = reduce(add, shards.ask("begin"))
     seed = (config.seed, round_number, 0)
-    found = fit(shards, clusters, config, seed, told(log, f"M = {clusters}", config.clustering, 0.0, 1.0), previous)
+    tell = told(log, f"M = {clusters}", config.clustering, 0.0, 1.0)
+    found = fit(shards, clusters, config, seed, tell, previous, mirrored=False)
     cutoff = reduce(add, shards.ask("spread", found.centroids)).cutoff()
     labelled = reduce(add, shards.ask("label_matches", found.centroids, cutoff, labels))
     _check_images(contents.images, labelled, config)
@@ -197,10 +230,15 @@ def fit(
     seed: tuple[int, ...],
     tell: Tell,
     previous: NDArray[np.float32] | None = None,
+    *,
+    mirrored: bool = True,
 ) -> kmeans.Clustering:
-    """K-means of all descriptors still in, or of a seeded share, from `previous` centroids or the best of several starts."""
+    """K-means of all descriptors still in, or of a seeded share, from `previous` centroids or the best of several starts.
+
+    mirrored: whether those of the mirror images are fitted too.
+    """
     options = config.clustering
-    points = _FitPoints(shards, options.fit_points)
+    points = _FitPoints(shards, options.fit_points, mirrored)
     if points.total.points < k:
         raise CollapseError(
             f"{points.total.points} descriptors for {k} clusters: need at least as many; look at detection.points_per_landmark "
@@ -221,12 +259,12 @@ def fit(
 class _FitPoints:
     """`kmeans.Points` on shards."""
 
-    def __init__(self, shards: Shards, fit_points: int) -> None:
+    def __init__(self, shards: Shards, fit_points: int, mirrored: bool) -> None:
         """fit_points: how many descriptors to fit on, a seeded sample; 0: all."""
         self._shards = shards
-        self.total = reduce(add, shards.ask("begin_fit", 1.0))
+        self.total = reduce(add, shards.ask("begin_fit", 1.0, mirrored))
         if fit_points and fit_points < self.total.points:
-            self.total = reduce(add, shards.ask("begin_fit", fit_points / self.total.points))
+            self.total = reduce(add, shards.ask("begin_fit", fit_points / self.total.points, mirrored))
 
     def size(self) -> kmeans.Size:
         return self.total

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from ray_kplm.config import Config
+from ray_kplm.methods.generation import Generation
 from ray_kplm.methods.kplm import Kplm
+from ray_kplm.methods.merge import Merge
 
 
-def build_method(config: Config) -> Kplm:
+def build_method(config: Config) -> Generation:
     """The one place that asks which generation it is."""
     match config.method.kind:
         case "kplm":
             return Kplm(config)
+        case "merge":
+            return Merge(config)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.warp import displaced
+from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.views import Views
 
 
@@ -72,21 +73,25 @@ def cluster_labels(tables: Iterable[pa.Table]) -> Labels:
     return _padded(np.bincount(image[keep], minlength=len(counts)), xy[keep], cluster[keep], flipped[keep])
 
 
-def landmark_labels(tables: Iterable[pa.Table], landmarks: int, flip_map: NDArray) -> Labels:
-    """Stage 2: column k holds landmark k. In the mirror a point becomes its landmark's partner.
+def landmark_labels(tables: Iterable[pa.Table], channels: Channels) -> Labels:
+    """Stage 2: column c holds the point of channel c. In the mirror a point becomes its channel's partner.
 
-    The identity tells, for a view, which channel the point trains; see `methods.stage2`.
+    The identity tells, for a view, which channel the point trains; see `methods.stage2`. Of an image's points of one channel,
+    which merged landmarks can be, the one with the highest score counts.
     """
     tables = list(tables)
     counts, xy = _joined([_points(table) for table in tables])
-    landmark = _flat(tables, "landmark")
+    landmark, score = _flat(tables, "landmark"), _flat(tables, "score")
     image = np.repeat(np.arange(len(counts)), counts)
-    out_xy = np.zeros((len(counts), landmarks, 2), np.float32)
-    present = np.zeros((len(counts), landmarks), bool)
-    out_xy[image, landmark] = xy
-    present[image, landmark] = True
-    identity = np.where(present, np.arange(landmarks), NONE).astype(np.int32)
-    flipped = np.where(present, flip_map, NONE).astype(np.int32)
+    channel = channels.of[landmark]
+    order = np.argsort(score, kind="stable")  # of several the last one written stays
+    order = order[channel[order] != NONE]
+    shape = (len(counts), len(channels))
+    out_xy, present = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
+    out_xy[image[order], channel[order]] = xy[order]
+    present[image[order], channel[order]] = True
+    identity = np.where(present, np.arange(len(channels)), NONE).astype(np.int32)
+    flipped = np.where(present, channels.flip_map, NONE).astype(np.int32)
     return Labels(out_xy, identity, flipped, present)
 
 
@@ -106,7 +111,7 @@ def _joined(points: list[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray]:
 
 def _flat(tables: list[pa.Table], name: str) -> NDArray:
     columns = [t[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for t in tables]
-    return np.concatenate(columns).astype(np.int64) if columns else np.zeros(0, np.int64)
+    return np.concatenate(columns) if columns else np.zeros(0, np.int64)
 
 
 def _padded(counts: NDArray, xy: NDArray, identity: NDArray, flipped: NDArray) -> Labels:

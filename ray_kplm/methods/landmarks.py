@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence import duplicates
+from ray_kplm.contracts import NONE
+from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.imaging import frames
 from ray_kplm.methods.detection import detect_keypoints
@@ -21,8 +22,14 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
 from ray_kplm.storage import Folder
 
+Assign = Callable[[NDArray[np.int64], NDArray], NDArray]
+"""Keypoints of each image (images,), their descriptors (N, d) in a row -> the landmark of each keypoint (N,), NONE: none."""
+
 Predictor = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """uint8 (B, S, S, 3) -> xy (B, K, 2) input frame, NaN where not detected, and confidence (B, K)."""
+
+MakePredictor = Callable[[Placement], Predictor]
+"""Builds a predictor where it will run; picklable."""
 
 
 class LandmarkPredictor:
@@ -37,12 +44,12 @@ class LandmarkPredictor:
         *,
         flip: bool,
     ) -> None:
-        network = LandmarkNetwork(config.network, config.method.landmarks)
+        network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
         self._network = placement.move(network).eval()
         self._placement = placement
         self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
-        self._flip = flip
+        self._flip = flip and bool((flip_map != NONE).any())  # without partners the mirror tells nothing
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -56,13 +63,14 @@ class LandmarkPredictor:
 
 
 class ClusterPredictor:
-    """Stage 1: detected keypoints, each the landmark of its nearest centroid, duplicates dropped."""
+    """Stage 1: detected keypoints, each the landmark that `assign` finds for it."""
 
     def __init__(
         self,
         config: Config,
         weights: dict[str, torch.Tensor],
-        centroids: NDArray[np.float32],
+        assign: Assign,
+        landmarks: int,
         threshold: float,
         placement: Placement,
     ) -> None:
@@ -70,23 +78,41 @@ class ClusterPredictor:
         network.load_state_dict(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._centroids = on_grid(centroids)
+        self._assign, self._landmarks = assign, landmarks
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         options = self._config.detection
         found = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
-        image = np.repeat(np.arange(len(found)), [len(k.xy) for k in found])
-        descriptors = np.concatenate([k.descriptors for k in found])
-        cluster = nearest(descriptors, self._centroids)
-        distance = squared_distance(descriptors, self._centroids, cluster)
-        keep = duplicates.keep_nearest(image, cluster, distance)
-        xy = np.full((len(found), len(self._centroids), 2), np.nan, np.float32)
+        counts = np.array([len(k.xy) for k in found], np.int64)
+        image = np.repeat(np.arange(len(found)), counts)
+        cluster = self._assign(counts, np.concatenate([k.descriptors for k in found]))
+        keep = cluster != NONE
+        xy = np.full((len(found), self._landmarks, 2), np.nan, np.float32)
         confidence = np.zeros(xy.shape[:2], np.float32)
         xy[image[keep], cluster[keep]] = np.concatenate([k.xy for k in found])[keep]
         confidence[image[keep], cluster[keep]] = np.concatenate([k.score for k in found])[keep]
         return xy, confidence
+
+
+def nearest_once(centroids: NDArray[np.float32]) -> Assign:
+    """The nearest centroid, and of an image's keypoints of one cluster only the nearest (chapter 6)."""
+    grid = on_grid(centroids)
+
+    def assign(counts: NDArray[np.int64], descriptors: NDArray) -> NDArray:
+        cluster = nearest(descriptors, grid)
+        image = np.repeat(np.arange(len(counts)), counts)
+        keep = duplicates.keep_nearest(image, cluster, squared_distance(descriptors, grid, cluster))
+        return np.where(keep, cluster, NONE)
+
+    return assign
+
+
+def matched(centroids: NDArray[np.float32], cutoff: NDArray[np.float64]) -> Assign:
+    """One keypoint a cluster and one cluster a keypoint, none beyond the cut-off (chapter 5)."""
+    grid = on_grid(centroids)
+    return lambda counts, descriptors: hungarian.match(counts, descriptors, grid, cutoff)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +137,10 @@ class MakeClusterPredictor:
     network: Folder
     centroids: NDArray[np.float32]
     threshold: float
+    cutoff: NDArray[np.float64] | None = None
+    """Of chapter 5's matching; None: the nearest centroid."""
 
     def __call__(self, placement: Placement) -> ClusterPredictor:
         weights = load_weights(self.network.read_bytes(NETWORK))
-        return ClusterPredictor(self.config, weights, self.centroids, self.threshold, placement)
+        assign = nearest_once(self.centroids) if self.cutoff is None else matched(self.centroids, self.cutoff)
+        return ClusterPredictor(self.config, weights, assign, len(self.centroids), self.threshold, placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ class PairObjective:
     """Detector and descriptors from pairs of views, whose points correspond by equal identity.
 
     Picklable and free of weights. across: whether an identity means the same in every image, as a cluster does; in the warm-up
-    it is a keypoint's index and means nothing outside its pair.
+    it is a keypoint's index and means nothing outside its pair. negatives: as in `stage1.negatives`.
     """
 
     config: Config
     across: bool
+    negatives: Literal["same_image", "different_cluster"] = "same_image"
 
     def network(self) -> KeypointNetwork:
         return KeypointNetwork(self.config.network)
@@ -87,7 +89,7 @@ class PairObjective:
     ) -> tuple[Tensor, Tensor]:
         """Sum of the hinge and number of negative pairs."""
         stage, side = self.config.stage1, map_Bdhw.shape[-1]
-        if self.across and stage.negatives == "different_cluster":
+        if self.across and self.negatives == "different_cluster":
             return losses.different_cluster_negatives(points_BPd, identity_BP, margin=stage.margin)
         random_xy = self._random_cells(xy_BP2, side, generator)
         push_B, negatives_B = losses.same_image_negatives(

@@ -15,12 +15,13 @@ from ray_kplm.network.hourglass import LandmarkNetwork
 
 @dataclass(frozen=True)
 class LandmarkObjective:
-    """One heatmap a landmark; a channel without a label in an image is left alone there."""
+    """One heatmap a channel; a channel without a label in an image is left alone there."""
 
     config: Config
+    channels: int
 
     def network(self) -> LandmarkNetwork:
-        return LandmarkNetwork(self.config.network, self.config.method.landmarks)
+        return LandmarkNetwork(self.config.network, self.channels)
 
     def parameter_groups(self, network: nn.Module) -> list[dict]:
         """The backbone learns at a tenth of the head's rate (METHOD 4)."""

@@ -1,6 +1,6 @@
 """The dedicated clustering actor and its shards on Ray (METHOD 3, steps 2 to 4).
 
-`CorrespondenceActor` runs `correspondence.update` over `DescriptorShard` actors; what goes between them is centroids, sums and
+`CorrespondenceActor` runs the generation's update over `DescriptorShard` actors; what goes between them is centroids, sums and
 counts. A shard that dies is built again and led to where it was; if the coordinator dies the step starts again from its inputs.
 """
 
@@ -25,8 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.correspondence.update import Update, update
 from ray_kplm.errors import KplmError, RunError
+from ray_kplm.methods.generation import Generation
 from ray_kplm.steps.progress import Listener, listening
 from ray_kplm.storage import Folder
 
@@ -40,23 +40,26 @@ def correspond(
     parts: list[str],
     labels: Folder,
     target: Folder,
-    config: Config,
+    method: Generation,
     round_number: int,
+    previous: Folder | None = None,
     listener: Listener = lambda done, text: None,
 ) -> dict[str, Any]:
     """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts.
 
+    previous: where the last update left its `clusters.npz`.
+
     Raises CollapseError when too little is left to learn from, DataError for unreadable features, RunError when actors kept
     dying.
     """
-    failures = config.compute.max_failures
+    failures = method.config.compute.max_failures
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     coordinator: Any = ray.remote(num_cpus=0.1, scheduling_strategy=here)(CorrespondenceActor)
     with listening(listener) as board:
         for _ in range(failures + 1):
-            actor = coordinator.remote(config, features, parts, labels, target, board)
+            actor = coordinator.remote(method, features, parts, labels, target, board)
             try:
-                return ray.get(actor.run.remote(round_number))
+                return ray.get(actor.run.remote(round_number, previous))
             except RayTaskError as error:
                 raise _as_user_error(error) from None
             except RayActorError:
@@ -73,15 +76,16 @@ class CorrespondenceActor:
     """Coordinates the shards; holds centroids, sums and counts, nothing that an image has."""
 
     def __init__(
-        self, config: Config, features: Folder, parts: list[str], labels: Folder, target: Folder, board: Any
+        self, method: Generation, features: Folder, parts: list[str], labels: Folder, target: Folder, board: Any
     ) -> None:
         self._memory = _Memory()
-        self._config, self._labels, self._target, self._board = config, labels, target, board
-        self._shards = ActorShards(config, features, parts)
+        self._method, self._labels, self._target, self._board = method, labels, target, board
+        self._shards = ActorShards(method.config, features, parts)
 
-    def run(self, round_number: int) -> dict[str, Any]:
-        found = update(self._shards, self._labels, self._config, round_number, self._board.post.remote)
-        self._target.write_bytes(CLUSTERS, _packed(found))
+    def run(self, round_number: int, previous: Folder | None) -> dict[str, Any]:
+        before = None if previous is None else read_clusters(previous)
+        found = self._method.correspond(self._shards, self._labels, round_number, before, self._board.post.remote)
+        self._target.write_bytes(CLUSTERS, _packed(found.arrays()))
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return found.facts() | {
             "shards": len(self._shards),
@@ -231,21 +235,13 @@ def _as_user_error(error: RayTaskError) -> Exception:
     return cause if isinstance(cause, KplmError) else error
 
 
-def _packed(found: Update) -> bytes:
+def _packed(arrays: dict[str, NDArray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        landmark_centroids=found.landmark_centroids,
-        cluster_centroids=found.cluster_centroids,
-        flip_map=found.flip_map,
-        flip_counts=found.filtered.flip_counts,
-        landmark_objectives=found.landmark_objectives,
-        cluster_objectives=found.cluster_objectives,
-    )
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its keywords are arrays
     return buffer.getvalue()
 
 
 def read_clusters(folder: Folder) -> dict[str, NDArray]:
-    """The arrays of `clusters.npz`: centroids, flip map and counts, objectives."""
+    """The arrays of `clusters.npz`: what an update of the generation found (`methods.generation.Found.arrays`)."""
     with np.load(io.BytesIO(folder.read_bytes(CLUSTERS))) as arrays:
         return {name: arrays[name] for name in arrays.files}

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ray_kplm import contracts
 from ray_kplm.config import KeypointsConfig
-from ray_kplm.correspondence.features import ragged, ragged_points
+from ray_kplm.correspondence.features import ragged, ragged_points, table_of
 from ray_kplm.correspondence.outliers import Commonness
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.errors import ConfigError
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
@@ -54,17 +55,20 @@ def detect(
     seed: int,
     pool: Pool,
     progress: Progress | None = None,
+    *,
+    described: bool = False,
 ) -> dict[str, Any]:
     """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found.
 
-    landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone.
+    landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone. described: write features, which are keypoints
+    with their descriptors; ConfigError where the source has none.
     """
     build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by an actor
     find = _Find(images, landmarks, config, seed)
     rule = _outlier_rule(find, selection, seed, pool)
     if rule:
         target.write_bytes(_RULE, rule.packed())
-    answers = map_parts(DetectPart, {"find": find, "target": target}, selection, pool, progress)
+    answers = map_parts(DetectPart, {"find": find, "target": target, "described": described}, selection, pool, progress)
     total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty")}
     return {
         "images": total["images"],
@@ -77,9 +81,9 @@ def detect(
 class DetectPart:
     """Keypoints of one part."""
 
-    def __init__(self, find: _Find, target: Folder) -> None:
+    def __init__(self, find: _Find, target: Folder, described: bool) -> None:
         faiss.omp_set_num_threads(1)
-        self._find, self._target = find, target
+        self._find, self._target, self._described = find, target, described
         rule = OutlierRule.unpacked(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
         self._commonness = Commonness(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
@@ -96,14 +100,26 @@ class DetectPart:
         image_id, points = self._find(part, rows)
         kept = [self._without_outliers(keypoints) for keypoints in points]
         counts = np.array([len(k.xy) for k in kept], np.int64)
-        columns = [
-            image_id,
-            ragged_points(np.concatenate([k.xy for k in kept]), counts),
-            ragged(np.concatenate([k.score for k in kept]), counts),
-        ]
-        self._target.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
+        xy, score = np.concatenate([k.xy for k in kept]), np.concatenate([k.score for k in kept])
+        if self._described:
+            descriptors = self._descriptors(kept)
+            table = table_of(image_id.to_pylist(), counts, xy, score, descriptors, descriptors)
+        else:
+            columns = [image_id, ragged_points(xy, counts), ragged(score, counts)]
+            table = pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS)
+        self._target.write_table(part, table)
         found = sum(len(k.xy) for k in points)
         return {"images": len(kept), "found": found, "kept": int(counts.sum()), "empty": int((counts < 2).sum())}
+
+    def _descriptors(self, kept: list[Keypoints]) -> NDArray[np.float16]:
+        """Of all points in a row. Those of mirror images are not known, and not used where these are."""
+        found = [k.descriptors for k in kept if k.descriptors is not None]
+        if len(found) < len(kept):
+            raise ConfigError(
+                f"keypoints.detector = {self._find.config.detector!r}: has no descriptors, which method.kind = 'merge' "
+                f"clusters to begin with; take sift, superpoint, aliked or r2d2"
+            )
+        return np.concatenate(found).astype(np.float16)
 
     def _without_outliers(self, keypoints: Keypoints) -> Keypoints:
         if self._commonness is None or keypoints.descriptors is None:

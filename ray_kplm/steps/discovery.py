@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ray_kplm.contracts import TRAIN
+from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
+from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.learner import Objective, Schedule
 from ray_kplm.methods.plan import Plan
@@ -25,6 +26,7 @@ from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.merge import Merging, merge_channels
 from ray_kplm.steps.parts import Pool
 from ray_kplm.steps.train import Training, train
 from ray_kplm.storage import Folder
@@ -83,6 +85,7 @@ class Discovery:
             self.config.seed,
             Pool(compute.detect_actors or os.cpu_count() or 1, gpus=gpus),
             lambda done, total: self._progress.advance(done / total),
+            described=self.method.clusters_keypoints,
         )
         self._check_keypoints(facts)
         self._progress.points(facts["points_per_image"])
@@ -96,18 +99,32 @@ class Discovery:
                 f"{least}; look at keypoints.detector, keypoints.limit and keypoints.outlier_share"
             )
 
+    def label_keypoints(self) -> None:
+        """Where the warm-up trains on clusters: those of the generic keypoints' own descriptors."""
+        step = self._steps.first_labels
+        if step is None or self._is_done(step):
+            return
+        self._progress.begin(_key(step), "generic keypoints: clustering")
+        seed = self.config.stage1.rounds + 1  # that of no round
+        parts = self._steps.selection(0).parts
+        facts = correspond(
+            self._steps.keypoints.folder, parts, step.folder, step.folder.parent, self.method, seed,
+            listener=self._progress.advance,
+        )  # fmt: skip
+        self._progress.points(facts["points_per_image"])
+        self._finish(step, facts, _metrics(facts), 0)
+
     def train_round(self, number: int) -> None:
         """Detector and descriptors, on the round's labels; in round 0 on the generic keypoints."""
         step = self._steps.train[number]
         if self._is_done(step):
             return
         selection = self._steps.selection(number)
-        if number == 0:
-            folder = self._steps.keypoints.folder
-            make_labels = partial(_keypoints, folder, selection.parts)
+        labels = self._steps.labels[number - 1] if number else self._steps.first_labels
+        if labels:
+            make_labels = partial(_clusters, labels.folder, selection.parts)
         else:
-            folder = self._steps.labels[number - 1].folder
-            make_labels = partial(_clusters, folder, selection.parts)
+            make_labels = partial(_keypoints, self._steps.keypoints.folder, selection.parts)
         start = None if number == 0 else (self._steps.train[number - 1].folder, "continue")
         plan = self.method.round_plan(number, make_labels().usable())
         schedule = self.method.round_schedule(number)
@@ -134,21 +151,31 @@ class Discovery:
                 selection.sample(detection.calibration_images, (self.config.seed, 29)),
                 detection.points_per_landmark if number else detection.warmup_points_per_landmark,
                 features.folder,
+                self._steps.labels[number - 1].folder if number and self.method.keeps_points else None,
             )
             facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))
             values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
             self._finish(features, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
         self._progress.begin(_key(labels), f"{self._round_title(number)}: clustering to K and M")
-        round_folder = self.run.folder / "rounds" / f"{number:03d}"
+        round_folder = labels.folder.parent
+        before = self._steps.labels[number - 1].folder.parent if number and self.method.continues_clusters else None
         extracted = features.folder.read_json(MANIFEST)
         labels.begin()  # its time is that of clustering
         facts = correspond(
-            features.folder, selection.parts, labels.folder, round_folder, self.config, number, self._progress.advance
+            features.folder,
+            selection.parts,
+            labels.folder,
+            round_folder,
+            self.method,
+            number,
+            before,
+            self._progress.advance,
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         self._progress.points(facts["points_per_image"])
-        metrics = {name: facts[name] for name in _TRACKED}
-        self._finish(labels, facts, metrics, self._iteration(number), _warning(facts["static_landmarks"]))
+        self._finish(
+            labels, facts, _metrics(facts), self._iteration(number), _warning(facts.get("static_landmarks", []))
+        )
         self._drop_features(features)
 
     def _drop_features(self, features: Step) -> None:
@@ -157,21 +184,48 @@ class Discovery:
             features.folder.delete()
 
     def train_landmarks(self) -> None:
-        """Stage 2: K channels from the last round's landmarks."""
-        step = self._steps.landmarks
+        """Stage 2: a channel for each of the last round's landmarks; between stretches of it, where the generation merges
+        channels, those that follow one point become one."""
+        last = self.config.stage1.rounds
+        labels = self._steps.labels[last].folder
+        counts = np.array(labels.read_json(MANIFEST)["label_counts"])
+        channels = self.method.first_channels(read_clusters(labels.parent), counts)
+        start = (self._steps.train[last].folder, "head")
+        for segment, (trained, merged) in enumerate(self._steps.merging):
+            self._train_channels(trained, segment, channels, start)
+            channels = self._merge_channels(merged, segment, trained, channels, counts)
+            start = (merged.folder, "continue")
+        self._train_channels(self._steps.landmarks, len(self._steps.merging), channels, start)
+
+    def _train_channels(self, step: Step, segment: int, channels: Channels, start: tuple[Folder, str]) -> None:
         if self._is_done(step):
             return
+        step.folder.write_json(CHANNELS, channels.to_dict())
         last = self.config.stage1.rounds
         selection = self._steps.selection(last + 1)
-        flip_map = read_clusters(self.run.folder / "rounds" / f"{last:03d}")["flip_map"]
-        landmarks = self.config.method.landmarks
-        folder = self._steps.labels[last].folder
-        make_labels = partial(_landmarks, folder, selection.parts, landmarks, flip_map)
-        plan = self.method.landmark_plan(make_labels().usable())
-        schedule = self.method.landmark_schedule()
-        start = (self._steps.train[last].folder, "head")
-        objective = self.method.landmark_objective()
-        self._train(step, "stage 2", objective, make_labels, plan, schedule, selection, start, (_STAGE2, 0))
+        make_labels = partial(_landmarks, self._steps.labels[last].folder, selection.parts, channels)
+        plan = self.method.landmark_plan(make_labels().usable(), segment)
+        schedule = self.method.landmark_schedule(segment)
+        objective = self.method.landmark_objective(len(channels))
+        title = f"stage 2, {len(channels)} channels" if self._steps.merging else "stage 2"
+        self._train(step, title, objective, make_labels, plan, schedule, selection, start, (_STAGE2, segment))
+
+    def _merge_channels(
+        self, step: Step, segment: int, trained: Step, channels: Channels, counts: np.ndarray
+    ) -> Channels:
+        if self._is_done(step):
+            return Channels.from_dict(step.folder.read_json(CHANNELS))
+        self._progress.begin(_key(step), f"stage 2: merging {len(channels)} channels")
+        selection = self._steps.selection(self.config.stage1.rounds + 1)
+        named = channels.of != NONE
+        sizes = np.bincount(channels.of[named], counts[named], len(channels))
+        merging = Merging(self.config, trained.folder, self.dataset.images(TRAIN), channels)
+        left, facts = merge_channels(
+            merging, step.folder, sizes, selection, lambda done, total: self._progress.advance(done / total)
+        )
+        iteration = self._iteration(self.config.stage1.rounds) + self.method.landmark_schedule(segment + 1).first
+        self._finish(step, facts, {"channels": len(left)}, iteration, f"{len(left)} left")
+        return left
 
     def _train(
         self,
@@ -188,7 +242,7 @@ class Discovery:
         self._progress.begin(_key(step), title)
         images = RoundImages.load(self.dataset.images(TRAIN), selection)
         stage = seed[0]
-        first = schedule.first if stage == _STAGE1 else self._iteration(self.config.stage1.rounds)
+        first = schedule.first + (self._iteration(self.config.stage1.rounds) if stage == _STAGE2 else 0)
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
@@ -231,7 +285,13 @@ class Discovery:
             weights[_key(self._steps.train[number])] = iterations * 2 * stage1.batch_size * _TRAIN
             weights[_key(self._steps.features[number])] = self._steps.images(number + 1) * _FORWARD * 2
             weights[_key(self._steps.labels[number])] = self._steps.images(number + 1) * _FORWARD / 2
-        weights[_key(self._steps.landmarks)] = stage2.iterations * stage2.batch_size * _TRAIN
+        if self._steps.first_labels:
+            weights[_key(self._steps.first_labels)] = self._steps.images(0) * _FORWARD / 2
+        trainings = [train for train, _ in self._steps.merging] + [self._steps.landmarks]
+        for segment, step in enumerate(trainings):
+            weights[_key(step)] = self.method.landmark_iterations(segment) * stage2.batch_size * _TRAIN
+        for _, step in self._steps.merging:
+            weights[_key(step)] = self._steps.images(self.config.stage1.rounds + 1) * _FORWARD
         return weights
 
 
@@ -252,6 +312,10 @@ class _TrainingNews:
             self._tracker.metrics(named, self._first + iteration)
 
 
+def _metrics(facts: dict[str, Any]) -> dict[str, float]:
+    return {name: facts[name] for name in _TRACKED if name in facts}
+
+
 def _warning(static: list[int]) -> str:
     if not static:
         return ""
@@ -270,5 +334,5 @@ def _clusters(folder: Folder, parts: list[str]) -> Labels:
     return cluster_labels(folder.read_table(part) for part in parts)
 
 
-def _landmarks(folder: Folder, parts: list[str], landmarks: int, flip_map: np.ndarray) -> Labels:
-    return landmark_labels((folder.read_table(part) for part in parts), landmarks, flip_map)
+def _landmarks(folder: Folder, parts: list[str], channels: Channels) -> Labels:
+    return landmark_labels((folder.read_table(part) for part in parts), channels)

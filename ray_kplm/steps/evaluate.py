@@ -16,11 +16,13 @@ from ray_kplm.evaluation.normalisers import normaliser
 from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
-from ray_kplm.methods.landmarks import MakeClusterPredictor, MakeLandmarkPredictor
+from ray_kplm.methods import build_method
+from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import read_clusters
-from ray_kplm.steps.predict import MakePredictor, Prediction, predict, read_predictions
+from ray_kplm.steps.predict import Prediction, predict, read_predictions
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
 Report = Callable[[str], None]
@@ -142,16 +144,16 @@ def _predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
     number = config.stage1.rounds if stage == STAGE1 else 0
     labels = _finished(run, f"{round_path(number)}/labels")
     folder = run.folder / "rounds" / f"{number:03d}"
-    centroids = read_clusters(folder)["landmark_centroids"]
-    return MakeClusterPredictor(config, folder / "train", centroids, labels["threshold"]), labels
+    method = build_method(config)
+    return method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"]), labels
 
 
 def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
     """The stage-2 detector of a finished run."""
     _finished(run, "stage2")
-    last = run.folder / "rounds" / f"{run.config.stage1.rounds:03d}"
-    flip = run.config.stage2.flip_at_test
-    return MakeLandmarkPredictor(run.config, run.folder / "stage2", read_clusters(last)["flip_map"], flip)
+    folder = run.folder / "stage2"
+    channels = Channels.from_dict(folder.read_json(CHANNELS))
+    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
 
 
 def _finished(run: Run, path: str) -> dict[str, Any]:

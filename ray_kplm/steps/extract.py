@@ -25,12 +25,15 @@ from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
+_NOWHERE = np.zeros((0, 2), np.float32)
+
 Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction actor needs. sample: the images on which the threshold is calibrated, to so many points."""
+    """All an extraction actor needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
+    whose points are described beside the detected ones."""
 
     config: Config
     network: Folder
@@ -38,6 +41,7 @@ class Extraction:
     sample: Selection
     points_per_landmark: float
     features: Folder
+    known: Folder | None = None
 
 
 def extract(extraction: Extraction, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
@@ -87,9 +91,13 @@ class ExtractPart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         options = self._work.config.detection
         found, ids, peaks = [], [], []
+        known = self._known(part)
         for images, crop_to_input, names in self._batches(part, rows):
+            extra = None
+            if known is not None:
+                extra = [frames.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)]
             batch = detect_keypoints(
-                self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
+                self._network, self._placement, images, self._threshold, options.nms_radius, options.limit, extra
             )
             found += [
                 keypoints.in_crop(frames.invert(affine)) for keypoints, affine in zip(batch, crop_to_input, strict=True)
@@ -106,6 +114,15 @@ class ExtractPart:
             "threshold": self._threshold,
             "mean_peak": float(np.mean(peaks)),
         }
+
+    def _known(self, part: str) -> dict[str, NDArray[np.float32]] | None:
+        """Points of the last labels in the crop frame, by image; not all images need have some."""
+        folder = self._work.known
+        if folder is None or not folder.is_file(part):
+            return None if folder is None else {}
+        table = folder.read_table(part, ["image_id", "xy"])
+        points = (np.asarray(xy, np.float32).reshape(-1, 2) for xy in table["xy"].to_pylist())
+        return dict(zip(table["image_id"].to_pylist(), points, strict=True))
 
     def _batches(self, part: str, rows: NDArray) -> Iterator[Inputs]:
         """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,12 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
-from ray_kplm.methods.landmarks import Predictor
+from ray_kplm.methods.landmarks import MakePredictor, Predictor
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
 from ray_kplm.steps.extract import read_inputs
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
-
-MakePredictor = Callable[[Placement], Predictor]
-"""Builds the predictor where it will run; picklable."""
 
 
 @dataclass(frozen=True)

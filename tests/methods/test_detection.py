@@ -75,3 +75,17 @@ def test_peak_scores_are_those_of_all_maxima():
     scores = peak_scores(Bright(), PLACEMENT, picture({(3, 5): (255, 255, 255), (9, 9): (180, 180, 180)})[None], 2, 100)
     assert np.sort(scores)[-1] == pytest.approx(1 / (1 + np.exp(-12)), abs=1e-4)
     assert (scores > 0.9).sum() == 2
+
+
+def test_known_points_are_described_where_no_new_one_is_near():
+    cells = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}
+    known = np.float32([[4 * 4 + 1.5, 4 * 6 + 1.5], [4 * 8 + 1.5, 4 * 2 + 1.5]])  # a cell from a peak; on its own
+    images = np.stack([picture(cells), picture({})])
+    found, empty = detect_keypoints(Bright(), PLACEMENT, images, 0.3, 1, 10, [known, known[:0]])
+    assert len(found.xy) == 3
+    np.testing.assert_allclose(found.xy[2], known[1], atol=1e-4)
+    assert found.score[2] < 0.3
+    np.testing.assert_allclose(found.descriptors[2].astype(np.float32), -np.ones(3) / np.sqrt(3), atol=2e-3)
+    assert len(empty.xy) == 0
+    alone = detect_keypoints(Bright(), PLACEMENT, images, 0.3, 1, 10)[0]
+    np.testing.assert_array_equal(alone.xy, found.xy[:2])

@@ -10,6 +10,7 @@ import torch
 from ray_kplm.contracts import KEYPOINTS, LABELS, NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.warp import STILL
+from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.views import Views
 
@@ -95,11 +96,25 @@ def test_points_of_no_cluster_are_left_out():
 
 def test_a_landmark_has_its_own_column_and_its_partner_in_the_mirror():
     table = label_table([(1, 1, 2, NONE, NONE), (2, 2, 0, 5, 5)], [], [(4, 4, 1, 1, 1)])
-    labels = landmark_labels([table.slice(0, 1), table.slice(1)], 3, np.array([1, 0, 2], np.int16))
+    labels = landmark_labels(
+        [table.slice(0, 1), table.slice(1)], Channels.first(np.ones(3, bool), np.array([1, 0, 2], np.int16))
+    )
     assert labels.present.tolist() == [[True, False, True], [False, False, False], [False, True, False]]
     np.testing.assert_array_equal(labels.identity, [[0, NONE, 2], [NONE] * 3, [NONE, 1, NONE]])
     np.testing.assert_array_equal(labels.identity_flipped, [[1, NONE, 2], [NONE] * 3, [NONE, 0, NONE]])
     np.testing.assert_array_equal(labels.xy[0], [[2, 2], [0, 0], [1, 1]])
+
+
+def test_of_points_of_one_channel_the_strongest_counts():
+    rows = [{"image_id": "0", "xy": [[1, 1], [2, 2], [3, 3], [4, 4]], "score": [0.2, 0.9, 0.5, 0.7]}]
+    rows[0] |= {"landmark": [0, 1, 3, 2], "cluster": [0, 1, 3, 2], "cluster_flipped": [NONE] * 4}
+    table = pa.Table.from_pylist(rows, schema=LABELS)
+    channels = Channels(np.int16([0, 0, NONE, 1]), np.int16([1, 3]), np.int16([NONE, NONE]))
+    labels = landmark_labels([table], channels)
+    assert labels.present.tolist() == [[True, True]]
+    np.testing.assert_array_equal(labels.xy[0], [[2, 2], [3, 3]])
+    assert labels.identity.tolist() == [[0, 1]]
+    assert labels.identity_flipped.tolist() == [[NONE, NONE]]
 
 
 def test_points_move_with_the_view():

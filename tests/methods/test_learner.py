@@ -75,7 +75,7 @@ def test_the_rate_falls_tenfold_at_its_shares_of_the_whole_stage():
 
 def test_stage_2_starts_from_stage_1_and_learns_its_channels():
     stage1 = learner()
-    subject = learner(objective=build_method(CONFIG).landmark_objective())
+    subject = learner(objective=build_method(CONFIG).landmark_objective(4))
     before = load_weights(subject.state())["backbone.stem.0.weight"]
     subject.start_from(stage1.state())
     after = load_weights(subject.state())["backbone.stem.0.weight"]

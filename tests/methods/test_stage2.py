@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import Config, MethodConfig, NetworkConfig
+from ray_kplm.config import Config, NetworkConfig
 from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
@@ -94,7 +94,7 @@ class Maps(nn.Module):
 
 def objective(landmarks: int) -> LandmarkObjective:
     network = NetworkConfig(image_size=4 * SIDE, width=16, depth=2)
-    return LandmarkObjective(replace(Config(), method=MethodConfig(landmarks=landmarks), network=network))
+    return LandmarkObjective(replace(Config(), network=network), landmarks)
 
 
 def test_the_loss_trains_labelled_channels_alone():

@@ -12,6 +12,7 @@ import pytest
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.methods import build_method
 from ray_kplm.steps.correspond import correspond, place_shards, read_clusters
 from ray_kplm.storage import Folder
 
@@ -48,7 +49,14 @@ def features(tmp_path_factory):
 def run(features, target, overrides=(), listener=lambda done, text: None):
     target = Folder.at(target)
     facts = correspond(
-        features, features.parts(), target / "labels", target, load(None, [*CONFIG, *overrides]), 1, listener
+        features,
+        features.parts(),
+        target / "labels",
+        target,
+        build_method(load(None, [*CONFIG, *overrides])),
+        1,
+        None,
+        listener,
     )
     labels = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
     return facts, labels, read_clusters(target)

@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]) / "tests" / "ray")]
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import table_of
+from ray_kplm.methods import build_method
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.storage import Folder
 
@@ -27,11 +28,13 @@ for part in range(6):
     table = table_of([f"{part}/{i}" for i in range(400)], np.full(400, 10), rng.uniform(0, 90, (4000, 2)),
                      rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
-config = load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=4", "clustering.tolerance=0"])
+method = build_method(
+    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=4", "clustering.tolerance=0"])
+)
 
 def run(name, listener):
     target = root / name
-    facts = correspond(root / "features", (root / "features").parts(), target / "labels", target, config, 1, listener)
+    facts = correspond(root / "features", (root / "features").parts(), target / "labels", target, method, 1, None, listener)
     tables = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
     return facts, tables, read_clusters(target)
 

@@ -1,0 +1,161 @@
+"""What a generation of the method decides; the steps of a run ask it and never which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.landmarks import MakePredictor
+from ray_kplm.methods.learner import Objective, Schedule
+from ray_kplm.methods.plan import Plan, pair_plan, single_plan
+from ray_kplm.methods.stage2 import LandmarkObjective
+from ray_kplm.storage import Folder
+
+_WARMUP, _ROUND, _STAGE2 = 1, 2, 3
+
+
+class Found(Protocol):
+    """What a pseudo-label update found."""
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers for the manifest, the log and MLflow."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Centroids and what else later steps need: `clusters.npz`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Generation(ABC):
+    """Objective, plan and schedule of every training step; correspondence; the channels of stage 2. Picklable."""
+
+    config: Config
+
+    @property
+    def clusters_keypoints(self) -> bool:
+        """Whether the warm-up trains on clusters of the generic keypoints' own descriptors, and not on identities."""
+        return False
+
+    @property
+    def keeps_points(self) -> bool:
+        """Whether extraction describes the last round's points beside the newly detected ones."""
+        return False
+
+    @property
+    def continues_clusters(self) -> bool:
+        """Whether an update's K-means begins with the centroids of the update before."""
+        return False
+
+    @property
+    def merges(self) -> int:
+        """How often stage 2 stops to merge channels."""
+        return 0
+
+    # -- stage 1
+
+    @abstractmethod
+    def objective(self, round_number: int) -> Objective:
+        """Of the warm-up (round 0) and of every round."""
+
+    @abstractmethod
+    def correspond(
+        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
+    ) -> Found:
+        """Turn features into pseudo-labels. previous: the arrays that the last round's update found."""
+
+    @abstractmethod
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
+        """Ordered landmarks from a stage-1 network and what its update found."""
+
+    def round_plan(self, round_number: int, usable: NDArray) -> Plan:
+        """Pairs of images; in a warm-up on identities two views of one image, none mirrored (thesis 6.1.5)."""
+        stage = self.config.stage1
+        identities = round_number == 0 and not self.clusters_keypoints
+        same = identities or (round_number > 0 and stage.correspondence == "equivariance")
+        return pair_plan(
+            usable,
+            iterations=self.iterations(stage.round_iterations if round_number else stage.warmup_iterations),
+            pairs=self._batch(stage.batch_size),
+            same_image_share=1.0 if same else stage.same_image_share,
+            flip=self.flips and not identities,
+            seed=(self.config.seed, _ROUND if round_number else _WARMUP, round_number),
+        )
+
+    def round_schedule(self, round_number: int) -> Schedule:
+        stage = self.config.stage1
+        warmup, each = self.iterations(stage.warmup_iterations), self.iterations(stage.round_iterations)
+        first = 0 if round_number == 0 else warmup + (round_number - 1) * each
+        return Schedule(first, warmup + stage.rounds * each, stage.decay_at, self._rate_factor())
+
+    # -- stage 2
+
+    @abstractmethod
+    def first_channels(self, clusters: dict[str, NDArray], label_counts: NDArray) -> Channels:
+        """The channels that stage 2 starts with. label_counts: of each landmark in the last round's labels."""
+
+    def landmark_objective(self, channels: int) -> LandmarkObjective:
+        return LandmarkObjective(self.config, channels)
+
+    def landmark_plan(self, usable: NDArray, segment: int) -> Plan:
+        """Of the stretch of stage 2 before merge number `segment`, or after the last."""
+        stage = self.config.stage2
+        return single_plan(
+            usable,
+            iterations=self.landmark_iterations(segment),
+            batch=self._batch(stage.batch_size),
+            flip=self.flips,
+            seed=(self.config.seed, _STAGE2, segment) if segment else (self.config.seed, _STAGE2),
+        )
+
+    def landmark_schedule(self, segment: int) -> Schedule:
+        stage = self.config.stage2
+        first, _ = self._segment(segment)
+        return Schedule(first, self.iterations(stage.iterations), stage.decay_at, self._rate_factor())
+
+    def landmark_iterations(self, segment: int) -> int:
+        return self._segment(segment)[1]
+
+    def _segment(self, segment: int) -> tuple[int, int]:
+        """First iteration and length of a stretch of stage 2."""
+        total = self.iterations(self.config.stage2.iterations)
+        if not self.merges:
+            return 0, total
+        every = self.iterations(self.config.merging.every)
+        first = segment * every
+        return first, (total if segment == self.merges else first + every) - first
+
+    # -- both
+
+    @property
+    def flips(self) -> bool:
+        """Whether training shows mirror images."""
+        return self.config.method.flip
+
+    def round_images(self, round_number: int) -> int:
+        """Images that a round can use: as many as its training has views, or `round_images`."""
+        stage1, stage2 = self.config.stage1, self.config.stage2
+        if round_number > stage1.rounds:
+            views = self.iterations(stage2.iterations) * self._batch(stage2.batch_size)
+        elif round_number == 0:
+            per_pair = 2 if self.clusters_keypoints else 1
+            views = self.iterations(stage1.warmup_iterations) * self._batch(stage1.batch_size) * per_pair
+        else:
+            views = self.iterations(stage1.round_iterations) * self._batch(stage1.batch_size) * 2
+        return self.config.round_images or views
+
+    def iterations(self, configured: int) -> int:
+        """Of one worker; R's linear rule divides them by the number of workers."""
+        return max(1, configured // self.config.compute.workers) if self.config.compute.linear_rule else configured
+
+    def _batch(self, configured: int) -> int:
+        return configured * self.config.compute.workers if self.config.compute.linear_rule else configured
+
+    def _rate_factor(self) -> float:
+        return float(self.config.compute.workers) if self.config.compute.linear_rule else 1.0

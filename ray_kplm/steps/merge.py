@@ -1,0 +1,89 @@
+"""Which channels of a landmark detector become one: all training images are looked at, part by part (METHOD 5)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import cv2
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.correspondence.merging import Cofiring, cofiring, merge
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.errors import CollapseError
+from ray_kplm.imaging import frames
+from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
+from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.methods.learner import NETWORK
+from ray_kplm.network.compute import Placement
+from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.parts import Pool, Progress, map_parts
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Merging:
+    """All a counting actor needs: the stretch of training whose channels are compared."""
+
+    config: Config
+    network: Folder
+    images: Folder
+    channels: Channels
+
+
+def merge_channels(
+    merging: Merging, target: Folder, sizes: NDArray, selection: Selection, progress: Progress | None = None
+) -> tuple[Channels, dict[str, Any]]:
+    """Write the network with the channels that stay, and which they are; returns these and what was merged.
+
+    sizes: labels of each channel (C,). Raises CollapseError if one channel is left.
+    """
+    config = merging.config
+    compute, options = config.compute, config.merging
+    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    answers = map_parts(_CountPart, {"merging": merging}, selection, pool, progress)
+    found = reduce(add, (Cofiring(int(a["images"]), a["fires"], a["together"]) for a in answers))
+    into, history = merge(found, sizes, options.overlap)
+    left, stay = merging.channels.merged(into, history)
+    if len(left) < 2:
+        raise CollapseError(
+            f"all {len(merging.channels)} channels merged into {len(left)}: they fire at one place; look at merging.overlap = "
+            f"{options.overlap}, merging.distance = {options.distance} and stage2.learning_rate"
+        )
+    target.write_bytes(NETWORK, keep_channels(merging.network.read_bytes(NETWORK), stay))
+    target.write_json(CHANNELS, left.to_dict())
+    facts = {
+        "channels_before": len(into),
+        "channels": len(left),
+        "merged": [vars(m) for m in left.history[len(merging.channels.history) :]],
+        "fires": found.fires.tolist(),
+        "images": found.images,
+    }
+    return left, facts
+
+
+class _CountPart:
+    """Holds the detector, and counts in a part how often its channels fire, and together."""
+
+    def __init__(self, merging: Merging) -> None:
+        cv2.setNumThreads(1)
+        compute = merging.config.compute
+        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+        make = MakeLandmarkPredictor(merging.config, merging.network, merging.channels.flip_map, flip=False)
+        self._merging, self._predictor = merging, make(Placement.choose(compute, device))
+
+    def __call__(self, part: str, rows: NDArray) -> dict[str, Any]:
+        options = self._merging.config.merging
+        counts = []
+        for images, _, _ in read_inputs(self._merging.images, part, rows, self._merging.config):
+            xy, confidence = self._predictor(images)
+            cells = frames.input_to_heatmap(xy)
+            counts.append(cofiring(cells, confidence, least=options.confidence, distance=options.distance))
+        total = reduce(add, counts)
+        return {"images": total.images, "fires": total.fires, "together": total.together}
