@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ray_kplm.datasets import images as pictures
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import frames
-from ray_kplm.imaging.augment import letterbox
+from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.landmarks import LandmarkPredictor
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run

@@ -19,27 +19,11 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import frames
+from ray_kplm.imaging.crops import letterbox
 from ray_kplm.imaging.warp import STILL, random_warp
 
 _WARP = 31
 """Of a view's seed: the random numbers of its warp."""
-
-
-def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
-    """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
-    height, width = image.shape[:2]
-    to_input = frames.crop_to_input(width, height, size)
-    if (height, width) == (size, size):
-        return image, to_input
-    scale = size / max(height, width)
-    if scale < 1:  # warping samples single pixels: shrink by area first, then place
-        small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        placed = frames.compose(to_input, frames.invert(frames.scaling(small[0] / width, small[1] / height)))
-    else:
-        placed = to_input
-    view = cv2.warpAffine(image, placed, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return view, to_input
 
 
 @dataclass(frozen=True)

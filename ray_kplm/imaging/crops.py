@@ -1,4 +1,4 @@
-"""Stored crops as arrays."""
+"""Stored crops as arrays, and as the network's input."""
 
 from __future__ import annotations
 
@@ -7,8 +7,27 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ray_kplm.imaging import frames
+
 
 def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
     """A stored crop: uint8 (H, W, 3) RGB. What `ingest` stored can be decoded."""
     image = cv2.imdecode(np.frombuffer(encoded.as_buffer(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+    """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
+    height, width = image.shape[:2]
+    to_input = frames.crop_to_input(width, height, size)
+    if (height, width) == (size, size):
+        return image, to_input
+    scale = size / max(height, width)
+    if scale < 1:  # warping samples single pixels: shrink by area first, then place
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        placed = frames.compose(to_input, frames.invert(frames.scaling(small[0] / width, small[1] / height)))
+    else:
+        placed = to_input
+    view = cv2.warpAffine(image, placed, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return view, to_input

@@ -16,8 +16,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
-from ray_kplm.imaging.augment import letterbox
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
 from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.network.compute import Placement

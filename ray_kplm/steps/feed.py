@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.methods.plan import Plan
 from ray_kplm.methods.views import Views
 from ray_kplm.steps.images import RoundImages
@@ -62,6 +61,8 @@ class _MakeViews:
     """Plan rows -> views."""
 
     def __init__(self, images: RoundImages, augment: AugmentConfig, size: int) -> None:
+        from ray_kplm.imaging.augment import Augmenter  # takes seconds, and the training workers import this module too
+
         cv2.setNumThreads(1)
         self._images = images
         self._augment = Augmenter(augment, size)

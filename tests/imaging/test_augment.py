@@ -7,7 +7,8 @@ import pytest
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import frames
-from ray_kplm.imaging.augment import Augmenter, letterbox
+from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.imaging.crops import letterbox
 
 SIZE = 64
 NO_COLOUR = {

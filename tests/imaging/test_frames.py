@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ray_kplm.imaging import frames
-from ray_kplm.imaging.augment import letterbox
+from ray_kplm.imaging.crops import letterbox
 
 
 def blob(width: int, height: int, xy, sigma: float) -> np.ndarray:
