@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fork(commands)
     _add_evaluate(commands)
     _add_show(commands)
+    _add_template(commands)
     _add_bench(commands)
     return parser
 
@@ -129,6 +130,17 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("--out", help="PNG to write; default: RUN/evaluation/SPLIT.png")
     parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
     parser.add_argument("--count", type=int, default=48, help="images on the sheet")
+
+
+def _add_template(commands: Any) -> None:
+    text = (
+        "Draw the numbered points of an image of a `method.kind=template` run, or of the template it has. To take another one: "
+        "kplm fork RUN NEW template.image=IMAGE_ID"
+    )
+    parser = _command(commands, "template", _template, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
+    parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
+    parser.add_argument("--out", help="PNG to write; default: RUN/template/IMAGE_ID.png")
 
 
 def _add_bench(commands: Any) -> None:
@@ -231,6 +243,19 @@ def _show(options: argparse.Namespace) -> None:
     print(options.out or f"{run.folder}/evaluation/{options.split}.png")
 
 
+def _template(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.align import picture
+
+    run = Run.open(options.run)
+    name, png = picture(run, options.image_id)
+    if options.out:
+        Path(options.out).write_bytes(png)
+    else:
+        (run.folder / "template").write_bytes(f"{name.replace('/', '_')}.png", png)
+    print(options.out or f"{run.folder}/template/{name.replace('/', '_')}.png")
+
+
 def _bench_correspondence(options: argparse.Namespace) -> None:
     from ray_kplm.bench.correspondence import Sizes, bench
 
@@ -317,9 +342,7 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
     """The scores as a person reads them."""
     rows = [
         ("", "forward NME", "all", "backward NME", "points/image"),
-        ("stage 2", *_row(metrics["stages"]["stage2"])),
-        ("stage 1", *_row(metrics["stages"]["stage1"])),
-        ("warm-up", *_row(metrics["stages"]["warmup"])),
+        *((_STAGES[stage], *_row(scores)) for stage, scores in metrics["stages"].items()),
         ("mean shape", _percent(metrics["mean_shape_nme"]), "", "", ""),
     ]
     for name, *cells in rows:
@@ -330,6 +353,9 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
     )
     backward = ", ".join(f"{k}: {_percent(v)}" for k, v in enumerate(metrics["backward_per_landmark"]))
     print(f"backward NME of each landmark: {backward}")
+
+
+_STAGES = {"stage2": "stage 2", "stage1": "stage 1", "warmup": "warm-up"}
 
 
 def _row(scores: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -24,10 +24,11 @@ from ray_kplm.errors import ConfigError
 class MethodConfig:
     """What is discovered, and by which variant of the method."""
 
-    kind: Literal["kplm", "merge"] = "kplm"
-    """Generation: `kplm` is chapter 6, `merge` chapter 5."""
+    kind: Literal["kplm", "merge", "template"] = "kplm"
+    """Generation: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
     landmarks: int = 30
-    """K, the number of landmarks (T 6.2). In `merge` K is what merging leaves; this scales how many keypoints are detected."""
+    """K, the number of landmarks (T 6.2). In `merge` K is what merging leaves, in `template` the points of the template; this
+    scales how many keypoints are detected."""
     clusters: int = 100
     """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
     flip: bool = True
@@ -245,6 +246,31 @@ class MergingConfig:
 
 
 @dataclass(frozen=True)
+class TemplateConfig:
+    """Correspondence with the points of one image, in `method.kind: template` (T 4.2.4, METHOD 6)."""
+
+    image: str = ""
+    """image_id of the training image whose points are the template; empty: the one whose points agree best with the others'."""
+    candidates: int = 30
+    """Images that are tried as templates where none is named."""
+    sample: int = 150
+    """Images on which each is tried."""
+    distance: float = 0.1
+    """A point farther from where its template point drifted is another one; share of the image's side."""
+    outliers: float = 0.1
+    """Share of an image's points that are expected to belong to no template point."""
+    min_matched: float = 0.5
+    """Images in which a smaller share of the template's points is found are left out."""
+    distil_from: int = 5
+    """First round whose detector looks at several views of an image (T)."""
+    rounds: int = 3
+    """Detectors of K channels, one after the other, each on what the one before found; each has its share of
+    `stage2.iterations` (T)."""
+    confidence: float = 0.2
+    """A landmark found with less is no label for the next detector."""
+
+
+@dataclass(frozen=True)
 class ComputeConfig:
     """How the work is laid out. Nothing here changes what is computed, but for rounding."""
 
@@ -311,6 +337,7 @@ class Config:
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     merging: MergingConfig = field(default_factory=MergingConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
     limits: RunLimits = field(default_factory=RunLimits)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
@@ -394,6 +421,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     yield "merging.every", c.merging.every, "must be at least 1", c.merging.every >= 1
     yield "merging.distance", c.merging.distance, "must be positive, in heatmap cells", c.merging.distance > 0
     yield "merging.overlap", c.merging.overlap, "is a share: 0 < share <= 1", 0 < c.merging.overlap <= 1
+    yield "template.rounds", c.template.rounds, "must be at least 1", c.template.rounds >= 1
+    yield "template.candidates", c.template.candidates, "must be at least 1", c.template.candidates >= 1
+    share = c.template.outliers
+    yield "template.outliers", share, "is a share: 0 < share < 1", 0 < share < 1
+    share = c.template.min_matched
+    yield "template.min_matched", share, "is a share: 0 <= share <= 1", 0 <= share <= 1
+    yield "template.distance", c.template.distance, "must be positive, a share of the side", c.template.distance > 0
     yield "compute.shards", c.compute.shards, "must be at least 1, or 0 for one a node", c.compute.shards >= 0
     yield "clustering.memory_gib", c.clustering.memory_gib, "must be positive", c.clustering.memory_gib > 0
     for name in ("warmup_points_per_landmark", "points_per_landmark"):

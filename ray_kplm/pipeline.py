@@ -32,5 +32,6 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
         for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
             discovery.train_round(number)
             discovery.renew_labels(number)
+        discovery.align()
         discovery.train_landmarks()
     return run, True

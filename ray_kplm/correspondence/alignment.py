@@ -1,4 +1,4 @@
-"""Coherent Point Drift: which points of many images are which points of one template (Myronenko & Song, PAMI 2010; thesis 4.2.2).
+"""Coherent Point Drift: which points of many images are which of one template (Myronenko & Song, PAMI 2010; thesis 4.2.4).
 
 The template drifts onto an image's points, as Gaussians whose centres move together: first by an affine map, then freely but
 smoothly. All images of a batch are aligned at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,15 @@ def table_of(
         ragged(descriptors_flipped.ravel(), counts * dim),
     ]
     return pa.Table.from_arrays(columns, schema=contracts.features_schema(dim))
+
+
+def keypoints_table(
+    image_ids: Sequence[str] | pa.ChunkedArray, counts: NDArray, xy: NDArray, score: NDArray
+) -> pa.Table:
+    """The Arrow table (contracts.KEYPOINTS) of flat arrays as in `Features`."""
+    ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.array(image_ids, pa.string())
+    columns = [ids, ragged_points(xy, counts), ragged(np.asarray(score, np.float32), counts)]
+    return pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS)
 
 
 def read_features(folder: Folder, part: str) -> Features:

@@ -6,6 +6,7 @@ from ray_kplm.config import Config
 from ray_kplm.methods.generation import Generation
 from ray_kplm.methods.kplm import Kplm
 from ray_kplm.methods.merge import Merge
+from ray_kplm.methods.template import Template
 
 
 def build_method(config: Config) -> Generation:
@@ -15,3 +16,5 @@ def build_method(config: Config) -> Generation:
             return Kplm(config)
         case "merge":
             return Merge(config)
+        case "template":
+            return Template(config)

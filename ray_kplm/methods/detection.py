@@ -1,8 +1,9 @@
-"""From the stage-1 network to keypoints with descriptors (METHOD 3, step 1)."""
+"""From a frozen stage-1 network to keypoints, with descriptors where it has them (METHOD 3, step 1; METHOD 6)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from ray_kplm.config import DetectionConfig
 from ray_kplm.imaging import frames
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
@@ -29,6 +31,96 @@ class Detected:
 
     def in_crop(self, input_to_crop: frames.Affine) -> Detected:
         return replace(self, xy=frames.apply(input_to_crop, self.xy).astype(np.float32))
+
+
+class Finder(Protocol):
+    """A frozen network that finds keypoints in images uint8 (B, S, S, 3)."""
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Heights of all local maxima, in no order."""
+        ...
+
+    def find(
+        self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
+    ) -> list[Detected]:
+        """What is above the threshold, and the known points of each image, in the input frame."""
+        ...
+
+
+class DescribingFinder:
+    """Keypoints with descriptors, plain and of the mirror image."""
+
+    def __init__(self, network: nn.Module, placement: Placement, options: DetectionConfig) -> None:
+        self._network, self._placement, self._options = network, placement, options
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return peak_scores(self._network, self._placement, images, self._options.nms_radius, self._options.limit)
+
+    def find(
+        self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
+    ) -> list[Detected]:
+        radius, limit = self._options.nms_radius, self._options.limit
+        return detect_keypoints(self._network, self._placement, images, threshold, radius, limit, known)
+
+
+DISTILLING_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (15.0, 1.0, False), (-15.0, 1.0, False), (0.0, 0.85, False),
+                    (0.0, 1.15, False))  # fmt: skip
+"""Rotation (degrees), zoom and mirroring of the views whose heatmaps are averaged (thesis 4.2.3: crops, rotations, flip)."""
+
+
+class PointFinder:
+    """Keypoints without descriptors, in the mean heatmap of one or several views."""
+
+    def __init__(
+        self, network: nn.Module, placement: Placement, options: DetectionConfig, views: tuple = DISTILLING_VIEWS[:1]
+    ) -> None:
+        self._network, self._placement, self._options, self._views = network, placement, options, views
+
+    @torch.inference_mode()
+    def heat(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """Mean heatmap Bhw of the views, each turned back."""
+        batch = self._placement.images(images)
+        total = torch.zeros(())
+        for degrees, zoom, mirrored in self._views:
+            there, back = _view_and_back(degrees, zoom, mirrored)
+            with self._placement.precision():
+                heat = self._network(_seen(batch, there)).float().sigmoid()
+            total = total.to(heat) + _seen(heat[:, None], back)[:, 0]
+        return total / len(self._views)
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found = heatmaps.peaks(self.heat(images), 0.0, self._options.nms_radius, self._options.limit)
+        return found.score_BN[found.valid_BN].cpu().numpy()
+
+    def find(
+        self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
+    ) -> list[Detected]:
+        heat = self.heat(images)
+        found = heatmaps.peaks(heat, threshold, self._options.nms_radius, self._options.limit)
+        if known is not None:
+            found = _with_known(found, heat, known, self._options.nms_radius)
+        xy = frames.heatmap_to_input(found.xy_BN2.cpu().numpy()).astype(np.float32)
+        score, valid = found.score_BN.cpu().numpy(), found.valid_BN.cpu().numpy()
+        nothing = np.zeros((len(heat), xy.shape[1], 0), np.float16)
+        return [Detected(xy[b][v], score[b][v], nothing[b][v], nothing[b][v]) for b, v in enumerate(valid)]
+
+
+def _view_and_back(degrees: float, zoom: float, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a view's pixels come from, in coordinates from -1 to 1 over the picture, and the way back: (2, 3) each."""
+    angle = np.radians(degrees)
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    linear = linear @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    both = (np.concatenate([m, np.zeros((2, 1))], axis=1) for m in (linear, np.linalg.inv(linear)))
+    there, back = (torch.from_numpy(m.astype(np.float32)) for m in both)
+    return there, back
+
+
+def _seen(maps_BChw: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Maps as a view shows them."""
+    if torch.equal(source, torch.eye(2, 3)):
+        return maps_BChw
+    grid = F.affine_grid(source.expand(len(maps_BChw), 2, 3), list(maps_BChw.shape), align_corners=False)
+    return F.grid_sample(maps_BChw, grid.to(maps_BChw), padding_mode="border", align_corners=False)
 
 
 @torch.inference_mode()

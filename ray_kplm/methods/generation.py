@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.update import Log, Shards
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.detection import DescribingFinder, Finder
 from ray_kplm.methods.landmarks import MakePredictor
 from ray_kplm.methods.learner import Objective, Schedule
 from ray_kplm.methods.plan import Plan, pair_plan, single_plan
 from ray_kplm.methods.stage2 import LandmarkObjective
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.storage import Folder
 
 _WARMUP, _ROUND, _STAGE2 = 1, 2, 3
@@ -44,6 +48,16 @@ class Generation(ABC):
         return False
 
     @property
+    def describes(self) -> bool:
+        """Whether the network describes its keypoints, so that clustering tells in every round which correspond."""
+        return True
+
+    @property
+    def restarts(self) -> bool:
+        """Whether every training begins with a fresh network."""
+        return False
+
+    @property
     def keeps_points(self) -> bool:
         """Whether extraction describes the last round's points beside the newly detected ones."""
         return False
@@ -54,9 +68,14 @@ class Generation(ABC):
         return False
 
     @property
-    def merges(self) -> int:
-        """How often stage 2 stops to merge channels."""
+    def pauses(self) -> int:
+        """How often stage 2 stops, for `pause`."""
         return 0
+
+    @property
+    def pause(self) -> Literal["merge", "relabel"]:
+        """What is done then: channels become one, or what the detector finds are the next one's labels."""
+        return "merge"
 
     # -- stage 1
 
@@ -64,15 +83,21 @@ class Generation(ABC):
     def objective(self, round_number: int) -> Objective:
         """Of the warm-up (round 0) and of every round."""
 
+    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> Finder:
+        """What finds a round's keypoints with its network."""
+        network = KeypointNetwork(self.config.network)
+        network.load_state_dict(weights)
+        return DescribingFinder(placement.move(network).eval(), placement, self.config.detection)
+
     @abstractmethod
     def correspond(
         self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
     ) -> Found:
-        """Turn features into pseudo-labels. previous: the arrays that the last round's update found."""
+        """Turn features into pseudo-labels, where the network describes. previous: what the last round's update found."""
 
     @abstractmethod
     def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
-        """Ordered landmarks from a stage-1 network and what its update found."""
+        """Ordered landmarks from a stage-1 network and what its update found, where the network describes."""
 
     def round_plan(self, round_number: int, usable: NDArray) -> Plan:
         """Pairs of images; in a warm-up on identities two views of one image, none mirrored (thesis 6.1.5)."""
@@ -104,7 +129,7 @@ class Generation(ABC):
         return LandmarkObjective(self.config, channels)
 
     def landmark_plan(self, usable: NDArray, segment: int) -> Plan:
-        """Of the stretch of stage 2 before merge number `segment`, or after the last."""
+        """Of the stretch of stage 2 before pause number `segment`, or after the last."""
         stage = self.config.stage2
         return single_plan(
             usable,
@@ -125,11 +150,15 @@ class Generation(ABC):
     def _segment(self, segment: int) -> tuple[int, int]:
         """First iteration and length of a stretch of stage 2."""
         total = self.iterations(self.config.stage2.iterations)
-        if not self.merges:
+        if not self.pauses:
             return 0, total
-        every = self.iterations(self.config.merging.every)
+        every = self._stretch(total)
         first = segment * every
-        return first, (total if segment == self.merges else first + every) - first
+        return first, (total if segment == self.pauses else first + every) - first
+
+    def _stretch(self, total: int) -> int:
+        """Iterations between two pauses."""
+        raise AssertionError("a generation that pauses says when")
 
     # -- both
 

@@ -33,8 +33,11 @@ class Merge(Generation):
         return True
 
     @property
-    def merges(self) -> int:
+    def pauses(self) -> int:
         return (self.config.stage2.iterations - 1) // self.config.merging.every
+
+    def _stretch(self, total: int) -> int:
+        return self.iterations(self.config.merging.every)
 
     @property
     def flips(self) -> bool:

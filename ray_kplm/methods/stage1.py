@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ray_kplm.config import Config
 from ray_kplm.contracts import NONE
 from ray_kplm.network import heatmaps, losses
-from ray_kplm.network.hourglass import KeypointNetwork
+from ray_kplm.network.hourglass import DetectorNetwork, KeypointNetwork
 
 
 @dataclass(frozen=True)
@@ -110,3 +110,33 @@ class PairObjective:
         count = max(1, left // max(points, 1))
         cells = torch.randint(0, side, (batch, count, 2), generator=generator, device=generator.device)
         return cells.to(xy_BP2)
+
+
+@dataclass(frozen=True)
+class PointObjective:
+    """The detector alone, on single views: chapter 4."""
+
+    config: Config
+
+    def network(self) -> DetectorNetwork:
+        return DetectorNetwork(self.config.network)
+
+    def parameter_groups(self, network: nn.Module) -> list[dict]:
+        stage = self.config.stage1
+        return [{"params": list(network.parameters()), "lr": stage.learning_rate, "weight_decay": stage.weight_decay}]
+
+    def loss(
+        self,
+        network: nn.Module,
+        image_B3SS: Tensor,
+        xy_BP2: Tensor,
+        valid_BP: Tensor,
+        identity_BP: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Points in the heatmap frame. Returns the loss and its parts (scalars)."""
+        logits_Bhw = network(image_B3SS).float()
+        sigma = self.config.stage1.heatmap_sigma
+        target = heatmaps.render(xy_BP2, valid_BP.float(), logits_Bhw.shape[-1], sigma).amax(1)
+        loss = losses.detector_loss(logits_Bhw.sigmoid(), target)
+        return loss, {"loss": loss}

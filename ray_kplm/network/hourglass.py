@@ -121,6 +121,21 @@ class KeypointNetwork(nn.Module):
         return self.detector(features)[:, 0], self.descriptor(features)
 
 
+class DetectorNetwork(nn.Module):
+    """Where keypoints are, and nothing else (thesis 4.2)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        norm = _norm(config.norm, config.groups)
+        self.backbone = Backbone(config, norm)
+        self.detector = Head(config.width, 1, norm)
+        initialise(self)
+
+    def forward(self, image_B3SS: Tensor) -> Tensor:
+        """Image (0..1) -> heatmap logits Bhw."""
+        return self.detector(self.backbone(image_B3SS))[:, 0]
+
+
 class LandmarkNetwork(nn.Module):
     """Stage 2: K heatmaps, linear output (thesis 6.1.7)."""
 

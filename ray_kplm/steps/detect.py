@@ -14,9 +14,8 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
 from ray_kplm.config import KeypointsConfig
-from ray_kplm.correspondence.features import ragged, ragged_points, table_of
+from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import Commonness
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import ConfigError
@@ -105,8 +104,7 @@ class DetectPart:
             descriptors = self._descriptors(kept)
             table = table_of(image_id.to_pylist(), counts, xy, score, descriptors, descriptors)
         else:
-            columns = [image_id, ragged_points(xy, counts), ragged(score, counts)]
-            table = pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS)
+            table = keypoints_table(image_id, counts, xy, score)
         self._target.write_table(part, table)
         found = sum(len(k.xy) for k in points)
         return {"images": len(kept), "found": found, "kept": int(counts.sum()), "empty": int((counts < 2).sum())}

@@ -21,6 +21,7 @@ from ray_kplm.methods.learner import Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
+from ray_kplm.steps.align import Aligning, align_points
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, extract
@@ -28,6 +29,7 @@ from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.merge import Merging, merge_channels
 from ray_kplm.steps.parts import Pool
+from ray_kplm.steps.relabel import Relabelling, relabel
 from ray_kplm.steps.train import Training, train
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Tracker
@@ -121,11 +123,10 @@ class Discovery:
             return
         selection = self._steps.selection(number)
         labels = self._steps.labels[number - 1] if number else self._steps.first_labels
-        if labels:
-            make_labels = partial(_clusters, labels.folder, selection.parts)
-        else:
-            make_labels = partial(_keypoints, self._steps.keypoints.folder, selection.parts)
-        start = None if number == 0 else (self._steps.train[number - 1].folder, "continue")
+        read = _clusters if labels and self.method.describes else _keypoints
+        make_labels = partial(read, (labels or self._steps.keypoints).folder, selection.parts)
+        fresh = number == 0 or self.method.restarts
+        start = None if fresh else (self._steps.train[number - 1].folder, "continue")
         plan = self.method.round_plan(number, make_labels().usable())
         schedule = self.method.round_schedule(number)
         title = self._round_title(number)
@@ -134,98 +135,131 @@ class Discovery:
         )
 
     def renew_labels(self, number: int) -> None:
-        """Pseudo-labels for the next round: extract with the frozen network, cluster twice, drop duplicates."""
-        features, labels = self._steps.features[number], self._steps.labels[number]
+        """Pseudo-labels for the next round: extract with the frozen network and, where it describes what it finds, cluster."""
+        labels = self._steps.labels[number]
+        if not self.method.describes:
+            self._extract(labels, number)
+            return
+        features = self._steps.features[number]
         if self._is_done(labels):
             self._progress.skip(_key(features))
             self._drop_features(features)  # in case the process was killed just before
             return
-        selection = self._steps.selection(number + 1)
-        if not self._is_done(features):
-            self._progress.begin(_key(features), f"{self._round_title(number)}: extracting keypoints")
-            detection = self.config.detection
-            extraction = Extraction(
-                self.config,
-                self._steps.train[number].folder,
-                self.dataset.images(TRAIN),
-                selection.sample(detection.calibration_images, (self.config.seed, 29)),
-                detection.points_per_landmark if number else detection.warmup_points_per_landmark,
-                features.folder,
-                self._steps.labels[number - 1].folder if number and self.method.keeps_points else None,
-            )
-            facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))
-            values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
-            self._finish(features, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
-        self._progress.begin(_key(labels), f"{self._round_title(number)}: clustering to K and M")
-        round_folder = labels.folder.parent
+        self._extract(features, number)
+        self._progress.begin(_key(labels), f"{self._round_title(number)}: clustering")
         before = self._steps.labels[number - 1].folder.parent if number and self.method.continues_clusters else None
         extracted = features.folder.read_json(MANIFEST)
         labels.begin()  # its time is that of clustering
+        parts, target = self._steps.selection(number + 1).parts, labels.folder.parent
         facts = correspond(
-            features.folder,
-            selection.parts,
-            labels.folder,
-            round_folder,
-            self.method,
-            number,
-            before,
-            self._progress.advance,
+            features.folder, parts, labels.folder, target, self.method, number, before, self._progress.advance
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         self._progress.points(facts["points_per_image"])
-        self._finish(
-            labels, facts, _metrics(facts), self._iteration(number), _warning(facts.get("static_landmarks", []))
-        )
+        warning = _warning(facts.get("static_landmarks", []))
+        self._finish(labels, facts, _metrics(facts), self._iteration(number), warning)
         self._drop_features(features)
+
+    def _extract(self, step: Step, number: int) -> None:
+        """What a round's network finds in the images of the next."""
+        if self._is_done(step):
+            return
+        self._progress.begin(_key(step), f"{self._round_title(number)}: extracting keypoints")
+        selection, detection = self._steps.selection(number + 1), self.config.detection
+        extraction = Extraction(
+            self.method,
+            number,
+            self._steps.train[number].folder,
+            self.dataset.images(TRAIN),
+            selection.sample(detection.calibration_images, (self.config.seed, 29)),
+            detection.points_per_landmark if number else detection.warmup_points_per_landmark,
+            step.folder,
+            self._steps.labels[number - 1].folder if number and self.method.keeps_points else None,
+        )
+        facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))
+        values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
+        self._progress.points(facts["detected_per_image"])
+        self._finish(step, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
 
     def _drop_features(self, features: Step) -> None:
         """Descriptors are large, and once clustered nothing reads them."""
         if not self.config.keep_features:
             features.folder.delete()
 
-    def train_landmarks(self) -> None:
-        """Stage 2: a channel for each of the last round's landmarks; between stretches of it, where the generation merges
-        channels, those that follow one point become one."""
-        last = self.config.stage1.rounds
-        labels = self._steps.labels[last].folder
-        counts = np.array(labels.read_json(MANIFEST)["label_counts"])
-        channels = self.method.first_channels(read_clusters(labels.parent), counts)
-        start = (self._steps.train[last].folder, "head")
-        for segment, (trained, merged) in enumerate(self._steps.merging):
-            self._train_channels(trained, segment, channels, start)
-            channels = self._merge_channels(merged, segment, trained, channels, counts)
-            start = (merged.folder, "continue")
-        self._train_channels(self._steps.landmarks, len(self._steps.merging), channels, start)
+    def align(self) -> None:
+        """Where clustering did not tell which keypoints correspond: the points of one image are the template of all others."""
+        step = self._steps.aligned
+        if step is None or self._is_done(step):
+            return
+        self._progress.begin(_key(step), "aligning with a template")
+        points = self._steps.labels[-1].folder
+        aligning = Aligning(self.config, self.dataset.images(TRAIN), points, step.folder)
+        facts = align_points(aligning, self._landmark_images(), self._progress.advance)
+        self._progress.points(facts["points_per_image"])
+        text = f"{len(facts['label_counts'])} points of {facts['template']}, {facts['usable_images']} images fit"
+        self._finish(step, facts, _metrics(facts), self._iteration(self.config.stage1.rounds), text)
 
-    def _train_channels(self, step: Step, segment: int, channels: Channels, start: tuple[Folder, str]) -> None:
+    def train_landmarks(self) -> None:
+        """Stage 2: a channel for each of the last labels' landmarks. Where the generation pauses, channels that follow one
+        point become one, or what was found are the next labels."""
+        labels = self._steps.landmark_labels(0).folder
+        counts = np.array(labels.read_json(MANIFEST)["label_counts"])
+        clusters = read_clusters(labels.parent) if self.method.describes else {}
+        channels = self.method.first_channels(clusters, counts)
+        start = (self._steps.train[-1].folder, "head")
+        for stretch, (trained, after) in enumerate(self._steps.stretches):
+            self._train_channels(trained, stretch, channels, start)
+            if self.method.pause == "merge":
+                channels = self._merge_channels(after, stretch, trained, channels, counts)
+                start = (after.folder, "continue")
+            else:
+                self._relabel(after, stretch, trained, channels)
+        self._train_channels(self._steps.landmarks, len(self._steps.stretches), channels, start)
+
+    def _train_channels(self, step: Step, stretch: int, channels: Channels, start: tuple[Folder, str]) -> None:
         if self._is_done(step):
             return
         step.folder.write_json(CHANNELS, channels.to_dict())
-        last = self.config.stage1.rounds
-        selection = self._steps.selection(last + 1)
-        make_labels = partial(_landmarks, self._steps.labels[last].folder, selection.parts, channels)
-        plan = self.method.landmark_plan(make_labels().usable(), segment)
-        schedule = self.method.landmark_schedule(segment)
+        selection, labels = self._landmark_images(), self._steps.landmark_labels(stretch)
+        make_labels = partial(_landmarks, labels.folder, selection.parts, channels)
+        plan = self.method.landmark_plan(make_labels().usable(), stretch)
+        schedule = self.method.landmark_schedule(stretch)
         objective = self.method.landmark_objective(len(channels))
-        title = f"stage 2, {len(channels)} channels" if self._steps.merging else "stage 2"
-        self._train(step, title, objective, make_labels, plan, schedule, selection, start, (_STAGE2, segment))
+        of = f", {stretch + 1} of {len(self._steps.stretches) + 1}" if self._steps.stretches else ""
+        title = f"stage 2, {len(channels)} channels{of}"
+        begin = None if self.method.restarts else start
+        self._train(step, title, objective, make_labels, plan, schedule, selection, begin, (_STAGE2, stretch))
 
     def _merge_channels(
-        self, step: Step, segment: int, trained: Step, channels: Channels, counts: np.ndarray
+        self, step: Step, stretch: int, trained: Step, channels: Channels, counts: np.ndarray
     ) -> Channels:
         if self._is_done(step):
             return Channels.from_dict(step.folder.read_json(CHANNELS))
         self._progress.begin(_key(step), f"stage 2: merging {len(channels)} channels")
-        selection = self._steps.selection(self.config.stage1.rounds + 1)
         named = channels.of != NONE
         sizes = np.bincount(channels.of[named], counts[named], len(channels))
         merging = Merging(self.config, trained.folder, self.dataset.images(TRAIN), channels)
         left, facts = merge_channels(
-            merging, step.folder, sizes, selection, lambda done, total: self._progress.advance(done / total)
+            merging,
+            step.folder,
+            sizes,
+            self._landmark_images(),
+            lambda done, total: self._progress.advance(done / total),
         )
-        iteration = self._iteration(self.config.stage1.rounds) + self.method.landmark_schedule(segment + 1).first
-        self._finish(step, facts, {"channels": len(left)}, iteration, f"{len(left)} left")
+        self._finish(step, facts, {"channels": len(left)}, self._landmark_iteration(stretch + 1), f"{len(left)} left")
         return left
+
+    def _relabel(self, step: Step, stretch: int, trained: Step, channels: Channels) -> None:
+        if self._is_done(step):
+            return
+        self._progress.begin(_key(step), "stage 2: labels for the next detector")
+        work = Relabelling(self.config, trained.folder, self.dataset.images(TRAIN), channels, step.folder)
+        facts = relabel(work, self._landmark_images(), lambda done, total: self._progress.advance(done / total))
+        self._progress.points(facts["points_per_image"])
+        self._finish(step, facts, _metrics(facts), self._landmark_iteration(stretch + 1))
+
+    def _landmark_images(self) -> Selection:
+        return self._steps.selection(self.config.stage1.rounds + 1)
 
     def _train(
         self,
@@ -242,7 +276,7 @@ class Discovery:
         self._progress.begin(_key(step), title)
         images = RoundImages.load(self.dataset.images(TRAIN), selection)
         stage = seed[0]
-        first = schedule.first + (self._iteration(self.config.stage1.rounds) if stage == _STAGE2 else 0)
+        first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else schedule.first
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
@@ -258,6 +292,10 @@ class Discovery:
         """Global iteration at the end of a round."""
         stage = self.config.stage1
         return self.method.iterations(stage.warmup_iterations) + number * self.method.iterations(stage.round_iterations)
+
+    def _landmark_iteration(self, stretch: int) -> int:
+        """Global iteration at the beginning of a stretch of stage 2."""
+        return self._iteration(self.config.stage1.rounds) + self.method.landmark_schedule(stretch).first
 
     def _is_done(self, step: Step) -> bool:
         manifest = step.manifest()
@@ -283,15 +321,19 @@ class Discovery:
         for number in range(stage1.rounds + 1):
             iterations = stage1.round_iterations if number else stage1.warmup_iterations
             weights[_key(self._steps.train[number])] = iterations * 2 * stage1.batch_size * _TRAIN
-            weights[_key(self._steps.features[number])] = self._steps.images(number + 1) * _FORWARD * 2
+            for step in self._steps.features[number : number + 1]:
+                weights[_key(step)] = self._steps.images(number + 1) * _FORWARD * 2
             weights[_key(self._steps.labels[number])] = self._steps.images(number + 1) * _FORWARD / 2
         if self._steps.first_labels:
             weights[_key(self._steps.first_labels)] = self._steps.images(0) * _FORWARD / 2
-        trainings = [train for train, _ in self._steps.merging] + [self._steps.landmarks]
-        for segment, step in enumerate(trainings):
-            weights[_key(step)] = self.method.landmark_iterations(segment) * stage2.batch_size * _TRAIN
-        for _, step in self._steps.merging:
-            weights[_key(step)] = self._steps.images(self.config.stage1.rounds + 1) * _FORWARD
+        images = self._steps.images(stage1.rounds + 1)
+        if self._steps.aligned:
+            weights[_key(self._steps.aligned)] = images * _FORWARD / 2
+        for _, step in self._steps.stretches:
+            weights[_key(step)] = images * _FORWARD
+        trainings = [train for train, _ in self._steps.stretches] + [self._steps.landmarks]
+        for stretch, step in enumerate(trainings):
+            weights[_key(step)] = self.method.landmark_iterations(stretch) * stage2.batch_size * _TRAIN
         return weights
 
 

@@ -25,6 +25,7 @@ from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.predict import Prediction, predict, read_predictions
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
+_NAMES = {STAGE2: "stage 2", STAGE1: "stage 1", WARMUP: "warm-up"}
 Report = Callable[[str], None]
 
 
@@ -39,23 +40,20 @@ def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
         raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
     folder = run.folder / "evaluation"
     truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
-    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in (STAGE2, STAGE1, WARMUP)}
-    report("landmarks of the train and test images, by stage 2, stage 1 and the warm-up")
+    stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
+    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
+    report(f"landmarks of the train and test images, by {', '.join(_NAMES[stage] for stage in stages)}")
     predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
     found = {stage: _scores(of_stage, dataset, truth, run.config.seed) for stage, of_stage in predictions.items()}
-    metrics = {
-        **found[STAGE2],
-        "stage1_forward_nme": found[STAGE1]["forward_nme"],
-        "stage1_backward_nme": found[STAGE1]["backward_nme"],
-        "stage1_points_per_image": found[STAGE1]["points_per_image"],
-        "warmup_forward_nme": found[WARMUP]["forward_nme"],
-        "warmup_backward_nme": found[WARMUP]["backward_nme"],
-        "stages": found,
-        "seconds": time.monotonic() - started,
+    earlier = {
+        f"{stage}_{name}": found[stage][name]
+        for stage in stages[1:]
+        for name in ("forward_nme", "backward_nme", "points_per_image")
     }
+    metrics = {**found[STAGE2], **earlier, "stages": found, "seconds": time.monotonic() - started}
     curves = {
-        name: (scores["forward_per_landmark"], scores["backward_per_landmark"])
-        for name, scores in (("stage 2", found[STAGE2]), ("stage 1", found[STAGE1]))
+        _NAMES[stage]: (found[stage]["forward_per_landmark"], found[stage]["backward_per_landmark"])
+        for stage in stages[:2]
     }
     folder.write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
     folder.write_json("metrics.json", metrics)

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.features import table_of
+from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import decode, letterbox
-from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
+from ray_kplm.methods.detection import calibrated_threshold
+from ray_kplm.methods.generation import Generation
 from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
-from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -32,15 +32,21 @@ Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
 @dataclass(frozen=True)
 class Extraction:
     """All an extraction actor needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
-    whose points are described beside the detected ones."""
+    whose points are described beside the detected ones. `features` are keypoints alone where the generation has no
+    descriptors."""
 
-    config: Config
+    method: Generation
+    round_number: int
     network: Folder
     images: Folder
     sample: Selection
     points_per_landmark: float
     features: Folder
     known: Folder | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.method.config
 
 
 def extract(extraction: Extraction, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
@@ -67,10 +73,8 @@ class ExtractPart:
         compute = extraction.config.compute
         torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
         device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-        self._placement = Placement.choose(compute, device)
-        network = KeypointNetwork(extraction.config.network)
-        network.load_state_dict(load_weights(extraction.network.read_bytes(NETWORK)))
-        self._network = self._placement.move(network).eval()
+        weights = load_weights(extraction.network.read_bytes(NETWORK))
+        self._finder = extraction.method.finder(weights, Placement.choose(compute, device), extraction.round_number)
         self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
@@ -81,23 +85,19 @@ class ExtractPart:
         sample = self._work.sample
         scores = []
         for part, rows in zip(sample.parts, sample.rows, strict=True):
-            for images, _, _ in self._batches(part, rows):
-                scores.append(peak_scores(self._network, self._placement, images, options.nms_radius, options.limit))
+            scores += [self._finder.scores(images) for images, _, _ in self._batches(part, rows)]
         return calibrated_threshold(
             np.concatenate(scores), sample.images, self._work.points_per_landmark * config.method.landmarks
         )
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
-        options = self._work.config.detection
         found, ids, peaks = [], [], []
         known = self._known(part)
         for images, crop_to_input, names in self._batches(part, rows):
             extra = None
             if known is not None:
                 extra = [frames.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)]
-            batch = detect_keypoints(
-                self._network, self._placement, images, self._threshold, options.nms_radius, options.limit, extra
-            )
+            batch = self._finder.find(images, self._threshold, extra)
             found += [
                 keypoints.in_crop(frames.invert(affine)) for keypoints, affine in zip(batch, crop_to_input, strict=True)
             ]
@@ -106,7 +106,10 @@ class ExtractPart:
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
-        self._work.features.write_table(part, table_of(ids, counts, *joined))
+        table = (
+            table_of(ids, counts, *joined) if self._work.method.describes else keypoints_table(ids, counts, *joined[:2])
+        )
+        self._work.features.write_table(part, table)
         return {
             "images": len(ids),
             "keypoints": int(counts.sum()),

@@ -12,12 +12,16 @@ from ray_kplm.datasets.selection import Selection, draw
 from ray_kplm.methods.generation import Generation
 from ray_kplm.run import Run, Step, round_path
 
+_OF_DETECTORS = ("distil_from", "rounds", "confidence")
+"""Of the template's options, those that are about training."""
+
 
 class Steps:
     """keypoints -> (train -> features -> labels) for each round, 0 being the warm-up -> landmarks.
 
-    Where the warm-up trains on clusters, `first_labels` come before it; where channels are merged, stretches of `merging`
-    come before the last of stage 2.
+    Where the warm-up trains on clusters, `first_labels` come before it. Without descriptors there are no features, a round's
+    labels are its keypoints, and `aligned` labels come after the last. Where stage 2 pauses there are `stretches` of it, each
+    with what is done after it, before the last.
     """
 
     def __init__(self, run: Run, dataset: Dataset, method: Generation) -> None:
@@ -29,12 +33,16 @@ class Steps:
         self.labels: list[Step] = []
         for number in range(self._config.stage1.rounds + 1):
             self.train.append(self._train(number))
-            self.features.append(self._features(number))
-            self.labels.append(self._labels(number))
-        self.merging: list[tuple[Step, Step]] = []
-        for number in range(method.merges):
-            train = self._landmarks(f"{merging_path(number)}/train")
-            self.merging.append((train, self._merge(number, train)))
+            if method.describes:
+                self.features.append(self._extract(number, "features"))
+                self.labels.append(self._labels(number))
+            else:
+                self.labels.append(self._extract(number, "labels"))
+        self.aligned = None if method.describes else self._aligned()
+        self.stretches: list[tuple[Step, Step]] = []
+        for number in range(method.pauses):
+            train = self._landmarks(f"stage2/{number:03d}/train")
+            self.stretches.append((train, self._pause(number, train)))
         self.landmarks = self._landmarks("stage2")
 
     def __iter__(self) -> Iterator[Step]:
@@ -42,11 +50,21 @@ class Steps:
         yield self.keypoints
         if self.first_labels:
             yield self.first_labels
-        for steps in zip(self.train, self.features, self.labels, strict=True):
-            yield from steps
-        for pair in self.merging:
-            yield from pair
+        for number, (train, labels) in enumerate(zip(self.train, self.labels, strict=True)):
+            yield train
+            yield from self.features[number : number + 1]
+            yield labels
+        if self.aligned:
+            yield self.aligned
+        for stretch in self.stretches:
+            yield from stretch
         yield self.landmarks
+
+    def landmark_labels(self, stretch: int) -> Step:
+        """What a stretch of stage 2 trains on."""
+        if stretch and self._method.pause == "relabel":
+            return self.stretches[stretch - 1][1]
+        return self.aligned or self.labels[-1]
 
     def images(self, number: int) -> int:
         """How many images round `number` trains on; after the last round comes stage 2."""
@@ -64,7 +82,9 @@ class Steps:
     def _train(self, number: int) -> Step:
         reads = {**self._training(), "stage1": asdict(self._config.stage1), "images": self.images(number)}
         if number:
-            inputs = {"labels": self.labels[-1].fingerprint, "network": self.train[-1].fingerprint}
+            inputs = {"labels": self.labels[-1].fingerprint}
+            if not self._method.restarts:
+                inputs["network"] = self.train[-1].fingerprint
         elif self.first_labels:
             inputs = {"labels": self.first_labels.fingerprint}
         else:
@@ -75,17 +95,19 @@ class Steps:
         inputs = {"features": self.keypoints.fingerprint}
         return self._run.step("keypoints/clustered/labels", "correspond", self._correspondence(), inputs)
 
-    def _features(self, number: int) -> Step:
+    def _extract(self, number: int, name: str) -> Step:
         reads = {
             **self._common(),
             "landmarks": self._config.method.landmarks,
             "detection": asdict(self._config.detection),
             "images": self.images(number + 1),
         }
+        if not self._method.describes:
+            reads["distil_from"] = self._config.template.distil_from
         inputs = {"network": self.train[-1].fingerprint}
         if number and self._method.keeps_points:
             inputs["known"] = self.labels[-1].fingerprint
-        return self._run.step(f"{round_path(number)}/features", "extract", reads, inputs)
+        return self._run.step(f"{round_path(number)}/{name}", "extract", reads, inputs)
 
     def _labels(self, number: int) -> Step:
         inputs = {"features": self.features[-1].fingerprint}
@@ -99,19 +121,32 @@ class Steps:
         method = {name: getattr(self._config.method, name) for name in ("kind", "clusters", "flip_map", "drop_static")}
         return {**self._common(), "method": method, "clustering": clustering}
 
+    def _aligned(self) -> Step:
+        options = asdict(self._config.template)
+        reads = {**self._common(), "template": {k: v for k, v in options.items() if k not in _OF_DETECTORS}}
+        return self._run.step("template/labels", "align", reads, {"points": self.labels[-1].fingerprint})
+
     def _landmarks(self, path: str) -> Step:
         stage2 = asdict(self._config.stage2)
         del stage2["flip_at_test"]
         reads = {**self._training(), "stage2": stage2}
-        if self._method.merges:
-            reads["merging"] = asdict(self._config.merging)
-        before = self.merging[-1][1] if self.merging else self.train[-1]
-        inputs = {"labels": self.labels[-1].fingerprint, "network": before.fingerprint}
+        if self._method.pauses:
+            merging = self._method.pause == "merge"
+            reads["stretch"] = self._config.merging.every if merging else self._config.template.rounds
+        inputs = {"labels": self.landmark_labels(len(self.stretches)).fingerprint}
+        if not self._method.restarts:
+            before = self.stretches[-1][1] if self.stretches else self.train[-1]
+            inputs["network"] = before.fingerprint
         return self._run.step(path, "landmarks", reads, inputs)
 
-    def _merge(self, number: int, train: Step) -> Step:
-        reads = {**self._common(), "merging": asdict(self._config.merging)}
-        return self._run.step(f"{merging_path(number)}/merge", "merge", reads, {"network": train.fingerprint})
+    def _pause(self, number: int, train: Step) -> Step:
+        """Merging the channels that a stretch has trained, or labelling with it."""
+        inputs = {"network": train.fingerprint}
+        if self._method.pause == "merge":
+            reads = {**self._common(), "merging": asdict(self._config.merging)}
+            return self._run.step(f"stage2/{number:03d}/merge", "merge", reads, inputs)
+        reads = {**self._common(), "confidence": self._config.template.confidence}
+        return self._run.step(f"stage2/{number:03d}/labels", "relabel", reads, inputs)
 
     def _common(self) -> dict[str, Any]:
         return {"seed": self._config.seed, "method": {"kind": self._config.method.kind}}
@@ -126,8 +161,3 @@ class Steps:
             "augment": asdict(self._config.augment),
             "compute": {name: compute[name] for name in layout},
         }
-
-
-def merging_path(number: int) -> str:
-    """`merging/000`."""
-    return f"merging/{number:03d}"

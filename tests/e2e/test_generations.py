@@ -18,10 +18,10 @@ def test_chapter_5_finds_its_number_of_landmarks(finish, small, folder):
     finish(*train)
     assert manifests(run) == {
         "keypoints", "keypoints/clustered/labels", "rounds/000/train", "rounds/000/labels", "rounds/001/train",
-        "rounds/001/labels", "merging/000/train", "merging/000/merge", "stage2",
+        "rounds/001/labels", "stage2/000/train", "stage2/000/merge", "stage2",
     }  # fmt: skip
-    first = json.loads((run / "merging" / "000" / "train" / "channels.json").read_text())
-    merge = json.loads((run / "merging" / "000" / "merge" / "manifest.json").read_text())
+    first = json.loads((run / "stage2" / "000" / "train" / "channels.json").read_text())
+    merge = json.loads((run / "stage2" / "000" / "merge" / "manifest.json").read_text())
     last = json.loads((run / "stage2" / "channels.json").read_text())
     assert first["channels"] == merge["channels_before"] > last["channels"] == merge["channels"] >= 2
     assert len(last["history"]) == first["channels"] - last["channels"]
@@ -35,6 +35,40 @@ def test_chapter_5_finds_its_number_of_landmarks(finish, small, folder):
     assert 0 < scores["forward_nme"] < 200
     out, _ = finish("show", run, "--count", "4")
     assert Path(out.strip()).stat().st_size > 1000
+
+
+def test_chapter_4_names_points_by_a_template(kplm, finish, small, folder):
+    run = folder / "template"
+    chapter4 = [
+        "method.kind=template", "template.rounds=2", "template.distil_from=1", "template.min_matched=0.3",
+        "template.confidence=0.01", "template.distance=0.2", "template.candidates=5", "template.sample=20",
+    ]  # fmt: skip
+    train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small, *chapter4]
+    finish(*train)
+    assert manifests(run) == {
+        "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "template/labels",
+        "stage2/000/train", "stage2/000/labels", "stage2",
+    }  # fmt: skip
+    chosen = json.loads((run / "template" / "labels" / "template.json").read_text())
+    assert json.loads((run / "stage2" / "channels.json").read_text())["channels"] == len(chosen["xy"])
+
+    out, _ = finish("evaluate", run, "--json")
+    scores = json.loads(out.strip().splitlines()[-1])
+    assert scores["landmarks"] == len(chosen["xy"])
+    assert 0 < scores["forward_nme"] < 200
+    assert "stage1_forward_nme" not in scores
+    out, _ = finish("template", run)
+    assert Path(out.strip()).stat().st_size > 1000
+
+    process = kplm("template", run, "nobody.png")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    other = err.strip().split("for example ")[1].strip("'")
+    out, _ = finish("template", run, other)
+    assert Path(out.strip()).stat().st_size > 1000
+    out, _ = finish("fork", run, folder / "other-template", f"template.image={other}")
+    assert "rounds/001/labels" in out
+    assert "template/labels" not in out.split("next:")[0]
 
 
 def test_chapter_5_says_when_there_is_nothing_to_cluster(kplm, small, folder):

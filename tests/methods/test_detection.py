@@ -5,8 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import ComputeConfig
-from ray_kplm.methods.detection import calibrated_threshold, detect_keypoints, peak_scores
+from ray_kplm.config import ComputeConfig, DetectionConfig
+from ray_kplm.methods.detection import (
+    DISTILLING_VIEWS,
+    PointFinder,
+    calibrated_threshold,
+    detect_keypoints,
+    peak_scores,
+)
 from ray_kplm.network.compute import Placement
 
 PLACEMENT = Placement.choose(ComputeConfig(precision="fp32"), torch.device("cpu"))
@@ -89,3 +95,42 @@ def test_known_points_are_described_where_no_new_one_is_near():
     assert len(empty.xy) == 0
     alone = detect_keypoints(Bright(), PLACEMENT, images, 0.3, 1, 10)[0]
     np.testing.assert_array_equal(alone.xy, found.xy[:2])
+
+
+class BrightAlone(nn.Module):
+    def forward(self, image):
+        return Bright()(image)[0]
+
+
+class BrightOnTheLeft(nn.Module):
+    """Sees nothing in the right half: what it finds depends on the view."""
+
+    def forward(self, image):
+        logits = Bright()(image)[0]
+        logits[..., logits.shape[-1] // 2 :] = -20
+        return logits
+
+
+def finder(network, views):
+    return PointFinder(network, PLACEMENT, DetectionConfig(nms_radius=1, limit=10), views)
+
+
+def test_several_views_find_a_point_where_it_is():
+    image = picture(
+        {(6, 9): (255, 255, 255), (7, 9): (255, 255, 255), (6, 10): (255, 255, 255), (7, 10): (255, 255, 255)}
+    )
+    for views in (DISTILLING_VIEWS, *[(view,) for view in DISTILLING_VIEWS]):
+        heat = finder(BrightAlone(), views).heat(image[None])[0].numpy()
+        rows, columns = np.indices(heat.shape)
+        centre = np.array([(heat * columns).sum(), (heat * rows).sum()]) / heat.sum()
+        np.testing.assert_allclose(centre, [6.5, 9.5], atol=0.3)
+
+
+def test_a_point_seen_in_some_views_only_is_weaker():
+    image = picture({(3, 8): (255, 255, 255)})[None]
+    plain, mirror = DISTILLING_VIEWS[:2]
+    assert finder(BrightOnTheLeft(), (plain,)).scores(image).max() > 0.9
+    assert finder(BrightOnTheLeft(), (plain, mirror)).scores(image).max() < 0.6
+    assert len(finder(BrightOnTheLeft(), (plain,)).find(image, 0.7)[0].xy) == 1
+    assert len(finder(BrightOnTheLeft(), (plain, mirror)).find(image, 0.7)[0].xy) == 0
+    assert finder(BrightAlone(), (plain,)).find(image, 0.7)[0].descriptors.shape == (1, 0)

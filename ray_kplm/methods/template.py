@@ -1,0 +1,91 @@
+"""Chapter 4: a detector without descriptors, trained anew in every round; correspondence with the points of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.detection import DISTILLING_VIEWS, PointFinder
+from ray_kplm.methods.generation import Found, Generation
+from ray_kplm.methods.landmarks import MakePredictor
+from ray_kplm.methods.plan import Plan, single_plan
+from ray_kplm.methods.stage1 import PointObjective
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import DetectorNetwork
+from ray_kplm.storage import Folder
+
+_ROUND = 4
+
+
+@dataclass(frozen=True)
+class Template(Generation):
+    """The number of landmarks is that of the template's points."""
+
+    @property
+    def describes(self) -> bool:
+        return False
+
+    @property
+    def restarts(self) -> bool:
+        return True
+
+    @property
+    def flips(self) -> bool:
+        """Which landmarks are partners is not known (only stage 1, which has no identities, sees mirror images)."""
+        return False
+
+    @property
+    def pauses(self) -> int:
+        return self.config.template.rounds - 1
+
+    @property
+    def pause(self) -> Literal["merge", "relabel"]:
+        return "relabel"
+
+    def _stretch(self, total: int) -> int:
+        return max(1, total // self.config.template.rounds)
+
+    def objective(self, round_number: int) -> PointObjective:
+        return PointObjective(self.config)
+
+    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> PointFinder:
+        """From `template.distil_from` on a point must be seen in several views (thesis 4.2.3)."""
+        network = DetectorNetwork(self.config.network)
+        network.load_state_dict(weights)
+        views = DISTILLING_VIEWS if round_number >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
+        return PointFinder(placement.move(network).eval(), placement, self.config.detection, views)
+
+    def round_plan(self, round_number: int, usable: NDArray) -> Plan:
+        """Single images, half of them mirrored."""
+        stage = self.config.stage1
+        return single_plan(
+            usable,
+            iterations=self.iterations(stage.round_iterations if round_number else stage.warmup_iterations),
+            batch=self._batch(stage.batch_size),
+            flip=self.config.method.flip,
+            seed=(self.config.seed, _ROUND, round_number),
+        )
+
+    def round_images(self, round_number: int) -> int:
+        stage1 = self.config.stage1
+        if self.config.round_images or round_number > stage1.rounds:
+            return super().round_images(round_number)
+        iterations = stage1.round_iterations if round_number else stage1.warmup_iterations
+        return self.iterations(iterations) * self._batch(stage1.batch_size)
+
+    def first_channels(self, clusters: dict[str, NDArray], label_counts: NDArray) -> Channels:
+        return Channels.first(np.ones(len(label_counts), bool))
+
+    def correspond(
+        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
+    ) -> Found:
+        raise AssertionError("without descriptors nothing is clustered")
+
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
+        raise AssertionError("without descriptors stage 1 has no ordered landmarks")

@@ -1,0 +1,186 @@
+"""Correspondence with a template (chapter 4): choose it, then name every image's points, part by part (METHOD 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.contracts import LABELS, NONE, TRAIN
+from ray_kplm.correspondence.alignment import Drift
+from ray_kplm.correspondence.features import ragged, ragged_points
+from ray_kplm.correspondence.template import choose_template, name_points, padded
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.errors import CollapseError, ConfigError, RunError
+from ray_kplm.imaging import frames
+from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.draw import draw_landmarks, encode_png
+from ray_kplm.methods import build_method
+from ray_kplm.run import Run
+from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.parts import Pool, map_parts
+from ray_kplm.storage import Folder
+
+TEMPLATE = "template.json"
+
+
+@dataclass(frozen=True)
+class Aligning:
+    """All an aligning actor needs. points: keypoints of the last round; labels: where named ones go."""
+
+    config: Config
+    images: Folder
+    points: Folder
+    labels: Folder
+
+
+def align_points(aligning: Aligning, selection: Selection, progress: Callable[[float, str], None]) -> dict[str, Any]:
+    """Choose the template, write `template.json` and the labels of all selected images; returns what was found.
+
+    Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
+    """
+    config = aligning.config
+    choose = ray.remote(num_cpus=1)(_choose)
+    chosen = ray.get(choose.remote(aligning, selection))
+    aligning.labels.write_json(TEMPLATE, chosen)
+    progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}")
+    pool = Pool(config.compute.detect_actors or config.compute.extract_actors)
+    parts = map_parts(
+        _AlignPart, {"aligning": aligning}, selection, pool, lambda done, total: progress(0.3 + 0.7 * done / total, "")
+    )
+    images = sum(int(p["images"]) for p in parts)
+    usable = sum(int(p["usable"]) for p in parts)
+    counts = np.sum([p["counts"] for p in parts], axis=0)
+    if usable < config.limits.min_image_share * images:
+        raise CollapseError(
+            f"{usable} of {images} images have template.min_matched = {config.template.min_matched} of the template's "
+            f"{len(counts)} points; look at template.distance, template.image and detection.points_per_landmark"
+        )
+    return {
+        "images": images,
+        "usable_images": usable,
+        "template": chosen["image_id"],
+        "template_score": chosen["score"],
+        "points_per_image": float(counts.sum() / max(images, 1)),
+        "matched_per_image": sum(int(p["matched"]) for p in parts) / max(usable, 1),
+        "label_counts": counts.tolist(),
+    }
+
+
+def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
+    """The template: image_id, xy (K, 2) in the input frame, score (None where the user chose)."""
+    config = aligning.config
+    options, side = config.template, config.network.image_size
+    if options.image:
+        for part, rows in zip(selection.parts, selection.rows, strict=True):
+            ids = aligning.images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()
+            if options.image in ids:
+                row = ids.index(options.image)
+                points = _read(aligning, part, rows)[row][1]
+                return {"image_id": options.image, "xy": points.tolist(), "score": None}
+        raise ConfigError(f"template.image = {options.image!r}: no such image; the last one is {ids[-1]!r}")
+    seed = (config.seed, 41)
+    sample = selection.sample(max(options.sample, options.candidates), seed)
+    read = [_read(aligning, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
+    found = [entry for part in read for entry in part]
+    points = [xy for _, xy in found]
+    counts = np.array([len(p) for p in points])
+    able = np.flatnonzero(counts >= max(3, np.median(counts)))
+    if not len(able):
+        raise CollapseError("no image has three keypoints; look at detection.points_per_landmark")
+    candidates = np.random.default_rng(seed).permutation(able)[: options.candidates]
+    best, score = choose_template(points, candidates, drift=Drift(options.outliers), farthest=options.distance * side)
+    return {"image_id": found[best][0], "xy": points[best].tolist(), "score": score}
+
+
+def _read(aligning: Aligning, part: str, rows: NDArray[np.int64]) -> list[tuple[str, NDArray[np.float64]]]:
+    """Names and keypoints, in the input frame, of a part's rows."""
+    side = aligning.config.network.image_size
+    table = aligning.images.read_table(part, ["image_id", "width", "height"]).take(rows)
+    points = aligning.points.read_table(part, ["image_id", "xy"])
+    of = dict(zip(points["image_id"].to_pylist(), points["xy"].to_pylist(), strict=True))
+    found = []
+    for name, width, height in zip(*(table[c].to_pylist() for c in ("image_id", "width", "height")), strict=True):
+        xy = np.asarray(of.get(name, []), np.float64).reshape(-1, 2)
+        found.append((name, frames.apply(frames.crop_to_input(width, height, side), xy)))
+    return found
+
+
+class _AlignPart:
+    """Names the points of a part's images."""
+
+    def __init__(self, aligning: Aligning) -> None:
+        self._work = aligning
+        self._template = np.array(aligning.labels.read_json(TEMPLATE)["xy"])
+
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+        config = self._work.config
+        options, side = config.template, config.network.image_size
+        found = _read(self._work, part, rows)
+        named = name_points(
+            self._template,
+            padded([xy for _, xy in found]),
+            drift=Drift(options.outliers),
+            farthest=options.distance * side,
+            min_matched=options.min_matched,
+        )
+        sizes = self._work.images.read_table(part, ["width", "height"]).take(rows)
+        maps = [
+            frames.invert(frames.crop_to_input(w, h, side))
+            for w, h in zip(sizes["width"].to_pylist(), sizes["height"].to_pylist(), strict=True)
+        ]
+        inside = ((named.xy >= -0.5) & (named.xy <= side - 0.5)).all(axis=-1) & named.usable[:, None]
+        image, landmark = np.nonzero(inside)
+        counts = inside.sum(axis=1)
+        in_crop = [frames.apply(a, xy) for a, xy in zip(maps, named.xy, strict=True)]
+        xy = np.stack(in_crop)[image, landmark] if len(image) else np.zeros((0, 2))
+        own = (named.index != NONE)[image, landmark]
+        columns = [
+            pa.array([name for name, _ in found], pa.string()),
+            ragged_points(xy, counts),
+            ragged(own.astype(np.float32), counts),  # 1: the image's own point, 0: the template's
+            ragged(landmark.astype(np.int16), counts),
+            ragged(landmark.astype(np.int16), counts),
+            ragged(np.full(len(landmark), NONE, np.int16), counts),
+        ]
+        self._work.labels.write_table(part, pa.Table.from_arrays(columns, schema=LABELS))
+        return {
+            "images": len(found),
+            "usable": int(named.usable.sum()),
+            "matched": int(own.sum()),
+            "counts": inside.sum(axis=0),
+        }
+
+
+def picture(run: Run, image_id: str | None = None) -> tuple[str, bytes]:
+    """An image's name, and the image with its numbered points as PNG: the run's template, or any image of its last round.
+
+    Raises RunError while the rounds are not finished, ConfigError for an unknown image.
+    """
+    dataset = Dataset.open(run.config.dataset)
+    steps = Steps(run, dataset, build_method(run.config))
+    if steps.aligned is None:
+        raise RunError(f"{run.folder}: method.kind = {run.config.method.kind!r} has no template")
+    if steps.labels[-1].manifest() is None:
+        raise RunError(f"{run.folder}: its rounds are not finished; kplm train continues them")
+    if image_id is None:
+        if not steps.aligned.folder.is_file(TEMPLATE):
+            raise RunError(f"{run.folder}: no template yet; name an image, or continue with kplm train")
+        image_id = str(steps.aligned.folder.read_json(TEMPLATE)["image_id"])
+    selection = steps.selection(run.config.stage1.rounds + 1)
+    for part, rows in zip(selection.parts, selection.rows, strict=True):
+        table = dataset.images(TRAIN).read_table(part, ["image_id", "image"]).take(rows)
+        names = table["image_id"].to_pylist()
+        if image_id in names:
+            points = steps.labels[-1].folder.read_table(part, ["xy"])["xy"].to_pylist()[names.index(image_id)]
+            image = decode(table["image"][names.index(image_id)])
+            drawn = draw_landmarks(image, np.asarray(points, np.float64).reshape(-1, 2), scale=4, numbers=True)
+            return image_id, encode_png(drawn)
+    raise ConfigError(f"{image_id!r}: no such image in {run.folder}'s last round; for example {names[0]!r}")

@@ -1,0 +1,87 @@
+"""What a landmark detector finds in the training images, as labels for the next one (thesis Algorithm 1, line 11)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm.config import Config
+from ray_kplm.contracts import LABELS, NONE
+from ray_kplm.correspondence.features import ragged, ragged_points
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.errors import CollapseError
+from ray_kplm.imaging import frames
+from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.network.compute import Placement
+from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.parts import Pool, Progress, map_parts
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """All a labelling actor needs."""
+
+    config: Config
+    network: Folder
+    images: Folder
+    channels: Channels
+    labels: Folder
+
+
+def relabel(work: Relabelling, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the labels of all selected images; returns what was found. Raises CollapseError if that is too little."""
+    compute = work.config.compute
+    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    parts = map_parts(_RelabelPart, {"work": work}, selection, pool, progress)
+    images = sum(int(p["images"]) for p in parts)
+    counts = np.sum([p["counts"] for p in parts], axis=0)
+    points = float(counts.sum() / max(images, 1))
+    least = work.config.limits.min_points_per_image
+    if points < least:
+        raise CollapseError(
+            f"{points:.2f} landmarks an image are found with template.confidence = {work.config.template.confidence} or more, "
+            f"fewer than limits.min_points_per_image = {least}; lower it, or train longer (stage2.iterations)"
+        )
+    return {"images": images, "points_per_image": points, "label_counts": counts.tolist()}
+
+
+class _RelabelPart:
+    def __init__(self, work: Relabelling) -> None:
+        cv2.setNumThreads(1)
+        compute = work.config.compute
+        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+        make = MakeLandmarkPredictor(work.config, work.network, work.channels.flip_map, flip=False)
+        self._work, self._predictor = work, make(Placement.choose(compute, device))
+
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+        least = self._work.config.template.confidence
+        ids, points, scores = [], [], []
+        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
+            xy, confidence = self._predictor(images)
+            points += [frames.apply(frames.invert(a), p) for a, p in zip(crop_to_input, xy, strict=True)]
+            scores.append(confidence)
+            ids += names
+        score = np.concatenate(scores)
+        sure = score >= least
+        image, landmark = np.nonzero(sure)
+        counts, landmark = sure.sum(axis=1), landmark.astype(np.int16)
+        columns = [
+            pa.array(ids, pa.string()),
+            ragged_points(np.stack(points)[image, landmark], counts),
+            ragged(score[image, landmark].astype(np.float32), counts),
+            ragged(landmark, counts),
+            ragged(landmark, counts),
+            ragged(np.full_like(landmark, NONE), counts),
+        ]
+        self._work.labels.write_table(part, pa.Table.from_arrays(columns, schema=LABELS))
+        return {"images": len(ids), "counts": sure.sum(axis=0)}

@@ -1,0 +1,55 @@
+"""A template: chosen for what it shares with others, and the points of other images named by it."""
+
+import numpy as np
+
+from ray_kplm.contracts import NONE
+from ray_kplm.correspondence.alignment import Drift
+from ray_kplm.correspondence.template import choose_template, name_points, padded
+
+DRIFT = Drift()
+SHAPE = np.array([[20, 20], [44, 18], [30, 34], [22, 50], [46, 48], [33, 60], [12, 36], [54, 38]], float)
+
+
+def views(rng, count: int) -> list[np.ndarray]:
+    """The shape, moved and scaled, each with one point missing."""
+    made = []
+    for _ in range(count):
+        moved = (SHAPE - 32) * rng.uniform(0.9, 1.1, 2) + 32 + rng.uniform(-4, 4, 2) + rng.normal(0, 0.5, SHAPE.shape)
+        made.append(np.delete(moved, rng.integers(len(SHAPE)), axis=0))
+    return made
+
+
+def test_the_complete_and_central_image_is_chosen():
+    rng = np.random.default_rng(0)
+    points = views(rng, 20)
+    points[7] = SHAPE + rng.normal(0, 0.3, SHAPE.shape)  # has all points
+    points[3] = rng.uniform(5, 60, (8, 2))  # has as many, elsewhere
+    told = []
+    best, score = choose_template(points, np.array([3, 7, 9]), drift=DRIFT, farthest=5, told=told.append)
+    assert best == 7
+    assert 0.8 < score <= 1
+    assert told == [1 / 3, 2 / 3, 1]
+
+
+def test_more_points_than_others_have_are_no_advantage():
+    rng = np.random.default_rng(1)
+    points = views(rng, 20)
+    points[0] = SHAPE + rng.normal(0, 0.3, SHAPE.shape)
+    points[1] = np.concatenate([points[0], rng.uniform(5, 60, (12, 2))])
+    assert choose_template(points, np.array([1, 0]), drift=DRIFT, farthest=5)[0] == 0
+
+
+def test_points_are_named_and_what_is_missing_is_filled_in():
+    rng = np.random.default_rng(2)
+    gone = np.delete(SHAPE, 4, axis=0) + np.array([3, -2])
+    order = rng.permutation(len(gone))
+    clutter = rng.uniform(5, 60, (2, 2))
+    points = padded([gone[order], clutter, SHAPE[::-1]])
+    named = name_points(SHAPE, points, drift=DRIFT, farthest=5, min_matched=0.5)
+    assert named.usable.tolist() == [True, False, True]
+    own = np.delete(np.arange(len(SHAPE)), 4)
+    np.testing.assert_array_equal(named.index[0][own], np.argsort(order))
+    np.testing.assert_allclose(named.xy[0][own], SHAPE[own] + [3, -2])
+    assert named.index[0][4] == NONE
+    assert np.linalg.norm(named.xy[0][4] - (SHAPE[4] + [3, -2])) < 2
+    np.testing.assert_array_equal(named.index[2], np.arange(len(SHAPE))[::-1])
