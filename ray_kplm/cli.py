@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_show(commands)
     _add_template(commands)
+    _add_ablate(commands)
     _add_bench(commands)
     return parser
 
@@ -141,6 +142,21 @@ def _add_template(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
     parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
     parser.add_argument("--out", help="PNG to write; default: RUN/template/IMAGE_ID.png")
+
+
+def _add_ablate(commands: Any) -> None:
+    text = "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
+    parser = _command(commands, "ablate", _ablate, text)
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file; the runs go below its run directory")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
+    parser.add_argument(
+        "--over", nargs="+", required=True, metavar="AXIS",
+        help="what varies, all combinations: kind, negatives, correspondence, clusters, keypoints, flip, flip_at_test, norm, "
+        "noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--json", action="store_true", help="print the rows as one JSON object in the last line")
 
 
 def _add_bench(commands: Any) -> None:
@@ -241,6 +257,30 @@ def _show(options: argparse.Namespace) -> None:
     if options.out:
         Path(options.out).write_bytes(png)
     print(options.out or f"{run.folder}/evaluation/{options.split}.png")
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from ray_kplm.ablation import ablate, averaged
+    from ray_kplm.config import load
+
+    config = load(options.config, options.overrides)
+    rows = ablate(
+        config, options.over, options.seeds, at_once=options.at_once,
+        told=lambda name, line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    table = averaged(rows)
+    width = max(len(row["name"]) for row in table)
+    print(f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis")
+    for row in table:
+        cells = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
+        shown = "".join(f"{'-' if c is None else f'{c[0]:.2f} ± {c[1]:.2f}':>15}" for c in cells)
+        thesis = row["thesis"]
+        beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
+        print(f"{row['name']:{width}}{shown}   {beside}")
+        for error in row["errors"]:
+            print(f"{'':{width}}   failed: {error}")
+    if options.json:
+        _print_json({"rows": [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]})
 
 
 def _template(options: argparse.Namespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
@@ -37,6 +39,23 @@ def fork(source: Run, config: Config) -> list[str]:
         taken.append(path)
     target.save()
     return taken
+
+
+def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
+    """`fork` from the run that has most in common with the configuration; nothing where none has anything."""
+    target = Run.start(config)
+    steps = Steps(target, Dataset.open(config.dataset), build_method(config))
+    prints = {step.folder.path.removeprefix(target.folder.path + "/"): step.fingerprint for step in steps}
+
+    def common(source: Run) -> int:
+        found = [source.manifest(path) for path in prints]
+        return sum(
+            manifest is not None and manifest["fingerprint"] == wanted
+            for manifest, wanted in zip(found, prints.values(), strict=True)
+        )
+
+    best = max(sources, key=common, default=None)
+    return fork(best, config) if best and common(best) else []
 
 
 def _copy(source: Folder, target: Folder) -> None:

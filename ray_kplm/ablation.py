@@ -1,0 +1,193 @@
+"""`kplm ablate`: a grid of runs that differ in one value each, and the thesis' table beside ours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray_kplm.config import Config, from_dict, with_overrides
+from ray_kplm.errors import ConfigError
+from ray_kplm.pipeline import discover
+from ray_kplm.progress import Progress
+from ray_kplm.run import Run
+from ray_kplm.steps.evaluate import evaluate
+from ray_kplm.steps.fork import fork_best
+from ray_kplm.steps.session import session
+from ray_kplm.steps.trials import run_trials
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that varies: its path in the configuration, and the thesis' values."""
+
+    path: str
+    values: tuple[Any, ...]
+
+
+AXES = {
+    "kind": Axis("method.kind", ("kplm", "merge", "template")),
+    "negatives": Axis("stage1.negatives", ("same_image", "different_cluster")),
+    "correspondence": Axis("stage1.correspondence", ("clustering", "equivariance")),
+    "clusters": Axis("method.clusters", (30, 50, 100, 250, 500)),
+    "keypoints": Axis("keypoints.detector", ("sift", "orb", "r2d2", "superpoint")),
+    "flip": Axis("method.flip", (False, True)),
+    "flip_at_test": Axis("stage2.flip_at_test", (False, True)),
+    "norm": Axis("network.norm", ("group", "batch")),
+    "noise": Axis("keypoints.truth_share", (0.0, 0.2, 0.4, 0.6, 1.0)),
+    "warp": Axis("augment.warp", (0.0, 0.06)),
+}
+"""What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
+
+_REQUIRED = {"noise": ["keypoints.detector=truth_mix"]}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The thesis' own: forward and backward NME in percent (None: not given), and where it stands."""
+
+    forward: float
+    backward: float | None
+    source: str
+
+
+_LS3D, _CELEBA = "LS3D, K = 30, stage 1, Table", "CelebA, K = 30, stage 1, Table"
+THESIS: dict[frozenset[tuple[str, Any]], Figure] = {
+    frozenset({("negatives", "different_cluster"), ("correspondence", "clustering")}): Figure(
+        11.15, None, f"{_LS3D} 6.3"
+    ),
+    frozenset({("negatives", "same_image"), ("correspondence", "equivariance")}): Figure(10.02, None, f"{_LS3D} 6.3"),
+    frozenset({("negatives", "different_cluster"), ("correspondence", "equivariance")}): Figure(
+        9.56, None, f"{_LS3D} 6.3"
+    ),
+    frozenset({("negatives", "same_image"), ("correspondence", "clustering")}): Figure(7.95, None, f"{_LS3D} 6.3"),
+    frozenset({("clusters", 30)}): Figure(10.26, 9.41, f"{_LS3D} 6.1"),
+    frozenset({("clusters", 50)}): Figure(7.99, 6.99, f"{_LS3D} 6.1"),
+    frozenset({("clusters", 100)}): Figure(7.95, 6.55, f"{_LS3D} 6.1"),
+    frozenset({("clusters", 250)}): Figure(8.58, 6.26, f"{_LS3D} 6.1"),
+    frozenset({("clusters", 500)}): Figure(9.53, 6.19, f"{_LS3D} 6.1"),
+    frozenset({("keypoints", "sift")}): Figure(4.07, 7.79, f"{_CELEBA} 6.2"),
+    frozenset({("keypoints", "orb")}): Figure(3.85, 7.70, f"{_CELEBA} 6.2"),
+    frozenset({("keypoints", "r2d2")}): Figure(3.71, 7.97, f"{_CELEBA} 6.2"),
+    frozenset({("keypoints", "superpoint")}): Figure(3.25, 6.65, f"{_CELEBA} 6.2"),
+    frozenset({("flip", False), ("flip_at_test", False)}): Figure(5.81, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("flip", True), ("flip_at_test", False)}): Figure(5.45, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("flip", True), ("flip_at_test", True)}): Figure(5.26, None, "LS3D, K = 30, stage 2, Table 6.5"),
+}
+"""By the values of the axes that a table varies."""
+
+
+def grid(over: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """All combinations: values by axis name or path, and the seed. over: names of AXES, or path=value,value.
+
+    Raises ConfigError for a name that is neither.
+    """
+    choices: dict[str, tuple[Any, ...]] = {}
+    for name in over:
+        path, _, values = name.partition("=")
+        if values:
+            choices[path] = tuple(values.split(","))
+        elif path in AXES:
+            choices[path] = AXES[path].values
+        else:
+            raise ConfigError(f"--over {name}: no such axis; known are {', '.join(AXES)}, or path=value,value")
+    cells = [dict(zip(choices, cell, strict=True)) for cell in itertools.product(*choices.values())]
+    return [{**cell, "seed": seed} for cell in cells for seed in seeds]
+
+
+def configured(config: Config, cell: Mapping[str, Any]) -> Config:
+    """The configuration of one combination, in a run directory of its own below the given one."""
+    changes = [change for name in cell for change in _REQUIRED.get(name, [])]
+    for name, value in cell.items():
+        path = AXES[name].path if name in AXES else name
+        changes.append(f"{path}={str(value).lower() if isinstance(value, bool) else value}")
+    return from_dict(with_overrides(config.to_dict(), [*changes, f"run={config.run}/{run_name(cell)}"]))
+
+
+def run_name(cell: Mapping[str, Any]) -> str:
+    """A folder's name: `negatives=same_image,seed=0`."""
+    return ",".join(f"{name}={value}" for name, value in cell.items())
+
+
+def ablate(
+    config: Config, over: Sequence[str], seeds: Sequence[int], *, at_once: int, told: Callable[[str, str], None]
+) -> list[dict[str, Any]]:
+    """Run and score every combination; one row each: its cell, its figures and the thesis'. Finished runs are not repeated, and
+    a run begins with what an earlier one has in common with it."""
+    if not config.run:
+        raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
+    cells = grid(over, seeds)
+    configs = {run_name(cell): configured(config, cell) for cell in cells}
+    with session(config.compute):
+        found = run_trials(_trial, configs, at_once=at_once, told=told)
+    return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+
+
+class _Out:
+    """Lines of a run's progress, to whoever listens."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._told(text.strip())
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _trial(config: Config, told: Callable[[str], None]) -> dict[str, Any]:
+    if not Folder.at(config.run).is_file("config.yaml"):
+        siblings = Folder.at(config.run).parent
+        fork_best(
+            [
+                Run.open(f"{siblings.path}/{name}")
+                for name in siblings.folders()
+                if (siblings / name).is_file("config.yaml")
+            ],
+            config,
+        )
+    run, _ = discover(config, lambda weights: Progress(weights, _Out(told)))  # type: ignore[arg-type]
+    metrics = evaluate(run, told)
+    names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
+             "stage1_points_per_image")  # fmt: skip
+    return {name: metrics.get(name) for name in names}
+
+
+def _thesis(cell: Mapping[str, Any]) -> Figure | None:
+    """Of the table that varies just these axes."""
+    wanted = frozenset((name, value) for name, value in cell.items() if name != "seed")
+    return THESIS.get(wanted)
+
+
+def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a combination: mean and standard deviation over its seeds."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(run_name({k: v for k, v in row["cell"].items() if k != "seed"}), []).append(row)
+    out = []
+    for name, group in groups.items():
+        good = [row for row in group if "error" not in row]
+        merged: dict[str, Any] = {"name": name, "seeds": len(good), "thesis": group[0]["thesis"]}
+        for figure in ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme"):
+            values = [row[figure] for row in good if row.get(figure) is not None]
+            merged[figure] = (_mean(values), _deviation(values)) if values else None
+        merged["errors"] = [row["error"] for row in group if "error" in row]
+        out.append(merged)
+    return out
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Of a sample; 0 for one value."""
+    mean = _mean(values)
+    return (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0

@@ -1,0 +1,59 @@
+"""The grid of an ablation: what varies, where the runs go, and the table."""
+
+import pytest
+
+from ray_kplm.ablation import AXES, THESIS, averaged, configured, grid, run_name
+from ray_kplm.config import load
+from ray_kplm.errors import ConfigError
+
+CONFIG = load(None, ["dataset=d", "run=runs/a"])
+
+
+def test_all_combinations_with_each_seed():
+    cells = grid(["negatives", "method.landmarks=10,20"], [0, 1])
+    assert len(cells) == 8
+    assert cells[0] == {"negatives": "same_image", "method.landmarks": "10", "seed": 0}
+    assert len({run_name(cell) for cell in cells}) == 8
+
+
+def test_an_unknown_axis_is_named_with_the_known_ones():
+    with pytest.raises(ConfigError, match="--over colour: no such axis; known are kind, negatives"):
+        grid(["colour"], [0])
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_every_axis_is_one_value_of_the_configuration(name):
+    for cell in grid([name], [3]):
+        made = configured(CONFIG, cell)
+        assert made.flat()[AXES[name].path] == cell[name]
+        assert made.seed == 3
+        assert made.run == f"runs/a/{name}={cell[name]},seed=3"
+        changed = {path for path, value in made.flat().items() if value != CONFIG.flat()[path]} - {"run", "seed"}
+        assert changed <= {AXES[name].path, "keypoints.detector"}
+
+
+def test_noise_needs_the_mixture():
+    assert configured(CONFIG, {"noise": 0.2, "seed": 0}).keypoints.detector == "truth_mix"
+
+
+def test_the_thesis_tables_are_of_values_that_the_axes_have():
+    for cell in THESIS:
+        for name, value in cell:
+            assert value in AXES[name].values
+
+
+def test_means_over_seeds_and_what_failed():
+    row = {"stage1_forward_nme": 10.0, "stage1_backward_nme": None, "thesis": None}
+    rows = [
+        {"cell": {"norm": "group", "seed": 0}, "forward_nme": 4.0, "backward_nme": 6.0, **row},
+        {"cell": {"norm": "group", "seed": 1}, "forward_nme": 6.0, "backward_nme": 6.0, **row},
+        {"cell": {"norm": "batch", "seed": 0}, "error": "the loss is nan", "thesis": None},
+    ]
+    group, batch = averaged(rows)
+    assert group["name"] == "norm=group"
+    assert group["seeds"] == 2
+    assert group["forward_nme"] == (5.0, pytest.approx(2**0.5))
+    assert group["stage1_backward_nme"] is None
+    assert batch["seeds"] == 0
+    assert batch["forward_nme"] is None
+    assert batch["errors"] == ["the loss is nan"]
