@@ -5,16 +5,15 @@ from ray_kplm.errors import CollapseError
 from ray_kplm.steps.trials import run_trials
 
 
-def trial(config, told):
-    told(f"K is {config.method.landmarks}")
-    if config.method.landmarks == 7:
-        raise CollapseError("too few points")
-    if config.method.landmarks == 8:
-        raise RuntimeError("a bug")
-    return {"forward_nme": float(config.method.landmarks), "nothing": None}
-
-
 def test_trials(ray_cluster):
+    def trial(config, told):
+        told(f"K is {config.method.landmarks}")
+        if config.method.landmarks == 7:
+            raise CollapseError("too few points")
+        if config.method.landmarks == 8:
+            raise RuntimeError("a bug")
+        return {"forward_nme": float(config.method.landmarks), "nothing": None}
+
     configs = {f"K={k}": load(None, [f"method.landmarks={k}"]) for k in (5, 7, 8, 6)}
     lines = []
     found = run_trials(trial, configs, at_once=2, told=lambda name, line: lines.append((name, line)))
