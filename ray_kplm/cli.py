@@ -145,7 +145,9 @@ def _add_template(commands: Any) -> None:
 
 
 def _add_ablate(commands: Any) -> None:
-    text = "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
+    text = (
+        "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
+    )
     parser = _command(commands, "ablate", _ablate, text)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file; the runs go below its run directory")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")

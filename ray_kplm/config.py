@@ -211,6 +211,11 @@ class ClusteringConfig:
 class Stage2Config:
     """The landmark detector of K channels (T 6.1.7, METHOD 4)."""
 
+    training: Literal["separate", "joint"] = "separate"
+    """`separate`: after stage 1. `joint`: in stage 1's rounds, by a third head of the same network; no stage 2 of its own, and
+    of what follows only `heatmap_sigma` and `flip_at_test` matter (T 7.2; `method.kind: kplm`)."""
+    joint_weight: float = 1.0
+    """Of the landmark head's loss in joint training."""
     iterations: int = 200_000
     """Iterations (R)."""
     batch_size: int = 16
@@ -418,6 +423,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         section, name = path.split(".")
         value = getattr(getattr(c, section), name)
         yield path, value, "must be at least 1", value >= 1
+    joint = c.stage2.training == "joint"
+    yield (
+        "stage2.training",
+        c.stage2.training,
+        "joint training is of method.kind = 'kplm', and of a round at least",
+        not joint or (c.method.kind == "kplm" and c.stage1.rounds > 0),
+    )
     yield "merging.every", c.merging.every, "must be at least 1", c.merging.every >= 1
     yield "merging.distance", c.merging.distance, "must be positive, in heatmap cells", c.merging.distance > 0
     yield "merging.overlap", c.merging.overlap, "is a share: 0 < share <= 1", 0 < c.merging.overlap <= 1

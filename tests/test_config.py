@@ -50,6 +50,7 @@ BROKEN = [
     ("keypoints.nms", ["keypoints.nms=1"]),
     ("augment.warp", ["augment.warp=0.1"]),
     ("merging.every", ["merging.every=0"]),
+    ("stage2.training", ["stage2.training=joint", "method.kind=merge"]),
     ("template.rounds", ["template.rounds=0"]),
     ("template.candidates", ["template.candidates=0"]),
     ("template.outliers", ["template.outliers=0"]),
@@ -65,7 +66,7 @@ BROKEN = [
 @pytest.mark.parametrize(("path", "overrides"), BROKEN, ids=[" ".join(overrides) for _, overrides in BROKEN])
 def test_a_broken_rule_names_the_path_and_the_value(path, overrides):
     value = overrides[0].partition("=")[2]
-    shown = rf"{float(value):g}(\.0)?" if value else "''"
+    shown = repr(value) if not value or value.isalpha() else rf"{float(value):g}(\.0)?"
     with pytest.raises(ConfigError, match=rf"^{path} = {shown}: ") as caught:
         load(None, overrides)
     assert "\n" not in str(caught.value)

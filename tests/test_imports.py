@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"pipeline", "detector", "bench"},
+    {"pipeline", "ablation", "detector", "bench"},
     {"steps"},
     {"methods", "tracking", "keypoints", "report"},
     {"network", "correspondence", "evaluation", "datasets"},

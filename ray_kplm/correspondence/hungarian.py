@@ -63,3 +63,9 @@ def match(
         near = np.sqrt(squared[keypoint, cluster]) <= cutoff[cluster]
         found[start + keypoint[near]] = cluster[near]
     return found
+
+
+def numbered_as(previous: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The order (k,) in which `centroids` (k, d) correspond to the previous ones: least total squared distance."""
+    squared = ((previous[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=-1)
+    return linear_sum_assignment(squared)[1].astype(np.int64)

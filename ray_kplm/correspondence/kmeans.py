@@ -51,6 +51,10 @@ class Clustering:
     objectives: list[float]
     counts: NDArray[np.int64]
 
+    def reordered(self, order: NDArray[np.int64]) -> Clustering:
+        """The same clusters under other numbers: new number i is that of old number order[i]."""
+        return Clustering(self.centroids[order], self.objectives, self.counts[order])
+
 
 class Points(Protocol):
     """All points of a fit, wherever they are."""

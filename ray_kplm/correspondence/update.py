@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import ClusteringConfig, Config
-from ray_kplm.correspondence import flip, kmeans
+from ray_kplm.correspondence import flip, hungarian, kmeans
 from ray_kplm.correspondence.shard import Contents, Filtered, Labelled
 from ray_kplm.errors import CollapseError
 from ray_kplm.storage import Folder
@@ -90,15 +90,24 @@ class Update:
         }
 
 
-def update(shards: Shards, labels: Folder, config: Config, round_number: int, log: Log) -> Update:
+def update(
+    shards: Shards,
+    labels: Folder,
+    config: Config,
+    round_number: int,
+    log: Log,
+    previous: NDArray[np.float32] | None = None,
+) -> Update:
     """Run the whole update of chapter 6 on the shards; parts of labels appear in `labels`.
+
+    previous: the last round's landmark centroids (K, d), whose numbers the new ones take over.
 
     Raises CollapseError when too little is left to learn from.
     """
     landmarks, clusters, options = config.method.landmarks, config.method.clusters, config.clustering
     contents = reduce(add, shards.ask("begin"))
     first, filtered, excluded = _landmarks(
-        shards, config, round_number, told(log, f"K = {landmarks}", options, 0.0, 0.5)
+        shards, config, round_number, told(log, f"K = {landmarks}", options, 0.0, 0.5), previous
     )
     _check_points(filtered, config)
     second = fit(
@@ -129,13 +138,15 @@ def update(shards: Shards, labels: Folder, config: Config, round_number: int, lo
 
 
 def _landmarks(
-    shards: Shards, config: Config, round_number: int, tell: Tell
+    shards: Shards, config: Config, round_number: int, tell: Tell, previous: NDArray[np.float32] | None
 ) -> tuple[kmeans.Clustering, Filtered, int]:
     """The K clusters and what the duplicate filter left; with `drop_static` again without keypoints that stand still, how many
     of them."""
     excluded = 0
     for attempt in range(_STATIC_FITS):
         found = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), tell)
+        if previous is not None:
+            found = found.reordered(hungarian.numbered_as(previous, found.centroids))
         filtered = reduce(add, shards.ask("filter_landmarks", found.centroids))
         static = filtered.positions.static()
         if not config.method.drop_static or not static.any() or attempt == _STATIC_FITS - 1:

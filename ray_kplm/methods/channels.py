@@ -66,6 +66,15 @@ class Channels:
         return cls(of, names, flip_map, history)
 
 
+def landmark_state(state: bytes) -> bytes:
+    """The landmark detector (`hourglass.LandmarkNetwork`) of a stored state of a `JointNetwork`; without an optimiser's."""
+    found = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)["network"]
+    weights = {name: value for name, value in found.items() if name.startswith(("backbone.", "landmarks."))}
+    buffer = io.BytesIO()
+    torch.save({"network": weights}, buffer)
+    return buffer.getvalue()
+
+
 def keep_channels(state: bytes, keep: NDArray[np.int64]) -> bytes:
     """A stored state (`methods.learner`) whose landmark head has only some of its channels; their optimiser state stays."""
     found = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

@@ -64,7 +64,12 @@ class Generation(ABC):
 
     @property
     def continues_clusters(self) -> bool:
-        """Whether an update's K-means begins with the centroids of the update before."""
+        """Whether an update continues the clusters of the one before."""
+        return False
+
+    @property
+    def single_stage(self) -> bool:
+        """Whether the landmark detector is trained in the rounds already, and stage 2 only takes it out."""
         return False
 
     @property
@@ -86,7 +91,7 @@ class Generation(ABC):
     def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> Finder:
         """What finds a round's keypoints with its network."""
         network = KeypointNetwork(self.config.network)
-        network.load_state_dict(weights)
+        network.take(weights)
         return DescribingFinder(placement.move(network).eval(), placement, self.config.detection)
 
     @abstractmethod

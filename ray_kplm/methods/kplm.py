@@ -11,7 +11,7 @@ from ray_kplm.correspondence.update import Log, Shards, Update, update
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.generation import Generation
 from ray_kplm.methods.landmarks import MakeClusterPredictor, MakePredictor
-from ray_kplm.methods.stage1 import PairObjective
+from ray_kplm.methods.stage1 import JointObjective, PairObjective
 from ray_kplm.storage import Folder
 
 
@@ -19,17 +19,26 @@ from ray_kplm.storage import Folder
 class Kplm(Generation):
     """TPAMI 2023."""
 
+    @property
+    def single_stage(self) -> bool:
+        return self.config.stage2.training == "joint"
+
+    @property
+    def continues_clusters(self) -> bool:
+        """A head that is trained along needs the same landmark under the same number in every round."""
+        return self.single_stage
+
     def objective(self, round_number: int) -> PairObjective:
+        kind = JointObjective if self.single_stage else PairObjective
         negatives = self.config.stage1.negatives
-        return PairObjective(
-            self.config, across=round_number > 0, negatives="same_image" if negatives == "auto" else negatives
-        )
+        return kind(self.config, across=round_number > 0, negatives="same_image" if negatives == "auto" else negatives)
 
     def correspond(
         self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
     ) -> Update:
-        """Every update starts anew: what the last round found does not matter."""
-        return update(shards, labels, self.config, round_number, log)
+        """K-means starts anew in every round, so that a bad clustering does not last; at most the numbers are kept."""
+        before = None if previous is None else previous["landmark_centroids"]
+        return update(shards, labels, self.config, round_number, log, before)
 
     def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
         return MakeClusterPredictor(self.config, network, clusters["landmark_centroids"], threshold)

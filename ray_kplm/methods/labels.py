@@ -15,7 +15,7 @@ from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.views import Points, Views
 
 
 @dataclass(frozen=True)
@@ -23,33 +23,40 @@ class Labels:
     """Points of N images with identities, padded to P a row.
 
     xy: float32 (N, P, 2), crop frame, 0 where there is no point. identity: int32 (N, P) of the image as it is;
-    identity_flipped: of its mirror image; NONE: no counterpart. present: bool (N, P).
+    identity_flipped: of its mirror image; NONE: no counterpart. present: bool (N, P). landmark, landmark_flipped: likewise,
+    where points have a landmark of K beside their identity.
     """
 
     xy: NDArray[np.float32]
     identity: NDArray[np.int32]
     identity_flipped: NDArray[np.int32]
     present: NDArray[np.bool_]
+    landmark: NDArray[np.int32] | None = None
+    landmark_flipped: NDArray[np.int32] | None = None
 
     def usable(self, minimum: int = 2) -> NDArray[np.int64]:
         """Rows of images with at least `minimum` points."""
         return np.flatnonzero(self.present.sum(1) >= minimum)
 
-    def in_views(self, views: Views, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Points of B views: xy (B, P, 2) heatmap frame, valid bool (B, P), identity int64 (B, P), on `device`.
-
-        A point that left the picture is not valid and has no identity.
-        """
+    def in_views(self, views: Views, device: torch.device) -> Points:
+        """The points of B views, on `device`. A point that left the picture is not valid and has no identity."""
         image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
         placed = np.einsum("bij,bpj->bpi", affine[:, :, :2], self.xy[image]) + affine[:, None, :, 2]
         cells = frames.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
         valid = self.present[image] & ((nearest >= 0) & (nearest < size // frames.STRIDE)).all(-1)
-        identity = np.where(views.flip[:, None], self.identity_flipped[image], self.identity[image])
-        identity = np.where(valid, identity, NONE)
-        tensors = torch.from_numpy(cells), torch.from_numpy(valid), torch.from_numpy(identity.astype(np.int64))
-        xy_BP2, valid_BP, identity_BP = (t.to(device, non_blocking=True) for t in tensors)
-        return xy_BP2, valid_BP, identity_BP
+
+        def named(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
+            names = np.where(views.flip[:, None], flipped[image], plain[image])
+            return sent(np.where(valid, names, NONE).astype(np.int64))
+
+        def sent(array: NDArray) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        identity = named(self.identity, self.identity_flipped)
+        if self.landmark is None or self.landmark_flipped is None:
+            return Points(sent(cells), sent(valid), identity)
+        return Points(sent(cells), sent(valid), identity, named(self.landmark, self.landmark_flipped))
 
 
 def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
@@ -60,16 +67,20 @@ def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
     return _padded(counts, xy, index, index)
 
 
-def cluster_labels(tables: Iterable[pa.Table]) -> Labels:
+def cluster_labels(tables: Iterable[pa.Table], flip_map: NDArray | None = None) -> Labels:
     """Rounds: points correspond when they share a training cluster. Tables of contracts.LABELS.
 
-    Points that the second duplicate filter dropped (cluster NONE) are left out.
+    Points that the second duplicate filter dropped (cluster NONE) are left out; with the landmarks' flip map (K,) they stay,
+    for their landmark.
     """
     tables = list(tables)
     counts, xy = _joined([_points(table) for table in tables])
     cluster, flipped = (_flat(tables, name) for name in ("cluster", "cluster_flipped"))
-    keep = cluster != NONE
     image = np.repeat(np.arange(len(counts)), counts)
+    if flip_map is not None:
+        landmark = _flat(tables, "landmark")
+        return _padded(counts, xy, cluster, flipped, landmark, np.asarray(flip_map)[landmark])
+    keep = cluster != NONE
     return _padded(np.bincount(image[keep], minlength=len(counts)), xy[keep], cluster[keep], flipped[keep])
 
 
@@ -114,15 +125,16 @@ def _flat(tables: list[pa.Table], name: str) -> NDArray:
     return np.concatenate(columns) if columns else np.zeros(0, np.int64)
 
 
-def _padded(counts: NDArray, xy: NDArray, identity: NDArray, flipped: NDArray) -> Labels:
+def _padded(counts: NDArray, xy: NDArray, *names: NDArray) -> Labels:
+    """names: identity and identity_flipped, and landmark and landmark_flipped where they are known."""
     images, most = len(counts), int(counts.max(initial=1))
     image = np.repeat(np.arange(images), counts)
     column = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
     out_xy = np.zeros((images, most, 2), np.float32)
-    out = np.full((2, images, most), NONE, np.int32)
+    out = np.full((len(names), images, most), NONE, np.int32)
     present = np.zeros((images, most), bool)
     out_xy[image, column] = xy
-    out[0, image, column] = identity
-    out[1, image, column] = flipped
+    for row, values in zip(out, names, strict=True):
+        row[image, column] = values
     present[image, column] = True
-    return Labels(out_xy, out[0], out[1], present)
+    return Labels(out_xy, out[0], out[1], present, *out[2:])

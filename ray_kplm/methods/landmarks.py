@@ -75,7 +75,7 @@ class ClusterPredictor:
         placement: Placement,
     ) -> None:
         network = KeypointNetwork(config.network)
-        network.load_state_dict(weights)
+        network.take(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
         self._assign, self._landmarks = assign, landmarks

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.views import Points, Views
 from ray_kplm.network.compute import Placement
 
 NETWORK = "network.pt"
@@ -27,13 +27,7 @@ class Objective(Protocol):
     def parameter_groups(self, network: nn.Module) -> list[dict]: ...
 
     def loss(
-        self,
-        network: nn.Module,
-        image_B3SS: Tensor,
-        xy_BP2: Tensor,
-        valid_BP: Tensor,
-        identity_BP: Tensor,
-        generator: torch.Generator,
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
@@ -86,7 +80,7 @@ class Learner:
             group["lr"] = rate * factor
         points = self.labels.in_views(views, self.placement.device)
         self._generator.manual_seed(_mixed(*self.seed, iteration, rank))
-        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), *points, self._generator)
+        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()

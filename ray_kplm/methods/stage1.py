@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ray_kplm.config import Config
 from ray_kplm.contracts import NONE
+from ray_kplm.methods.stage2 import by_channel
+from ray_kplm.methods.views import Points
 from ray_kplm.network import heatmaps, losses
-from ray_kplm.network.hourglass import DetectorNetwork, KeypointNetwork
+from ray_kplm.network.hourglass import DetectorNetwork, JointNetwork, KeypointNetwork
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,21 @@ class PairObjective:
         return [{"params": list(network.parameters()), "lr": stage.learning_rate, "weight_decay": stage.weight_decay}]
 
     def loss(
-        self,
-        network: nn.Module,
-        image_B3SS: Tensor,
-        xy_BP2: Tensor,
-        valid_BP: Tensor,
-        identity_BP: Tensor,
-        generator: torch.Generator,
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Views 2i and 2i + 1 are a pair. Points in the heatmap frame. Returns the loss and its parts (scalars)."""
-        stage = self.config.stage1
+        """Views 2i and 2i + 1 are a pair. Returns the loss and its parts (scalars)."""
         logits_Bhw, map_Bdhw = network(image_B3SS)
+        return self._pair_loss(logits_Bhw, map_Bdhw, points, generator)
+
+    def _pair_loss(
+        self, logits_Bhw: Tensor, map_Bdhw: Tensor, points: Points, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        stage = self.config.stage1
         logits_Bhw, map_Bdhw = logits_Bhw.float(), map_Bdhw.float()
-        target = heatmaps.render(xy_BP2, valid_BP.float(), logits_Bhw.shape[-1], stage.heatmap_sigma).amax(1)
+        target = heatmaps.render(points.xy, points.valid.float(), logits_Bhw.shape[-1], stage.heatmap_sigma).amax(1)
         # Total = 10 * descriptor + detector(image 1) + detector(image 2): twice the mean over both.
         detector = 2 * losses.detector_loss(logits_Bhw.sigmoid(), target)
-        descriptor, parts = self._descriptor_loss(map_Bdhw, xy_BP2, valid_BP, identity_BP, generator)
+        descriptor, parts = self._descriptor_loss(map_Bdhw, points.xy, points.valid, points.identity, generator)
         loss = stage.descriptor_weight * descriptor + detector
         return loss, {"loss": loss, "detector": detector, "descriptor": descriptor, **parts}
 
@@ -113,6 +114,30 @@ class PairObjective:
 
 
 @dataclass(frozen=True)
+class JointObjective(PairObjective):
+    """Pairs, and a head of K landmarks beside them, which learns where labels tell landmarks: a single stage (thesis 7.2)."""
+
+    def network(self) -> JointNetwork:
+        return JointNetwork(self.config.network, self.config.method.landmarks)
+
+    def loss(
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Views 2i and 2i + 1 are a pair. Returns the loss and its parts (scalars)."""
+        logits_Bhw, map_Bdhw, heatmaps_BKhw = network(image_B3SS)
+        loss, parts = self._pair_loss(logits_Bhw, map_Bdhw, points, generator)
+        maps = heatmaps_BKhw.float()
+        if points.landmark is None:
+            landmarks = 0 * maps.sum()  # the head waits, but every worker must see a gradient of all weights
+        else:
+            xy_BK2, labelled_BK = by_channel(points.xy, points.landmark, maps.shape[1])
+            target = heatmaps.render(xy_BK2, labelled_BK.float(), maps.shape[-1], self.config.stage2.heatmap_sigma)
+            landmarks = losses.masked_mse(maps, target, labelled_BK)
+        loss = loss + self.config.stage2.joint_weight * landmarks
+        return loss, {**parts, "loss": loss, "landmarks": landmarks}
+
+
+@dataclass(frozen=True)
 class PointObjective:
     """The detector alone, on single views: chapter 4."""
 
@@ -126,17 +151,11 @@ class PointObjective:
         return [{"params": list(network.parameters()), "lr": stage.learning_rate, "weight_decay": stage.weight_decay}]
 
     def loss(
-        self,
-        network: nn.Module,
-        image_B3SS: Tensor,
-        xy_BP2: Tensor,
-        valid_BP: Tensor,
-        identity_BP: Tensor,
-        generator: torch.Generator,
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Points in the heatmap frame. Returns the loss and its parts (scalars)."""
+        """Returns the loss and its parts (scalars)."""
         logits_Bhw = network(image_B3SS).float()
         sigma = self.config.stage1.heatmap_sigma
-        target = heatmaps.render(xy_BP2, valid_BP.float(), logits_Bhw.shape[-1], sigma).amax(1)
+        target = heatmaps.render(points.xy, points.valid.float(), logits_Bhw.shape[-1], sigma).amax(1)
         loss = losses.detector_loss(logits_Bhw.sigmoid(), target)
         return loss, {"loss": loss}

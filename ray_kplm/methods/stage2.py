@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ray_kplm.config import Config
 from ray_kplm.contracts import NONE
+from ray_kplm.methods.views import Points
 from ray_kplm.network import heatmaps, losses
 from ray_kplm.network.hourglass import LandmarkNetwork
 
@@ -32,18 +33,12 @@ class LandmarkObjective:
         return [group | {"weight_decay": stage.weight_decay} for group in (slow, fast)]
 
     def loss(
-        self,
-        network: nn.Module,
-        image_B3SS: Tensor,
-        xy_BP2: Tensor,
-        valid_BP: Tensor,
-        identity_BP: Tensor,
-        generator: torch.Generator,
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Point p of a view trains channel `identity[p]`: its landmark, or in a mirrored view the partner."""
         heatmaps_BKhw = network(image_B3SS).float()
         landmarks, side = heatmaps_BKhw.shape[1], heatmaps_BKhw.shape[-1]
-        xy_BK2, labelled_BK = by_channel(xy_BP2, identity_BP, landmarks)
+        xy_BK2, labelled_BK = by_channel(points.xy, points.identity, landmarks)
         target = heatmaps.render(xy_BK2, labelled_BK.float(), side, self.config.stage2.heatmap_sigma)
         loss = losses.masked_mse(heatmaps_BKhw, target, labelled_BK)
         return loss, {"loss": loss, "labelled": labelled_BK.float().sum(1).mean()}

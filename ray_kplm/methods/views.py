@@ -1,4 +1,4 @@
-"""A batch of training views, as it comes from whoever makes them."""
+"""A batch of training views, as it comes from whoever makes them, and the labels' points in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,17 @@ class Views:
     flip: NDArray[np.bool_]
     crop_to_view: NDArray[np.float32]
     shifts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points in B views, padded to P, on the device.
+
+    xy: (B, P, 2) heatmap frame. valid: bool (B, P). identity: int64 (B, P), what corresponds, NONE for nothing. landmark: int64
+    (B, P), of K, where the labels tell both.
+    """
+
+    xy: Tensor
+    valid: Tensor
+    identity: Tensor
+    landmark: Tensor | None = None

@@ -120,6 +120,25 @@ class KeypointNetwork(nn.Module):
         features = self.backbone(image_B3SS)
         return self.detector(features)[:, 0], self.descriptor(features)
 
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Load weights of this network, or those that a `JointNetwork` has in common with it."""
+        self.load_state_dict({name: value for name, value in weights.items() if not name.startswith("landmarks.")})
+
+
+class JointNetwork(KeypointNetwork):
+    """Both stages at once: keypoints, descriptors, and K heatmaps from the same features (thesis 7.2)."""
+
+    def __init__(self, config: NetworkConfig, landmarks: int) -> None:
+        super().__init__(config)
+        self.landmarks = Head(config.width, landmarks, _norm(config.norm, config.groups))
+        initialise(self.landmarks)
+        nn.init.normal_(self.landmarks.output.weight, std=0.01)
+
+    def forward(self, image_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Image (0..1) -> heatmap logits Bhw, descriptors Bdhw, landmark heatmaps BKhw."""
+        features = self.backbone(image_B3SS)
+        return self.detector(features)[:, 0], self.descriptor(features), self.landmarks(features)
+
 
 class DetectorNetwork(nn.Module):
     """Where keypoints are, and nothing else (thesis 4.2)."""

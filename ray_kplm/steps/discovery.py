@@ -15,9 +15,9 @@ from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
-from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
-from ray_kplm.methods.learner import Objective, Schedule
+from ray_kplm.methods.learner import NETWORK, Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
@@ -123,8 +123,12 @@ class Discovery:
             return
         selection = self._steps.selection(number)
         labels = self._steps.labels[number - 1] if number else self._steps.first_labels
-        read = _clusters if labels and self.method.describes else _keypoints
-        make_labels = partial(read, (labels or self._steps.keypoints).folder, selection.parts)
+        if labels and self.method.describes:
+            joint = number > 0 and self.method.single_stage
+            flip_map = read_clusters(labels.folder.parent)["flip_map"] if joint else None
+            make_labels = partial(_clusters, labels.folder, selection.parts, flip_map)
+        else:
+            make_labels = partial(_keypoints, (labels or self._steps.keypoints).folder, selection.parts)
         fresh = number == 0 or self.method.restarts
         start = None if fresh else (self._steps.train[number - 1].folder, "continue")
         plan = self.method.round_plan(number, make_labels().usable())
@@ -202,6 +206,9 @@ class Discovery:
     def train_landmarks(self) -> None:
         """Stage 2: a channel for each of the last labels' landmarks. Where the generation pauses, channels that follow one
         point become one, or what was found are the next labels."""
+        if self.method.single_stage:
+            self._take_landmarks()
+            return
         labels = self._steps.landmark_labels(0).folder
         counts = np.array(labels.read_json(MANIFEST)["label_counts"])
         clusters = read_clusters(labels.parent) if self.method.describes else {}
@@ -215,6 +222,18 @@ class Discovery:
             else:
                 self._relabel(after, stretch, trained, channels)
         self._train_channels(self._steps.landmarks, len(self._steps.stretches), channels, start)
+
+    def _take_landmarks(self) -> None:
+        """The detector that was trained in the rounds, out of the last round's network."""
+        step, trained_on = self._steps.landmarks, self._steps.labels[-2]
+        if self._is_done(step):
+            return
+        self._progress.begin(_key(step), "stage 2: taken from the last round")
+        counts = np.array(trained_on.folder.read_json(MANIFEST)["label_counts"])
+        channels = self.method.first_channels(read_clusters(trained_on.folder.parent), counts)
+        step.folder.write_json(CHANNELS, channels.to_dict())
+        step.folder.write_bytes(NETWORK, landmark_state(self._steps.train[-1].folder.read_bytes(NETWORK)))
+        self._finish(step, {}, {}, self._iteration(self.config.stage1.rounds))
 
     def _train_channels(self, step: Step, stretch: int, channels: Channels, start: tuple[Folder, str]) -> None:
         if self._is_done(step):
@@ -333,7 +352,8 @@ class Discovery:
             weights[_key(step)] = images * _FORWARD
         trainings = [train for train, _ in self._steps.stretches] + [self._steps.landmarks]
         for stretch, step in enumerate(trainings):
-            weights[_key(step)] = self.method.landmark_iterations(stretch) * stage2.batch_size * _TRAIN
+            iterations = 0 if self.method.single_stage else self.method.landmark_iterations(stretch)
+            weights[_key(step)] = iterations * stage2.batch_size * _TRAIN
         return weights
 
 
@@ -372,8 +392,8 @@ def _keypoints(folder: Folder, parts: list[str]) -> Labels:
     return keypoint_labels(folder.read_table(part) for part in parts)
 
 
-def _clusters(folder: Folder, parts: list[str]) -> Labels:
-    return cluster_labels(folder.read_table(part) for part in parts)
+def _clusters(folder: Folder, parts: list[str], flip_map: np.ndarray | None) -> Labels:
+    return cluster_labels((folder.read_table(part) for part in parts), flip_map)
 
 
 def _landmarks(folder: Folder, parts: list[str], channels: Channels) -> Labels:

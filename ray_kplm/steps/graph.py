@@ -81,6 +81,9 @@ class Steps:
 
     def _train(self, number: int) -> Step:
         reads = {**self._training(), "stage1": asdict(self._config.stage1), "images": self.images(number)}
+        stage2 = self._config.stage2
+        if self._method.single_stage:
+            reads["joint"] = {"weight": stage2.joint_weight, "heatmap_sigma": stage2.heatmap_sigma}
         if number:
             inputs = {"labels": self.labels[-1].fingerprint}
             if not self._method.restarts:
@@ -129,6 +132,8 @@ class Steps:
     def _landmarks(self, path: str) -> Step:
         stage2 = asdict(self._config.stage2)
         del stage2["flip_at_test"]
+        if self._method.single_stage:
+            return self._run.step(path, "landmarks", self._common(), {"network": self.train[-1].fingerprint})
         reads = {**self._training(), "stage2": stage2}
         if self._method.pauses:
             merging = self._method.pause == "merge"

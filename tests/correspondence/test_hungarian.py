@@ -7,7 +7,7 @@ import pytest
 
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
-from ray_kplm.correspondence.hungarian import match, spread
+from ray_kplm.correspondence.hungarian import match, numbered_as, spread
 
 NEVER = np.full(3, np.inf)
 
@@ -60,3 +60,11 @@ def test_the_cutoff_is_mean_plus_one_standard_deviation_however_points_are_split
         distance = np.sqrt(squared[cluster == c])
         assert whole.cutoff()[c] == pytest.approx(distance.mean() + distance.std(), abs=1e-4)
     assert whole.cutoff()[3] == np.inf
+
+
+def test_clusters_take_over_the_numbers_of_the_last_round():
+    before = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(6)
+    after = (before[order] + 0.05).astype(np.float32)
+    found = numbered_as(before, after)
+    np.testing.assert_allclose(after[found], before, atol=0.06)

@@ -37,6 +37,22 @@ def test_chapter_5_finds_its_number_of_landmarks(finish, small, folder):
     assert Path(out.strip()).stat().st_size > 1000
 
 
+def test_a_single_stage_has_its_detector_after_the_rounds(finish, small, folder):
+    run = folder / "joint"
+    finish(
+        "train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small, "stage2.training=joint",
+        "compute.workers=2",
+    )  # fmt: skip
+    assert manifests(run) == {
+        "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2",
+    }  # fmt: skip
+    out, _ = finish("evaluate", run, "--json")
+    scores = json.loads(out.strip().splitlines()[-1])
+    assert scores["landmarks"] == 5
+    assert 0 < scores["forward_nme"] < 200
+    assert 0 < scores["stage1_forward_nme"] < 200
+
+
 def test_chapter_4_names_points_by_a_template(kplm, finish, small, folder):
     run = folder / "template"
     chapter4 = [

@@ -38,9 +38,10 @@ def views(labels, image, affine=IDENTITY, flip=False, shifts=STILL, side=16):
     image = np.asarray(image)
     affines, flips = np.broadcast_to(affine, (len(image), 2, 3)), np.broadcast_to(flip, len(image))
     pictures = np.zeros((len(image), side * 4, side * 4, 3), np.uint8)
-    return labels.in_views(
+    points = labels.in_views(
         Views(pictures, image, flips, affines, np.broadcast_to(shifts, (len(image), *shifts.shape))), CPU
     )
+    return points.xy, points.valid, points.identity
 
 
 TABLES = [
@@ -156,3 +157,17 @@ def test_a_mirrored_view_uses_the_flipped_identity():
     assert identity.dtype == torch.int64
     assert valid.tolist() == [[True, True]] * 2 + [[True, False]] * 2
     torch.testing.assert_close(xy[0], xy[1])  # the map alone moves points
+
+
+def test_landmarks_travel_beside_clusters():
+    table = label_table([(20, 20, 0, NONE, 8), (30, 30, 1, 9, NONE)], [(5, 5, 2, 3, 4)])
+    labels = cluster_labels([table], np.array([1, 0, NONE], np.int16))
+    assert labels.present.sum() == 3  # a landmark without a cluster is there too
+    views_of = Views(
+        np.zeros((3, 64, 64, 3), np.uint8), np.array([0, 0, 1]), np.array([False, True, True]),
+        np.tile(IDENTITY, (3, 1, 1)), np.tile(STILL, (3, 1, 1, 1)),
+    )  # fmt: skip
+    points = labels.in_views(views_of, CPU)
+    assert points.identity.tolist() == [[NONE, 9], [8, NONE], [4, NONE]]
+    assert points.landmark.tolist() == [[0, 1], [1, 0], [NONE, NONE]]
+    assert cluster_labels([table]).in_views(views_of, CPU).landmark is None

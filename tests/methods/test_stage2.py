@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import Config, NetworkConfig
+from ray_kplm.config import Config, NetworkConfig, load
 from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
+from ray_kplm.methods.stage1 import JointObjective, PairObjective
 from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
+from ray_kplm.methods.views import Points
 from ray_kplm.network import heatmaps
 
 FLIP = torch.tensor([1, 0, 2, 4, 3])
@@ -100,7 +102,9 @@ def objective(landmarks: int) -> LandmarkObjective:
 def test_the_loss_trains_labelled_channels_alone():
     network, xy = Maps(2, 3), torch.tensor([[[8.0, 8.0], [20.0, 9.0]], [[4.0, 20.0], [0.0, 0.0]]])
     identity = torch.tensor([[2, 0], [1, NONE]])
-    loss, parts = objective(3).loss(network, torch.zeros(2, 3, 1, 1), xy, identity != NONE, identity, torch.Generator())
+    loss, parts = objective(3).loss(
+        network, torch.zeros(2, 3, 1, 1), Points(xy, identity != NONE, identity), torch.Generator()
+    )
     loss.backward()
     target = heatmaps.render(xy, torch.ones(2, 2), SIDE, 0.75)
     expected = torch.stack([target[0, 0], target[0, 1], target[1, 0]]).square().mean()
@@ -121,3 +125,27 @@ def test_the_backbone_learns_slower_and_nothing_is_forgotten():
     assert {id(p) for g in (slow, fast) for p in g["params"]} == {id(p) for p in network.parameters()}
     assert {id(p) for p in slow["params"]} == {id(p) for p in network.backbone.parameters()}
     assert network.landmarks.output.out_channels == 3
+
+
+def test_a_joint_loss_is_that_of_the_pairs_and_of_the_labelled_channels():
+    settings = load(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, SIDE, SIDE, generator=generator), torch.randn(2, 4, SIDE, SIDE, generator=generator)
+    heads = torch.rand(2, 3, SIDE, SIDE, generator=generator)
+    xy = torch.tensor([[[8.0, 8.0], [20.0, 9.0]], [[4.0, 20.0], [11.0, 3.0]]])
+    identity, landmark = torch.tensor([[5, 6], [6, NONE]]), torch.tensor([[2, 0], [0, 1]])
+    image, valid = torch.zeros(2, 3, 1, 1), torch.ones(2, 2, dtype=torch.bool)
+
+    def total(objective, network, points):
+        return objective.loss(network, image, points, torch.Generator().manual_seed(1))
+
+    pairs, _ = total(PairObjective(settings, across=True), lambda _: maps, Points(xy, valid, identity))
+    joint = JointObjective(settings, across=True)
+    both, parts = total(joint, lambda _: (*maps, heads), Points(xy, valid, identity, landmark))
+    target = heatmaps.render(xy, torch.ones(2, 2), SIDE, 1.0)
+    squared = [(heads[b, landmark[b, p]] - target[b, p]).square().mean() for b in range(2) for p in range(2)]
+    assert parts["landmarks"].item() == pytest.approx(float(sum(squared) / 4), rel=1e-5)
+    assert both.item() == pytest.approx(pairs.item() + 3 * parts["landmarks"].item(), rel=1e-5)
+    waiting, parts = total(joint, lambda _: (*maps, heads), Points(xy, valid, identity))
+    assert parts["landmarks"].item() == 0
+    assert waiting.item() == pytest.approx(pairs.item())

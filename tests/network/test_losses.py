@@ -13,6 +13,7 @@ from torch import nn
 from ray_kplm.config import Config, NetworkConfig
 from ray_kplm.contracts import NONE
 from ray_kplm.methods.stage1 import PairObjective
+from ray_kplm.methods.views import Points
 from ray_kplm.network import losses
 
 SIDE, DIM, POINTS = 16, 4, 6
@@ -55,7 +56,7 @@ def scene(images: int = 4):
 
 def loss_of(settings: Config, network: Maps, xy, valid, identity):
     return PairObjective(settings, across=False).loss(
-        network, torch.zeros(len(xy), 3, 1, 1), xy, valid, identity, generator(7)
+        network, torch.zeros(len(xy), 3, 1, 1), Points(xy, valid, identity), generator(7)
     )
 
 
@@ -180,8 +181,9 @@ def test_equal_descriptors_have_a_finite_gradient():
 def round_terms(network: Maps, **stage1):
     """The parts of a round's loss, and what the loops below compare."""
     xy, valid, identity = scene()
-    objective = PairObjective(config(**stage1), across=True)
-    _, parts = objective.loss(network, torch.zeros(4, 3, 1, 1), xy, valid, identity, generator(7))
+    negatives = stage1.pop("negatives", "same_image")
+    objective = PairObjective(config(**stage1), across=True, negatives=negatives)
+    _, parts = objective.loss(network, torch.zeros(4, 3, 1, 1), Points(xy, valid, identity), generator(7))
     cells = xy.round().long().clamp(0, SIDE - 1)
     points = [[network.map[b, :, y, x].tolist() for x, y in cells[b].tolist()] for b in range(4)]
     return parts, points, valid, identity
