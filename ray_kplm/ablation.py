@@ -29,6 +29,7 @@ class Axis:
 
 AXES = {
     "kind": Axis("method.kind", ("kplm", "merge", "template")),
+    "stages": Axis("stage2.training", ("separate", "joint")),
     "negatives": Axis("stage1.negatives", ("same_image", "different_cluster")),
     "correspondence": Axis("stage1.correspondence", ("clustering", "equivariance")),
     "clusters": Axis("method.clusters", (30, 50, 100, 250, 500)),

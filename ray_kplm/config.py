@@ -401,6 +401,12 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         "keypoints.detector = 'file' needs the Parquet file of your keypoints",
         bool(c.keypoints.file) or c.keypoints.detector != "file",
     )
+    yield (
+        "keypoints.detector",
+        c.keypoints.detector,
+        "has no descriptors, and method.kind = 'merge' begins with clusters of them; take sift, superpoint, aliked or r2d2",
+        c.method.kind != "merge" or c.keypoints.detector not in ("file", "truth_mix"),
+    )
     workers = c.compute.workers
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size

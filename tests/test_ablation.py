@@ -17,7 +17,7 @@ def test_all_combinations_with_each_seed():
 
 
 def test_an_unknown_axis_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match="--over colour: no such axis; known are kind, negatives"):
+    with pytest.raises(ConfigError, match="--over colour: no such axis; known are kind, stages"):
         grid(["colour"], [0])
 
 

@@ -50,6 +50,7 @@ BROKEN = [
     ("keypoints.nms", ["keypoints.nms=1"]),
     ("augment.warp", ["augment.warp=0.1"]),
     ("merging.every", ["merging.every=0"]),
+    ("keypoints.detector", ["keypoints.detector=file", "keypoints.file=f", "method.kind=merge"]),
     ("stage2.training", ["stage2.training=joint", "method.kind=merge"]),
     ("template.rounds", ["template.rounds=0"]),
     ("template.candidates", ["template.candidates=0"]),

@@ -18,7 +18,6 @@ from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import Commonness
 from ray_kplm.datasets.selection import Selection
-from ray_kplm.errors import ConfigError
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
@@ -60,7 +59,7 @@ def detect(
     """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found.
 
     landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone. described: write features, which are keypoints
-    with their descriptors; ConfigError where the source has none.
+    with their descriptors, which the source must have.
     """
     build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by an actor
     find = _Find(images, landmarks, config, seed)
@@ -112,11 +111,7 @@ class DetectPart:
     def _descriptors(self, kept: list[Keypoints]) -> NDArray[np.float16]:
         """Of all points in a row. Those of mirror images are not known, and not used where these are."""
         found = [k.descriptors for k in kept if k.descriptors is not None]
-        if len(found) < len(kept):
-            raise ConfigError(
-                f"keypoints.detector = {self._find.config.detector!r}: has no descriptors, which method.kind = 'merge' "
-                f"clusters to begin with; take sift, superpoint, aliked or r2d2"
-            )
+        assert len(found) == len(kept), f"{self._find.config.detector} has no descriptors"
         return np.concatenate(found).astype(np.float16)
 
     def _without_outliers(self, keypoints: Keypoints) -> Keypoints:

@@ -11,23 +11,22 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "PYTHONPATH": str(REPOSITORY),
 }
 
 
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local Ray of four logical CPUs: room for a train worker, an actor pool and the reading tasks."""
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)  # all processes of a local Ray inherit it
     import ray
 
-    on_workers = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
     ray.init(
         address="local",  # not the cluster that another test left in /tmp/ray
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": on_workers},
     )
     yield
     ray.shutdown()
