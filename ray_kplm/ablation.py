@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,10 +121,20 @@ def ablate(
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
     cells = grid(over, seeds)
+    config = _absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
     with session(config.compute):
         found = run_trials(_trial, configs, at_once=at_once, told=told)
     return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+
+
+def _absolute(config: Config) -> Config:
+    """With local paths absolute: a trial works in a folder of its own."""
+    paths = {"dataset": config.dataset, "run": config.run, "keypoints.file": config.keypoints.file}
+    there = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
+    if os.path.exists(config.keypoints.weights):  # else a hub name
+        there["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
+    return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in there.items()]))
 
 
 class _Out:
@@ -145,15 +156,9 @@ class _Out:
 
 def _trial(config: Config, told: Callable[[str], None]) -> dict[str, Any]:
     if not Folder.at(config.run).is_file("config.yaml"):
-        siblings = Folder.at(config.run).parent
-        fork_best(
-            [
-                Run.open(f"{siblings.path}/{name}")
-                for name in siblings.folders()
-                if (siblings / name).is_file("config.yaml")
-            ],
-            config,
-        )
+        below = config.run.rsplit("/", 1)[0]
+        runs = [name for name in Folder.at(below).folders() if Folder.at(f"{below}/{name}").is_file("config.yaml")]
+        fork_best([Run.open(f"{below}/{name}") for name in runs], config)
     run, _ = discover(config, lambda weights: Progress(weights, _Out(told)))  # type: ignore[arg-type]
     metrics = evaluate(run, told)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",

@@ -37,13 +37,13 @@ def configured(dataset, run, *overrides):
     return load(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
 
 
-def finished(run) -> set[str]:
-    steps = ["keypoints", "keypoints/clustered/labels", "template/labels", "stage2/000/train", "stage2/000/merge",
-             "stage2/000/labels", "stage2", *(f"rounds/{n:03d}/{name}" for n in range(2) for name in ("train", "labels"))]  # fmt: skip
-    return {step for step in steps if run.manifest(step)}
-
-
 ROUNDS = {"rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels"}
+OTHERS = {"keypoints", "keypoints/clustered/labels", "template/labels", "stage2/000/train", "stage2/000/merge",
+          "stage2/000/labels", "stage2"}  # fmt: skip
+
+
+def finished(run) -> set[str]:
+    return {step for step in ROUNDS | OTHERS if run.manifest(step)}
 
 
 def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
