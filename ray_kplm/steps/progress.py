@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _POLL_S = 0.5
-
+_PATIENCE_S = 60.0
 
 Listener = Callable[[Any, Any], None]
 """What the driver does with news: how far a worker is (an iteration, a share of its work), and what it says."""
@@ -32,12 +34,21 @@ class Board:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[Any]:
-    """A board whose messages reach the listener while the block runs."""
-    board: Any = ray.remote(num_cpus=0, max_concurrency=4)(Board).remote()
+    """A board whose messages reach the listener while the block runs.
+
+    It lives on the driver's node, so that a worker's node takes no news with it; news that is lost all the same is not
+    worth the work it tells of.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board: Any = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Board).remote()
     stop = threading.Event()
 
     def deliver() -> None:
-        for done, message in ray.get(board.drain.remote(), timeout=60):
+        try:
+            news = ray.get(board.drain.remote(), timeout=_PATIENCE_S)
+        except RayError:
+            return
+        for done, message in news:
             listener(done, message)
 
     def poll() -> None:
