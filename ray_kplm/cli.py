@@ -91,6 +91,7 @@ def _add_ingest(commands: Any) -> None:
         "--boxes", help="CSV or Parquet: image, x0, y0, x1, y1 in source pixels; each box becomes a crop"
     )
     parser.add_argument("--landmarks", help="Parquet: image, landmarks (L x 2, source pixels); for evaluation only")
+    parser.add_argument("--sequences", help="CSV or Parquet: image, sequence, frame; images that are frames of videos")
     parser.add_argument("--margin", type=float, default=0.2, help="around a box, share of its longer side")
     parser.add_argument("--size", type=int, default=256, help="longest side of a stored image, pixels")
     parser.add_argument(
@@ -197,7 +198,18 @@ def _ingest(options: argparse.Namespace) -> None:
     from ray_kplm.steps.ingest import ingest
     from ray_kplm.steps.session import session
 
-    names = ("boxes", "landmarks", "margin", "size", "test_share", "part_images", "min_side", "seed", "workers")
+    names = (
+        "boxes",
+        "landmarks",
+        "sequences",
+        "margin",
+        "size",
+        "test_share",
+        "part_images",
+        "min_side",
+        "seed",
+        "workers",
+    )
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):
         print(ingest(options.source, options.dataset, chosen, report=_count_line))

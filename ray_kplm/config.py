@@ -162,6 +162,9 @@ class Stage1Config:
     """Sigma of a target's Gaussian, cells; 0 marks a single cell (R)."""
     same_image_share: float = 0.0
     """Share of a round's pairs that are two views of one image."""
+    frame_gap: int = 5
+    """Where the dataset has sequences, pairs that are two views of one image (the warm-up's) become two frames at most so far
+    apart, with the correspondence of dense optical flow (T 6.2.1, for videos; 5: Zhang et al. 2018). 0: they stay."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ IMAGES = pa.schema(
         # it cannot read back, hence a list of any length.
         pa.field("box", pa.list_(pa.float32())),
         pa.field("crop_to_source", pa.list_(pa.float64(), 6), nullable=False),  # row-major 2 x 3 affine map
+        pa.field("sequence", pa.string()),  # the video that the image is a frame of; null: of none
+        pa.field("frame", pa.int64()),  # its time in the video, counted in frames
     ]
 )
 """`<dataset>/<split>/images/part-00000.parquet`: what discovery may see."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ray_kplm.config import load
 from ray_kplm.datasets.selection import draw
+from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.plan import pair_plan
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.session import session
@@ -58,9 +59,7 @@ def _round(folder: Folder, size: int, images: int) -> dict[str, float]:
         selection = draw(parts, rows, count=images, round_number=number, seed=0)
         loaded = RoundImages.load(folder, selection)
         loaded.wait()
-        pair_plan(
-            np.arange(selection.images), iterations=images // 32, pairs=16, same_image_share=0, flip=True, seed=(0,)
-        )
+        pair_plan(AnyImages(np.arange(selection.images)), iterations=images // 32, pairs=16, flip=True, seed=(0,))
         taken.append(time.perf_counter() - began)
     tracemalloc.start()
     draw(parts, rows, count=images, round_number=0, seed=0)

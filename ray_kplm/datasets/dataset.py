@@ -34,6 +34,8 @@ class IngestOptions:
     """CSV or Parquet: image (path below the source), x0, y0, x1, y1 in pixels of the upright image. For a folder."""
     landmarks: str | None = None
     """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation; for a folder."""
+    sequences: str | None = None
+    """CSV or Parquet: image, sequence, frame. Images that are frames of videos; for a folder."""
     margin: float = 0.2
     """Kept around a box on each side, a fraction of its longer side."""
     size: int = 256
@@ -85,6 +87,8 @@ class Listing:
     """name, landmark_names, swap_pairs, nme, licence, as far as the source states them."""
     landmarks: int
     """Annotated landmarks an image; 0: none."""
+    sequences: bool
+    """Whether images are frames of videos."""
     rejected: list[tuple[str, str]]
     """(source, reason) of what is refused without a look at the pixels."""
     other_files: int = 0
@@ -135,8 +139,12 @@ class PartBuilder:
         box: NDArray | None,
         crop_to_source: Affine,
         annotation: dict[str, Any] | None = None,
+        frame: tuple[str, int] | None = None,
     ) -> None:
-        """One image. `box` (4,) and `annotation["landmarks"]` (L, 2) are in the crop frame; no annotation: all NaN."""
+        """One image. `box` (4,) and `annotation["landmarks"]` (L, 2) are in the crop frame; no annotation: all NaN.
+
+        `frame`: its sequence and its time there.
+        """
         height, width = rgb.shape[:2]
         if self._count:
             self._landmarks.append({"image_id": image_id, **self._annotation(annotation or {})})
@@ -148,6 +156,8 @@ class PartBuilder:
                 "height": height,
                 "box": None if box is None else box.tolist(),
                 "crop_to_source": crop_to_source.ravel().tolist(),
+                "sequence": frame and frame[0],
+                "frame": frame and frame[1],
             }
         )
 
@@ -196,6 +206,11 @@ class Dataset:
     @property
     def has_landmarks(self) -> bool:
         return self.manifest["landmarks"] > 0
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether images are frames of videos."""
+        return self.manifest.get("sequences", False)
 
     def images(self, split: str) -> Folder:
         """The folder of the split's image parts."""

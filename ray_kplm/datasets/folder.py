@@ -26,7 +26,7 @@ from ray_kplm.datasets.dataset import (
     count_landmarks,
     split_of,
 )
-from ray_kplm.datasets.parquet import read_meta, read_user_table
+from ray_kplm.datasets.parquet import frame_of, read_meta, read_user_table
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
@@ -35,6 +35,7 @@ Box = tuple[float, float, float, float]
 
 _BOXES = {"image": pa.string(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())}
 _LANDMARKS = {"image": pa.string(), "landmarks": pa.list_(pa.list_(pa.float32()))}
+_SEQUENCES = {"image": pa.string(), "sequence": pa.string(), "frame": pa.int64()}
 
 
 class Crop(NamedTuple):
@@ -44,6 +45,7 @@ class Crop(NamedTuple):
     object: int = NONE  # which of the picture's several boxes
     box: Box | None = None  # source frame
     annotation: int = NONE  # row of the landmarks table
+    frame: tuple[str, int] | None = None  # its sequence, and its time there
 
     @property
     def image_id(self) -> str:
@@ -94,7 +96,9 @@ class FolderReader:
         source_to_crop = frames.invert(crop_to_source)
         box = None if crop.box is None else frames.apply(source_to_crop, np.reshape(crop.box, (2, 2))).ravel()
         annotation = self._annotation(crop, source_to_crop)
-        part.add(crop.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation)
+        part.add(
+            crop.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation, crop.frame
+        )
 
     def _annotation(self, crop: Crop, source_to_crop: frames.Affine) -> dict[str, Any] | None:
         if self.annotations is None or crop.annotation == NONE:
@@ -120,10 +124,15 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         landmarks = count_landmarks(options.landmarks, annotations["landmarks"].chunks)
         crops = _with_annotations(crops, annotations, rejected)
         identity.update(digest.encode())
+    if options.sequences:
+        sequences, digest = read_user_table(options.sequences, _SEQUENCES)
+        crops = _with_frames(crops, sequences, rejected)
+        identity.update(digest.encode())
     reader = FolderReader(source, options, annotations, landmarks)
     splits = _splits(crops, annotations, options)
     meta = read_meta(source, landmarks)
-    return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, rejected, other_files)
+    known = bool(options.sequences)
+    return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, known, rejected, other_files)
 
 
 def _files(source: Folder) -> tuple[list[str], Any, int]:
@@ -178,18 +187,33 @@ def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tu
 
 
 def _with_annotations(crops: list[Crop], annotations: pa.Table, rejected: list[tuple[str, str]]) -> list[Crop]:
-    """Each entry with its row of the landmarks table, which names an image or, of several boxes, `image#0`."""
-    rows: dict[str, int] = {}
-    for number, image in enumerate(posixpath.normpath(name or "") for name in annotations["image"].to_pylist()):
-        if rows.setdefault(image, number) != number:
-            rejected.append((image, "landmarks repeated"))
+    """Each entry with its row of the landmarks table."""
+    rows = _rows(annotations, "landmarks", rejected)
     annotated = [crop._replace(annotation=rows.pop(crop.image_id, NONE)) for crop in crops]
     rejected += [(image, "landmarks name no image") for image in rows]
     return annotated
 
 
+def _with_frames(crops: list[Crop], sequences: pa.Table, rejected: list[tuple[str, str]]) -> list[Crop]:
+    """Each entry with its place in a sequence, if the table has one for it."""
+    rows = _rows(sequences, "sequence", rejected)
+    places = list(map(frame_of, sequences["sequence"].to_pylist(), sequences["frame"].to_pylist()))
+    placed = [crop._replace(frame=places[rows.pop(crop.image_id)]) if crop.image_id in rows else crop for crop in crops]
+    rejected += [(image, "sequence names no image") for image in rows]
+    return placed
+
+
+def _rows(table: pa.Table, what: str, rejected: list[tuple[str, str]]) -> dict[str, int]:
+    """Rows of a user's table by its column image, which names an image or, of several boxes, `image#0`."""
+    rows: dict[str, int] = {}
+    for number, image in enumerate(posixpath.normpath(name or "") for name in table["image"].to_pylist()):
+        if rows.setdefault(image, number) != number:
+            rejected.append((image, f"{what} repeated"))
+    return rows
+
+
 def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOptions) -> dict[str, list[Crop]]:
-    """By the top folders if they are `train` and `test`, else by a hash of the group or of the path."""
+    """By the top folders if they are `train` and `test`, else by a hash of the group, of the sequence, or of the path."""
     splits: dict[str, list[Crop]] = {contracts.TRAIN: [], contracts.TEST: []}
     given = {crop.path.partition("/")[0] for crop in crops} == set(splits)
     groups: list[str | None] = []
@@ -197,5 +221,6 @@ def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOpti
         groups = annotations["group"].to_pylist()
     for crop in crops:
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
-        splits[crop.path.partition("/")[0] if given else split_of(group or crop.path, options)].append(crop)
+        together = group or (crop.frame[0] if crop.frame else crop.path)
+        splits[crop.path.partition("/")[0] if given else split_of(together, options)].append(crop)
     return splits

@@ -1,8 +1,8 @@
 """Parquet files of encoded images as a source, and the reading of a user's tables.
 
 Columns: image_id, image (encoded bytes); optional bbox (x0, y0, x1, y1), landmarks (L x 2), visible, group, all in
-the image's own pixels. The images are object crops already: the source frame is the crop frame, and they are stored
-as they are.
+the image's own pixels, and sequence and frame of images of videos. The images are object crops already: the source
+frame is the crop frame, and they are stored as they are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
 
 _REQUIRED = ("image_id", "image")
-_OPTIONAL = ("bbox", "landmarks", "visible", "group")
+_OPTIONAL = ("bbox", "landmarks", "visible", "group", "sequence", "frame")
 _STRINGS, _BYTES = (pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())
 _BATCH = 64  # rows in memory while a part is read
 
@@ -69,21 +69,26 @@ class ParquetReader:
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
         identity = frames.translation(0, 0)
-        part.add(row["image_id"], content if plain else images.encode(rgb), rgb, box, identity, row)
+        frame = frame_of(row.get("sequence"), row.get("frame"))
+        part.add(row["image_id"], content if plain else images.encode(rgb), rgb, box, identity, row, frame)
 
 
 def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOptions) -> Listing:
     """List `files`, name -> the split that it is; None: drawn by `options.test_share`."""
-    if options.boxes or options.landmarks:
-        raise DataError(f"{source}: --boxes and --landmarks are for a folder of images; here they are columns")
+    if options.boxes or options.landmarks or options.sequences:
+        raise DataError(
+            f"{source}: --boxes, --landmarks and --sequences are for a folder of images; here they are columns"
+        )
     splits: dict[str, list[Row]] = {contracts.TRAIN: [], contracts.TEST: []}
     rejected: list[tuple[str, str]] = []
     seen: set[str] = set()
     identity = hashlib.sha256()
-    annotated = [name for name in files if _check_columns(source, name)]
+    columns = {name: _check_columns(source, name) for name in files}
+    annotated = [name for name in files if "landmarks" in columns[name]]
+    sequences = any({"sequence", "frame"} <= columns[name] for name in files)
     for name, given in files.items():
         rows = 0
-        for row in _iterate(source, name, ("image_id", "group")):
+        for row in _iterate(source, name, ("image_id", "group", "sequence")):
             image_id, where = row["image_id"], Row(name, rows)
             rows += 1
             if image_id is None or image_id in seen:
@@ -91,17 +96,23 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
                 rejected.append((image_id or f"{name} row {where.number}", reason))
                 continue
             seen.add(image_id)
-            splits[given or split_of(row.get("group") or image_id, options)].append(where)
+            splits[given or split_of(row.get("group") or row.get("sequence") or image_id, options)].append(where)
         identity.update(f"{name}\0{source.size(name)}\0{rows}\n".encode())
     landmarks = 0
     if annotated:
         landmarks = count_landmarks(str(source), _landmark_columns(source, annotated))
     reader = ParquetReader(source, landmarks, options.min_side)
-    return Listing(splits, reader.read_part, identity.hexdigest(), read_meta(source, landmarks), landmarks, rejected)
+    meta = read_meta(source, landmarks)
+    return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, sequences, rejected)
 
 
-def _check_columns(source: Folder, name: str) -> bool:
-    """Whether the file is annotated; an error if it is not of this layout."""
+def frame_of(sequence: Any, frame: Any) -> tuple[str, int] | None:
+    """A frame's sequence and its time there, if both are known."""
+    return None if sequence is None or frame is None else (str(sequence), int(frame))
+
+
+def _check_columns(source: Folder, name: str) -> set[str]:
+    """The file's columns; an error if it is not of this layout."""
     with _open(source, name) as file:
         schema = file.schema_arrow
     missing = [column for column in _REQUIRED if column not in schema.names]
@@ -111,7 +122,9 @@ def _check_columns(source: Folder, name: str) -> bool:
         found = schema.field(column).type
         if found not in accepted:
             raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {found}")
-    return "landmarks" in schema.names
+    if "frame" in schema.names and not pa.types.is_integer(schema.field("frame").type):
+        raise DataError(f"{source}/{name}: column frame must be an integer, is {schema.field('frame').type}")
+    return set(schema.names)
 
 
 def read_meta(source: Folder, landmarks: int) -> dict[str, Any]:

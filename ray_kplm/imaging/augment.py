@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import letterbox
-from ray_kplm.imaging.warp import STILL, random_warp
+from ray_kplm.imaging.flow import flow_between, seen_through
+from ray_kplm.imaging.warp import STILL, one_after_other, random_warp
 
 _WARP = 31
 """Of a view's seed: the random numbers of its warp."""
@@ -73,18 +74,28 @@ class Augmenter:
         ]
         return A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
 
-    def __call__(self, image: NDArray[np.uint8], seed: int, flip: bool) -> View:
-        """A view of a crop uint8 (H, W, 3). The same seed and flip give the same view, whatever was asked before."""
+    def __call__(
+        self, image: NDArray[np.uint8], seed: int, flip: bool, before: NDArray[np.uint8] | None = None
+    ) -> View:
+        """A view of a crop uint8 (H, W, 3). The same seed and flip give the same view, whatever was asked before.
+
+        before: another frame of the same video; the view's way is then that of points of this one.
+        """
         view, crop_to_input = letterbox(image, self.size)
+        shown = view
         compose = self._views[flip]
         compose.set_random_seed(seed)
         out = compose(image=view, keypoints=self._reference)
         input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
+        picture, shifts = out["image"], STILL
+        if self._warp:
+            picture, shifts = random_warp(picture, self._warp, np.random.default_rng((seed, _WARP)))
+        if before is not None:
+            start, crop_to_input = letterbox(before, self.size)
+            flow = seen_through(flow_between(start, shown), input_to_view)
+            shifts = one_after_other(flow, shifts, self.size)
         crop_to_view = frames.compose(input_to_view, crop_to_input).astype(np.float32)
-        if not self._warp:
-            return View(out["image"], crop_to_view, STILL)
-        warped, shifts = random_warp(out["image"], self._warp, np.random.default_rng((seed, _WARP)))
-        return View(warped, crop_to_view, shifts)
+        return View(picture, crop_to_view, shifts)
 
 
 def _affine_between(before: NDArray, after: NDArray) -> frames.Affine:

@@ -44,6 +44,14 @@ def random_warp(
     return warped, moved - places
 
 
+def one_after_other(first: NDArray[np.float32], second: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """The shifts of both together, at the places of the first (G, G, 2)."""
+    at = np.linspace(0, side - 1, len(first), dtype=np.float32)
+    places = np.stack(np.meshgrid(at, at), axis=-1)
+    moved = displaced((places + first).reshape(1, -1, 2), second[None], side).reshape(places.shape)
+    return (moved - places).astype(np.float32)
+
+
 def displaced(xy: NDArray, shifts: NDArray, side: int) -> NDArray:
     """Points (B, P, 2) of pictures of a side of pixels, moved by the pictures' shifts (B, G, G, 2)."""
     cells = shifts.shape[1] - 1

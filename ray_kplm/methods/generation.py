@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.detection import DescribingFinder, Finder
 from ray_kplm.methods.landmarks import MakePredictor
 from ray_kplm.methods.learner import Objective, Schedule
+from ray_kplm.methods.pairs import AnyImages, NearbyFrames, PairSource
 from ray_kplm.methods.plan import Plan, pair_plan, single_plan
 from ray_kplm.methods.stage2 import LandmarkObjective
 from ray_kplm.network.compute import Placement
@@ -104,19 +106,26 @@ class Generation(ABC):
     def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
         """Ordered landmarks from a stage-1 network and what its update found, where the network describes."""
 
-    def round_plan(self, round_number: int, usable: NDArray) -> Plan:
-        """Pairs of images; in a warm-up on identities two views of one image, none mirrored (thesis 6.1.5)."""
+    def round_plan(self, round_number: int, usable: NDArray, frames: Frames | None = None) -> Plan:
+        """Pairs of images. usable: rows of labelled images. frames: of all images of the round, if they are of videos."""
         stage = self.config.stage1
         identities = round_number == 0 and not self.clusters_keypoints
-        same = identities or (round_number > 0 and stage.correspondence == "equivariance")
         return pair_plan(
-            usable,
+            self._pairs(round_number, identities, usable, frames),
             iterations=self.iterations(stage.round_iterations if round_number else stage.warmup_iterations),
             pairs=self._batch(stage.batch_size),
-            same_image_share=1.0 if same else stage.same_image_share,
             flip=self.flips and not identities,
             seed=(self.config.seed, _ROUND if round_number else _WARMUP, round_number),
         )
+
+    def _pairs(self, round_number: int, identities: bool, usable: NDArray, frames: Frames | None) -> PairSource:
+        """Where a keypoint's only counterpart is itself: two views of one image (thesis 6.1.5), or two frames of a video."""
+        stage = self.config.stage1
+        if not identities and (round_number == 0 or stage.correspondence == "clustering"):
+            return AnyImages(usable, stage.same_image_share)
+        if frames is not None and stage.frame_gap:
+            return NearbyFrames(usable, frames, stage.frame_gap)
+        return AnyImages(usable, same_image_share=1.0)
 
     def round_schedule(self, round_number: int) -> Schedule:
         stage = self.config.stage1

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.detection import DISTILLING_VIEWS, PointFinder
 from ray_kplm.methods.generation import Found, Generation
@@ -61,7 +62,7 @@ class Template(Generation):
         views = DISTILLING_VIEWS if round_number >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
         return PointFinder(placement.move(network).eval(), placement, self.config.detection, views)
 
-    def round_plan(self, round_number: int, usable: NDArray) -> Plan:
+    def round_plan(self, round_number: int, usable: NDArray, frames: Frames | None = None) -> Plan:
         """Single images, half of them mirrored."""
         stage = self.config.stage1
         return single_plan(

@@ -12,6 +12,7 @@ import numpy as np
 from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.errors import CollapseError
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
@@ -131,7 +132,8 @@ class Discovery:
             make_labels = partial(_keypoints, (labels or self._steps.keypoints).folder, selection.parts)
         fresh = number == 0 or self.method.restarts
         start = None if fresh else (self._steps.train[number - 1].folder, "continue")
-        plan = self.method.round_plan(number, make_labels().usable())
+        frames = read_frames(self.dataset.images(TRAIN), selection) if self.dataset.has_sequences else None
+        plan = self.method.round_plan(number, make_labels().usable(), frames)
         schedule = self.method.round_schedule(number)
         title = self._round_title(number)
         self._train(

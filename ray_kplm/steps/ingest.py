@@ -99,6 +99,7 @@ def ingest(
         "splits": splits,
         "rejected": rejected.num_rows,
         "landmarks": listing.landmarks,
+        "sequences": listing.sequences,
         "image_size": max(part.longest for part in built.values()),
     }
     root.write_json("manifest.json", manifest)
@@ -128,9 +129,9 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
-    """Hash of all that decides the dataset's content; boxes and landmarks are in the identity, by content."""
+    """Hash of all that decides the dataset's content; the user's tables are in the identity, by content."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks"):
+    for name in ("workers", "boxes", "landmarks", "sequences"):
         del read[name]
     return hashlib.sha256(json.dumps([read, listing.identity, listing.meta], sort_keys=True).encode()).hexdigest()
 

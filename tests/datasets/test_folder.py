@@ -298,3 +298,25 @@ def test_missing_boxes_file(tmp_path):
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match="no such file"):
         list_folder(Folder.at(tmp_path), IngestOptions(boxes=str(tmp_path / "nowhere.csv")))
+
+
+def test_frames_of_a_video_know_their_place_and_stay_in_one_split(tmp_path):
+    for video in range(12):
+        for i in range(3):
+            put(tmp_path / "in", f"v{video}/{i}.png")
+    put(tmp_path / "in", "still.png")
+    lines = [f"v{video}/{i}.png,clip {video},{10 * i}" for video in range(12) for i in range(3)]
+    (tmp_path / "frames.csv").write_text("\n".join(["image,sequence,frame", *lines, "gone.png,x,1"]))
+    listing, tables = ingest(tmp_path / "in", sequences=str(tmp_path / "frames.csv"), test_share=0.4)
+    assert listing.sequences
+    found = rows(tables.images)
+    assert (found["v3/2.png"]["sequence"], found["v3/2.png"]["frame"]) == ("clip 3", 20)
+    assert (found["still.png"]["sequence"], found["still.png"]["frame"]) == (None, None)
+    assert reasons(tables, listing) == {"gone.png": "sequence names no image"}
+    videos = {
+        split: {crop.path.split("/")[0] for crop in crops} - {"still.png"} for split, crops in listing.splits.items()
+    }
+    assert videos["train"]
+    assert videos["test"]
+    assert not (videos["train"] & videos["test"])
+    assert not ingest(tmp_path / "in")[0].sequences

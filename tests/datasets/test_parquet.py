@@ -189,5 +189,18 @@ def test_no_parquet_inside_and_names_that_do_not_fit(tmp_path):
 
 def test_boxes_file_is_refused(tmp_path):
     write(tmp_path / "all.parquet", table(["a"]))
-    with pytest.raises(DataError, match="--boxes and --landmarks are for a folder"):
+    with pytest.raises(DataError, match="--boxes, --landmarks and --sequences are for a folder"):
         list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(boxes="b.csv"))
+
+
+def test_frames_of_a_video_know_their_place(tmp_path):
+    columns = table(["a", "b", "c", "d"], group=None, sequence=["v", "v", None, "w"], frame=[3, 4, 5, None])
+    write(tmp_path / "all.parquet", columns)
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.0))
+    assert listing.sequences
+    images = read_all(listing).images
+    assert images["sequence"].to_pylist() == ["v", "v", None, None]
+    assert images["frame"].to_pylist() == [3, 4, None, None]
+    write(tmp_path / "bad.parquet", table(["a"], sequence=["v"], frame=["first"]))
+    with pytest.raises(DataError, match="column frame must be an integer, is string"):
+        list_parquet(Folder.at(tmp_path), {"bad.parquet": None}, IngestOptions())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ray_kplm.datasets.sequences import Frames
+from ray_kplm.methods.pairs import AnyImages, NearbyFrames
 from ray_kplm.methods.plan import pair_plan, single_plan
 
 IMAGES = np.array([3, 5, 8, 13, 21, 34, 55, 89, 90, 91])
 
 
 def pairs(**changes):
-    settings = {"iterations": 30, "pairs": 4, "same_image_share": 0.0, "flip": True, "seed": (1, 2)} | changes
-    return pair_plan(changes.pop("images", IMAGES), **{k: v for k, v in settings.items() if k != "images"})
+    settings = {"iterations": 30, "pairs": 4, "flip": True, "seed": (1, 2)} | changes
+    return pair_plan(AnyImages(settings.pop("images", IMAGES)), **settings)
 
 
 def singles(**changes):
@@ -93,7 +95,31 @@ def test_views_of_a_pair_are_flipped_independently():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_pairs_of_one_image(share):
-    plan = pair_plan(np.arange(1000), iterations=500, pairs=4, same_image_share=share, flip=False, seed=(0,))
+    plan = pair_plan(AnyImages(np.arange(1000), share), iterations=500, pairs=4, flip=False, seed=(0,))
     same = (plan.image[0::2] == plan.image[1::2]).mean()
     assert same == pytest.approx(share, abs=0.04)
     assert len(set(plan.seed.tolist())) > 0.99 * len(plan.seed)  # two views differ even of one image
+
+
+def test_nearby_frames_are_of_one_sequence_and_close():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(60)
+    sequence, frame = np.repeat([0, 1, 2], 20)[order], np.tile(np.arange(20) * 2, 3)[order]
+    source = NearbyFrames(np.arange(60), Frames(sequence, frame), gap=5)
+    image, shown = source(rng, 6000)
+    np.testing.assert_array_equal(image[:, 0], image[:, 1])  # the first one's labels hold in both
+    np.testing.assert_array_equal(image[:, 0], shown[:, 0])
+    other = shown[:, 1]
+    np.testing.assert_array_equal(sequence[image[:, 0]], sequence[other])
+    apart = frame[other] - frame[image[:, 0]]
+    assert set(np.abs(apart)) == {2, 4}
+    middle = frame[image[:, 0]] == 20
+    counts = np.unique(apart[middle], return_counts=True)[1]
+    assert len(counts) == 4
+    assert counts.min() > 0.7 * counts.max()
+
+
+def test_a_frame_without_neighbours_is_paired_with_itself():
+    frames = Frames(np.array([0, 0, -1, -1, 1]), np.array([0, 9, 3, 3, 0]))
+    image, shown = NearbyFrames(np.arange(5), frames, gap=5)(np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(image, shown)

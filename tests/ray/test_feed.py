@@ -1,13 +1,19 @@
 """A plan is executed in its order, whoever makes the views, and a resume is its tail."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from ray_kplm.config import AugmentConfig
+from ray_kplm.config import AugmentConfig, load
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.methods import build_method
+from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.plan import pair_plan
 from ray_kplm.steps import session
 from ray_kplm.steps.feed import feed
@@ -32,7 +38,7 @@ def images(tmp_path_factory, ray_cluster):
 @pytest.fixture(scope="module")
 def plan(images):
     _, count = images
-    return pair_plan(np.arange(count), iterations=40, pairs=4, same_image_share=0.2, flip=True, seed=(1, 2))
+    return pair_plan(AnyImages(np.arange(count), 0.2), iterations=40, pairs=4, flip=True, seed=(1, 2))
 
 
 def batches(plan, images, **options):
@@ -72,3 +78,42 @@ def test_workers_share_every_iteration(plan, images):
     halves = [batches(plan, images, rank=rank, workers=2) for rank in (0, 1)]
     for iteration, both in enumerate(zip(*halves, strict=True)):
         np.testing.assert_array_equal(np.concatenate([b.picture for b in both]), whole[iteration].picture)
+
+
+def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
+    rng, count, step = np.random.default_rng(0), 12, 1.5
+    wide = cv2.resize(rng.integers(0, 256, (16, 24, 3)).astype(np.uint8), (96, 64), interpolation=cv2.INTER_CUBIC)
+    (tmp_path / "in").mkdir()
+    lines = ["image,sequence,frame"]
+    for i in range(count):
+        shift = np.float32([[1, 0, -step * i], [0, 1, 0]])
+        cv2.imwrite(str(tmp_path / "in" / f"{i:02d}.png"), cv2.warpAffine(wide, shift, (96, 64))[:, :SIZE])
+        lines.append(f"{i:02d}.png,drift,{i}")
+    (tmp_path / "frames.csv").write_text("\n".join(lines))
+    options = IngestOptions(sequences=str(tmp_path / "frames.csv"), test_share=0.0, part_images=5)
+    ingest(tmp_path / "in", tmp_path / "dataset", options)
+    dataset = Dataset.open(tmp_path / "dataset")
+    assert dataset.has_sequences
+    selection = everything(dataset.parts("train"), dataset.rows("train"))
+    frames = read_frames(dataset.images("train"), selection)
+    assert frames.frame.tolist() == list(range(count))
+
+    config = load(None, ["stage1.warmup_iterations=10", "stage1.batch_size=4", "augment.rotate=0", "augment.scale=[1,1]",
+                         "augment.translate=0", "dataset=d", "run=r"])  # fmt: skip
+    plan = build_method(config).round_plan(0, np.arange(count), frames)
+    gap = np.abs(plan.shown - plan.image).reshape(-1, 2)
+    assert gap[:, 0].max() == 0
+    assert gap[:, 1].min() >= 1
+    assert gap[:, 1].max() == 5
+    xy = np.stack(np.meshgrid([24.0, 32, 40], [20.0, 32, 44]), -1).reshape(1, -1, 2).repeat(count, 0).astype(np.float32)
+    identity = np.tile(np.arange(9, dtype=np.int32), (count, 1))
+    labels = Labels(xy, identity, identity, np.ones((count, 9), bool))
+    loaded = RoundImages.load(dataset.images("train"), selection)
+    for number, views in enumerate(feed(plan, loaded, config.augment, SIZE, first=0, rank=0, workers=1, actors=1)):
+        points = labels.in_views(views, torch.device("cpu"))
+        drift = -step * (plan.shown - plan.image)[8 * number : 8 * (number + 1)]
+        placed = points.xy.numpy() * 4 + 1.5  # heatmap cells -> pixels
+        wanted = xy[0] + np.stack([drift, 0 * drift], -1)[:, None]
+        close = np.abs(placed - wanted).max(-1) < 1.0
+        assert close[points.valid.numpy()].mean() > 0.9
+        assert points.valid.numpy().mean() > 0.7

@@ -1,0 +1,32 @@
+"""Videos: which images are frames of one sequence, and in which order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ray_kplm.contracts import NONE
+from ray_kplm.datasets.selection import Selection
+from ray_kplm.storage import Folder
+
+
+class Frames(NamedTuple):
+    """Of N images. sequence: int64 (N,), equal for frames of one sequence, NONE outside any; frame: int64 (N,), its time."""
+
+    sequence: NDArray[np.int64]
+    frame: NDArray[np.int64]
+
+
+def read_frames(images: Folder, selection: Selection) -> Frames:
+    """Of a round's images, in its order. Reads no pixels."""
+    names, frames = [], []
+    for part, rows in zip(selection.parts, selection.rows, strict=True):
+        table = images.read_table(part, ["sequence", "frame"]).take(rows)
+        names.append(np.asarray(pc.fill_null(table["sequence"], "").to_pylist(), dtype=object))
+        frames.append(pc.fill_null(table["frame"], 0).to_numpy())
+    known, sequence = np.unique(np.concatenate(names).astype(str), return_inverse=True)
+    sequence = np.where(known[sequence] == "", NONE, sequence).astype(np.int64)
+    return Frames(sequence, np.concatenate(frames).astype(np.int64))
