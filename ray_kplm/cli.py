@@ -78,6 +78,9 @@ def _add_synth(commands: Any) -> None:
     parser.add_argument("--size", type=int, default=96, help="side of an image, pixels")
     parser.add_argument("--test-share", type=float, default=0.2, help="share of images in the test split")
     parser.add_argument("--seed", type=int, default=0, help="the same seed renders the same images")
+    parser.add_argument(
+        "--mark", action="store_true", help="the same mark in a corner of every image, to try method.drop_static on"
+    )
 
 
 def _add_ingest(commands: Any) -> None:
@@ -188,7 +191,8 @@ def _add_bench(commands: Any) -> None:
 def _synth(options: argparse.Namespace) -> None:
     from ray_kplm.imaging.synthetic import write_category
 
-    write_category(options.folder, options.images, test_share=options.test_share, size=options.size, seed=options.seed)
+    names = ("test_share", "size", "seed", "mark")
+    write_category(options.folder, options.images, **{name: getattr(options, name) for name in names})
     print(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
 
 

@@ -41,6 +41,7 @@ NORMALISER: dict[str, str] = {
 
 SUPERSAMPLING = 2
 SMALLEST_SIDE = 32
+MARK = 0.09  # where a planted mark is, both ways, share of the side: few creatures reach so far
 ROWS_PER_GROUP = 256
 JPEG_QUALITY = 95
 # Full chroma: at this size the usual halving would blur markings of a few pixels.
@@ -104,9 +105,11 @@ def write_category(
     test_share: float = 0.2,
     size: int = 96,
     seed: int = 0,
+    mark: bool = False,
 ) -> None:
     """Writes `train.parquet`, `test.parquet` and `dataset.json` into `folder`.
 
+    mark: every image has the same mark in the same corner, as a camera's label, and no box tells it from the object.
     Every file is written aside and renamed; `dataset.json` comes last: its presence means the data are whole.
     """
     if images < 2:
@@ -119,8 +122,10 @@ def write_category(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
         for split, indices in splits.items():
-            write_split(Path(aside) / f"{split}.parquet", indices, size, seed)
+            write_split(Path(aside) / f"{split}.parquet", indices, size, seed, mark)
         description = describe({split: len(indices) for split, indices in splits.items()}, size, seed)
+        if mark:
+            description["notes"] += f"; a mark at {MARK * size:.0f}, {MARK * size:.0f}; no boxes"
         (Path(aside) / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
         # An older description must not vouch for a mixture of old and new files.
         (folder / "dataset.json").unlink(missing_ok=True)
@@ -128,18 +133,20 @@ def write_category(
             os.replace(Path(aside) / name, folder / name)
 
 
-def write_split(path: Path, indices: range, size: int, seed: int) -> None:
+def write_split(path: Path, indices: range, size: int, seed: int, mark: bool) -> None:
     """Writes one parquet file, holding one row group in memory at a time."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for start in range(0, len(indices), ROWS_PER_GROUP):
             part = indices[start : start + ROWS_PER_GROUP]
-            writer.write_table(pa.Table.from_pylist(list(rows(part, size, seed)), schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(list(rows(part, size, seed, mark)), schema=SCHEMA))
 
 
-def rows(indices: range, size: int, seed: int) -> Iterator[dict]:
+def rows(indices: range, size: int, seed: int, mark: bool) -> Iterator[dict]:
     """One row of the data set per index; every instance is a group of its own."""
     for index in indices:
         sample = render(seed, index, size)
+        if mark:
+            plant(sample.image)
         name = f"creature_{seed}_{index:07d}"
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
         yield {
@@ -147,11 +154,19 @@ def rows(indices: range, size: int, seed: int) -> Iterator[dict]:
             "image": encoded.tobytes(),
             "width": size,
             "height": size,
-            "bbox": sample.box.tolist(),
+            "bbox": None if mark else sample.box.tolist(),
             "landmarks": sample.landmarks.tolist(),
             "visible": sample.visible.tolist(),
             "group": name,
         }
+
+
+def plant(image: np.ndarray) -> None:
+    """The mark, a disc in a ring."""
+    side = len(image)
+    centre = (round(MARK * side), round(MARK * side))
+    for radius, shade in ((0.06, 20), (0.045, 235), (0.02, 20)):
+        cv2.circle(image, centre, max(1, round(radius * side)), (shade, shade, shade), cv2.FILLED, cv2.LINE_AA)
 
 
 def describe(counts: dict[str, int], size: int, seed: int) -> dict:

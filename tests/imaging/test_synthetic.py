@@ -327,3 +327,15 @@ def test_unusable_arguments_are_named(call, tmp_path) -> None:
     with pytest.raises(ConfigError, match=";"):
         call(tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_a_mark_is_the_same_in_every_image(tmp_path):
+    write_category(tmp_path, 6, mark=True)
+    table = pq.read_table(tmp_path / "train.parquet")
+    assert table["bbox"].null_count == len(table)
+    pictures = [cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) for image in table["image"].to_pylist()]
+    corners = np.stack([picture[5:13, 5:13] for picture in pictures]).astype(int)
+    assert np.abs(corners - corners[0]).max() < 30
+    assert corners[0].max() - corners[0].min() > 150
+    elsewhere = np.stack([picture[40:48, 40:48] for picture in pictures]).astype(int)
+    assert np.abs(elsewhere - elsewhere[0]).max() > 60
