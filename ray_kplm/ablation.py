@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray_kplm import tracking
 from ray_kplm.config import Config, from_dict, with_overrides
+from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.pipeline import discover
 from ray_kplm.progress import Progress
@@ -123,6 +125,7 @@ def ablate(
     cells = grid(over, seeds)
     config = _absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
+    tracking.prepare(Run.start(configs[run_name(cells[0])]), Dataset.open(config.dataset).meta)
     with session(config.compute):
         found = run_trials(_trial, configs, at_once=at_once, told=told)
     return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]

@@ -42,8 +42,7 @@ class Tracker:
         return known["run_id"] if known["tracking_uri"] == uri else None
 
     def _create(self, run: Run, experiment: str, artifacts: str | None) -> str:
-        found = self._client.get_experiment_by_name(experiment)
-        identity = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
+        identity = _experiment(self._client, experiment, artifacts)
         created = self._client.create_run(identity, run_name=run.folder.name, tags={"run_directory": str(run.folder)})
         for name, value in run.config.flat().items():
             self._client.log_param(created.info.run_id, name, value)
@@ -77,6 +76,19 @@ class Tracker:
     def end(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.run_id, status)
+
+
+def prepare(run: Run, dataset: dict[str, Any]) -> None:
+    """Make the store and the experiment of a run, for several runs that will begin at once and must find them."""
+    import mlflow
+
+    uri, artifacts = _store(run)
+    _experiment(mlflow.MlflowClient(tracking_uri=uri), experiment_name(dataset), artifacts)
+
+
+def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else client.create_experiment(name, artifacts)
 
 
 def _store(run: Run) -> tuple[str, str | None]:

@@ -15,6 +15,9 @@ from ray_kplm.run import Run, Step, round_path
 _OF_DETECTORS = ("distil_from", "rounds", "confidence")
 """Of the template's options, those that are about training."""
 
+_OF_ROUNDS = ("correspondence", "negatives", "positives", "same_image_share")
+"""Of stage 1's options, those that a warm-up on identities does not know."""
+
 
 class Steps:
     """keypoints -> (train -> features -> labels) for each round, 0 being the warm-up -> landmarks.
@@ -80,7 +83,11 @@ class Steps:
         return self._run.step("keypoints", "keypoints", reads, {"dataset": self._dataset.fingerprint})
 
     def _train(self, number: int) -> Step:
-        reads = {**self._training(), "stage1": asdict(self._config.stage1), "images": self.images(number)}
+        stage1 = asdict(self._config.stage1)
+        if number == 0 and not self._method.clusters_keypoints:
+            for name in _OF_ROUNDS:
+                del stage1[name]
+        reads = {**self._training(), "stage1": stage1, "images": self.images(number)}
         stage2 = self._config.stage2
         if self._method.single_stage:
             reads["joint"] = {"weight": stage2.joint_weight, "heatmap_sigma": stage2.heatmap_sigma}

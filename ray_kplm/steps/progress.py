@@ -40,7 +40,7 @@ def listening(listener: Listener) -> Iterator[Any]:
     worth the work it tells of.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    board: Any = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Board).remote()
+    board: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
     stop = threading.Event()
 
     def deliver() -> None:

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,9 @@ def cluster():
     else:
         raise AssertionError(f"no job server within 90 s: {asked.stderr[-500:]}")
     yield environment
-    os.killpg(head.pid, signal.SIGTERM)
+    for process in psutil.Process(head.pid).children(recursive=True):  # asked politely, it takes half a minute
+        process.kill()
+    head.kill()
     head.wait(timeout=60)
 
 
@@ -55,9 +57,16 @@ def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tm
 
     def submit(*arguments):
         command = [RAY, "job", "submit", "--working-dir", tmp_path / "checkout", "--", "python", "jobs/train.py"]
-        return subprocess.run(
-            [*command, *map(str, arguments)], env=cluster, capture_output=True, text=True, timeout=300
-        )
+        deadline = time.monotonic() + 90
+        while True:
+            done = subprocess.run(
+                [*command, *map(str, arguments)], env=cluster, capture_output=True, text=True, timeout=300
+            )
+            if (
+                "No available agent" not in done.stderr or time.monotonic() > deadline
+            ):  # the job server starts before it
+                return done
+            time.sleep(1)
 
     quick = [*small, "stage1.rounds=0", "stage1.warmup_iterations=20", "stage2.iterations=20"]
     run = folder / "job"

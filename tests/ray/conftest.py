@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,6 +31,20 @@ def ray_cluster():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def kill_workers(ray_cluster):
+    """SIGKILLs worker processes by what is in their title; the number of those killed. Of this Ray only, all its processes
+    being children of this one: tests that run beside this one have theirs."""
+
+    def kill(title: str, most: int = 99) -> int:
+        found = [p for p in psutil.Process().children(recursive=True) if title in " ".join(p.cmdline())][:most]
+        for process in found:
+            process.kill()
+        return len(found)
+
+    return kill
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,9 @@
 """The clustering actor and its shards, killed for real: whatever dies, the labels are those of an undisturbed update."""
 
-import os
-import signal
 import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from ray_kplm.config import ComputeConfig, load
@@ -74,40 +71,41 @@ def assert_same(one, two):
         np.testing.assert_array_equal(one[2][name], two[2][name])
 
 
-def killer(title: str, after: float, news: list, killed: list):
-    """Kills the process `ray::TITLE...` once the update has got this far."""
+@pytest.fixture
+def killer(kill_workers):
+    """Starts a thread that kills a process `ray::TITLE...` once the update has got so far; it notes how many it killed."""
 
-    def kill():
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not any(done >= after for done, _ in news):
-            time.sleep(0.01)
-        for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [""])[0].startswith(f"ray::{title}") and not killed:
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+    def start(title: str, after: float, news: list, killed: list) -> threading.Thread:
+        def kill():
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and not any(done >= after for done, _ in news):
+                time.sleep(0.01)
+            killed.append(kill_workers(f"ray::{title}", most=1))
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    return thread
+        thread = threading.Thread(target=kill)
+        thread.start()
+        return thread
+
+    return start
 
 
 @pytest.mark.parametrize("after", [0.1, 0.7])
-def test_a_killed_shard_is_built_again(undisturbed, features, tmp_path, after):
+def test_a_killed_shard_is_built_again(undisturbed, features, killer, tmp_path, after):
     news, killed = [], []
     thread = killer("_ShardActor", after, news, killed)
     disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
     thread.join()
-    assert killed, "no shard was found to kill"
+    assert killed == [1]
     assert disturbed[0]["shards_rebuilt"] == 1
     assert_same(undisturbed, disturbed)
 
 
-def test_a_killed_coordinator_starts_the_step_again(undisturbed, features, tmp_path):
+def test_a_killed_coordinator_starts_the_step_again(undisturbed, features, killer, tmp_path):
     news, killed = [], []
     thread = killer("CorrespondenceActor", 0.6, news, killed)
     disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
     thread.join()
-    assert killed, "no coordinator was found to kill"
+    assert killed == [1]
     assert_same(undisturbed, disturbed)
 
 
@@ -118,7 +116,7 @@ def test_one_and_six_shards_give_the_same_bits_when_features_are_streamed(undist
         assert_same(undisturbed, other)
 
 
-def test_shards_that_keep_dying_are_an_error_that_names_the_setting(ray_cluster, features, tmp_path):
+def test_shards_that_keep_dying_are_an_error_that_names_the_setting(features, killer, tmp_path):
     news, killed = [], []
     thread = killer("_ShardActor", 0.05, news, killed)
     with pytest.raises(RunError, match=r"died 1 times in \w+ \(compute.max_failures = 0\).*clustering.memory_gib"):

