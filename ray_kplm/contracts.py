@@ -41,6 +41,7 @@ LANDMARKS = pa.schema(
         pa.field("landmarks", _POINTS, nullable=False),  # (L, 2), crop frame; NaN: not annotated
         pa.field("visible", pa.list_(pa.bool_()), nullable=False),  # (L,)
         pa.field("group", pa.string()),  # the unit that the split keeps together
+        pa.field("attributes", pa.map_(pa.string(), pa.float64()), nullable=False),  # numbers to bucket by, as yaw
     ]
 )
 """`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, for the evaluation and `detector: truth_mix` only."""

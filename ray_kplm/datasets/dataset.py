@@ -119,6 +119,16 @@ def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
     return found[0]
 
 
+ANNOTATION = frozenset(
+    {"image_id", "image", "width", "height", "bbox", "landmarks", "visible", "group", "sequence", "frame"}
+)
+"""Columns with a meaning. Other numbers of an annotated image travel along as attributes, to bucket the evaluation by."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class PartBuilder:
     """Collects the rows of one part."""
 
@@ -169,7 +179,8 @@ class PartBuilder:
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
         visible = [bool(seen) and not np.isnan(point).any() for seen, point in zip(visible, points, strict=True)]
-        return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group")}
+        numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
+        return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:
         landmarks = pa.Table.from_pylist(self._landmarks, schema=contracts.LANDMARKS) if self._count else None
@@ -245,6 +256,8 @@ class LandmarkArrays(NamedTuple):
     landmarks: NDArray[np.float32]  # (N, L, 2); NaN: not annotated
     boxes: NDArray[np.float32]  # (N, 4) x0, y0, x1, y1; NaN: not given
     sizes: NDArray[np.int32]  # (N, 2) width, height, px
+    visible: NDArray[np.bool_]  # (N, L); an annotated point that is hidden is not
+    attributes: dict[str, NDArray[np.float64]]  # (N,) each; NaN: not given
 
 
 def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
@@ -256,13 +269,20 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
     landmarks = [np.empty((0, count, 2), np.float32)]
     boxes = [np.empty((0, 4), np.float32)]
     sizes = [np.empty((0, 2), np.int32)]
+    visible = [np.empty((0, count), bool)]
+    given: list[dict[str, float]] = []
     for part in dataset.parts(split):
         images = dataset.images(split).read_table(part, ["image_id", "width", "height", "box"])
-        points = dataset.landmarks(split).read_table(part, ["image_id", "landmarks"])
+        points = dataset.landmarks(split).read_table(part)
         assert images["image_id"].equals(points["image_id"]), f"{split}/{part}: images and landmarks differ"
         ids += images["image_id"].to_pylist()
         flat = pc.list_flatten(pc.list_flatten(points["landmarks"])).to_numpy()
         landmarks.append(flat.reshape(-1, count, 2))
         boxes.append(np.array([box or [np.nan] * 4 for box in images["box"].to_pylist()], np.float32).reshape(-1, 4))
         sizes.append(np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1))
-    return LandmarkArrays(ids, np.concatenate(landmarks), np.concatenate(boxes), np.concatenate(sizes))
+        visible.append(pc.list_flatten(points["visible"]).to_numpy().reshape(-1, count))
+        given += [dict(row) for row in points["attributes"].to_pylist()]
+    names = sorted({name for row in given for name in row})
+    attributes = {name: np.array([row.get(name, np.nan) for row in given], np.float64) for name in names}
+    joined = (np.concatenate(column) for column in (landmarks, boxes, sizes, visible))
+    return LandmarkArrays(ids, *joined, attributes)

@@ -1,8 +1,8 @@
 """Parquet files of encoded images as a source, and the reading of a user's tables.
 
 Columns: image_id, image (encoded bytes); optional bbox (x0, y0, x1, y1), landmarks (L x 2), visible, group, all in
-the image's own pixels, and sequence and frame of images of videos. The images are object crops already: the source
-frame is the crop frame, and they are stored as they are.
+the image's own pixels, and sequence and frame of images of videos; further numbers become attributes. The images are
+object crops already: the source frame is the crop frame, and they are stored as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from ray_kplm import contracts
 from ray_kplm.datasets import images
 from ray_kplm.datasets.dataset import (
+    ANNOTATION,
     IngestOptions,
     Listing,
     PartBuilder,
@@ -32,7 +33,6 @@ from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
 
 _REQUIRED = ("image_id", "image")
-_OPTIONAL = ("bbox", "landmarks", "visible", "group", "sequence", "frame")
 _STRINGS, _BYTES = (pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())
 _BATCH = 64  # rows in memory while a part is read
 
@@ -51,10 +51,11 @@ class ParquetReader:
     source: Folder
     landmarks: int
     min_side: int
+    columns: tuple[str, ...]
 
     def read_part(self, entries: Sequence[Row]) -> PartTables:
         part = PartBuilder(self.landmarks)
-        for row in read_rows(self.source, entries, (*_REQUIRED, *_OPTIONAL)):
+        for row in read_rows(self.source, entries, self.columns):
             try:
                 self._add(part, row)
             except DataError as error:
@@ -101,7 +102,8 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
     landmarks = 0
     if annotated:
         landmarks = count_landmarks(str(source), _landmark_columns(source, annotated))
-    reader = ParquetReader(source, landmarks, options.min_side)
+    used = tuple(sorted(set().union(*columns.values())))
+    reader = ParquetReader(source, landmarks, options.min_side, used)
     meta = read_meta(source, landmarks)
     return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, sequences, rejected)
 
@@ -112,7 +114,7 @@ def frame_of(sequence: Any, frame: Any) -> tuple[str, int] | None:
 
 
 def _check_columns(source: Folder, name: str) -> set[str]:
-    """The file's columns; an error if it is not of this layout."""
+    """The columns of a file that are used; an error if it is not of this layout."""
     with _open(source, name) as file:
         schema = file.schema_arrow
     missing = [column for column in _REQUIRED if column not in schema.names]
@@ -124,7 +126,11 @@ def _check_columns(source: Folder, name: str) -> set[str]:
             raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {found}")
     if "frame" in schema.names and not pa.types.is_integer(schema.field("frame").type):
         raise DataError(f"{source}/{name}: column frame must be an integer, is {schema.field('frame').type}")
-    return set(schema.names)
+    return {field.name for field in schema if field.name in ANNOTATION or _is_number(field.type)}
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def read_meta(source: Folder, landmarks: int) -> dict[str, Any]:

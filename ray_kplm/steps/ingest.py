@@ -133,7 +133,9 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     read = dataclasses.asdict(options)
     for name in ("workers", "boxes", "landmarks", "sequences"):
         del read[name]
-    return hashlib.sha256(json.dumps([read, listing.identity, listing.meta], sort_keys=True).encode()).hexdigest()
+    layout = [str(contracts.IMAGES), str(contracts.LANDMARKS)]
+    decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
+    return hashlib.sha256(decides.encode()).hexdigest()
 
 
 def _is_finished(root: Folder, fingerprint: str) -> bool:

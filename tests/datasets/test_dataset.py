@@ -18,7 +18,7 @@ def make(path, landmarks=2) -> Folder:
     for number, ids in enumerate([["a", "b"], ["c"]]):
         part = PartBuilder(landmarks)
         for i, image_id in enumerate(ids):
-            annotation = {"landmarks": [[number, i], [NAN, NAN]]} if landmarks else None
+            annotation = {"landmarks": [[number, i], [NAN, NAN]], "yaw": 10 * i} if landmarks else None
             box = np.array([1.0, 2.0, 3.0, 4.0]) if i == 0 else None
             part.add(image_id, b"jpeg", np.zeros((30, 40 + i, 3), np.uint8), box, identity, annotation)
         tables = part.tables()
@@ -60,6 +60,8 @@ def test_landmark_arrays_line_up_over_parts(tmp_path):
     assert arrays.boxes[[0, 2]].tolist() == [[1, 2, 3, 4]] * 2
     assert np.isnan(arrays.boxes[1]).all()
     assert arrays.sizes.tolist() == [[40, 30], [41, 30], [40, 30]]
+    assert arrays.visible.tolist() == [[True, False]] * 3
+    assert {name: values.tolist() for name, values in arrays.attributes.items()} == {"yaw": [0, 10, 0]}
     assert landmark_arrays(Dataset.open(tmp_path), "test").landmarks.shape == (0, 2, 2)
 
 

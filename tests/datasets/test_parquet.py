@@ -204,3 +204,13 @@ def test_frames_of_a_video_know_their_place(tmp_path):
     write(tmp_path / "bad.parquet", table(["a"], sequence=["v"], frame=["first"]))
     with pytest.raises(DataError, match="column frame must be an integer, is string"):
         list_parquet(Folder.at(tmp_path), {"bad.parquet": None}, IngestOptions())
+
+
+def test_further_numbers_travel_along_as_attributes(tmp_path):
+    columns = table(["a", "b"], yaw=[-30.0, None], note=["x", "y"], age=[3, 4])
+    write(tmp_path / "all.parquet", columns)
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.0))
+    assert [dict(row) for row in read_all(listing).landmarks["attributes"].to_pylist()] == [
+        {"age": 3.0, "yaw": -30.0},
+        {"age": 4.0},
+    ]

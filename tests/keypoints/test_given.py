@@ -63,7 +63,8 @@ def landmarks(tmp_path) -> Folder:
     folder = Folder.at(tmp_path / "landmarks")
     nan = float("nan")
     xy = [[[float(10 * i), 20.0] for i in range(6)] + [[nan, nan]]] * 3
-    columns = {"image_id": ["x", "a", "b"], "landmarks": xy, "visible": [[True] * 7] * 3, "group": [None] * 3}
+    columns = {"image_id": ["x", "a", "b"], "landmarks": xy, "visible": [[True] * 7] * 3, "group": [None] * 3,
+               "attributes": [[]] * 3}  # fmt: skip
     folder.write_table("part-00003.parquet", pa.Table.from_pydict(columns, schema=contracts.LANDMARKS))
     return folder
 
