@@ -284,5 +284,11 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
         given += [dict(row) for row in points["attributes"].to_pylist()]
     names = sorted({name for row in given for name in row})
     attributes = {name: np.array([row.get(name, np.nan) for row in given], np.float64) for name in names}
-    joined = (np.concatenate(column) for column in (landmarks, boxes, sizes, visible))
-    return LandmarkArrays(ids, *joined, attributes)
+    return LandmarkArrays(
+        ids,
+        np.concatenate(landmarks),
+        np.concatenate(boxes),
+        np.concatenate(sizes),
+        np.concatenate(visible),
+        attributes,
+    )
