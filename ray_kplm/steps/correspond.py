@@ -7,6 +7,7 @@ counts. A shard that dies is built again and led to where it was; if the coordin
 from __future__ import annotations
 
 import io
+import math
 import os
 import resource
 from collections import Counter
@@ -31,8 +32,8 @@ from ray_kplm.steps.progress import Listener, listening
 from ray_kplm.storage import Folder
 
 CLUSTERS = "clusters.npz"
-_SHARD_CPUS = 0.5
-"""Reserved by a shard: clustering runs while nothing else of the run does, so threads are not bound by reservations."""
+_START_S = 600
+"""Shards that have no room after so long are an error and no hang."""
 
 
 def correspond(
@@ -54,7 +55,7 @@ def correspond(
     """
     failures = method.config.compute.max_failures
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    coordinator: Any = ray.remote(num_cpus=0.1, scheduling_strategy=here)(CorrespondenceActor)
+    coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(CorrespondenceActor)
     with listening(listener) as board:
         for _ in range(failures + 1):
             actor = coordinator.remote(method, features, parts, labels, target, board)
@@ -96,11 +97,12 @@ class CorrespondenceActor:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a shard goes: its node, that node's logical CPUs, and how many shards it has."""
+    """Where a shard goes: its node, that node's logical CPUs, how many shards it has, and the share of a GPU for each."""
 
     node: str
     cpus: int
     shards: int
+    gpus: float = 0.0
 
     def threads(self) -> int:
         """A shard's share of the cores, asked on the node itself: Ray may be told of more CPUs than there are."""
@@ -112,21 +114,41 @@ def place_shards(nodes: list[dict[str, Any]], parts: int, compute: ComputeConfig
 
     nodes: as `ray.nodes()` gives them.
     """
-    gpus = compute.gpus_per_worker
-    able = sorted(
-        (node for node in nodes if node["Alive"] and node["Resources"].get("GPU" if gpus else "CPU", 0) > 0),
-        key=lambda node: node["NodeID"],
-    )
-    if not able:
-        raise RunError(
-            f"no node of the cluster has {'a GPU' if gpus else 'CPUs'} for K-means: compute.gpus_per_worker = {gpus}; wait for "
-            f"nodes or change it"
-        )
+    gpus, able = compute.gpus_per_worker, _able(nodes, compute)
     slots = [node for node in able for _ in range(max(1, int(node["Resources"]["GPU"] / gpus)) if gpus else 1)]
     count = max(1, min(compute.shards or len(slots), parts))
     chosen = [slots[i % len(slots)] for i in range(count)]
     on_node = Counter(node["NodeID"] for node in chosen)
-    return [_Place(node["NodeID"], int(node["Resources"].get("CPU", 1)), on_node[node["NodeID"]]) for node in chosen]
+    return [_place(node, on_node[node["NodeID"]], gpus) for node in chosen]
+
+
+def replace_shard(lost: _Place, nodes: list[dict[str, Any]], compute: ComputeConfig) -> _Place:
+    """Where a shard that died is built again: on another node if there is one, as its own may be what was lost.
+
+    It reserves no GPU: those of the nodes that are left are the other shards', and it shares one with them.
+    """
+    able = _able(nodes, compute)
+    others = [node for node in able if node["NodeID"] != lost.node] or able
+    return _place(others[0], lost.shards, 0.0)
+
+
+def _able(nodes: list[dict[str, Any]], compute: ComputeConfig) -> list[dict[str, Any]]:
+    """The nodes that shards may go to, in a fixed order."""
+    wanted = "GPU" if compute.gpus_per_worker else "CPU"
+    able = [node for node in nodes if node["Alive"] and node["Resources"].get(wanted, 0) > 0]
+    if not able:
+        raise RunError(
+            f"no node of the cluster has a {wanted} for K-means: compute.gpus_per_worker = {compute.gpus_per_worker}; wait for "
+            f"nodes or change it"
+        )
+    return sorted(able, key=lambda node: node["NodeID"])
+
+
+def _place(node: dict[str, Any], shards: int, gpus: float) -> _Place:
+    """gpus: what a shard would like; several on one GPU share it, in Ray's ten-thousandths."""
+    share = min(gpus, node["Resources"].get("GPU", 0.0) / shards)
+    whole = float(math.floor(share)) if share > 1 else math.floor(share * 10_000) / 10_000
+    return _Place(node["NodeID"], int(node["Resources"].get("CPU", 1)), shards, whole)
 
 
 class ActorShards:
@@ -144,10 +166,8 @@ class ActorShards:
         self._parts = [parts[i :: len(self._places)] for i in range(len(self._places))]
         self._calls: list[tuple[str, list[Any]]] = []
         self.rebuilt = 0
-        self._actors = [
-            self._start(shard, NodeAffinitySchedulingStrategy(place.node, soft=True))
-            for shard, place in enumerate(self._places)
-        ]
+        self._actors = [self._start(shard) for shard in range(len(self._places))]
+        self._wait_for_room()
 
     def __len__(self) -> int:
         return len(self._actors)
@@ -167,6 +187,17 @@ class ActorShards:
         for actor in self._actors:
             ray.kill(actor)
 
+    def _wait_for_room(self) -> None:
+        """Until every shard has started; one that died on the way is there for `ask` to find."""
+        ready = [actor.ask.remote("peak_mib") for actor in self._actors]
+        _, waiting = ray.wait(ready, num_returns=len(ready), timeout=_START_S, fetch_local=False)
+        if waiting:
+            raise RunError(
+                f"{len(waiting)} of {len(ready)} shards of K-means have not started after {_START_S} s (compute.shards = "
+                f"{self._config.compute.shards}, compute.gpus_per_worker = {self._config.compute.gpus_per_worker}): end what "
+                f"else runs on the cluster, or lower one of the two"
+            )
+
     def _answer(self, shard: int, answer: Any, method: str, arguments: list[Any]) -> Any:
         failures = self._config.compute.max_failures
         for _ in range(failures + 1):
@@ -176,7 +207,8 @@ class ActorShards:
                 raise _as_user_error(error) from None
             except RayActorError:
                 self.rebuilt += 1
-                actor = self._actors[shard] = self._start(shard, "DEFAULT")  # its node may be what was lost
+                self._places[shard] = replace_shard(self._places[shard], ray.nodes(), self._config.compute)
+                actor = self._actors[shard] = self._start(shard)
                 for call, shared in self._calls:
                     actor.ask.remote(call, *shared)
                 answer = actor.ask.remote(method, *arguments)
@@ -185,12 +217,12 @@ class ActorShards:
             f"may be out of memory: lower clustering.memory_gib = {self._config.clustering.memory_gib}"
         )
 
-    def _start(self, shard: int, where: Any) -> Any:
-        gpus = self._config.compute.gpus_per_worker
-        actor: Any = ray.remote(num_cpus=_SHARD_CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy=where)(
-            _ShardActor
-        )
-        return actor.remote(self._config, self._features, self._parts[shard], self._places[shard])
+    def _start(self, shard: int) -> Any:
+        """No CPUs are reserved: clustering runs while nothing else of the run does, and must not wait for other runs'."""
+        place = self._places[shard]
+        where = NodeAffinitySchedulingStrategy(place.node, soft=True)
+        actor: Any = ray.remote(num_cpus=0, num_gpus=place.gpus, max_restarts=0, scheduling_strategy=where)(_ShardActor)
+        return actor.remote(self._config, self._features, self._parts[shard], place)
 
 
 class _ShardActor:

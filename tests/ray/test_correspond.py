@@ -10,7 +10,7 @@ from ray_kplm.config import ComputeConfig, load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.methods import build_method
-from ray_kplm.steps.correspond import correspond, place_shards, read_clusters
+from ray_kplm.steps.correspond import correspond, place_shards, read_clusters, replace_shard
 from ray_kplm.storage import Folder
 
 DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6
@@ -116,6 +116,14 @@ def test_one_and_six_shards_give_the_same_bits_when_features_are_streamed(undist
         assert_same(undisturbed, other)
 
 
+def test_more_shards_than_cpus_run_all_the_same(undisturbed, features, tmp_path):
+    crowd = Folder.at(tmp_path / "crowd")
+    for number, part in enumerate(features.parts() * 2):
+        crowd.write_bytes(f"part-{number:05d}.parquet", features.read_bytes(part))
+    quick = ["compute.shards=9", "clustering.redos=1", "clustering.iterations=2"]
+    assert run(crowd, tmp_path / "labels", quick)[0]["shards"] == 9
+
+
 def test_shards_that_keep_dying_are_an_error_that_names_the_setting(features, killer, tmp_path):
     news, killed = [], []
     thread = killer("_ShardActor", 0.05, news, killed)
@@ -144,5 +152,19 @@ def test_shards_are_placed_one_a_node_or_one_a_gpu():
     assert [p.node for p in place_shards(nodes, 100, ComputeConfig(shards=3))] == ["a", "b", "a"]
     assert [p.node for p in place_shards(nodes, 100, ComputeConfig(gpus_per_worker=1))] == ["a", "a"]
     assert len(place_shards(nodes, 1, ComputeConfig())) == 1
+    crowd = place_shards(nodes, 100, ComputeConfig(shards=6, gpus_per_worker=1))
+    assert [p.gpus for p in crowd] == [0.3333] * 6
     with pytest.raises(RunError, match="GPU"):
         place_shards([node("b", CPU=8)], 5, ComputeConfig(gpus_per_worker=1))
+
+
+def test_a_lost_shard_goes_to_another_node_and_asks_for_no_gpu():
+    nodes = [node("a", CPU=4, GPU=1), node("b", CPU=4, GPU=1), node("c", CPU=4)]
+    compute = ComputeConfig(gpus_per_worker=1)
+    first, second = place_shards(nodes, 100, compute)
+    assert (first.gpus, replace_shard(first, nodes, compute).node, replace_shard(first, nodes, compute).gpus) == (
+        1,
+        "b",
+        0,
+    )
+    assert replace_shard(second, nodes[1:], compute).node == "b"  # it died alone, on the last node
