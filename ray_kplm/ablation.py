@@ -126,7 +126,7 @@ def ablate(
     config = _absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
     tracking.prepare(Run.start(configs[run_name(cells[0])]), Dataset.open(config.dataset).meta)
-    with session(config.compute):
+    with session(config.compute, at_once):
         found = run_trials(_trial, configs, at_once=at_once, told=told)
     return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
 

@@ -33,8 +33,11 @@ _STALL_S = 300
 
 
 @contextlib.contextmanager
-def session(compute: ComputeConfig) -> Iterator[None]:
-    """A Ray to work with: the one this process is in, the cluster of RAY_ADDRESS, or a local one that ends with the block."""
+def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
+    """A Ray to work with: the one this process is in, the cluster of RAY_ADDRESS, or a local one that ends with the block.
+
+    runs: how many of this layout go on at once.
+    """
     if ray.is_initialized():
         settle()
         yield
@@ -46,10 +49,10 @@ def session(compute: ComputeConfig) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             ray.init(**quiet, runtime_env={"env_vars": dict(_ENVIRONMENT)})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
-            cpus = max(os.cpu_count() or 1, needed_cpus(compute))
+            cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()
-    _warn_if_small(compute)
+    _warn_if_small(needed_cpus(compute, runs))
     try:
         yield
     finally:
@@ -71,9 +74,9 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _warn_if_small(compute: ComputeConfig) -> None:
+def _warn_if_small(needed: int) -> None:
     """An existing cluster may be too small, or may be about to grow: say so, since the first step will wait."""
-    there, needed = int(ray.cluster_resources().get("CPU", 0)), needed_cpus(compute)
+    there = int(ray.cluster_resources().get("CPU", 0))
     if there < needed:
         print(
             f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data actors) + 1): it waits "
@@ -93,9 +96,9 @@ class _Unhurried(ExecutionCallback):
         time.sleep(_PAUSE_S)
 
 
-def needed_cpus(compute: ComputeConfig) -> int:
+def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
-    return int(compute.workers * (compute.cpus_per_worker + compute.data_actors)) + 1
+    return int(runs * compute.workers * (compute.cpus_per_worker + compute.data_actors)) + 1
 
 
 def settle() -> None:
