@@ -13,8 +13,9 @@ _LOG_EVERY_S = 20.0
 class Progress:
     """The progress of a run made of steps of known weight; tells stage, round, loss, points an image and the time left.
 
-    The time left is extrapolated from the weight done since this process began, so a resumed run is not flattered by what
-    it skipped.
+    Steps start processes before they work, which can take as long as a short step's work. So the time left is that of the
+    starts to come, as long as those so far, and that of the weight to come, at the pace so far; of this process only, so that
+    a resumed run is not flattered by what it skipped.
     """
 
     def __init__(self, weights: dict[str, float], out: TextIO | None = None) -> None:
@@ -23,9 +24,13 @@ class Progress:
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._lock = threading.Lock()
-        self._started = time.monotonic()
         self._finished: set[str] = set()
-        self._worked = 0.0
+        self._starts: list[float] = []  # seconds from each step's beginning to its first news
+        self._paced, self._paced_s = 0.0, 0.0  # weight done after a step's first news, and the seconds it took
+        self._since, self._share_since = (
+            0.0,
+            0.0,
+        )  # when the current step began or was last heard of, and its share then
         self._step, self._title, self._share, self._text = "", "", 0.0, ""
         self._points: float | None = None
         self._last_line = 0.0
@@ -34,12 +39,14 @@ class Progress:
         """A step starts to work."""
         with self._lock:
             self._step, self._title, self._share, self._text = step, title, 0.0, ""
+            self._since, self._share_since = time.monotonic(), 0.0
             self._show(force=True)
 
     def advance(self, share: float, text: str = "") -> None:
         """The current step is done to this share."""
         with self._lock:
-            self._share, self._text = share, text
+            self._measure(share)
+            self._text = text
             self._show()
 
     def points(self, per_image: float) -> None:
@@ -49,7 +56,7 @@ class Progress:
     def finish(self, text: str = "") -> None:
         """The current step is done, now."""
         with self._lock:
-            self._worked += self._weights.get(self._step, 0.0)
+            self._measure(1.0)
             self._finished.add(self._step)
             self._share, self._text = 1.0, text
             self._show(force=True, end=True)
@@ -64,6 +71,26 @@ class Progress:
         with self._lock:
             self._write(text, end=True)
 
+    def _measure(self, share: float) -> None:
+        """The current step has come to this share: what its start took, or how fast it works."""
+        now = time.monotonic()
+        if self._share_since == 0.0 and share > 0.0:
+            self._starts.append(now - self._since)
+        elif share > self._share_since:
+            self._paced += self._weights.get(self._step, 0.0) * (share - self._share_since)
+            self._paced_s += now - self._since
+        if share > self._share_since:
+            self._since, self._share_since = now, share
+        self._share = share
+
+    def _left(self, weight: float) -> float | None:
+        """Seconds, for the weight that is left; None while there is nothing to tell them from."""
+        if not self._paced or not weight:
+            return None
+        begun = {self._step} if self._share else set()
+        starts = len(self._weights.keys() - self._finished - begun) * sum(self._starts) / len(self._starts)
+        return starts + weight * self._paced_s / self._paced
+
     def _show(self, *, force: bool = False, end: bool = False) -> None:
         now = time.monotonic()
         if not force and now - self._last_line < (0.2 if self._live else _LOG_EVERY_S):
@@ -77,9 +104,9 @@ class Progress:
             pieces.append(self._text)
         if self._points is not None:
             pieces.append(f"{self._points:.1f} points/image")
-        worked = self._worked + current
-        if worked > 0.005 * total and done < total:
-            pieces.append(f"{clock((now - self._started) / worked * (total - done))} left")
+        left = self._left(max(total - done, 0.0))
+        if left is not None:
+            pieces.append(f"{clock(left)} left")
         self._write(" · ".join(pieces), end=end or not self._live)
 
     def _write(self, line: str, *, end: bool) -> None:

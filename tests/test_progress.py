@@ -25,11 +25,26 @@ def test_the_line_tells_share_stage_text_points_and_time_left(now):
     out = io.StringIO()
     shown = Progress({"a": 100.0, "b": 300.0}, out)
     shown.begin("a", "warm-up")
-    now[0] += 30
+    now[0] += 20
     shown.points(8.46)
+    shown.advance(0.25, "iteration 2/10 · loss 0.2000")
+    now[0] += 30
     shown.advance(0.5, "iteration 5/10 · loss 0.1000")
     line = out.getvalue().splitlines()[-1]
-    assert line == "[ 12%] warm-up · iteration 5/10 · loss 0.1000 · 8.5 points/image · 3:30 left"
+    # 350 of weight at 25 in 30 s, and the start of b as long as that of a.
+    assert line == "[ 12%] warm-up · iteration 5/10 · loss 0.1000 · 8.5 points/image · 7:20 left"
+
+
+def test_what_a_start_took_is_no_pace(now):
+    out = io.StringIO()
+    shown = Progress({"a": 100.0}, out)
+    shown.begin("a", "warm-up")
+    now[0] += 60
+    shown.advance(0.01)
+    assert "left" not in out.getvalue()
+    now[0] += 30
+    shown.advance(0.51)
+    assert out.getvalue().splitlines()[-1] == "[ 51%] warm-up · 0:29 left"
 
 
 def test_skipped_steps_count_as_done_but_not_as_speed(now):
@@ -37,10 +52,12 @@ def test_skipped_steps_count_as_done_but_not_as_speed(now):
     shown = Progress({"a": 300.0, "b": 100.0}, out)
     shown.skip("a")
     shown.begin("b", "stage 2")
+    now[0] += 5
+    shown.advance(0.25)
     now[0] += 30
     shown.advance(0.5)
-    assert out.getvalue().splitlines()[-1] == "[ 88%] stage 2 · 0:30 left"
-    now[0] += 30
+    assert out.getvalue().splitlines()[-1] == "[ 88%] stage 2 · 1:00 left"
+    now[0] += 60
     shown.finish("loss 0.01")
     assert out.getvalue().splitlines()[-1] == "[100%] stage 2 · loss 0.01"
 
