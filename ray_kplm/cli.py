@@ -181,6 +181,12 @@ def _add_bench(commands: Any) -> None:
     )
     parser.add_argument("--run", help="also the share of clustering in the rounds of this run")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Stage 1's training loop against the same steps on batches in memory, the data pipeline alone, and a second worker."
+    parser = _command(kinds, "train", _bench_train, text)
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file; default: jobs/configs/faces_cpu.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    parser.add_argument("--iterations", type=int, default=200, help="of each training that is timed")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
     text = "What a round reads of datasets of growing size: its cost must not grow."
     parser = _command(kinds, "rounds", _bench_rounds, text)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
@@ -324,10 +330,24 @@ def _bench_correspondence(options: argparse.Namespace) -> None:
         run=options.run,
         say=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
     )
-    for name, value in found.items():
-        print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
+    _print_figures(found)
     if options.json:
         _print_json(found)
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.train import bench
+    from ray_kplm.config import load
+
+    found = bench(load(options.config or ready_config("faces_cpu"), options.overrides), options.iterations, _say)
+    _print_figures(found)
+    if options.json:
+        _print_json(found)
+
+
+def _print_figures(found: dict[str, Any]) -> None:
+    for name, value in found.items():
+        print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
 
 
 def _bench_rounds(options: argparse.Namespace) -> None:
@@ -362,7 +382,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     root = Path(options.folder)
-    config = load(demo_config(), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
+    config = load(ready_config("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
     if not _is_rendered(root / "images", options.images):
         print(f"rendering {options.images} images to {root / 'images'}", file=sys.stderr)
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
@@ -391,9 +411,9 @@ def _is_rendered(folder: Path, images: int) -> bool:
     return True
 
 
-def demo_config() -> Path:
-    """The demo's configuration, in the checkout that the package was installed from."""
-    return Path(__file__).parent.parent / "jobs" / "configs" / "demo.yaml"
+def ready_config(name: str) -> Path:
+    """A configuration of jobs/configs, in the checkout that the package was installed from."""
+    return Path(__file__).parent.parent / "jobs" / "configs" / f"{name}.yaml"
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:

@@ -33,6 +33,11 @@ class Plan:
     def iterations(self) -> int:
         return len(self.image) // self.views
 
+    def head(self, iterations: int) -> Plan:
+        """The same, but for all that comes after the first `iterations`."""
+        rows = slice(iterations * self.views)
+        return Plan(self.image[rows], self.shown[rows], self.seed[rows], self.flip[rows], self.views, self.group)
+
     def rows(self, first: int, last: int, rank: int, workers: int) -> NDArray[np.int64]:
         """Rows of the iterations first <= i < last that worker `rank` of `workers` takes, in order."""
         share = self.views // workers

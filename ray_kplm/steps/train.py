@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ray_kplm.errors import CollapseError, KplmError, RunError
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.learner import NETWORK, Learner, Objective, Schedule
 from ray_kplm.methods.plan import Plan
+from ray_kplm.methods.views import Views
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
 from ray_kplm.steps import session
@@ -49,6 +51,8 @@ class Training:
     start: tuple[Folder, str] | None
     """Where the network to start from lies, and how it is used: `continue` (weights and optimiser) or `head` (stage 2)."""
     seed: tuple[int, ...]
+    views: Callable[..., Iterator[Views]] = feed
+    """Makes the plan's batches."""
 
 
 def train(step: Step, training: Training, listener: Listener) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def _work(loop: dict[str, Any]) -> None:
     wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
     learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
     first = _resume(learner, training)
-    views = feed(
+    views = training.views(
         training.plan,
         training.images,
         config.augment,
@@ -126,7 +130,7 @@ def _work(loop: dict[str, Any]) -> None:
     )
     recent: list[dict[str, torch.Tensor]] = []
     metrics: dict[str, float] = {}
-    last = training.plan.iterations
+    last, told = training.plan.iterations, _Pace(first)
     for iteration, batch in enumerate(views, start=first):
         recent.append(learner.step(iteration, rank, batch))
         done = iteration + 1
@@ -134,13 +138,27 @@ def _work(loop: dict[str, Any]) -> None:
             metrics, recent = _averaged(recent), []
             _check(metrics, done)
             if rank == 0:
-                loop["board"].post.remote(done, metrics)
+                rate = told.since(done) * training.plan.views
+                loop["board"].post.remote(done, {**metrics, "images_per_s": rate})
         if done % config.compute.checkpoint_iterations == 0 and done < last:
             _checkpoint(learner, done, rank, metrics)
     if rank == 0:
         target: Folder = loop["target"]
         target.write_json(_METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
         target.write_bytes(NETWORK, learner.state())
+
+
+class _Pace:
+    """Iterations a second since the last look. Told to the driver and kept nowhere: a run that is repeated has the same
+    metrics."""
+
+    def __init__(self, iteration: int) -> None:
+        self._iteration, self._time = iteration, time.perf_counter()
+
+    def since(self, iteration: int) -> float:
+        iterations, seconds = iteration - self._iteration, time.perf_counter() - self._time
+        self._iteration, self._time = iteration, time.perf_counter()
+        return iterations / max(seconds, 1e-9)
 
 
 def _resume(learner: Learner, training: Training) -> int:

@@ -39,6 +39,13 @@ def test_sizes():
     assert (plan.views, plan.group, plan.iterations, len(plan.image)) == (4, 1, 30, 120)
 
 
+def test_the_head_of_a_plan_is_its_first_iterations():
+    plan = pairs()
+    head = plan.head(7)
+    assert head.iterations == 7
+    np.testing.assert_array_equal(columns(head), columns(plan)[:, : 7 * 8])
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_share_every_iteration_and_keep_pairs(workers):
     plan = pairs()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from ray_kplm.bench.train import data_pipeline, in_memory
 from ray_kplm.config import AugmentConfig, load
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
@@ -117,3 +118,20 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
         close = np.abs(placed - wanted).max(-1) < 1.0
         assert close[points.valid.numpy()].mean() > 0.9
         assert points.valid.numpy().mean() > 0.7
+
+
+def test_batches_from_memory_are_the_first_ones_over_and_over(plan, images):
+    piped = batches(plan, images, first=0)
+    kept = in_memory(plan, images[0], AUGMENT, SIZE, first=3, rank=0, workers=1, actors=1)
+    found = list(kept)
+    assert len(found) == plan.iterations - 3
+    for i, batch in enumerate(found):
+        np.testing.assert_array_equal(batch.picture, piped[i % 8].picture)
+
+
+def test_where_the_time_of_the_pipeline_goes(images, tmp_path_factory):
+    folder = next(tmp_path_factory.getbasetemp().glob("feed*")) / "dataset"
+    alone = data_pipeline(AUGMENT, SIZE, Dataset.open(folder).images("train"))
+    shares = [value for name, value in alone.items() if name.startswith("data_share")]
+    assert sum(shares) == pytest.approx(1, abs=0.15)  # a part can come out below zero, and is then none
+    assert alone["decode_images_per_s_per_core"] > alone["data_images_per_s_per_core"] > 0

@@ -1,0 +1,173 @@
+"""`kplm bench train`: what Ray and the data pipeline cost a training step, and what a second worker gains."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
+from ray_kplm.contracts import TRAIN
+from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.datasets.selection import everything
+from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.methods import build_method
+from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.plan import Plan
+from ray_kplm.methods.views import Views
+from ray_kplm.run import Run
+from ray_kplm.steps.feed import feed
+from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.session import session
+from ray_kplm.steps.train import Training, train
+from ray_kplm.storage import Folder
+
+_IMAGES, _POINTS = 400, 15
+_KEPT_BATCHES = 8
+"""Batches that training from memory goes round in."""
+_WARM_SHARE = 0.3
+"""Of the iterations, which do not count: caches fill and actors start."""
+_ALONE_VIEWS = 400
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A training that is timed: its workers, of one thread each, and whether its batches come through the pipeline."""
+
+    workers: int
+    piped: bool
+
+
+def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Images a second of stage 1's loop, as configured and with one worker, against the same steps on batches that are in
+    memory already; and of the data pipeline alone, on one core."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, session(config.compute):
+        say(f"rendering {_IMAGES} images of {config.network.image_size} px")
+        dataset = _dataset(folder, config.network.image_size)
+        rates: dict[Layout, float] = {}
+        for workers in sorted({1, 2, config.compute.workers}):
+            for piped in (False, True):
+                layout = Layout(workers, piped)
+                say(
+                    f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}"
+                )
+                rates[layout] = _rate(_with_workers(config, workers, folder), dataset, layout, iterations)
+        say("the data pipeline alone, on one core")
+        alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
+    workers = config.compute.workers
+    return {
+        "loop_images_per_s": rates[Layout(workers, True)],
+        "memory_images_per_s": rates[Layout(workers, False)],
+        "loop_share": rates[Layout(workers, True)] / rates[Layout(workers, False)],
+        "loop_share_1_worker": rates[Layout(1, True)] / rates[Layout(1, False)],
+        "speedup_2_workers": rates[Layout(2, False)] / rates[Layout(1, False)],
+        "speedup_2_workers_loop": rates[Layout(2, True)] / rates[Layout(1, True)],
+        **alone,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def in_memory(
+    plan: Plan,
+    images: RoundImages,
+    augment: AugmentConfig,
+    size: int,
+    *,
+    first: int,
+    rank: int,
+    workers: int,
+    actors: int,
+) -> Iterator[Views]:
+    """The plan's first batches over and over: `steps.feed.feed` without its cost."""
+    head = plan.head(min(_KEPT_BATCHES, plan.iterations))
+    kept = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, actors=actors))
+    return islice(cycle(kept), plan.iterations - first)
+
+
+def _dataset(folder: str, size: int) -> Dataset:
+    write_category(f"{folder}/images", _IMAGES, size=size)
+    ingest(f"{folder}/images", f"{folder}/dataset", IngestOptions(part_images=100))
+    return Dataset.open(f"{folder}/dataset")
+
+
+def _with_workers(config: Config, workers: int, folder: str) -> Config:
+    changes = [
+        f"run={folder}/run",
+        f"compute.workers={workers}",
+        "compute.threads=1",
+        "compute.checkpoint_iterations=100000",
+    ]
+    return from_dict(with_overrides(config.to_dict(), changes))
+
+
+def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> float:
+    """Images a second, the median after a warm start."""
+    method = build_method(config)
+    selection = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
+    make_labels = partial(_made_up_labels, selection.images, config)
+    plan = method.round_plan(1, make_labels().usable()).head(iterations)
+    told: list[tuple[int, float]] = []
+    name = f"{layout.workers}-{'pipeline' if layout.piped else 'memory'}"
+    step = Run.start(config).step(f"bench/{name}", "bench", {}, {})
+    training = Training(
+        config, method.objective(1), make_labels, plan, method.round_schedule(1),
+        RoundImages.load(dataset.images(TRAIN), selection), None, (0,), feed if layout.piped else in_memory,
+    )  # fmt: skip
+    train(step, training, lambda done, metrics: told.append((done, metrics["images_per_s"])))
+    return float(np.median([rate for done, rate in told if done > _WARM_SHARE * iterations]))
+
+
+def _made_up_labels(images: int, config: Config) -> Labels:
+    """Points anywhere: what a step costs does not depend on where they are."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, config.network.image_size - 1, (images, _POINTS, 2)).astype(np.float32)
+    clusters = rng.integers(0, config.method.clusters, (2, images, _POINTS)).astype(np.int32)
+    return Labels(xy, clusters[0], clusters[1], np.ones((images, _POINTS), bool))
+
+
+def data_pipeline(augment: AugmentConfig, size: int, images: Folder) -> dict[str, float]:
+    """Images a second of CPU time in this process: decoding, and decoding and augmenting; and where the time goes."""
+    from ray_kplm.imaging.augment import Augmenter
+
+    cv2.setNumThreads(1)
+    encoded = images.read_table(images.parts()[0], ["image"])["image"].combine_chunks()
+    pictures = [encoded[i % len(encoded)] for i in range(_ALONE_VIEWS)]
+    whole, bare = Augmenter(augment, size), Augmenter(replace(augment, warp=0.0), size)
+    decoded = [decode(picture) for picture in pictures]
+    whole(decoded[0], 0, False)
+    bare(decoded[0], 0, False)
+    seconds = {
+        "decode": _cpu_seconds(lambda i: decode(pictures[i])),
+        "scale": _cpu_seconds(lambda i: letterbox(decoded[i], size)),
+        "augment": _cpu_seconds(lambda i: bare(decoded[i], i, bool(i % 2))),
+        "augment_and_warp": _cpu_seconds(lambda i: whole(decoded[i], i, bool(i % 2))),
+        "batch": _cpu_seconds(lambda i: np.stack(decoded[:16]), 50) / 16 * _ALONE_VIEWS / 50,
+    }
+    total = seconds["decode"] + seconds["augment_and_warp"] + seconds["batch"]
+    warp = max(seconds["augment_and_warp"] - seconds["augment"], 0.0) if augment.warp else 0.0
+    return {
+        "data_images_per_s_per_core": _ALONE_VIEWS / total,
+        "decode_images_per_s_per_core": _ALONE_VIEWS / seconds["decode"],
+        "data_share_decode": seconds["decode"] / total,
+        "data_share_scale": seconds["scale"] / total,
+        "data_share_augment": (seconds["augment_and_warp"] - warp - seconds["scale"]) / total,
+        "data_share_warp": warp / total,
+        "data_share_batch": seconds["batch"] / total,
+    }
+
+
+def _cpu_seconds(call: Callable[[int], object], times: int = _ALONE_VIEWS) -> float:
+    began = time.process_time()
+    for i in range(times):
+        call(i)
+    return time.process_time() - began
