@@ -42,17 +42,26 @@ def bench(runs: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
     """
     started = time.monotonic()
     rows = [row for name in runs for row in _of_run(Run.open(name), say)]
+    found, over_landmarks = correlations(rows)
+    return {
+        "checkpoints": [{k: v for k, v in row.items() if k not in _OF_LANDMARKS} for row in rows],
+        "correlations": found,
+        "per_landmark": over_landmarks,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def correlations(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, float | None]]:
+    """`correlations` and `per_landmark` of `bench`: of each dataset's checkpoints, and of those that are stage 2."""
     groups = defaultdict(list)
     for row in rows:
         groups[f"{row['dataset']}, all"].append(row)
         if row["stage"] == STAGE2:
             groups[f"{row['dataset']}, stage 2"].append(row)
-    return {
-        "checkpoints": [{k: v for k, v in row.items() if k not in _OF_LANDMARKS} for row in rows],
-        "correlations": {name: {m: _correlation(of, m) for m in MEASURES} for name, of in groups.items()},
-        "per_landmark": {name: _over_landmarks(of) for name, of in groups.items()},
-        "seconds": time.monotonic() - started,
-    }
+    return (
+        {name: {m: _correlation(of, m) for m in MEASURES} for name, of in groups.items()},
+        {name: _over_landmarks(of) for name, of in groups.items()},
+    )
 
 
 def lines(found: dict[str, Any]) -> list[str]:
