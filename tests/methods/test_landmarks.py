@@ -1,0 +1,68 @@
+"""Predictors: what they observe beside the landmarks."""
+
+import numpy as np
+import pytest
+import torch
+
+from ray_kplm.config import load
+from ray_kplm.contracts import NONE
+from ray_kplm.correspondence.assignment import on_grid
+from ray_kplm.methods.landmarks import ClusterPredictor, LandmarkPredictor, nearest_once
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
+
+CONFIG = load(
+    None,
+    ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8"],
+)
+PLACEMENT = Placement(torch.device("cpu"), None, False)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def descriptors():
+    """A network with random weights; centroids (4, 8) of which the last is far from everything."""
+    torch.manual_seed(0)
+    centroids = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids[3] = 3
+    predictor = ClusterPredictor(
+        CONFIG,
+        KeypointNetwork(CONFIG.network).state_dict(),
+        nearest_once(centroids),
+        on_grid(centroids),
+        0.0,
+        PLACEMENT,
+    )
+    return predictor
+
+
+def test_clusters_are_observed_where_they_are_found(descriptors):
+    xy, confidence = descriptors(IMAGES)
+    seen = descriptors.observe(IMAGES)
+    np.testing.assert_array_equal(seen.xy, xy)
+    np.testing.assert_array_equal(seen.confidence, confidence)
+    there = np.isfinite(xy).all(axis=-1)
+    assert there.any()
+    assert not there[:, 3].any()
+    np.testing.assert_array_equal(confidence > 0, there)
+    np.testing.assert_array_equal(np.isfinite(seen.sharpness), there)
+    np.testing.assert_array_equal(np.isfinite(seen.separation), there)
+    assert (seen.separation[there] >= 0).all()  # the nearest centroid is no farther than any other
+    assert (seen.sharpness[there] >= 0).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_channels_are_observed_as_they_are_predicted(flip):
+    torch.manual_seed(0)
+    flip_map = np.array([1, 0, 2, NONE], np.int16)
+    predictor = LandmarkPredictor(
+        CONFIG, LandmarkNetwork(CONFIG.network, 4).state_dict(), flip_map, PLACEMENT, flip=flip
+    )
+    xy, confidence = predictor(IMAGES)
+    seen = predictor.observe(IMAGES)
+    np.testing.assert_array_equal(seen.xy, xy)
+    np.testing.assert_array_equal(seen.confidence, confidence)
+    assert seen.sharpness.shape == (3, 4)
+    assert ((seen.sharpness >= 0) & (seen.sharpness <= 1)).all()
+    assert seen.separation is None
