@@ -10,12 +10,15 @@ from ray_kplm.progress import Progress
 from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.session import session
-from ray_kplm.tracking import tracked
+from ray_kplm.tracking import Parent, tracked
 
 
-def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = Progress) -> tuple[Run, bool]:
+def discover(
+    config: Config, progress: Callable[[dict[str, float]], Progress] = Progress, parent: Parent | None = None
+) -> tuple[Run, bool]:
     """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
 
+    parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
     Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change; the run
     directory keeps all that was finished.
     """
@@ -25,7 +28,7 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
     if discovery.is_finished():
         return run, False
     run.save()
-    with session(config.compute), tracked(run, dataset.meta) as tracker:
+    with session(config.compute), tracked(run, dataset.meta, parent) as tracker:
         discovery.report_to(tracker)
         discovery.detect_keypoints()
         discovery.label_keypoints()

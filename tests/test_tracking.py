@@ -4,7 +4,8 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.run import Run
-from ray_kplm.tracking import add_picture, tracked
+from ray_kplm.storage import Folder
+from ray_kplm.tracking import add_picture, grouped, tracked
 
 
 @pytest.fixture
@@ -72,3 +73,21 @@ def test_the_users_own_server_is_respected(run, tmp_path, monkeypatch):
         assert tracker.uri.endswith("elsewhere.db")
     assert (tmp_path / "elsewhere.db").exists()
     assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+def test_runs_of_a_group_are_children_of_one_parent(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = Folder.at(tmp_path / "ablation")
+    runs = [Run.start(load(None, [f"run={folder.path}/seed={seed}", f"seed={seed}"])) for seed in (0, 1)]
+    with grouped(folder, {"name": "cats"}, {"over": "seed"}) as group:
+        for run in runs:
+            with tracked(run, {"name": "cats"}, group.parent):
+                pass
+    with grouped(folder, {"name": "cats"}, {"over": "seed"}) as again:
+        assert again.run_id == group.run_id
+    assert (tmp_path / "ablation" / "mlflow.db").exists()
+    parent = client(runs[0]).get_run(group.run_id)
+    assert (parent.info.run_name, parent.data.params) == ("ablation", {"over": "seed"})
+    filter_string = f"tags.`mlflow.parentRunId` = '{group.run_id}'"
+    children = client(runs[0]).search_runs([parent.info.experiment_id], filter_string)
+    assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1"]
