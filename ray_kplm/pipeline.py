@@ -10,7 +10,7 @@ from ray_kplm.progress import Progress
 from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.session import session
-from ray_kplm.tracking import Parent, tracked
+from ray_kplm.tracking import Parent, catch_up, tracked
 
 
 def discover(
@@ -26,6 +26,7 @@ def discover(
     run = Run.start(config)
     discovery = Discovery(run, dataset, progress)
     if discovery.is_finished():
+        catch_up(run, dataset.meta, discovery.examples)
         return run, False
     run.save()
     with session(config.compute), tracked(run, dataset.meta, parent) as tracker:
@@ -37,4 +38,5 @@ def discover(
             discovery.renew_labels(number)
         discovery.align()
         discovery.train_landmarks()
+        tracker.model(run, discovery.examples())
     return run, True
