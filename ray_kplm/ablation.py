@@ -6,9 +6,9 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ray_kplm import tracking
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
@@ -20,6 +20,7 @@ from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.session import session
 from ray_kplm.steps.trials import run_trials
 from ray_kplm.storage import Folder
+from ray_kplm.tracking import Parent, grouped
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,12 @@ def ablate(
     cells = grid(over, seeds)
     config = _absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
-    tracking.prepare(Run.start(configs[run_name(cells[0])]), Dataset.open(config.dataset).meta)
-    with session(config.compute, at_once):
-        found = run_trials(_trial, configs, at_once=at_once, told=told)
+    parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
+    with (
+        session(config.compute, at_once),
+        grouped(Folder.at(config.run), Dataset.open(config.dataset).meta, parameters) as group,
+    ):
+        found = run_trials(partial(_trial, group.parent), configs, at_once=at_once, told=told)
     return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
 
 
@@ -157,12 +161,12 @@ class _Out:
         return False
 
 
-def _trial(config: Config, told: Callable[[str], None]) -> dict[str, Any]:
+def _trial(parent: Parent, config: Config, told: Callable[[str], None]) -> dict[str, Any]:
     if not Folder.at(config.run).is_file("config.yaml"):
         below = config.run.rsplit("/", 1)[0]
         runs = [name for name in Folder.at(below).folders() if Folder.at(f"{below}/{name}").is_file("config.yaml")]
         fork_best([Run.open(f"{below}/{name}") for name in runs], config)
-    run, _ = discover(config, lambda weights: Progress(weights, _Out(told)))  # type: ignore[arg-type]
+    run, _ = discover(config, lambda weights: Progress(weights, _Out(told)), parent)  # type: ignore[arg-type]
     metrics = evaluate(run, told)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip

@@ -14,10 +14,12 @@ from ray_kplm.datasets import images as pictures
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import letterbox
-from ray_kplm.methods.landmarks import LandmarkPredictor
+from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.landmarks import LandmarkPredictor, MakeLandmarkPredictor
+from ray_kplm.methods.learner import NETWORK, weights_alone
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
-from ray_kplm.steps.evaluate import landmark_predictor
+from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,32 @@ class Landmarks:
 
     xy: NDArray[np.float32]
     confidence: NDArray[np.float32]
+
+
+def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
+    """The detector of a finished run, or of a folder that `export` wrote. Raises RunError if the run is not finished."""
+    folder = run.folder
+    if not _is_exported(folder):
+        run.finished("stage2")
+        folder /= "stage2"
+    channels = Channels.from_dict(folder.read_json(CHANNELS))
+    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
+
+
+def _is_exported(folder: Folder) -> bool:
+    return folder.is_file(NETWORK) and folder.is_file(CHANNELS)
+
+
+def export(run: Run, folder: Folder) -> None:
+    """All that the detector of a finished run needs: `network.pt` (weights alone), `channels.json`, `config.yaml`.
+
+    `LandmarkDetector.load` reads it. Raises RunError if the run is not finished.
+    """
+    run.finished("stage2")
+    source = run.folder / "stage2"
+    folder.write_bytes(NETWORK, weights_alone(source.read_bytes(NETWORK)))
+    folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
 
 
 Image = NDArray[np.uint8] | str | os.PathLike
@@ -41,7 +69,7 @@ class LandmarkDetector:
     def load(
         cls, run: str | os.PathLike[str], *, device: str | None = None, flip: bool | None = None
     ) -> LandmarkDetector:
-        """The detector of a finished run directory (a path or a URI).
+        """The detector of a finished run directory, or of a folder that `export` wrote (a path or a URI).
 
         device: `cpu` or `cuda`, by default a GPU if there is one. flip: average with the mirror image, by default as the run
         is configured (on). Raises RunError if the run is not finished.

@@ -10,12 +10,15 @@ from ray_kplm.progress import Progress
 from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.session import session
-from ray_kplm.tracking import tracked
+from ray_kplm.tracking import Parent, catch_up, tracked
 
 
-def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = Progress) -> tuple[Run, bool]:
+def discover(
+    config: Config, progress: Callable[[dict[str, float]], Progress] = Progress, parent: Parent | None = None
+) -> tuple[Run, bool]:
     """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
 
+    parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
     Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change; the run
     directory keeps all that was finished.
     """
@@ -23,9 +26,10 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
     run = Run.start(config)
     discovery = Discovery(run, dataset, progress)
     if discovery.is_finished():
+        catch_up(run, dataset.meta, discovery.examples)
         return run, False
     run.save()
-    with session(config.compute), tracked(run, dataset.meta) as tracker:
+    with session(config.compute), tracked(run, dataset.meta, parent) as tracker:
         discovery.report_to(tracker)
         discovery.detect_keypoints()
         discovery.label_keypoints()
@@ -34,4 +38,5 @@ def discover(config: Config, progress: Callable[[dict[str, float]], Progress] = 
             discovery.renew_labels(number)
         discovery.align()
         discovery.train_landmarks()
+        tracker.model(run, discovery.examples())
     return run, True

@@ -170,6 +170,15 @@ class Run:
         name = f"{path}/{MANIFEST}"
         return self.folder.read_json(name) if self.folder.is_file(name) else None
 
+    def finished(self, path: str) -> dict[str, Any]:
+        """The manifest of a step by its path. Raises RunError if it is not finished."""
+        manifest = self.manifest(path)
+        if manifest is None:
+            raise RunError(
+                f"{self.folder}: {path} is not finished; run `kplm train` with this run directory again to continue"
+            )
+        return manifest
+
     def rounds(self) -> list[int]:
         """The rounds whose pseudo-labels are published, in order; 0 is the warm-up."""
         numbers = [int(name) for name in (self.folder / "rounds").folders() if name.isdigit()]

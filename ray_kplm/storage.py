@@ -76,6 +76,12 @@ class Folder:
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
+    def walk(self) -> list[str]:
+        """Sorted paths, relative to this folder, of all files in it and below; none if it does not exist."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=True))
+        found = (i.path for i in infos if i.type == pafs.FileType.File and i.extension != "partial")
+        return sorted(path.removeprefix(f"{self.path}/") for path in found)
+
     def parts(self) -> list[str]:
         """Sorted names of the table's parts, `part-00000.parquet` onwards."""
         return [n for n in self.names(suffix=".parquet") if n.startswith("part-")]

@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"pipeline", "ablation", "detector", "bench"},
+    {"pipeline", "ablation", "bench"},
     {"steps"},
-    {"methods", "tracking", "keypoints", "report"},
+    {"methods", "detector", "tracking", "keypoints", "report"},
     {"network", "correspondence", "evaluation", "datasets"},
     {"imaging", "run", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.errors import CollapseError
+from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
@@ -62,8 +65,9 @@ class Discovery:
         self._tracker: Tracker | None = None
 
     def report_to(self, tracker: Tracker) -> None:
-        """Send metrics there from now on."""
+        """Send metrics there from now on, and show what it has to say."""
         self._tracker = tracker
+        tracker.say_by(self._progress.note)
 
     def is_finished(self) -> bool:
         """Whether the landmark detector is there. Raises RunError if any step was made under another configuration."""
@@ -303,6 +307,12 @@ class Discovery:
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
         manifest = train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
+
+    def examples(self, count: int = 2) -> NDArray[np.uint8]:
+        """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
+        folder, size = self.dataset.images(TRAIN), self.config.network.image_size
+        stored = (e for part in self.dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
+        return np.stack([letterbox(decode(encoded), size)[0] for encoded in itertools.islice(stored, count)])
 
     # -- helpers
 

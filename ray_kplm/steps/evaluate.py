@@ -11,14 +11,14 @@ import numpy as np
 
 from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import Dataset, landmark_arrays
-from ray_kplm.errors import DataError, RunError
+from ray_kplm.detector import landmark_predictor
+from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.methods import build_method
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.methods.landmarks import MakePredictor
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import Run, round_path
 from ray_kplm.steps.correspond import read_clusters
@@ -144,26 +144,9 @@ def predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
     """How a stage predicts, and the manifest of the step that made it. stage: also the number of a round, 0: the warm-up."""
     config = run.config
     if stage == STAGE2:
-        return landmark_predictor(run), _finished(run, "stage2")
+        return landmark_predictor(run), run.finished("stage2")
     number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
-    labels = _finished(run, f"{round_path(number)}/labels")
+    labels = run.finished(f"{round_path(number)}/labels")
     folder = run.folder / "rounds" / f"{number:03d}"
     method = build_method(config)
     return method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"]), labels
-
-
-def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
-    """The stage-2 detector of a finished run."""
-    _finished(run, "stage2")
-    folder = run.folder / "stage2"
-    channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
-
-
-def _finished(run: Run, path: str) -> dict[str, Any]:
-    manifest = run.manifest(path)
-    if manifest is None:
-        raise RunError(
-            f"{run.folder}: {path} is not finished; run `kplm train` with this run directory again to continue"
-        )
-    return manifest
