@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 # The ridge of the thesis's released code, as a share of the largest entry of X'X.
 FORWARD_RIDGE = 0.001
 BACKWARD_RIDGE = 0.1
+_FULL_RANK = 1e-10  # from this ridge on X'X can be inverted as it is, which is much faster
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class NmeResult:
     train_images: annotated images each regressor was fitted on.
     test_images: test images with at least one point scored.
     left_out: test points not scored: no reference position or no normaliser, or in some draw no training row.
+    errors: (Nt, L) forward, (Nt, K) backward; mean over draws, NaN where not scored.
     """
 
     mean: float
@@ -54,6 +56,12 @@ class NmeResult:
     train_images: int
     test_images: int
     left_out: int
+    errors: Floats
+
+    @property
+    def per_image(self) -> Floats:
+        """(Nt,): mean over the landmarks scored in the image, NaN where none is."""
+        return observed_means(self.errors.T)
 
 
 def fit_regressor(x: ArrayLike, y: ArrayLike, ridge: float) -> Regressor:
@@ -169,7 +177,10 @@ def _solve(x: Floats, y: Floats, ridge: float) -> Floats:
     """(P, Q) weights between centred sides; minimum norm, as inputs may stand still or repeat each other."""
     gram = x.T @ x
     # X'X is positive semi-definite: its largest entry is on the diagonal. 0 if there is no input at all.
-    gram[np.diag_indices_from(gram)] += ridge * gram.diagonal().max(initial=0.0)
+    largest = gram.diagonal().max(initial=0.0)
+    gram[np.diag_indices_from(gram)] += ridge * largest
+    if ridge > _FULL_RANK and largest > 0:
+        return np.asarray(np.linalg.solve(gram, x.T @ y), dtype=np.float64)
     return np.asarray(np.linalg.lstsq(gram, x.T @ y)[0], dtype=np.float64)
 
 
@@ -241,4 +252,5 @@ def _summarise(errors: Floats, train_images: int) -> NmeResult:
         train_images=train_images,
         test_images=int(scored.any(axis=1).sum()),
         left_out=int((~scored).sum()),
+        errors=observed_means(errors),
     )

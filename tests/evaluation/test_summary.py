@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ray_kplm.errors import ConfigError
+from ray_kplm.evaluation.annotation import LandmarkSet
 from ray_kplm.evaluation.regression import backward_nme, forward_nme, mean_shape_nme
-from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks, min_landmark_distance
+from ray_kplm.evaluation.summary import evaluate_landmarks, min_landmark_distance
 
 
 def landmark_set(seed, images, side=128.0, noise=2.0):
