@@ -200,6 +200,12 @@ def _add_bench(commands: Any) -> None:
     )
     parser.add_argument("--run", help="also the share of clustering in the rounds of this run")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Processor seconds of forward and backward NME, and of all figures of an evaluation, on made-up landmarks."
+    parser = _command(kinds, "evaluation", _bench_evaluation, text)
+    parser.add_argument("--images", type=int, default=2_500, help="test images, and as many training images")
+    parser.add_argument("--points", type=int, default=68, help="annotated points")
+    parser.add_argument("--landmarks", type=int, default=30, help="discovered landmarks, at most as many as points")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
     text = "What a round reads of datasets of growing size: its cost must not grow."
     parser = _command(kinds, "rounds", _bench_rounds, text)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
@@ -268,15 +274,13 @@ def _fork(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ray_kplm.run import Run
     from ray_kplm.steps.evaluate import Options, evaluate
-    from ray_kplm.steps.session import session
     from ray_kplm.tracking import add_evaluation
 
     if (options.run is None) == (options.model is None):
         raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
     run = Run.open(options.run or options.model)
     chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
-    with session(run.config.compute):
-        metrics = evaluate(run, _say, chosen)
+    metrics = evaluate(run, _say, chosen)
     if not options.data:
         add_evaluation(run, metrics)
     _print_metrics(metrics)
@@ -347,6 +351,16 @@ def _bench_correspondence(options: argparse.Namespace) -> None:
         run=options.run,
         say=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
     )
+    for name, value in found.items():
+        print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
+    if options.json:
+        _print_json(found)
+
+
+def _bench_evaluation(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.evaluation import bench
+
+    found = bench(options.images, options.points, options.landmarks, _say)
     for name, value in found.items():
         print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
     if options.json:

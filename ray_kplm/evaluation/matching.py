@@ -77,14 +77,22 @@ def percent_within(apart: ArrayLike, limit: ArrayLike) -> Floats:
     apart = np.asarray(apart, dtype=np.float64)
     limits = np.broadcast_to(np.asarray(limit, dtype=np.float64), len(apart))[:, None]
     scored = ~np.isnan(apart) & ~np.isnan(limits)
-    return 100.0 * observed_means(np.where(scored, (apart <= limits).astype(np.float64), np.nan))
+    images = scored.sum(axis=0)
+    return np.where(images > 0, 100.0 * ((apart <= limits) & scored).sum(axis=0) / np.maximum(images, 1), np.nan)
 
 
 def by_group(per_point: ArrayLike, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Means over groups of points, as left and right elbow, and `average`, the mean of these means (thesis Table 6.9).
+    """Means over groups of points, as left and right elbow; `average`, the mean of these means, and `points`, that of all.
+
+    The thesis' own averages are of groups; those of Jakab et al. for BBCPose in the same tables are of points.
 
     per_point: (L,), NaN where nothing was scored. groups: name -> indices of points.
     """
     per_point = np.asarray(per_point, dtype=np.float64)
     means = {name: float(observed_means(per_point[list(points)])) for name, points in groups.items()}
-    return {**means, "average": float(observed_means(np.array(list(means.values()))))}
+    every = [point for points in groups.values() for point in points]
+    return {
+        **means,
+        "average": float(observed_means(np.array(list(means.values())))),
+        "points": float(observed_means(per_point[every])),
+    }

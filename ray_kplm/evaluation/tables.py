@@ -113,7 +113,8 @@ def _row(name: str, *cells: str, first: int = 18) -> str:
 
 
 def _deviating(mean: float | None, sd: float | None, unit: str = " %") -> str:
-    return "-" if mean is None else f"{mean:.2f}{unit} ± {sd or 0:.2f}"
+    """The deviation is that over draws; all images are drawn once."""
+    return "-" if mean is None else f"{mean:.2f}{unit}" + (f" ± {sd:.2f}" if sd else "")
 
 
 def _percent(value: float | None) -> str:

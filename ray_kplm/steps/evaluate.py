@@ -24,9 +24,11 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
 from ray_kplm.report.figures import cumulative_curves
-from ray_kplm.run import Run, round_path
+from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.predict import Prediction, predict, read_predictions
+from ray_kplm.steps.session import session
+from ray_kplm.storage import Folder
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
 Report = Callable[[str], None]
@@ -52,8 +54,9 @@ def evaluate(run: Run, report: Report = lambda text: None, options: Options | No
     """Metrics of stage 2, of stage 1's last round and of the warm-up; kept in `<run>/evaluation/metrics.json`, those on
     another dataset below `<run>/evaluation/on`.
 
-    Ray must be initialised. Raises RunError for an unfinished run, DataError for a dataset without landmarks or test split,
-    or whose landmarks are not those of the protocol.
+    Predictions that are on storage are taken from there; Ray is started for the others, where it is not initialised. Raises
+    RunError for an unfinished run, DataError for a dataset without landmarks or without one of the splits, or whose
+    landmarks are not those of the protocol.
     """
     started = time.monotonic()
     options = options or Options()
@@ -62,8 +65,11 @@ def evaluate(run: Run, report: Report = lambda text: None, options: Options | No
     annotation = _Annotation.read(dataset, options)
     stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
     predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
-    report(f"landmarks of the train and test images, by {', '.join(STAGES[stage] for stage in stages)}")
-    predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
+    todo = [p for of_stage in predictions.values() for p in of_stage if p.step.manifest() is None]
+    if todo:
+        report(f"landmarks of the train and test images, by {', '.join(STAGES[stage] for stage in stages)}")
+        with session(run.config.compute):
+            predict(todo, run.config, dataset)
     found, per_image, protocol = {}, {}, None
     for stage, of_stage in predictions.items():
         report(f"scores of {STAGES[stage]}")
@@ -210,7 +216,8 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
 
 def _place(run: Run, dataset: Dataset) -> str:
     """Where scores and predictions go: another dataset than the run's own has a folder of its own, by name and content."""
-    if dataset.fingerprint == Dataset.open(run.config.dataset).fingerprint:
+    own = Folder.at(run.config.dataset)
+    if own == dataset.root or (own.is_file(MANIFEST) and own.read_json(MANIFEST)["fingerprint"] == dataset.fingerprint):
         return "evaluation"
     name = "".join(c if c.isalnum() else "_" for c in str(dataset.meta.get("name") or "unnamed"))
     return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"
