@@ -46,9 +46,11 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def _part(seed: int, images: int, points: int, landmarks: int, missing: float) -> LandmarkSet:
-    """Crops of side 1 with points of one shape each, moved about; the landmarks are noisy mixtures of the points."""
+    """Crops of side 1 with one shape that moves, turns, grows and deforms; some of its points are found, with noise."""
     rng = np.random.default_rng(seed)
-    truth = np.random.default_rng(2).random((1, points, 2)) + rng.normal(scale=0.1, size=(images, points, 2))
+    modes = np.random.default_rng(2).normal(scale=0.05, size=(8, points, 2))
+    shape = np.random.default_rng(3).random((points, 2))
+    truth = shape + np.einsum("nm,mlc->nlc", rng.normal(size=(images, len(modes))), modes)
     discovered = truth[:, :landmarks] + rng.normal(scale=0.02, size=(images, min(points, landmarks), 2))
 
     def thinned(xy: NDArray[np.float64]) -> NDArray[np.float64]:

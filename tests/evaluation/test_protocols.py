@@ -147,13 +147,15 @@ def test_groups_are_of_points_that_are_scored():
 def test_quoted_averages_are_those_of_the_quoted_groups():
     """A slip of the pen in `published` would show here: the thesis gives both (Tables 5.2, 6.9, 6.11)."""
     checked = 0
-    for rows in PUBLISHED.values():
+    slack = {("human36m", "chapter 5"): 0.17}  # the thesis' own: 70.35 for six that have a mean of 70.52
+    for name, rows in PUBLISHED.items():
         for row in rows:
             for metric in ("regressed_accuracy", "raw_accuracy", "pck"):
                 values = {k: v for k, v in row.figures.items() if k.startswith(f"{metric}/")}
                 average = values.pop(f"{metric}/average", None)
                 if average is not None and values:
-                    assert np.mean(list(values.values())) == pytest.approx(average, abs=0.06), (row, metric)
+                    allowed = slack.get((name, row.method), 0.06)
+                    assert np.mean(list(values.values())) == pytest.approx(average, abs=allowed), (row, metric)
                     checked += 1
     assert checked == 10
     for method, metric in (("Jakab", "regressed_accuracy"), ("Jakab, raw", "raw_accuracy")):
