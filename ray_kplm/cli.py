@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.errors import DataError, KplmError
+from ray_kplm.errors import ConfigError, DataError, KplmError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,8 +125,27 @@ def _add_fork(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = _command(commands, "evaluate", _evaluate, "Score a finished run against the dataset's annotation.")
-    parser.add_argument("run", metavar="RUN", help="the run directory")
+    text = (
+        "Score a finished run against a dataset's annotation: forward and backward NME, raw accuracy, PCK, detection; by a "
+        "protocol of the field also with the thesis' figures beside ours."
+    )
+    parser = _command(commands, "evaluate", _evaluate, text)
+    parser.add_argument("run", metavar="RUN", nargs="?", help="the run directory")
+    parser.add_argument("--model", metavar="RUN", help="the same, to be read with --data: --model RUN --data OTHER")
+    parser.add_argument("--data", metavar="DATASET", help="score on this dataset; default: the run's own")
+    parser.add_argument(
+        "--protocol", metavar="NAME",
+        help="mafl, aflw, ls3d, catheads, bbcpose, human36m, pennaction, deepfashion or cub: their points and normaliser",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="COLUMN=EDGES",
+        help="errors by ranges of a column of numbers, as yaw=0,30,60,90; '|yaw|=...' by its absolute value; without edges by "
+        "each of its values",
+    )  # fmt: skip
+    parser.add_argument(
+        "--visible-only", action=argparse.BooleanOptionalAction, default=None,
+        help="leave out points that are annotated though hidden; default: as the protocol does, else they are scored",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
 
 
@@ -202,6 +221,12 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
     parser.add_argument("--iterations", type=int, default=200, help="of each training that is timed")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Processor seconds of forward and backward NME, and of all figures of an evaluation, on made-up landmarks."
+    parser = _command(kinds, "evaluation", _bench_evaluation, text)
+    parser.add_argument("--images", type=int, default=2_500, help="test images, and as many training images")
+    parser.add_argument("--points", type=int, default=68, help="annotated points")
+    parser.add_argument("--landmarks", type=int, default=30, help="discovered landmarks, at most as many as points")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
     text = "What a round reads of datasets of growing size: its cost must not grow."
     parser = _command(kinds, "rounds", _bench_rounds, text)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
@@ -276,16 +301,18 @@ def _fork(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ray_kplm.run import Run
-    from ray_kplm.steps.evaluate import evaluate
-    from ray_kplm.steps.session import session
+    from ray_kplm.steps.evaluate import Options, evaluate
     from ray_kplm.tracking import add_evaluation
 
-    run = Run.open(options.run)
-    with session(run.config.compute):
-        metrics = evaluate(run, _say)
-    add_evaluation(run, metrics)
+    if (options.run is None) == (options.model is None):
+        raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
+    run = Run.open(options.run or options.model)
+    chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
+    metrics = evaluate(run, _say, chosen)
+    if not options.data:
+        add_evaluation(run, metrics)
     _print_metrics(metrics)
-    print(f"curves: {run.folder}/evaluation/curves.png")
+    print(f"all scores: {metrics['folder']}/metrics.json   curves: {metrics['folder']}/curves.png")
     if options.json:
         _print_json(metrics)
 
@@ -381,6 +408,15 @@ def _bench_train(options: argparse.Namespace) -> None:
         _print_json(found)
 
 
+def _bench_evaluation(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.evaluation import bench
+
+    found = bench(options.images, options.points, options.landmarks, _say)
+    _print_figures(found)
+    if options.json:
+        _print_json(found)
+
+
 def _print_figures(found: dict[str, Any]) -> None:
     for name, value in found.items():
         print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
@@ -463,36 +499,13 @@ def ready_config(name: str) -> Path:
 
 def _print_metrics(metrics: dict[str, Any]) -> None:
     """The scores as a person reads them."""
-    rows = [
-        ("", "forward NME", "all", "backward NME", "points/image"),
-        *((_STAGES[stage], *_row(scores)) for stage, scores in metrics["stages"].items()),
-        ("mean shape", _percent(metrics["mean_shape_nme"]), "", "", ""),
-    ]
-    for name, *cells in rows:
-        print(f"{name:12}" + "".join(f"{cell:>16}" for cell in cells))
-    print(
-        f"{metrics['landmarks']} landmarks on {metrics['images']} test images; regressors from {metrics['train_images']} "
-        f"training images, 10 draws; {metrics['seconds']:.0f} s"
-    )
-    backward = ", ".join(f"{k}: {_percent(v)}" for k, v in enumerate(metrics["backward_per_landmark"]))
-    print(f"backward NME of each landmark: {backward}")
+    from ray_kplm.evaluation.tables import lines
 
-
-_STAGES = {"stage2": "stage 2", "stage1": "stage 1", "warmup": "warm-up"}
-
-
-def _row(scores: dict[str, Any]) -> tuple[str, str, str, str]:
-    forward = f"{_percent(scores['forward_nme'])} ± {scores['forward_nme_sd'] or 0:.2f}"
-    points = f"{scores['points_per_image']:.2f}"
-    return forward, _percent(scores["forward_nme_all"]), _percent(scores["backward_nme"]), points
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
+    print("\n".join(lines(metrics)))
 
 
 def _print_json(metrics: dict[str, Any]) -> None:
-    print(json.dumps(metrics, allow_nan=False), flush=True)
+    print(json.dumps({k: v for k, v in metrics.items() if k != "per_image"}, allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":
