@@ -64,7 +64,7 @@ def test_what_is_broken_or_absent_is_listed_and_the_rest_goes_on(celeba):
     path.write_text(path.read_text().replace("69  113", "69"))  # of 000002, a number less
     read = celeba.read(list_celeba)
     assert read.splits == {"train": {"000003.jpg"}, "test": {"000006.jpg"}}
-    assert read.rejected == {"000001.jpg": "missing", "000002.jpg": "bad annotation", "000004.jpg": "truncated"}
+    assert read.rejected == {"000001.jpg": "missing", "000002.jpg": "bad annotation", "000004.jpg": "not an image"}
 
 
 @pytest.mark.parametrize("file", ["Anno/list_landmarks_align_celeba.txt", "MAFL/testing.txt"])
