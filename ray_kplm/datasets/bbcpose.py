@@ -48,7 +48,7 @@ def list_bbcpose(source: Folder, options: IngestOptions) -> Listing:
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     wanted = {"train": (TRAIN, "train", STEP), "test": (TEST, "test", 1)}
     for number, video in enumerate(videos.ravel()[:VIDEOS], start=1):
-        kind = str(np.ravel(video["type"])[0])
+        kind = "".join(map(str, np.ravel(video["type"])))
         if kind not in wanted:
             continue
         layout.files(layout.locate(str(number)))

@@ -22,7 +22,7 @@ import numpy as np
 
 from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, mirror_pairs
+from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, mirror_pairs, numbers
 from ray_kplm.datasets.samples import Sample
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
@@ -62,38 +62,46 @@ def list_cub(source: Folder, options: IngestOptions) -> Listing:
     paths = dict(row[:2] for row in layout.rows(f"{root}images.txt", least=2))
     training = dict(row[:2] for row in layout.rows(layout.locate(f"{root}train_test_split.txt"), least=2))
     boxes = {row[0]: row[1:5] for row in layout.rows(layout.locate(f"{root}bounding_boxes.txt"), least=5)}
-    parts = _parts(layout, layout.locate(f"{root}parts/part_locs.txt"), layout.locate(f"{root}parts/parts.txt"))
+    names = _part_names(layout, layout.locate(f"{root}parts/parts.txt"))
+    parts: dict[str, list[list[str]]] = {}
+    for row in layout.rows(layout.locate(f"{root}parts/part_locs.txt"), least=5):
+        parts.setdefault(row[0], []).append(row)
     layout.files(layout.locate(f"{root}images"))
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     for image, path in paths.items():
         if SEABIRDS.search(path):
             continue
-        if image not in boxes or image not in parts or image not in training:
-            layout.reject(path, "no landmarks" if image not in parts else "no box or split")
+        try:
+            if image not in boxes or image not in parts or image not in training:
+                raise DataError("no box, parts or split")
+            x, y, width, height = numbers(boxes[image])
+            xy, mirrored = _with_parity(_parts(parts[image], names))
+        except DataError as error:
+            layout.reject(path, str(error))
             continue
-        x, y, width, height = map(float, boxes[image])
-        xy, mirrored = _with_parity(parts[image])
         box = (x, y, x + width, y + height)
         sample = Sample(path, f"{root}images/{path}", box, annotation={"landmarks": xy}, mirrored=mirrored)
         splits[TRAIN if training[image] == "1" else TEST].append(sample)
     return layout.listing(splits, LANDMARKS, BOX_SIZE)
 
 
-def _parts(layout: Layout, locations: str, names: str) -> dict[str, np.ndarray]:
-    """Image id -> float64 (15, 2), NaN where not visible."""
-    known = {row[0]: "_".join(row[1:]) for row in layout.rows(names, least=2)}
+def _part_names(layout: Layout, path: str) -> dict[str, int]:
+    """Part id -> its place in LANDMARKS."""
+    known = {row[0]: "_".join(row[1:]) for row in layout.rows(path, least=2)}
     unknown = set(LANDMARKS).symmetric_difference(known.values())
     if unknown:
-        raise DataError(
-            f"{layout.source}/{names}: parts {', '.join(sorted(unknown))} differ from the authors'; download it again"
-        )
-    places = {part: LANDMARKS.index(name) for part, name in known.items()}
-    found: dict[str, np.ndarray] = {}
-    for image, part, x, y, visible, *_ in layout.rows(locations, least=5):
-        xy = found.setdefault(image, np.full((len(LANDMARKS), 2), np.nan))
-        if visible == "1" and part in places:
-            xy[places[part]] = float(x), float(y)
-    return found
+        names = ", ".join(sorted(unknown))
+        raise DataError(f"{layout.source}/{path}: parts {names} differ from the authors'; download it again")
+    return {part: LANDMARKS.index(name) for part, name in known.items()}
+
+
+def _parts(rows: list[list[str]], names: dict[str, int]) -> np.ndarray:
+    """Lines of one bird in part_locs.txt -> float64 (15, 2), NaN where not visible."""
+    xy = np.full((len(LANDMARKS), 2), np.nan)
+    for _, part, x, y, visible, *_ in rows:
+        if visible == "1" and part in names:
+            xy[names[part]] = numbers((x, y))
+    return xy
 
 
 def _with_parity(xy: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout
+from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, numbers
 from ray_kplm.datasets.samples import Sample
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
@@ -58,10 +58,10 @@ def list_deepfashion(source: Folder, options: IngestOptions) -> Listing:
         try:
             if image not in annotated:
                 raise DataError("no landmarks")
-            x0, y0, x1, y1 = map(float, box[:4])
+            x0, y0, x1, y1 = numbers(box[:4])
             annotation = {**_annotation(annotated[image]), "group": _item(image)}
-        except ValueError as error:
-            layout.reject(image, str(error) if isinstance(error, DataError) else f"bad annotation: {error}")
+        except DataError as error:
+            layout.reject(image, str(error))
             continue
         samples.append(Sample(image, prefix + image, (x0, y0, x1, y1), annotation=annotation))
     return layout.listing(_split(samples, options), LANDMARKS, BOX_SIZE)
@@ -84,7 +84,7 @@ def _annotation(row: list[str]) -> dict[str, Any]:
         state, x, y = values[3 * number : 3 * number + 3]
         visible[place] = state == _VISIBLE
         if state != _CUT_OFF:
-            xy[place] = float(x), float(y)
+            xy[place] = numbers((x, y))
     return {"landmarks": xy, "visible": visible}
 
 

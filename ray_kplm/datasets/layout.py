@@ -68,13 +68,14 @@ class Layout:
         return content
 
     def rows(self, path: str, *, skip: int = 0, least: int = 1) -> list[list[str]]:
-        """A text file's lines cut at white space, without empty ones and the first `skip`; each has at least `least` words."""
+        """A text file's lines cut at white space, without empty ones and the first `skip`. Lines with less than `least` words
+        are rejected."""
         lines = self.read(path).decode("utf-8", errors="replace").splitlines()
         rows = [words for words in map(str.split, lines[skip:]) if words]
-        short = next((words for words in rows if len(words) < least), None)
-        if short is not None:
-            raise DataError(f"{self.source}/{path}: {' '.join(short)!r} should have {least} values; download it again")
-        return rows
+        for words in rows:
+            if len(words) < least:
+                self.reject(f"{path}: {words[0]}", f"bad annotation: {len(words)} values in a line of {least}")
+        return [words for words in rows if len(words) >= least]
 
     def names(self, path: str) -> list[str]:
         """The first words of a list's lines."""
@@ -178,6 +179,14 @@ def between(names: Sequence[str], left: str, right: str) -> dict[str, Any]:
 
 BOX_SIZE = {"type": "bbox_sqrt"}
 """The normaliser sqrt(width * height) of the box (thesis 2.7)."""
+
+
+def numbers(words: Iterable[str]) -> list[float]:
+    """Words of an annotation file as numbers."""
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise DataError(f"bad annotation: {error}") from None
 
 
 def points(values: Any, count: int, name: str) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ where a string is its int32 length and its bytes. Files of before versions were 
 
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
@@ -66,8 +67,12 @@ def _tensor(stream: _Stream) -> NDArray:
     if _number(stream.class_name(), "Storage") is not kind:
         raise ValueError("its storage is of another type")
     (length,) = stream.integers("q")
+    if not 0 <= math.prod(shape) <= length:
+        raise ValueError("its storage is too small")
     numbers = np.frombuffer(stream.take(length * np.dtype(kind).itemsize), np.dtype(kind).newbyteorder("<"))
-    places = sum(np.ix_(*(np.arange(size) * stride for size, stride in zip(shape, strides, strict=True)))) + offset - 1
+    places = np.full(shape, offset - 1)
+    for steps in np.ix_(*(np.arange(size) * stride for size, stride in zip(shape, strides, strict=True))):
+        places = places + steps
     if places.size and not (places.min() >= 0 and places.max() < length):
         raise ValueError("it reaches out of its storage")
     return numbers[places]

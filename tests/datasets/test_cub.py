@@ -15,7 +15,7 @@ BIRDS = {
     "5": "087.Mallard/Mallard_0004_4.jpg",
 }
 LEFT_EYE, RIGHT_EYE, BEAK = map(LANDMARKS.index, ("left_eye", "right_eye", "beak"))
-RIGHT_EYE_ALONE = "3"
+RIGHT_EYE_ALONE, BOTH_EYES = "3", "5"
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def cub(source, scattered):
     locations = []
     for bird, path in BIRDS.items():
         for part, (x, y) in enumerate(places[bird]):
-            seen = int(part != (LEFT_EYE if bird == RIGHT_EYE_ALONE else RIGHT_EYE))
+            hidden = {RIGHT_EYE_ALONE: LEFT_EYE, BOTH_EYES: None}.get(bird, RIGHT_EYE)
+            seen = int(part != hidden)
             locations.append(f"{bird} {part + 1} {x * seen} {y * seen} {seen}")
         source.picture(f"CUB_200_2011/images/{path}", places[bird][BEAK])
     source.text("CUB_200_2011/images.txt", *(f"{bird} {path}" for bird, path in BIRDS.items()))
@@ -43,6 +44,8 @@ def test_land_birds_with_their_parts(cub, scattered):
     expected = scattered(15, seed=2)
     expected[RIGHT_EYE] = np.nan
     assert np.allclose(read.in_source(BIRDS["2"]), expected, atol=1e-3, equal_nan=True)
+    assert np.allclose(read.in_source(BIRDS[BOTH_EYES]), scattered(15, seed=5), atol=1e-3)
+    assert all(read.landmarks[BIRDS[BOTH_EYES]]["visible"])
     assert read.box_in_source(BIRDS["2"]) == [10, 12, 80, 72]
     assert read.landmarks[BIRDS["2"]]["visible"] == [part != RIGHT_EYE for part in range(15)]
     for image in read.images:
@@ -77,9 +80,18 @@ def test_broken_and_missing(cub):
     cub.content(f"CUB_200_2011/images/{BIRDS['2']}", b"")
     path = cub.root / "CUB_200_2011/bounding_boxes.txt"
     path.write_text(path.read_text().replace("5 10.0 12.0 70.0 60.0", "5 10.0 12.0 0.0 60.0"))
+    path = cub.root / "CUB_200_2011/parts/part_locs.txt"
+    lines = path.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("3 1 "))
+    path.write_text("\n".join([*lines[:at], "3 1 12.0", "3 2 left 30.0 1", *lines[at + 2 :]]))
     read = cub.read(list_cub)
-    assert read.rejected == {BIRDS["2"]: "empty file", BIRDS["5"]: "box without area"}
-    assert read.splits == {"train": {BIRDS["3"]}, "test": set()}
+    assert read.rejected == {
+        BIRDS["2"]: "empty file",
+        "CUB_200_2011/parts/part_locs.txt: 3": "bad annotation",
+        BIRDS["3"]: "bad annotation",
+        BIRDS["5"]: "box without area",
+    }
+    assert read.splits == {"train": set(), "test": set()}
     cub.remove("CUB_200_2011/parts/part_locs.txt")
     with pytest.raises(DataError, match=r"CUB_200_2011/parts/part_locs\.txt; download CUB-200-2011 from https"):
         cub.read(list_cub)

@@ -59,6 +59,7 @@ def test_types_offsets_and_files_without_a_version(kind, version, offset):
         saved(VALUES).replace(b"FloatTensor", b"CudaxTensor"),
         struct.pack("<id", 1, 3.0),  # a number
         saved(VALUES).replace(struct.pack("<qq", 3, 1), struct.pack("<qq", 300, 1)),  # strides
+        saved(VALUES).replace(struct.pack("<qq", 2, 3), struct.pack("<qq", 2**40, 2**20)),  # sizes
     ],
 )
 def test_what_is_no_tensor_is_refused(content):
