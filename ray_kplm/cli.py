@@ -84,13 +84,34 @@ def _add_synth(commands: Any) -> None:
     )
 
 
+class _Lists(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of what stands below the options."""
+
+
 def _add_ingest(commands: Any) -> None:
-    text = "Make a dataset of a folder of images, or of Parquet files with an image column."
+    from ray_kplm.datasets.formats import AUTO, FORMATS
+
+    text = "Make a dataset of a folder of images, of Parquet files with an image column, or of a published data set."
     parser = _command(commands, "ingest", _ingest, text)
+    width = max(map(len, FORMATS))
+    known = "\n".join(f"  {name:{width}}  {form.text}" for name, form in FORMATS.items())
+    parser.formatter_class = _Lists
+    parser.epilog = (
+        f"Published data sets (--format), where SOURCE is the folder they were unpacked to:\n{known}\n\n"
+        "They come with the splits, boxes and landmarks of their authors and of the thesis; a file that is missing is\n"
+        "named, with where it is to be had. Typical: kplm ingest downloads/CUB data/cub --format cub"
+    )
     parser.add_argument(
         "source", metavar="SOURCE", help="a folder (train.parquet and test.parquet in it are its splits) or a file"
     )
     parser.add_argument("dataset", metavar="DATASET", help="where the dataset goes: a new folder or URI")
+    parser.add_argument(
+        "--format",
+        choices=[AUTO, *FORMATS],
+        default=AUTO,
+        metavar="NAME",
+        help="a published data set in its authors' layout, of those below; auto: Parquet files or a folder of images",
+    )
     parser.add_argument(
         "--boxes", help="CSV or Parquet: image, x0, y0, x1, y1 in source pixels; each box becomes a crop"
     )
@@ -256,6 +277,7 @@ def _ingest(options: argparse.Namespace) -> None:
     from ray_kplm.steps.session import session
 
     names = (
+        "format",
         "boxes",
         "landmarks",
         "sequences",

@@ -22,6 +22,7 @@ from ray.exceptions import RayTaskError
 from ray_kplm import contracts
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.folder import list_folder
+from ray_kplm.datasets.formats import AUTO, reader_of
 from ray_kplm.datasets.parquet import list_parquet
 from ray_kplm.errors import DataError, KplmError, RunError
 from ray_kplm.storage import Folder
@@ -108,12 +109,16 @@ def ingest(
 
 
 def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
-    """Choose the reader of a source: one Parquet file, a folder with train.parquet, or a folder of images."""
+    """Choose the reader of a source: by its format, or one Parquet file, a folder with train.parquet, a folder of images."""
     folder = Folder.at(source)
     if not folder.exists():
         raise DataError(f"{source}: no such file or folder")
     parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
-    if parent.is_file(folder.name):
+    if options.format != AUTO:
+        if parent.is_file(folder.name):
+            raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
+        listing = reader_of(options.format)(folder, options)
+    elif parent.is_file(folder.name):
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")
         listing = list_parquet(parent, {folder.name: None}, options)
@@ -129,9 +134,9 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
-    """Hash of all that decides the dataset's content; the user's tables are in the identity, by content."""
+    """Hash of all that decides the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks", "sequences"):
+    for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
     layout = [str(contracts.IMAGES), str(contracts.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
