@@ -141,3 +141,8 @@ def add_picture(run: Run, png: bytes, name: str) -> None:
     tracker = Tracker(run, "")
     tracker.picture(png, name)
     tracker.end("FINISHED")
+
+
+def add_report(run: Run) -> None:
+    """The report's page of a finished run, into its MLflow run."""
+    add_picture(run, (run.folder / "report").read_bytes("index.html"), "report.html")
