@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_fork(commands)
     _add_evaluate(commands)
+    _add_quality(commands)
     _add_show(commands)
     _add_report(commands)
     _add_template(commands)
@@ -130,6 +131,20 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
 
 
+def _add_quality(commands: Any) -> None:
+    text = (
+        "How good landmarks are, without any annotation: whether they follow known warps and the mirror image, how often they "
+        "are detected, how sharp their peaks are, how they move; and what to be wary of."
+    )
+    parser = _command(commands, "quality", _quality, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument(
+        "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up), by its clusters"
+    )
+    parser.add_argument("--images", type=int, default=256, help="training images looked at, a seeded sample")
+    parser.add_argument("--json", action="store_true", help="print the measures as one JSON object in the last line")
+
+
 def _add_show(commands: Any) -> None:
     parser = _command(commands, "show", _show, "Draw a contact sheet of images with the landmarks of a finished run.")
     parser.add_argument("run", metavar="RUN", help="the run directory")
@@ -196,6 +211,13 @@ def _add_bench(commands: Any) -> None:
     parser = _command(kinds, "rounds", _bench_rounds, text)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
     parser.add_argument("--images", type=int, default=2_000, help="images of a round")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = (
+        "Label-free measures of all finished rounds and of stage 2 of some runs beside their forward NME, and how well each "
+        "measure ranks them as the NME does (Spearman)."
+    )
+    parser = _command(kinds, "quality", _bench_quality, text)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
 
 
@@ -271,6 +293,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"curves: {run.folder}/evaluation/curves.png")
     if options.json:
         _print_json(metrics)
+
+
+def _quality(options: argparse.Namespace) -> None:
+    from ray_kplm.report.tables import quality_table
+    from ray_kplm.run import Run
+    from ray_kplm.steps.quality import measure_quality
+    from ray_kplm.steps.session import session
+
+    run = Run.open(options.run)
+    with session(run.config.compute):
+        quality = measure_quality(run, options.stage, images=options.images, say=_say)
+    print(quality_table(quality))
+    if options.json:
+        _print_json(quality)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -364,6 +400,15 @@ def _bench_rounds(options: argparse.Namespace) -> None:
             )
         )
     print(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
+    if options.json:
+        _print_json(found)
+
+
+def _bench_quality(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.quality import bench, lines
+
+    found = bench(options.runs, _say)
+    print("\n".join(lines(found)))
     if options.json:
         _print_json(found)
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.errors import ConfigError
 from ray_kplm.evaluation.completion import complete_landmarks
+from ray_kplm.evaluation.quality import landmark_distances
 from ray_kplm.evaluation.regression import (
     BACKWARD_RIDGE,
     FORWARD_RIDGE,
@@ -104,16 +105,7 @@ def min_landmark_distance(xy: ArrayLike) -> float:
     xy: (N, K, 2) in image sides, NaN where not detected. The distance of a pair is the mean over images that
     show both; NaN if there is no such pair.
     """
-    xy = np.asarray(xy, dtype=np.float64)
-    present = np.isfinite(xy).all(axis=-1)
-    closest = math.inf
-    for landmark in range(xy.shape[1] - 1):
-        others = slice(landmark + 1, None)
-        both = present[:, landmark, None] & present[:, others]
-        distances = np.linalg.norm(xy[:, others] - xy[:, landmark, None], axis=-1)
-        shown = both.sum(axis=0)
-        means = np.where(both, distances, 0.0).sum(axis=0)[shown > 0] / shown[shown > 0]
-        closest = min(closest, means.min(initial=math.inf))
+    closest = float(landmark_distances(np.asarray(xy, dtype=np.float64)).min(initial=math.inf))
     return 100.0 * closest if math.isfinite(closest) else math.nan
 
 

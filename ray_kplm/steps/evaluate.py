@@ -35,16 +35,9 @@ def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
     Ray must be initialised. Raises RunError for an unfinished run, DataError for a dataset without landmarks or test split.
     """
     started = time.monotonic()
-    dataset = Dataset.open(run.config.dataset)
-    if not dataset.has_landmarks:
-        raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
     folder = run.folder / "evaluation"
-    truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
     stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
-    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
-    report(f"landmarks of the train and test images, by {', '.join(_NAMES[stage] for stage in stages)}")
-    predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
-    found = {stage: _scores(of_stage, dataset, truth, run.config.seed) for stage, of_stage in predictions.items()}
+    found = stage_scores(run, stages, report)
     earlier = {
         f"{stage}_{name}": found[stage][name]
         for stage in stages[1:]
@@ -58,6 +51,19 @@ def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
     folder.write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
     folder.write_json("metrics.json", metrics)
     return metrics
+
+
+def stage_scores(run: Run, stages: Sequence[str], report: Report = lambda text: None) -> dict[str, dict[str, Any]]:
+    """`evaluation.summary.evaluate_landmarks` of some stages, or of rounds by their numbers. Raises as `evaluate` does."""
+    dataset = Dataset.open(run.config.dataset)
+    if not dataset.has_landmarks:
+        raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
+    truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
+    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
+    names = ", ".join(_NAMES.get(stage, f"round {stage}") for stage in stages)
+    report(f"landmarks of the train and test images, by {names}")
+    predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
+    return {stage: _scores(of_stage, dataset, truth, run.config.seed) for stage, of_stage in predictions.items()}
 
 
 def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> bytes:
@@ -123,7 +129,7 @@ def _extent(landmarks: np.ndarray) -> np.ndarray:
 
 def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:
     """What a stage says of some splits; `predict` makes what is not on storage."""
-    make, source = _predictor(run, stage)
+    make, source = predictor(run, stage)
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     return [
         Prediction(
@@ -140,12 +146,12 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
     ]
 
 
-def _predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
-    """How a stage predicts, and the manifest of the step that made it."""
+def predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
+    """How a stage predicts, and the manifest of the step that made it. stage: also the number of a round, 0: the warm-up."""
     config = run.config
     if stage == STAGE2:
         return landmark_predictor(run), _finished(run, "stage2")
-    number = config.stage1.rounds if stage == STAGE1 else 0
+    number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
     labels = _finished(run, f"{round_path(number)}/labels")
     folder = run.folder / "rounds" / f"{number:03d}"
     method = build_method(config)

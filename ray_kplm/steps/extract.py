@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.config import Config
+from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
@@ -68,13 +68,10 @@ class ExtractPart:
     """Holds the network. Every actor calibrates on the same seeded sample, so all find the same threshold."""
 
     def __init__(self, extraction: Extraction) -> None:
-        cv2.setNumThreads(1)
         self._work = extraction
-        compute = extraction.config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+        placement = actor_placement(extraction.config.compute)
         weights = load_weights(extraction.network.read_bytes(NETWORK))
-        self._finder = extraction.method.finder(weights, Placement.choose(compute, device), extraction.round_number)
+        self._finder = extraction.method.finder(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
@@ -129,6 +126,15 @@ class ExtractPart:
     def _batches(self, part: str, rows: NDArray) -> Iterator[Inputs]:
         """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""
         yield from read_inputs(self._work.images, part, rows, self._work.config)
+
+
+def actor_placement(compute: ComputeConfig) -> Placement:
+    """Where an actor of this process runs the network; it takes its share of the node's cores."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+    return Placement.choose(
+        compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+    )
 
 
 def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from ray_kplm import contracts
@@ -19,9 +16,8 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
 from ray_kplm.methods.landmarks import MakePredictor, Predictor
-from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
-from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.extract import actor_placement, read_inputs
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -70,11 +66,7 @@ class _PredictPart:
     """Holds the networks; each is built when the first part that needs it comes."""
 
     def __init__(self, work: list[_Work]) -> None:
-        cv2.setNumThreads(1)
-        compute = work[0].config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-        self._work, self._placement = work, Placement.choose(compute, device)
+        self._work, self._placement = work, actor_placement(work[0].config.compute)
         self._predictors: dict[MakePredictor, Predictor] = {}
 
     def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:

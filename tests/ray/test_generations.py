@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ray_kplm.bench import quality as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
@@ -14,6 +15,7 @@ from ray_kplm.steps.align import picture
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.quality import measurable, measure_quality
 
 SMALL = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",
@@ -72,6 +74,10 @@ def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
     assert 0 < scores["forward_nme"] < 200
     assert 0 < scores["stage1_forward_nme"] < 200
     assert discover(config)[1] is False
+    quality = measure_quality(run, "1", images=20)
+    assert len(quality["compactness_per_landmark"]) == 12  # M clusters, before any channel
+    assert quality["partners"] == [-1] * 12
+    assert quality["flip_error"] is None
 
 
 def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
@@ -90,6 +96,9 @@ def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     assert scores["landmarks"] == len(chosen["xy"])
     assert 0 < scores["forward_nme"] < 200
     assert "stage1_forward_nme" not in scores
+    assert measurable(run) == ["stage2"]
+    with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints, no landmarks"):
+        measure_quality(run, "0")
     json.dumps(scores, allow_nan=False)
 
     name, png = picture(run)
@@ -113,3 +122,34 @@ def test_a_single_stage_has_its_detector_after_the_rounds(dataset, tmp_path):
     assert 0 < scores["stage1_forward_nme"] < 200
     with pytest.raises(RunError, match="has no template"):
         picture(run)
+    check_quality(run, scores)
+
+
+def check_quality(run, scores):
+    """Stage 2 and rounds are measured, once for the same options, and set beside their scores."""
+    assert measurable(run) == ["0", "1", "stage2"]
+    said = []
+    first = measure_quality(run, images=20, say=said.append)
+    assert measure_quality(run, images=20, say=said.append) == first
+    assert len(said) == 1
+    assert (run.folder / "evaluation").read_json("quality.json") == first
+    assert first["images"] == 20
+    assert first["landmarks"] == len(first["equivariance_per_landmark"]) == len(first["partners"]) == 5
+    assert first["cluster_compactness"] is None
+    assert 0 < first["equivariance_error"] < 100
+    assert first["score"] > 0
+    assert all(isinstance(text, str) for text in first["warnings"])
+    assert measure_quality(run, images=10, say=said.append)["images"] == 10
+    assert len(said) == 2
+    for stage in ("2", "round"):
+        with pytest.raises((RunError, ConfigError)):
+            measure_quality(run, stage)
+
+    found = bench.bench([str(run.folder)], lambda text: None)
+    assert [row["stage"] for row in found["checkpoints"]] == ["0", "1", "stage2"]
+    assert found["checkpoints"][2]["forward_nme"] == scores["forward_nme"]
+    assert found["checkpoints"][1]["forward_nme"] == scores["stage1_forward_nme"]
+    assert (run.folder / "evaluation").read_json("quality_001.json")["cluster_compactness"] > 0
+    assert all(row["spearman"] is None for of in found["correlations"].values() for row in of.values())  # of three
+    json.dumps(found, allow_nan=False)
+    assert len(bench.lines(found)) >= 7
