@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from ray_kplm.contracts import TRAIN
 from ray_kplm.evaluation.regression import cumulative_curve
 from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
@@ -81,6 +82,7 @@ def build_page(evidence: Evidence) -> str:
     shown = cards.gallery(findings, evidence.album)
     return environment.get_template("page.html").render(
         e=evidence,
+        split={TRAIN: "training"}.get(evidence.split, evidence.split),
         colours=hex_colours(palette(findings.landmarks)),
         groups=cards.opening(shown),
         shown=len(shown),

@@ -68,6 +68,7 @@
     list.append(...sequence);
     sequence = sequence.filter((item) => item.matches(".shot"));
     get("more").hidden = visible >= shots.length;
+    get("more").textContent = `Show ${Math.min(STEP, shots.length - visible)} more`;
     const of = only === "" ? "" : `, landmark ${only}`;
     get("status").textContent = `${Math.min(visible, shots.length)} of ${shots.length} shown${of}`;
   }
