@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_quality(commands)
     _add_show(commands)
+    _add_report(commands)
     _add_template(commands)
     _add_ablate(commands)
     _add_bench(commands)
@@ -190,6 +191,16 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("--out", help="PNG to write; default: RUN/evaluation/SPLIT.png")
     parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
     parser.add_argument("--count", type=int, default=48, help="images on the sheet")
+
+
+def _add_report(commands: Any) -> None:
+    text = (
+        "Write one HTML page about a finished run: what was found, how good it is and what to mind, a gallery, a card for each "
+        "landmark, and how training went. Measures what was not measured before; opens without a network."
+    )
+    parser = _command(commands, "report", _report, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory; the page is RUN/report/index.html")
+    parser.add_argument("--images", type=int, default=500, help="images in the gallery, at most")
 
 
 def _add_template(commands: Any) -> None:
@@ -366,6 +377,17 @@ def _show(options: argparse.Namespace) -> None:
     if options.out:
         Path(options.out).write_bytes(png)
     print(options.out or f"{run.folder}/evaluation/{options.split}.png")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.report import report
+    from ray_kplm.tracking import add_report
+
+    run = Run.open(options.run)
+    path = report(run, _say, options.images)
+    add_report(run)
+    print(path)
 
 
 def _ablate(options: argparse.Namespace) -> None:

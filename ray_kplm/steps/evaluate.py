@@ -190,9 +190,7 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     dataset = Dataset.open(run.config.dataset)
     if split not in dataset.manifest["splits"] or not dataset.count(split):
         raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
-    predictions = _predictions(run, dataset, STAGE2, (split,))
-    predict(predictions, run.config, dataset)
-    xy, confidence = read_predictions(predictions[0].step.folder, dataset, split)
+    xy, confidence = landmarks_of(run, dataset, split)
     total = dataset.count(split)
     chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
     starts = np.cumsum([0, *dataset.rows(split)])
@@ -209,6 +207,14 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     png = encode_png(sheet)
     (run.folder / "evaluation").write_bytes(f"{split}.png", png)
     return png
+
+
+def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The detector's xy (N, K, 2), crop frame, and confidence (N, K) in all images of a split. Needs Ray only for what it has
+    not predicted before."""
+    predictions = _predictions(run, dataset, STAGE2, (split,))
+    predict(predictions, run.config, dataset)
+    return read_predictions(predictions[0].step.folder, dataset, split)
 
 
 def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:

@@ -78,6 +78,16 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
     out, _ = finish("show", run, "--count", "6")
     assert Path(out.strip()).stat().st_size > 1000
 
+    out, err = finish("report", run)
+    assert out.strip() == str(run / "report" / "index.html")
+    assert Path(out.strip()).read_text().count('class="card"') == 5
+    assert "t-SNE" in err
+    made = manifests(run)
+    _, err = finish("report", run, "--images", "3")
+    assert err.strip() == "the page ..."  # nothing is measured twice
+    assert manifests(run) == made
+    assert Path(out.strip()).read_text().count('class="shot"') == 3
+
 
 def test_landmarks_come_back_in_source_pixels(folder):
     import numpy as np

@@ -15,13 +15,24 @@ CONFIG = load(
     None,
     ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8"],
 )
-PLACEMENT = Placement(torch.device("cpu"), None, False)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def descriptors():
-    """A network with random weights; centroids (4, 8) of which the last is far from everything."""
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ]
+)
+def placement(request):
+    return Placement(torch.device(request.param), None, False)
+
+
+def test_clusters_are_observed_where_they_are_found(placement):
+    """A network with random weights; of its centroids (4, 8) the last is far from everything."""
     torch.manual_seed(0)
     centroids = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
@@ -32,14 +43,10 @@ def descriptors():
         nearest_once(centroids),
         on_grid(centroids),
         0.0,
-        PLACEMENT,
+        placement,
     )
-    return predictor
-
-
-def test_clusters_are_observed_where_they_are_found(descriptors):
-    xy, confidence = descriptors(IMAGES)
-    seen = descriptors.observe(IMAGES)
+    xy, confidence = predictor(IMAGES)
+    seen = predictor.observe(IMAGES)
     np.testing.assert_array_equal(seen.xy, xy)
     np.testing.assert_array_equal(seen.confidence, confidence)
     there = np.isfinite(xy).all(axis=-1)
@@ -53,11 +60,11 @@ def test_clusters_are_observed_where_they_are_found(descriptors):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_channels_are_observed_as_they_are_predicted(flip):
+def test_channels_are_observed_as_they_are_predicted(flip, placement):
     torch.manual_seed(0)
     flip_map = np.array([1, 0, 2, NONE], np.int16)
     predictor = LandmarkPredictor(
-        CONFIG, LandmarkNetwork(CONFIG.network, 4).state_dict(), flip_map, PLACEMENT, flip=flip
+        CONFIG, LandmarkNetwork(CONFIG.network, 4).state_dict(), flip_map, placement, flip=flip
     )
     xy, confidence = predictor(IMAGES)
     seen = predictor.observe(IMAGES)

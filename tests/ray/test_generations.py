@@ -1,6 +1,7 @@
 """Generations other than the default, from images to scores, on small networks that are trained for seconds."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.steps.quality import measurable, measure_quality
+from ray_kplm.steps.report import report
 
 SMALL = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",
@@ -79,6 +81,13 @@ def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
     assert quality["partners"] == [-1] * 12
     assert quality["flip_error"] is None
 
+    page = Path(report(run, images=6)).read_text()
+    assert page.count('class="card"') == last["channels"]
+    assert page.count('class="shot"') == 6
+    assert page.count('class="pair"') == len(last["history"])
+    assert "After the warm-up" in page
+    assert "After round 1" in page
+
 
 def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     chapter4 = [
@@ -100,6 +109,10 @@ def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints, no landmarks"):
         measure_quality(run, "0")
     json.dumps(scores, allow_nan=False)
+
+    page = Path(report(run)).read_text()
+    assert page.count('class="card"') == len(chosen["xy"])
+    assert "t-SNE" not in page  # this generation has no descriptors
 
     name, png = picture(run)
     assert name == chosen["image_id"]
