@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,26 +78,20 @@ class Album:
     mean: str
 
 
-def make_album(
-    findings: Findings,
-    chosen: NDArray[np.int64],
-    images: Iterable[NDArray[np.uint8]],
-    told: Callable[[int], None] = lambda done: None,
-) -> Album:
-    """Look once at each chosen image, in the order of `chosen` (indices into the findings); told how many are done."""
+def make_album(findings: Findings, chosen: NDArray[np.int64], images: Iterable[NDArray[np.uint8]]) -> Album:
+    """Look once at each chosen image. They come in the order of `chosen`, indices into the findings."""
     side = thumbnail_side(len(chosen))
     wanted = _patch_images(findings, chosen)
     patches: dict[tuple[int, int], NDArray[np.uint8]] = {}
     thumbnails = []
     total = np.zeros((_MEAN_SIDE, _MEAN_SIDE, 3))
-    for done, (index, image) in enumerate(zip(chosen.tolist(), images, strict=True), start=1):
+    for index, image in zip(chosen.tolist(), images, strict=True):
         thumbnails.append(pictures.thumbnail(image, side))
         total += letterbox(image, _MEAN_SIDE)[0]
         reach = _PATCH_REACH * max(image.shape[:2])
         for landmark, of in enumerate(wanted):
             if index in of:
                 patches[landmark, index] = pictures.patch(image, findings.xy[index, landmark], reach, PATCH_SIDE)
-        told(done)
     montages = []
     for landmark, of in enumerate(wanted):
         cut = [patches[landmark, index] for index in of]
@@ -106,8 +100,8 @@ def make_album(
 
 
 def thumbnail_side(images: int) -> int:
-    """Longer side of a gallery's pictures, pixels: the more there are, the smaller, so that a page stays below 30 MB."""
-    return 256 if images <= 300 else 192 if images <= 600 else 160
+    """Longer side of a gallery's pictures, pixels: the more there are, the smaller, so that a page stays below some 30 MB."""
+    return next((side for most, side in ((300, 256), (600, 192), (1000, 160)) if images <= most), 112)
 
 
 def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[int]]:
