@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.session import session
 from ray_kplm.steps.trials import run_trials
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent, grouped
+from ray_kplm.tracking import Parent, add_evaluation, grouped
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,18 @@ def ablate(
     cells = grid(over, seeds)
     config = _absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
+    dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
-    with (
-        session(config.compute, at_once),
-        grouped(Folder.at(config.run), Dataset.open(config.dataset).meta, parameters) as group,
-    ):
+    with session(config.compute, at_once), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
         found = run_trials(partial(_trial, group.parent), configs, at_once=at_once, told=told)
-    return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+        rows = [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+        group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
+    return rows
+
+
+def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as JSON holds them."""
+    return [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]
 
 
 def _absolute(config: Config) -> Config:
@@ -168,6 +174,7 @@ def _trial(parent: Parent, config: Config, told: Callable[[str], None]) -> dict[
         fork_best([Run.open(f"{below}/{name}") for name in runs], config)
     run, _ = discover(config, lambda weights: Progress(weights, _Out(told)), parent)  # type: ignore[arg-type]
     metrics = evaluate(run, told)
+    add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip
     return {name: metrics.get(name) for name in names}

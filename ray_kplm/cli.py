@@ -391,7 +391,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    from ray_kplm.ablation import ablate, averaged
+    from ray_kplm.ablation import ablate, averaged, plain
     from ray_kplm.config import load
 
     config = load(options.config, options.overrides)
@@ -411,7 +411,7 @@ def _ablate(options: argparse.Namespace) -> None:
         for error in row["errors"]:
             print(f"{'':{width}}   failed: {error}")
     if options.json:
-        _print_json({"rows": [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]})
+        _print_json({"rows": plain(rows)})
 
 
 def _template(options: argparse.Namespace) -> None:

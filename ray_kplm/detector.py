@@ -56,7 +56,7 @@ def export(run: Run, folder: Folder) -> None:
     folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
 
 
-Image = NDArray[np.uint8] | str | os.PathLike
+Image = NDArray[np.uint8] | bytes | str | os.PathLike
 
 
 class LandmarkDetector:
@@ -85,7 +85,7 @@ class LandmarkDetector:
     def predict(self, images: Iterable[Image], boxes: ArrayLike | None = None, margin: float = 0.2) -> list[Landmarks]:
         """Landmarks of each image, in its own pixels.
 
-        images: uint8 arrays (H, W, 3) RGB or (H, W), or paths. A file's frame is the upright picture (EXIF applied).
+        images: uint8 arrays (H, W, 3) RGB or (H, W), paths, or encoded bytes. A file's frame is the upright picture (EXIF).
         boxes: (N, 4) x0, y0, x1, y1 of the object in each image, cut out with `margin` (of the longer side) as `kplm ingest`
         does; without boxes the object must fill the picture as it did in training. Raises DataError for what is no image.
         """
@@ -117,6 +117,11 @@ class LandmarkDetector:
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:
+    if isinstance(image, bytes):
+        try:
+            return pictures.decode(image).rgb
+        except DataError as error:
+            raise DataError(f"an image of {len(image)} bytes: {error}") from None
     if isinstance(image, (str, os.PathLike)):
         try:
             with open(image, "rb") as stream:
@@ -131,6 +136,6 @@ def _rgb(image: Image) -> NDArray[np.uint8]:
         or not array.size
     ):
         raise DataError(
-            f"an image of shape {array.shape} and type {array.dtype}: give uint8 (H, W, 3) RGB, (H, W), or a path"
+            f"an image of shape {array.shape} and type {array.dtype}: give uint8 (H, W, 3) RGB, (H, W), a path or bytes"
         )
     return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array

@@ -56,9 +56,9 @@ def catch_up(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArra
     examples: as of `Tracker.model`, made when they are needed. Quick, and without MLflow, where nothing is missing.
     """
     record = Record(run.folder)
-    if not record["run_id"]:
+    if not _is_tracked(record):
         return
-    if record["status"] in (None, "FINISHED"):
+    if record["run_id"] and record["status"] in (None, "FINISHED"):
         _send(run, Spool(run.folder / "tracking"))
         return
     with tracked(run, dataset) as tracker:
@@ -67,7 +67,7 @@ def catch_up(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArra
 
 def _add(run: Run, numbers: Mapping[str, float], files: Mapping[str, bytes]) -> None:
     record = Record(run.folder)
-    if not record["run_id"]:
+    if not _is_tracked(record):
         return
     now, spool = milliseconds(), Spool(run.folder / "tracking")
     spool.add([Point(name, value, record["step"] or 0, now, renews=True) for name, value in numbers.items()])
@@ -76,10 +76,18 @@ def _add(run: Run, numbers: Mapping[str, float], files: Mapping[str, bytes]) -> 
     _send(run, spool)
 
 
+def _is_tracked(record: Record) -> bool:
+    """A run whose server was away all the time has a status, and no MLflow run yet."""
+    return bool(record["run_id"] or record["status"])
+
+
 def _send(run: Run, spool: Spool) -> None:
     if spool.is_empty():
         return
     record = Record(run.folder)
+    if not record["run_id"]:
+        say(f"{run.folder} has no MLflow run yet: {spool.told()} wait for the next `kplm train` of it")
+        return
     sender = Sender(Store(record, recorded(run.folder.parent, record), None), spool, say)
     if sender.send():
         spool.discard()

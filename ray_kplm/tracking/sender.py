@@ -30,18 +30,19 @@ class Sender:
     def __init__(self, store: Store, spool: Spool, say: Say) -> None:
         self.store, self.spool, self.say = store, spool, say
         self._new: list[Point] = []
-        self._lock = threading.Lock()  # of what is new and of the spool's points
+        self._memory = threading.Lock()  # of what is new; never held while storage or the store is waited for
+        self._lock = threading.Lock()  # of the spool
         self._sending = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._system: SystemMetrics | None = None
         self._pause, self._next = 0.0, 0.0
         self._waits = not spool.is_empty()
-        self._warned = self._greeted = self._thin = False
+        self._warned = self._greeted = self._thin = self._complained = False
 
     def put(self, points: Sequence[Point]) -> None:
         """Never waits for more than memory."""
-        with self._lock:
+        with self._memory:
             self._new += points
 
     def put_file(self, path: str, content: bytes) -> None:
@@ -76,7 +77,7 @@ class Sender:
         last.start()
         last.join(_GRACE_S if hurry else None)
         with self._lock:
-            return not self._waits
+            return not last.is_alive() and not self._waits
 
     def _finish(self) -> None:
         if self._thread:
@@ -85,8 +86,11 @@ class Sender:
 
     def _work(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self._measure()
-            self._save()
+            try:
+                self._measure()
+                self._save()
+            except Exception as error:  # whatever it is, training goes on
+                self.failed(error)
             if time.monotonic() >= self._next:
                 self.send()
 
@@ -100,9 +104,10 @@ class Sender:
     def _save(self) -> None:
         """What is new, to storage."""
         with self._lock:
-            if self._new:
-                self.spool.add(self._new)
-                self._new = []
+            with self._memory:
+                new, self._new = self._new, []
+            if new:
+                self.spool.add(new)
                 self._waits = True
             thin, self._thin = self.spool.is_thinned and not self._thin, self.spool.is_thinned
         if thin:
@@ -141,7 +146,7 @@ class Sender:
             except Exception as error:
                 if getattr(error, "error_code", "") not in _REFUSED:
                     raise
-                self.say(f"MLflow refused {len(points)} numbers: {first_line(error)}")
+                self._refused(error)
             with self._lock:
                 self.spool.drop(segment, len(points))
             self._save()
@@ -160,6 +165,13 @@ class Sender:
         if end and not self.spool.points:
             self.store.end(end["status"], end["time"])
             self.spool.drop_end()
+
+    def _refused(self, error: Exception) -> None:
+        """They would be refused again. The MLflow run may be gone: then another one is made."""
+        self.store.lost()
+        if not self._complained:
+            self._complained = True
+            self.say(f"MLflow at {self.store.uri} refuses some numbers ({first_line(error)}): they are left out")
 
     def failed(self, error: Exception) -> None:
         """Remember that the store does not answer, and say so the first time."""

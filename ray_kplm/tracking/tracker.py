@@ -38,21 +38,24 @@ class Tracker:
     """Parameters, metrics, files and the model of one run. Nothing here waits for a server, and nothing is sent twice."""
 
     def __init__(self, folder: Folder, place: Place, identity: Identity) -> None:
-        """The MLflow run of a folder, made or found again. Raises TrackingError where it has to be made and cannot."""
+        """The MLflow run of a folder, made or found again. Raises TrackingError where it has to be made and cannot.
+
+        A child is made later then: its parent was, and a server that is away for a moment is no reason to stop a sweep.
+        """
         self._record = Record(folder)
         self._place = place
         self._spool = Spool(folder / "tracking")
         self._spool.drop_end()  # of the process before
         self._sender = Sender(Store(self._record, place, identity), self._spool, say)
         self._step = self._record["step"] or 0
-        self._begin()
+        self._begin(is_child=PARENT_TAG in identity.tags)
 
-    def _begin(self) -> None:
+    def _begin(self, is_child: bool) -> None:
         store = self._sender.store
         try:
             store.connect()
         except Exception as error:
-            if not store.run_id:
+            if not store.run_id and not is_child:
                 raise TrackingError(
                     f"{self._place.uri}: no MLflow run can be made there ({first_line(error)}); start the server, or unset "
                     f"MLFLOW_TRACKING_URI to track in a file beside the run"
@@ -122,8 +125,12 @@ def tracked(run: Run, dataset: Mapping[str, Any], parent: Parent | None = None) 
     A process that is killed outright leaves RUNNING, and the next one goes on in the same MLflow run.
     parent: the group (`grouped`) whose child the run is; it is then tracked where its parent is.
     """
-    place = parent.place if parent else choose(run.folder.parent, Record(run.folder))
-    tags = {PARENT_TAG: parent.run_id} if parent else {}
+    record = Record(run.folder)
+    place = parent.place if parent else choose(run.folder.parent, record)
+    parent_id = parent.run_id if parent else record["parent"]
+    if parent and not record["run_id"]:  # to be found should the store be away until the end
+        record.update(parent=parent_id, tracking_uri=place.uri, beside=place.beside)
+    tags = {PARENT_TAG: parent_id} if parent_id else {}
     identity = Identity(experiment_name(dataset), run.config.flat(), tags)
     with _ending(Tracker(run.folder, place, identity)) as tracker:
         for name in ("config.yaml", "versions.json"):
@@ -157,6 +164,8 @@ def _ending(tracker: Tracker) -> Iterator[Tracker]:
     with _terminable():
         try:
             yield tracker
+        except GeneratorExit:  # the block was left by nobody: it is as if the process were killed
+            raise
         except (KeyboardInterrupt, SystemExit):
             tracker.end("KILLED")
             raise

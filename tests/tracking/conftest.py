@@ -10,11 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -124,6 +127,9 @@ class Server:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
+        """Unless it is up."""
+        if self._process is not None:
+            return
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
@@ -132,7 +138,7 @@ class Server:
                  f"--artifacts-destination={self._folder / 'artifacts'}"],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, "mlflow server does not answer"
@@ -145,18 +151,27 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
+    def _family(self) -> list[psutil.Process]:
+        if self._process is None:
+            return []
+        return [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+
     def kill(self) -> None:
         """SIGKILL, as a machine that fails."""
-        if self._process is None:
-            return
-        import psutil
-
-        family = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        family = self._family()
         for process in family:
             process.kill()
         psutil.wait_procs(family, timeout=30)
-        self._process.wait(timeout=30)
         self._process = None
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and does not answer."""
+        for process in self._family():
+            process.suspend()
+        yield
+        for process in self._family():
+            process.resume()
 
 
 @pytest.fixture(scope="module")
