@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.errors import TrackingError
+from ray_kplm.errors import StoppedEarly, TrackingError
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import model
@@ -157,7 +157,7 @@ def _ending(tracker: Tracker) -> Iterator[Tracker]:
     with _terminable():
         try:
             yield tracker
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, StoppedEarly):
             tracker.end("KILLED")
             raise
         except BaseException:
