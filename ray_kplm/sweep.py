@@ -25,7 +25,7 @@ from ray_kplm.search.journal import FAILED, FINISHED, RUNNING, STOPPED, Journal,
 from ray_kplm.search.samplers import GRID, RANDOM, Sampler
 from ray_kplm.search.space import Space, configured, read_space
 from ray_kplm.steps.discovery import Discovery
-from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.graph import LAYOUT, Steps
 from ray_kplm.steps.objective import AUTO, TITLES, at_end, choose, of_round
 from ray_kplm.steps.session import session
 from ray_kplm.steps.trials import Report, run_trials
@@ -77,20 +77,19 @@ def sweep(config: Config, options: SweepOptions, told: Told) -> dict[str, Any]:
     sampler = Sampler(space, search, options.samples, options.seed, partial(configured, config))
     journal = Journal(Folder.at(config.run))
     journal.begin(_definition(config, space, search, objective, options))
-    parameters = {"objective": objective, "search": search, **space.to_dict()}
-    with (
-        session(config.compute, options.at_once or 1),
-        grouped(Folder.at(config.run), dataset.meta, parameters) as group,
-    ):
-        trials = _Trials(config, journal, sampler, options.halving, group, _Results(space, objective, dataset), told)
-        run_trials(
-            partial(_trial, Folder.at(config.run), objective, group.parent),
-            trials,
-            at_once=options.at_once,
-            scratch=Folder.at(config.run) / "tune",
-            told=told,
-        )
-        results = trials.publish()
+    leaves = _Results(Folder.at(config.run), config, space, objective, dataset)
+    if journal.unfinished() or sampler.suggest(journal.trials):
+        parameters = {"objective": objective, "search": search, **space.to_dict()}
+        with session(config.compute, options.at_once or 1), grouped(leaves.folder, dataset.meta, parameters) as group:
+            trials = _Trials(journal, sampler, options.halving, group, leaves, told)
+            run_trials(
+                partial(_trial, leaves.folder, objective, group.parent),
+                trials,
+                at_once=options.at_once,
+                scratch=leaves.folder / "tune",
+                told=told,
+            )
+    results = leaves.publish(journal.trials)
     if results["best"] is None:
         errors = [trial.error for trial in journal.trials if trial.error]
         raise RunError(f"{config.run}: no trial came to its end; {errors[0] if errors else 'none has an objective'}")
@@ -98,8 +97,10 @@ def sweep(config: Config, options: SweepOptions, told: Told) -> dict[str, Any]:
 
 
 def _definition(config: Config, space: Space, search: str, objective: str, options: SweepOptions) -> dict[str, Any]:
-    """What must not change while a sweep goes on. How work is laid out may, and so may the number of samples."""
-    fixed = {path: value for path, value in config.flat().items() if path != "run" and not path.startswith("compute.")}
+    """What must not change while a sweep goes on. The number of samples may, and how work is laid out as far as it may in a
+    run."""
+    layout = {f"compute.{name}" for name in asdict(config.compute)} - {f"compute.{name}" for name in LAYOUT}
+    fixed = {path: value for path, value in config.flat().items() if path not in {"run", *layout}}
     halving = asdict(options.halving) if options.halving else {}
     how = {"--search": search, "--objective": objective, "--seed": options.seed}
     return {
@@ -115,15 +116,17 @@ def _definition(config: Config, space: Space, search: str, objective: str, optio
 class _Results:
     """What a sweep leaves beside its trials."""
 
+    folder: Folder
+    base: Config
     space: Space
     objective: str
     dataset: Dataset
 
-    def publish(self, folder: Folder, base: Config, trials: Sequence[Trial]) -> dict[str, Any]:
+    def publish(self, trials: Sequence[Trial]) -> dict[str, Any]:
         """results.json, results.csv, index.html and, once a trial is finished, best.yaml."""
         found = best(trials)
         results = {
-            "sweep": folder.name,
+            "sweep": self.folder.name,
             "dataset": str(self.dataset.meta.get("name") or self.dataset.root.name),
             "objective": self.objective,
             "title": TITLES[self.objective],
@@ -131,13 +134,17 @@ class _Results:
             "best": None if found is None else asdict(found),
             "trials": [asdict(trial) for trial in trials],
         }
-        folder.write_json("results.json", results)
-        folder.write_bytes("results.csv", results_csv(results).encode())
-        folder.write_bytes("index.html", sweep_page(results).encode())
+        self.folder.write_json("results.json", results)
+        self.folder.write_bytes("results.csv", results_csv(results).encode())
+        self.folder.write_bytes("index.html", sweep_page(results).encode())
         if found:
-            run = configured(base, found.values, f"{base.run}/{found.name}")
-            folder.write_bytes("best.yaml", best_yaml(run, found, TITLES[self.objective]).encode())
+            text = best_yaml(self.configured(found), found, TITLES[self.objective])
+            self.folder.write_bytes("best.yaml", text.encode())
         return results
+
+    def configured(self, trial: Trial) -> Config:
+        """A trial's configuration, in its run directory."""
+        return configured(self.base, trial.values, f"{self.base.run}/{trial.name}")
 
 
 class _Trials:
@@ -145,18 +152,15 @@ class _Trials:
 
     def __init__(
         self,
-        config: Config,
         journal: Journal,
         sampler: Sampler,
         halving: Halving | None,
         group: Tracker,
-        results: _Results,
+        leaves: _Results,
         told: Told,
     ) -> None:
-        self._config, self._journal, self._sampler, self._halving = config, journal, sampler, halving
-        self._group, self._results, self._told = group, results, told
-        self._folder = Folder.at(config.run)
-        self._dataset = results.dataset
+        self._journal, self._sampler, self._halving = journal, sampler, halving
+        self._group, self._leaves, self._told = group, leaves, told
         self._interrupted = journal.unfinished()
         self._began: dict[str, float] = {}
         self._tell("continues" if journal.trials else "begins")
@@ -166,7 +170,7 @@ class _Trials:
             trial = self._take()
             if trial is None:
                 return None
-            config = configured(self._config, trial.values, f"{self._config.run}/{trial.name}")
+            config = self._leaves.configured(trial)
             self._began[trial.name] = time.time()
             try:
                 self._find_keypoints(config, trial.name)
@@ -183,12 +187,13 @@ class _Trials:
 
     def _find_keypoints(self, config: Config, name: str) -> None:
         """Before the trial starts, so that two trials never find the same keypoints at once."""
-        folder = _keypoints_folder(self._folder, config, self._dataset)
+        dataset = self._leaves.dataset
+        folder = _keypoints_folder(self._leaves.folder, config, dataset)
         if folder.is_file("keypoints/manifest.json"):
             return
         run = Run.start(configured(config, {}, str(folder)))
         run.save()
-        Discovery(run, self._dataset, progress_to(partial(self._told, name))).detect_keypoints()
+        Discovery(run, dataset, progress_to(partial(self._told, name))).detect_keypoints()
 
     def reported(self, name: str, report: dict[str, Any]) -> None:
         trial = self._journal.named(name)
@@ -205,18 +210,17 @@ class _Trials:
         else:
             objective = figures.pop("objective")
             trial = self._journal.update(trial, state=FINISHED, objective=objective, figures=figures, seconds=seconds)
-        self.publish()
+        self._publish()
         self._tell(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
 
-    def publish(self) -> dict[str, Any]:
+    def _publish(self) -> None:
         """Results as they stand, on storage and in MLflow."""
-        results = self._results.publish(self._folder, self._config, self._journal.trials)
+        results = self._leaves.publish(self._journal.trials)
         if results["best"]:
             done = sum(trial.state != RUNNING for trial in self._journal.trials)
             self._group.metrics({"best/objective": results["best"]["objective"]}, done)
             for name in ("best.yaml", "results.json", "results.csv", "index.html"):
-                self._group.file(name, self._folder.read_bytes(name))
-        return results
+                self._group.file(name, self._leaves.folder.read_bytes(name))
 
     def _tell(self, text: str) -> None:
         trials = self._journal.trials
