@@ -25,3 +25,7 @@ class TrackingError(KplmError):
 
 class CollapseError(KplmError):
     """Too few images or points are left to learn from."""
+
+
+class StoppedEarly(KplmError):
+    """A sweep has seen enough of a run: others are better."""

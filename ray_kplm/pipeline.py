@@ -14,11 +14,15 @@ from ray_kplm.tracking import Parent, catch_up, tracked
 
 
 def discover(
-    config: Config, progress: Callable[[dict[str, float]], Progress] = Progress, parent: Parent | None = None
+    config: Config,
+    progress: Callable[[dict[str, float]], Progress] = Progress,
+    parent: Parent | None = None,
+    after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
 ) -> tuple[Run, bool]:
     """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
 
     parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
+    after_round: called with every round that is finished, also before an interruption; it may raise to end the run there.
     Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change; the run
     directory keeps all that was finished.
     """
@@ -36,6 +40,7 @@ def discover(
         for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
             discovery.train_round(number)
             discovery.renew_labels(number)
+            after_round(discovery, number)
         discovery.align()
         discovery.train_landmarks()
         tracker.model(run, discovery.examples())

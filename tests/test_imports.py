@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"pipeline", "ablation", "bench"},
+    {"pipeline", "ablation", "sweep", "trial", "bench"},
     {"steps"},
     {"methods", "detector", "tracking", "keypoints", "report"},
-    {"network", "correspondence", "evaluation", "datasets"},
+    {"network", "correspondence", "evaluation", "datasets", "search"},
     {"imaging", "run", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},
 ]

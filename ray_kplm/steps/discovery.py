@@ -69,6 +69,11 @@ class Discovery:
         self._tracker = tracker
         tracker.say_by(self._progress.note)
 
+    def track_round(self, number: int, metrics: dict[str, float]) -> None:
+        """Numbers about a finished round, for MLflow."""
+        if self._tracker:
+            self._tracker.metrics(metrics, self._iteration(number))
+
     def is_finished(self) -> bool:
         """Whether the landmark detector is there. Raises RunError if any step was made under another configuration."""
         return [step.manifest() for step in self._steps][-1] is not None

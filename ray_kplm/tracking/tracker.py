@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.errors import TrackingError
+from ray_kplm.errors import StoppedEarly, TrackingError
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import model
@@ -166,7 +166,7 @@ def _ending(tracker: Tracker) -> Iterator[Tracker]:
             yield tracker
         except GeneratorExit:  # the block was left by nobody: it is as if the process were killed
             raise
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, StoppedEarly):
             tracker.end("KILLED")
             raise
         except BaseException:
