@@ -47,7 +47,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
     Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
     """
     config = aligning.config
-    choose = ray.remote(num_cpus=1)(_choose)
+    choose = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_choose)  # not in a trial's placement group
     chosen = ray.get(choose.remote(aligning, selection))
     aligning.labels.write_json(TEMPLATE, chosen)
     progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}")

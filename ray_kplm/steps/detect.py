@@ -147,7 +147,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     if config.outlier_share == 0:
         return None
     sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, 23))
-    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(_sample_descriptors)
+    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy="SPREAD")(_sample_descriptors)
     pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]
     if not found:

@@ -45,6 +45,8 @@ class RoundImages:
         return {"starts": self.starts, "refs": self.refs, "_tables": {}}
 
 
-@ray.remote(num_cpus=1, max_retries=3)
+@ray.remote(
+    num_cpus=1, max_retries=3, scheduling_strategy="SPREAD"
+)  # over all nodes, also from a trial's placement group
 def _read(images: Folder, part: str, rows: NDArray[np.int64]) -> pa.Table:
     return images.read_table(part, ["image"]).take(pa.array(rows)).combine_chunks()
