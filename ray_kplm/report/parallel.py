@@ -64,11 +64,12 @@ def value_axis(title: str, what: str, values: Sequence[Any]) -> Axis:
     name, _, ends = what.partition(":")
     if name in _DISTRIBUTIONS:
         low, high = (float(end) for end in ends.split(":"))
-        to_place = _log if name.startswith("log") else _linear
-        ticks = tuple(
-            (place, f"{_between(low, high, place, log=name.startswith('log')):.3g}")
-            for place in (i / (_TICKS - 1) for i in range(_TICKS))
-        )
+        log, whole = name.startswith("log"), name.endswith("randint")
+        to_place = _log if log else _linear
+        marks = {i / (_TICKS - 1): _between(low, high, i / (_TICKS - 1), log=log) for i in range(_TICKS)}
+        if whole:
+            marks = {to_place(float(round(mark)), low, high): round(mark) for mark in marks.values()}
+        ticks = tuple((place, f"{mark:.3g}" if not whole else str(mark)) for place, mark in marks.items())
         return Axis(title, ticks, tuple(to_place(float(value), low, high) for value in values))
     texts = {shown(value): value for value in values}
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

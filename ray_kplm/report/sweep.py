@@ -32,7 +32,8 @@ h1{font-size:28px;line-height:1.2;margin:2px 0 6px;overflow-wrap:anywhere} h2{fo
 .quiet{color:var(--quiet);font-size:13.5px} .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:14px} caption{text-align:left}
 th,td{padding:4px 12px 4px 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
-th:first-child,td:first-child,td.text{text-align:left} thead th{font-weight:600} tr.best td{font-weight:700}
+th:first-child,td:first-child,.trials :is(th,td):last-child{text-align:left} .parts{display:flex;flex-wrap:wrap;gap:20px 48px}
+thead th{font-weight:600} tr.best td{font-weight:700}
 code{font-size:13.5px;overflow-wrap:anywhere} svg{width:100%;height:auto;font-size:13px}
 svg text{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:4px} svg .head{font-weight:600}
 svg .axis line{stroke:var(--ink)} svg polyline{fill:none;stroke-width:2;stroke-linejoin:round}
@@ -93,8 +94,8 @@ after its last round, which is that of stage 1. Hover a line for its values.</p>
 <div class="wide">{picture}</div>
 <h2>What it depends on</h2>
 <p class="quiet">Finished trials by one value at a time; the others vary as they will, so few trials tell little.</p>
-<div class="wide">{parts or "No trial is finished yet."}</div>
-<h2>All trials</h2><div class="wide">{_html(_rows(results), _best_number(results))}</div>
+<div class="parts">{parts or "No trial is finished yet."}</div>
+<h2>All trials</h2><div class="wide trials">{_html(_rows(results), _best_number(results))}</div>
 </body></html>
 """
 

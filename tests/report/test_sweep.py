@@ -108,6 +108,9 @@ def test_axes_of_lists_are_ordered_by_number_or_name():
     assert [text for _, text in axis.ticks] == ["8", "16", "32"]
     assert axis.places == pytest.approx((5 / 6, 1 / 6, 1 / 2, 1 / 6))
     assert [text for _, text in value_axis("kind", "merge,kplm", ["merge", "kplm"]).ticks] == ["kplm", "merge"]
+    whole = value_axis("clusters", "randint:50:53", [51])
+    assert [text for _, text in whole.ticks] == ["50", "51", "52", "53"]
+    assert whole.places == (dict((text, place) for place, text in whole.ticks)["51"],)
     assert [text for _, text in value_axis("decay", "", [[0.5, 0.9], [0.7]]).ticks] == ["[0.5, 0.9]", "[0.7]"]
 
 
