@@ -141,7 +141,8 @@ class Run:
         if not config.run:
             raise RunError("run = '': name the run directory, for example run=runs/faces")
         folder = Folder.at(config.run)
-        if not folder.is_file("config.yaml") and (folder.names() or folder.folders()):
+        there = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
+        if there and not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
         return cls(folder, config)
 

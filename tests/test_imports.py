@@ -13,7 +13,7 @@ LEVELS = [
     {"steps"},
     {"methods", "tracking", "keypoints", "report"},
     {"network", "correspondence", "evaluation", "datasets"},
-    {"imaging", "run", "progress"},
+    {"imaging", "run", "lock", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""
