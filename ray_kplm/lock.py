@@ -46,9 +46,13 @@ class Held:
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
+    @property
+    def is_lost(self) -> bool:
+        return bool(self._lost)
+
     def check(self) -> None:
         """Raises RunError if the folder is no longer this process's: another took over while this one was suspended."""
-        if self._lost:
+        if self.is_lost:
             raise RunError(f"{self._folder}: {self._lost}; this driver stops, so that two do not work on one run")
 
     def release(self) -> None:

@@ -11,7 +11,7 @@ LEVELS = [
     {"cli", "__init__"},
     {"pipeline", "ablation", "detector", "bench"},
     {"steps"},
-    {"methods", "tracking", "keypoints", "report"},
+    {"methods", "tracking", "keypoints", "report", "export"},
     {"network", "correspondence", "evaluation", "datasets"},
     {"imaging", "run", "lock", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},
