@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fork(commands)
     _add_evaluate(commands)
     _add_quality(commands)
+    _add_predict(commands)
     _add_show(commands)
     _add_report(commands)
     _add_template(commands)
@@ -184,6 +185,26 @@ def _add_quality(commands: Any) -> None:
     )
     parser.add_argument("--images", type=int, default=256, help="training images looked at, a seeded sample")
     parser.add_argument("--json", action="store_true", help="print the measures as one JSON object in the last line")
+
+
+def _add_predict(commands: Any) -> None:
+    text = (
+        "Landmarks of new images by a finished run, in the images' own pixels: OUT/part-*.parquet (image_id, xy, confidence) "
+        "and OUT/rejected.parquet. The same command again continues an interrupted prediction."
+    )
+    parser = _command(commands, "predict", _predict, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
+    parser.add_argument("out", metavar="OUT", help="where the landmarks go: a new folder or URI")
+    parser.add_argument("overrides", nargs="*", metavar="compute.key=value", help="compute.gpus_per_worker=0 ...")
+    parser.add_argument("--boxes", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object")
+    parser.add_argument("--margin", type=float, default=0.2, help="around a box, as the dataset was ingested with")
+    parser.add_argument("--split", choices=["train", "test"], help="images of which split of a dataset; default: all")
+    parser.add_argument("--part-images", type=int, default=512, help="images a part: the unit of retry and of memory")
+    parser.add_argument(
+        "--csv", action="store_true", help="also OUT/landmarks.csv: image_id, landmark, x, y, confidence"
+    )
+    parser.add_argument("--coco", action="store_true", help="also OUT/coco.json: COCO keypoints")
 
 
 def _add_show(commands: Any) -> None:
@@ -373,8 +394,12 @@ def _ingest(options: argparse.Namespace) -> None:
 
 
 def _count_line(done: int, total: int, part: str) -> None:
+    _count(done, total, "images")
+
+
+def _count(done: int, total: int, what: str) -> None:
     end = "\n" if done == total or not sys.stderr.isatty() else "\r"
-    print(f"[{done / total:4.0%}] {done}/{total} images", end=end, file=sys.stderr, flush=True)
+    print(f"[{done / total:4.0%}] {done}/{total} {what}", end=end, file=sys.stderr, flush=True)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -429,6 +454,24 @@ def _quality(options: argparse.Namespace) -> None:
     print(quality_table(quality))
     if options.json:
         _print_json(quality)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.run import Run
+    from ray_kplm.steps.predict_images import PredictOptions, predict_images
+    from ray_kplm.steps.session import session
+
+    run = Run.open(options.run)
+    config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    names = ("boxes", "margin", "split", "part_images", "csv", "coco")
+    chosen = PredictOptions(**{name: getattr(options, name) for name in names})
+    with session(config.compute):
+        print(predict_images(run, options.source, options.out, chosen, config=config, progress=_count_parts))
+
+
+def _count_parts(done: int, total: int) -> None:
+    _count(done, total, "parts")
 
 
 def _show(options: argparse.Namespace) -> None:

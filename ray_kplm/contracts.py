@@ -116,3 +116,14 @@ OBSERVATIONS = pa.schema(
 )
 """`<run>/evaluation/quality/<stage>/part-00000.parquet`: what a detector says of an image, of V known views of it and of its
 mirror image. Points are in the input frame: views have no other."""
+
+SOURCE_LANDMARKS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... where a picture holds several objects
+        pa.field("xy", _POINTS, nullable=False),  # (K, 2), source frame; NaN: landmark not detected
+        pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+        pa.field("width", pa.int32()),  # of the picture, pixels; null: the object was cut out of it
+        pa.field("height", pa.int32()),
+    ]
+)
+"""`<out>/part-00000.parquet` of `kplm predict`."""

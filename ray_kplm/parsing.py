@@ -77,7 +77,7 @@ def _unknown(kind: type, key: str, prefix: str) -> ConfigError:
     return ConfigError(f"{prefix}{key}: unknown key; {hint}")
 
 
-def _names(kind: type) -> list[str]:
+def _names(kind: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
@@ -93,9 +93,7 @@ def read(kind: Any, value: Any, path: str) -> Any:
     if origin is tuple:
         return _tuple(kind, value, path)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return read(next(k for k in typing.get_args(kind) if k is not type(None)), value, path)
+        return _choice(typing.get_args(kind), value, path)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as a string
@@ -108,6 +106,16 @@ def read(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{path} = {value!r}: must be of type {kind.__name__}")
     return value
+
+
+def _choice(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    """None, a section, or a value of the first kind."""
+    if value is None and type(None) in kinds:
+        return None
+    section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    if section is not None and isinstance(value, Mapping):
+        return build(typing.cast(type, section), value, f"{path}.")
+    return read(kinds[0], value, path)
 
 
 def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:

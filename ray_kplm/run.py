@@ -58,6 +58,8 @@ class Step:
     name: str
     reads: Mapping[str, Any]
     inputs: Mapping[str, str]
+    remedy: str = "Set run= to a new folder (`kplm fork OLD NEW` keeps what still fits), or restore the value"
+    """What to do about a result of another configuration."""
 
     @property
     def fingerprint(self) -> str:
@@ -109,10 +111,7 @@ class Step:
             changed = [key for key in self.inputs if found["inputs"].get(key) != self.inputs[key]]
             changes.append(f"its input changed ({', '.join(changed) or 'another set of inputs'})")
         what = "; ".join(changes) or "another version of the step"
-        return RunError(
-            f"{self.folder}: {state} under another configuration: {what}. Set run= to a new folder (`kplm fork OLD NEW` "
-            f"keeps what still fits), or restore the value"
-        )
+        return RunError(f"{self.folder}: {state} under another configuration: {what}. {self.remedy}")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -141,7 +140,8 @@ class Run:
         if not config.run:
             raise RunError("run = '': name the run directory, for example run=runs/faces")
         folder = Folder.at(config.run)
-        if not folder.is_file("config.yaml") and (folder.names() or folder.folders()):
+        there = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
+        if there and not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
         return cls(folder, config)
 

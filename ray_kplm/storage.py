@@ -1,13 +1,17 @@
 """One way to reach storage: a `Folder` on any filesystem that pyarrow opens (a local path, s3://, gs://, ...).
 
-Every write is published by one atomic act: locally a rename, on object stores the end of the upload. A file that
-can be read is therefore whole.
+Every write is published by one atomic act: locally a rename, on object stores the end of the upload, which begins when all
+is written. A file that can be read is therefore whole.
+
+Where a store is and who may open it come from the environment, as its own tools read it (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
+
+_IN_MEMORY = 64 * 2**20
+"""Bytes of a file for an object store that are not put on disk before they are uploaded."""
+_CHUNK = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -98,17 +106,31 @@ class Folder:
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
         """A binary stream whose content appears under `name` when the block ends without an error."""
+        if self.is_local:
+            with self._renamed(name) as stream:
+                yield stream
+            return
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as aside:
+            # An object store's own stream, closed by an error, publishes the part that was written.
+            yield pa.PythonFile(aside, mode="w")
+            aside.seek(0)
+            stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
+            while chunk := aside.read(_CHUNK):
+                stream.write(chunk)
+            stream.close()
+
+    @contextmanager
+    def _renamed(self, name: str) -> Iterator[pa.NativeFile]:
         target = f"{self.path}/{name}"
         parent = target.rsplit("/", 1)[0]
         self.filesystem.create_dir(parent, recursive=True)
-        aside = f"{parent}/.{uuid.uuid4().hex}.partial" if self.is_local else target
+        aside = f"{parent}/.{uuid.uuid4().hex}.partial"
         try:
             with self.filesystem.open_output_stream(aside, compression=None) as stream:
                 yield stream
-            if aside != target:
-                self.filesystem.move(aside, target)
+            self.filesystem.move(aside, target)
         except BaseException:
-            if aside != target and self.filesystem.get_file_info(aside).type == pafs.FileType.File:
+            if self.filesystem.get_file_info(aside).type == pafs.FileType.File:
                 self.filesystem.delete_file(aside)
             raise
 
@@ -143,5 +165,5 @@ def copy_file(source: Folder, target: Folder, name: str) -> None:
     """One file from one folder to another, on whichever filesystems they are."""
     read = source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None)
     with read as stream, target.writing(name) as out:
-        while chunk := stream.read(16 * 2**20):
+        while chunk := stream.read(_CHUNK):
             out.write(chunk)

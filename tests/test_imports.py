@@ -11,9 +11,9 @@ LEVELS = [
     {"cli", "__init__"},
     {"pipeline", "ablation", "sweep", "trial", "bench"},
     {"steps"},
-    {"methods", "detector", "tracking", "keypoints", "report"},
+    {"methods", "detector", "tracking", "keypoints", "report", "export"},
     {"network", "correspondence", "evaluation", "datasets", "search"},
-    {"imaging", "run", "progress"},
+    {"imaging", "run", "lock", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""

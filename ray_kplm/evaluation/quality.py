@@ -6,6 +6,7 @@ Errors and distances are in percent of the side of the network's square input; r
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ def measure(seen: Observations) -> dict[str, Any]:
     }
 
 
-def score(values):
+def score(values: Mapping[str, Any]) -> float:
     found = np.nan_to_num(values["repeatability"] * values["equivariance_error"])
     return total(found + (1 - values["repeatability"]) * values["positional_spread"])
 

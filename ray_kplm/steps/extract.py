@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -139,7 +140,11 @@ def actor_placement(compute: ComputeConfig) -> Placement:
 
 def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:
     """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
-    table = images.read_table(part, ["image_id", "image"])
+    yield from inputs(images.read_table(part, ["image_id", "image"]), rows, config)
+
+
+def inputs(table: pa.Table, rows: NDArray, config: Config) -> Iterator[Inputs]:
+    """The same, of a table of images."""
     size, batch = config.network.image_size, config.compute.batch_images
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])

@@ -177,7 +177,9 @@ class _ObservePart:
         confidence."""
         seeds = [zlib.crc32(f"{number}:{name}".encode()) & 0x7FFFFFFF for name in ids]
         views = [self._augmenter(image, seed, flip=False) for image, seed in zip(images, seeds, strict=True)]
-        placed = np.stack([frames.apply(view.crop_to_view, p) for view, p in zip(views, xy, strict=True)])
+        placed = np.stack(
+            [frames.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
+        )
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
         moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
         inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -24,6 +25,8 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep what a training step frees: the next one asks for the same again
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
+_STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where an object store is. Keys to it do not travel: a runtime environment is shown in Ray's dashboard."""
 _PAUSE_S = 0.03
 """Between two looks of Ray Data's scheduler: far less than a block of views lasts."""
 _AHEAD_BYTES = 256 * 2**20
@@ -47,16 +50,24 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _silent_stderr():
         if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet, runtime_env={"env_vars": dict(_ENVIRONMENT)})
+            ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()
-    _warn_if_small(needed_cpus(compute, runs))
+    _warn_if_small(compute, runs)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _for_workers() -> dict[str, str]:
+    """Environment of the workers of a cluster: ours, and where storage is. Ray refuses what the job's runtime_env names too."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    storage = {name: os.environ[name] for name in _STORAGE if name in os.environ}
+    return {name: value for name, value in {**_ENVIRONMENT, **storage}.items() if name not in given}
 
 
 @contextlib.contextmanager
@@ -74,13 +85,20 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _warn_if_small(needed: int) -> None:
+def _warn_if_small(compute: ComputeConfig, runs: int) -> None:
     """An existing cluster may be too small, or may be about to grow: say so, since the first step will wait."""
-    there = int(ray.cluster_resources().get("CPU", 0))
+    there, needed = int(ray.cluster_resources().get("CPU", 0)), needed_cpus(compute, runs)
     if there < needed:
         print(
             f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data actors) + 1): it waits "
             f"until nodes join; else lower compute.workers or start Ray with --num-cpus={needed}",
+            file=sys.stderr,
+        )
+    gpus, wanted = ray.cluster_resources().get("GPU", 0), compute.worker_range.min * compute.gpus_per_worker
+    if gpus < wanted:
+        print(
+            f"kplm: the cluster has {gpus:g} GPUs and the run wants {wanted:g} (workers x compute.gpus_per_worker): it waits "
+            f"until nodes join; else lower compute.workers, or train on CPUs with compute.gpus_per_worker=0",
             file=sys.stderr,
         )
 
@@ -98,7 +116,7 @@ class _Unhurried(ExecutionCallback):
 
 def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
-    return int(runs * compute.workers * (compute.cpus_per_worker + compute.data_actors)) + 1
+    return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_actors)) + 1
 
 
 def settle() -> None:

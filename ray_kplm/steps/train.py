@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 
 from ray_kplm.config import Config
@@ -26,6 +26,7 @@ from ray_kplm.methods.views import Views
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
 from ray_kplm.steps import session
+from ray_kplm.steps.elastic import workers_of
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.progress import Listener, listening
@@ -60,31 +61,51 @@ def train(step: Step, training: Training, listener: Listener) -> dict[str, Any]:
 
     Raises CollapseError when the loss is no longer finite, RunError when the workers failed for good.
     """
-    compute = training.config.compute
+    plan = training.plan
     with listening(listener) as board:
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"training": training, "target": step.folder, "board": board},
-            scaling_config=ScalingConfig(
-                num_workers=compute.workers,
-                use_gpu=compute.gpus_per_worker > 0,
-                resources_per_worker={"CPU": compute.cpus_per_worker, **_gpus(compute.gpus_per_worker)},
-            ),
-            run_config=RunConfig(
-                name=_RAY_FOLDER,
-                storage_path=step.folder.path,
-                storage_filesystem=step.folder.filesystem,
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=2),
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise _as_user_error(error, step) from error
-    manifest = step.finish(iterations=training.plan.iterations, metrics=step.folder.read_json(_METRICS))
+        workers = _fit(step, training, board)
+    metrics = step.folder.read_json(_METRICS)
+    manifest = step.finish(iterations=plan.iterations, workers=workers, metrics=metrics)
     (step.folder / _RAY_FOLDER).delete()
     return manifest
+
+
+def _fit(step: Step, training: Training, board: Any) -> int:
+    """Train to the end; the number of workers that did. Elastic ones become fewer when their nodes do not come back."""
+    compute, plan = training.config.compute, training.plan
+    before: int | None = None
+    while True:
+        with workers_of(compute, plan.views // plan.group) as workers:
+            try:
+                _trainer(step, training, board, workers).fit()
+                return workers
+            except ControllerError as error:
+                if not compute.is_elastic or workers == before:
+                    raise _as_user_error(error, step) from error
+                before = workers
+            except Exception as error:
+                raise _as_user_error(error, step) from error
+
+
+def _trainer(step: Step, training: Training, board: Any, workers: int) -> TorchTrainer:
+    compute = training.config.compute
+    restarts = 0 if compute.is_elastic else 2  # of workers that found no room
+    return TorchTrainer(
+        _work,
+        train_loop_config={"training": training, "target": step.folder, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=compute.gpus_per_worker > 0,
+            resources_per_worker={"CPU": compute.cpus_per_worker, **_gpus(compute.gpus_per_worker)},
+        ),
+        run_config=RunConfig(
+            name=_RAY_FOLDER,
+            storage_path=step.folder.path,
+            storage_filesystem=step.folder.filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=restarts),
+        ),
+    )
 
 
 def _gpus(count: float) -> dict[str, float]:
