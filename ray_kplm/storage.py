@@ -139,8 +139,8 @@ class Folder:
             stream.write(content)
 
     def read_bytes(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
-            return bytes(stream.read())
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return bytes(file.read(file.size()))  # one request: a stream of unknown length asks for 64 KiB at a time
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
