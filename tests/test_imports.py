@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
+    {"commands"},
     {"pipeline", "ablation", "sweep", "trial", "bench"},
     {"steps"},
     {"methods", "detector", "tracking", "keypoints", "report", "export"},
