@@ -1,4 +1,4 @@
-"""MLflow's requests, made to fail soon instead of after minutes."""
+"""MLflow's requests, made to fail soon instead of after minutes, and to leave standard output alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 
 
 class _Environment:
@@ -40,9 +41,9 @@ _environment = _Environment()
 def hurried(timeout_s: int) -> Iterator[None]:
     """No retries, and this timeout (to connect, and between two pieces of the answer), unless the user has set others.
 
-    MLflow reads both from the environment whenever it sends; so they are there only while requests of ours are under way.
+    MLflow reads them from the environment whenever it sends; so they are there only while requests of ours are under way.
     """
-    _environment.enter({_RETRIES: "0", _TIMEOUT: str(timeout_s)})
+    _environment.enter({_RETRIES: "0", _TIMEOUT: str(timeout_s), _QUIET: "true"})
     try:
         yield
     finally:

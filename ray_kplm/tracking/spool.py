@@ -157,9 +157,8 @@ class Spool:
 
     def told(self) -> str:
         """What waits, in words."""
-        files = len(self.files())
-        said = [f"{self._points} numbers"] if self._points else []
-        said += [f"{files} file{'s' if files > 1 else ''}"] if files else []
+        counts = {"number": self._points, "file": len(self.files())}
+        said = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
         said += ["the model"] if self.has_model() else []
         said += ["how it ended"] if self.end() else []
         return ", ".join(said)

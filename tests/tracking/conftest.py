@@ -131,6 +131,7 @@ class Server:
         if self._process is not None:
             return
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes that nothing here needs
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={self._port}", "--workers=1",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,8 @@ def test_all_of_a_run_is_on_the_server_and_its_model_needs_nothing_else(
     expected = LandmarkDetector.load(run.folder.path, device="cpu").predict(list(images))
     run.folder.delete()
     info = mlflow.models.get_model_info(f"models:/{output.model_id}")
-    assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, -1, -1, 3]}
+    (takes,) = info.signature.inputs.inputs
+    assert (takes.type, takes.shape) == (np.uint8, (-1, -1, -1, 3))
     assert [spec["name"] for spec in info.signature.outputs.to_dict()] == ["xy", "confidence"]
     np.save(tmp_path / "images.npy", images)
     for uri in (f"models:/{output.model_id}", f"runs:/{tracker.run_id}/landmarks"):
@@ -154,7 +156,7 @@ def test_a_user_who_stops_a_run_does_not_wait_for_a_server_that_hangs(run, serve
 
     with ExitStack() as stack, pytest.raises(KeyboardInterrupt):
         stopped()
-    assert "has not got 1 numbers, how it ended of" in capsys.readouterr().err
+    assert re.search("has not got 1 number, .*how it ended of", capsys.readouterr().err)
     add_evaluation(run, {"forward_nme": 4.2})
     assert stored(run).info.status == "KILLED"
     assert curve(run, "loss") == [(10, 1.0), (20, 0.5)]
