@@ -77,7 +77,7 @@ def _annotation(number: int, image: int, row: dict[str, Any]) -> dict[str, Any]:
     confidence = np.asarray(row["confidence"], np.float64)
     points = [
         [round(x, 3), round(y, 3), _FOUND] if there else [0, 0, _ABSENT]
-        for (x, y), there in zip(xy.tolist(), found.tolist(), strict=True)
+        for (x, y), there in zip(xy.tolist(), list(found), strict=True)
     ]
     box = _extent(xy[found])
     return {

@@ -71,25 +71,23 @@ def train(step: Step, training: Training, listener: Listener) -> dict[str, Any]:
 
 
 def _fit(step: Step, training: Training, board: Any) -> int:
-    """Train to the end; the number of workers that did. Elastic ones become fewer when their nodes do not come back."""
+    """Train to the end; the number of workers that did. Where it is elastic and their nodes do not come back, others go on."""
     compute, plan = training.config.compute, training.plan
-    before: int | None = None
+    tries = compute.max_failures + 1 if compute.is_elastic else 1
     while True:
+        tries -= 1
         with workers_of(compute, plan.views // plan.group) as workers:
             try:
                 _trainer(step, training, board, workers).fit()
                 return workers
-            except ControllerError as error:
-                if not compute.is_elastic or workers == before:
-                    raise _as_user_error(error, step) from error
-                before = workers
             except Exception as error:
-                raise _as_user_error(error, step) from error
+                if not isinstance(error, ControllerError) or not tries:
+                    raise _as_user_error(error, step) from error
 
 
 def _trainer(step: Step, training: Training, board: Any, workers: int) -> TorchTrainer:
     compute = training.config.compute
-    restarts = 0 if compute.is_elastic else 2  # of workers that found no room
+    again = 0 if compute.is_elastic else 2  # when workers find no room
     return TorchTrainer(
         _work,
         train_loop_config={"training": training, "target": step.folder, "board": board},
@@ -103,7 +101,7 @@ def _trainer(step: Step, training: Training, board: Any, workers: int) -> TorchT
             storage_path=step.folder.path,
             storage_filesystem=step.folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=restarts),
+            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=again),
         ),
     )
 

@@ -41,7 +41,7 @@ def test_the_number_of_workers_divides_the_batch():
 
 SCRIPT = """
 import json, os, sys, threading, time
-os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "8"
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "12"
 from functools import partial
 from pathlib import Path
 import numpy as np, pyarrow as pa, ray
