@@ -184,6 +184,7 @@ _OF_A_LANDMARK = (
     ("Detected", "detection_rate_per_landmark", 100.0, " %", "share of images in which it is found"),
     ("Equivariance", "equivariance_per_landmark", 1.0, " %", "how far it is off when the image is warped, % of the side"),
     ("Mirror error", "flip_per_landmark", 1.0, " %", "how far image and mirror image disagree, % of the side"),
+    ("Repeatability", "repeatability_per_landmark", 100.0, " %", "share of warped images in which it is found again"),
     ("Spread", "spread_per_landmark", 1.0, " %", "how much its place varies over the images, % of the side"),
     ("Sharpness", "sharpness_per_landmark", 1.0, "", "how peaked its heatmap is, 0 to 1"),
     ("Compactness", "compactness_per_landmark", 1.0, "", "how clearly its descriptors are its own, -1 to 1"),

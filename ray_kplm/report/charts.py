@@ -16,17 +16,18 @@ Points = Sequence[tuple[float, float | None]]
 
 WIDTH, HEIGHT = 320, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 18, 10, 34
-_TICKS = 4
+_TICKS, _MOST_DOTS = 4, 40
 _MARGIN, _TALLEST = 12, 1.1
 """Of a scatter: px around the points, and its height at most, widths."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Which values lie where in the picture: x and y are (least, most)."""
+    """Which values lie where in the picture: x and y are (least, most), step the distance of two ticks of y."""
 
     x: tuple[float, float]
     y: tuple[float, float]
+    step: float
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
@@ -71,7 +72,8 @@ def _axes(xs: list[float], ys: list[float], from_zero: bool) -> Axes:
         left, right = left - 0.5, right + 0.5
     low, high = (0.0 if from_zero and min(ys) >= 0 else min(ys)), max(ys)
     step = _step((high - low) or abs(high) or 1.0)
-    return Axes((left, right), (math.floor(low / step) * step, math.ceil(high / step + 1e-9) * step or 1.0))
+    bottom, top = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return Axes((left, right), (bottom * step, max(top, bottom + 1) * step), step)
 
 
 def _step(extent: float) -> float:
@@ -83,10 +85,9 @@ def _step(extent: float) -> float:
 
 def _grid(axes: Axes, x_label: str, x_names: Mapping[int, str]) -> str:
     low, high = axes.y
-    step = _step(high - low)
     pieces = []
-    for index in range(round((high - low) / step) + 1):
-        value = low + index * step
+    for index in range(round((high - low) / axes.step) + 1):
+        value = low + index * axes.step
         x, y = axes.place(axes.x[0], value)
         pieces.append(f'<path class="grid" d="M{x} {y}H{WIDTH - _RIGHT}"/>')
         pieces.append(f'<text x="{x - 6}" y="{y + 3.5}" text-anchor="end">{_tick(value)}</text>')
@@ -115,8 +116,11 @@ def _line(axes: Axes, points: list[tuple[float, float]], number: int) -> str:
     if not places:
         return ""
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
+    line = f'<path class="line s{number}" d="{path}"/>'
+    if len(places) > _MOST_DOTS:
+        return line
     dots = "".join(f"M{x} {y}h0" for x, y in places)
-    return f'<path class="line s{number}" d="{path}"/><path class="dots s{number}" d="{dots}"/>'
+    return f'{line}<path class="dots s{number}" d="{dots}"/>'
 
 
 def _key(name: str, number: int, of: int) -> str:
@@ -144,7 +148,11 @@ def number(value: float) -> str:
 
 
 def _tick(value: float) -> str:
-    return f"{value:,.4g}".replace("e-0", "e-")
+    """Short enough for the margin: 7.5e-4, not 0.00075."""
+    if 0 < abs(value) < 0.01:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def scatter(xy: ArrayLike, groups: ArrayLike, *, title: str, width: int = 420) -> Markup:

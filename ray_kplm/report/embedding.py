@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from ray_kplm.contracts import NONE
 
@@ -29,8 +30,9 @@ class Described:
 def tsne(descriptors: NDArray, seed: int) -> NDArray[np.float32]:
     """Descriptors (P, d), P > 3, in the plane: float32 (P, 2)."""
     perplexity = min(_PERPLEXITY, (len(descriptors) - 1) / 3)
-    made = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(descriptors.astype(np.float32))
-    return np.asarray(made, np.float32)
+    fit = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    with threadpool_limits(1):  # its threads meet in every small step: on a busy machine they wait for each other
+        return np.asarray(fit.fit_transform(descriptors.astype(np.float32)), np.float32)
 
 
 def sampled(points: Described, seed: int, most: int = MOST_POINTS) -> Described:

@@ -50,6 +50,19 @@ def test_the_axis_has_round_numbers_that_hold_all_values():
     assert ticks == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [
+        (6.9, ["0", "2", "4", "6", "8"]),
+        (0.001, ["0", "2.5e-4", "5e-4", "7.5e-4", "1e-3"]),
+        (90000.0, ["0", "25,000", "50,000", "75,000", "100,000"]),
+    ],
+)
+def test_the_axis_names_are_short(most, ticks):
+    svg = line_chart({"a": [(0, 0.0), (1, most)]}, title="T", x_label="")
+    assert re.findall(r'text-anchor="end">([^<]+)<', svg) == ticks
+
+
 def test_names_are_escaped():
     svg = line_chart({"<b>": [(0, 1.0)], "c": [(0, 2.0)]}, title='"><script>', x_label="<i>", x_names={0: "<u>"})
     assert not re.search(r"<(b|i|u|script)>", svg)

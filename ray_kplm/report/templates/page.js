@@ -100,6 +100,7 @@
     current = shot;
     const picture = shot.querySelector(".picture").cloneNode(true);
     get("large-picture").replaceChildren(picture);
+    picture.querySelectorAll("circle").forEach((circle) => circle.setAttribute("r", 0.55 * circle.getAttribute("r")));
     showNumbers(picture);
     get("large-title").textContent = name(shot);
     const { rank, sure, caption } = facts.get(shot);
