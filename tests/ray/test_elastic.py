@@ -69,7 +69,7 @@ os.environ["PYTHONPATH"] = sys.argv[1]
 config = configuration.load(None, [
     "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
     "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.negative_pairs=200",
-    "compute.checkpoint_iterations=5", "compute.precision=fp32", "stage1.warmup_iterations=60", f"run={root / 'run'}",
+    "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=150", f"run={root / 'run'}",
     "compute.workers={min: 1, max: 3}", "compute.threads=1",
 ])
 with session(config.compute):
@@ -119,6 +119,6 @@ def test_a_node_that_leaves_shrinks_the_step_and_one_that_joins_grows_the_next(t
     assert done.returncode == 0, done.stderr[-3000:]
     (said,) = [line for line in done.stdout.splitlines() if line.startswith('{"lost')]  # Ray prints there too
     found = json.loads(said)
-    assert found["lost_on_the_way"] == [1, 60]
+    assert found["lost_on_the_way"] == [1, 150]
     assert found["repeated"] <= 1
-    assert found["joined"] == [2, 60]  # three fit no batch of four
+    assert found["joined"] == [2, 150]  # three fit no batch of four
