@@ -145,10 +145,11 @@ class Run:
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
         return cls(folder, config)
 
-    def save(self) -> None:
-        """Write the configuration and the library versions: from now on this is a run directory."""
+    def save(self) -> Run:
+        """Write the configuration and the library versions: from now on this is a run directory. Returns itself."""
         self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
         self.folder.write_json("versions.json", versions())
+        return self
 
     @classmethod
     def open(cls, uri: str) -> Run:

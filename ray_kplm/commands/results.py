@@ -121,7 +121,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if not options.data:
         add_evaluation(run, metrics)
     print_metrics(metrics)
-    print(f"all scores: {metrics['folder']}/metrics.json   curves: {metrics['folder']}/curves.png")
+    print(f"all scores: {metrics['folder']}/metrics.json")
+    print(f"curves: {metrics['folder']}/curves.png")
     if options.json:
         print_json(metrics)
 
