@@ -21,6 +21,8 @@ _TIMEOUT_S, _UPLOAD_TIMEOUT_S = 5, 60
 _PARAMETERS_AT_ONCE, _PARAMETER_LENGTH, _NAME_LENGTH = 100, 6_000, 250
 """MLflow's limits."""
 PARENT_TAG = "mlflow.parentRunId"
+_BESIDES = ("system/", "evaluation/")
+"""Curves that are not over the iterations."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Store:
     def began(self) -> int | None:
         """When the MLflow run was made, ms since the epoch; None before."""
         return self._record["began"]
+
+    @property
+    def last_step(self) -> int:
+        """The last global iteration that the store has, 0 where it has none or is away."""
+        training = (step for name, (step, _) in self._stored.items() if not name.startswith(_BESIDES))
+        return max(training, default=0)
 
     @property
     def run_id(self) -> str:

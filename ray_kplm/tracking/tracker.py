@@ -47,8 +47,8 @@ class Tracker:
         self._spool = Spool(folder / "tracking")
         self._spool.drop_end()  # of the process before
         self._sender = Sender(Store(self._record, place, identity), self._spool, say)
-        self._step = self._record["step"] or 0
         self._begin(is_child=PARENT_TAG in identity.tags)
+        self._step = max(self._record["step"] or 0, self._sender.store.last_step)
 
     def _begin(self, is_child: bool) -> None:
         store = self._sender.store

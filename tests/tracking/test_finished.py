@@ -1,5 +1,7 @@
 """What comes to a run after its end leaves its status and times alone."""
 
+import time
+
 import mlflow
 import numpy as np
 import pytest
@@ -21,6 +23,13 @@ def ended(run):
     with pytest.raises(ValueError, match="lost"):
         work()
     return run
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def artifacts(client, run, folder):
@@ -80,11 +89,13 @@ def test_nothing_is_added_to_a_run_deleted_in_mlflow(ended, client, capsys):
 def test_a_process_killed_after_the_last_step_is_made_good(run, finish, images, stored, monkeypatch):
     left = tracked(run, DATASET)
     left.__enter__().metrics({"loss": 0.5}, 10)  # and no more: the model and the end are missing
+    until(lambda: stored(run).data.metrics.get("loss"))
     finish(run)
     catch_up(run, DATASET, lambda: images)
     found = stored(run)
     assert found.info.status == "FINISHED"
     (output,) = found.outputs.model_outputs
+    assert output.step == 10
     monkeypatch.setenv("MLFLOW_TRACKING_URI", run.folder.read_json("mlflow.json")["tracking_uri"])
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     assert model.predict(images)["xy"].shape == (2, 5, 2)

@@ -15,6 +15,7 @@ from ray_kplm.errors import TrackingError
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import grouped, tracked
+from ray_kplm.tracking.system import SystemMetrics
 
 DATASET = {"name": "cats"}
 
@@ -78,6 +79,28 @@ def test_the_status_says_how_the_run_ended(run, stored, error, status):
         stopped()
     assert stored(run).info.status == status
     assert run.folder.read_json("mlflow.json")["status"] == status
+
+
+def test_the_load_of_the_machine_is_measured_and_never_at_one_second_twice(run, stored, curve, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    name = "system/cpu_utilization_percentage"
+    for count in (1, 2):
+        with tracked(run, DATASET):
+            deadline = time.monotonic() + 120
+            while len(curve(run, name)) < count and time.monotonic() < deadline:
+                time.sleep(0.2)
+    steps = [step for step, _ in curve(run, name)]
+    assert len(steps) >= 2
+    assert len(set(steps)) == len(steps)
+    assert {"system/system_memory_usage_percentage", "system/disk_usage_percentage"} <= set(stored(run).data.metrics)
+
+    found = []
+    for switch in ("true", "false"):
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
+        measured = SystemMetrics(0, "http://127.0.0.1:9")
+        time.sleep(0.15)
+        found.append(bool(measured.due()))
+    assert found == [True, False]
 
 
 WORK = """
