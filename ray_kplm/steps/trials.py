@@ -27,6 +27,7 @@ _CPUS = 0.01
 _RESTARTS = 2
 """Times that a trial is started again after its process or its node died."""
 _ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables even when told to be silent
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the runs have their own records
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this process, and does not count as the end of the trials
 }

@@ -64,6 +64,7 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     for trial in ended.values():
         assert (sweep / trial["name"] / "keypoints" / "manifest.json").read_bytes() == found[0].read_bytes()
 
+    assert out.startswith("trial  learning_rate"), out[:300]
     results = json.loads(out.strip().splitlines()[-1])
     assert results["best"]["objective"] == min(t["objective"] for t in results["trials"] if t["state"] == "finished")
     assert [row["state"] for row in csv.DictReader((sweep / "results.csv").open())] == states
