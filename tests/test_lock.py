@@ -18,7 +18,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.lock import held
 from ray_kplm.storage import Folder
 
-HOLD = """
+HOLD = r"""
 import sys, time
 from ray_kplm.lock import held
 from ray_kplm.storage import Folder
