@@ -29,7 +29,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
-_CLAIM = "claim.json"
+CLAIM = "claim.json"
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -70,7 +70,7 @@ class Step:
 
         Raises RunError if the folder holds a result, or work begun, of another configuration or of other inputs.
         """
-        for name, state in ((MANIFEST, "finished"), (_CLAIM, "begun")):
+        for name, state in ((MANIFEST, "finished"), (CLAIM, "begun")):
             if self.folder.is_file(name):
                 found: dict[str, Any] = self.folder.read_json(name)
                 if found["fingerprint"] != self.fingerprint:
@@ -81,13 +81,17 @@ class Step:
     def begin(self) -> None:
         """Note what is being made, so that work in progress is only ever continued by the same step."""
         claim = {
-            "fingerprint": self.fingerprint, "reads": dict(self.reads), "inputs": dict(self.inputs), "began": time.time()
-        }  # fmt: skip
-        self.folder.write_json(_CLAIM, claim)
+            "step": self.name,
+            "fingerprint": self.fingerprint,
+            "reads": dict(self.reads),
+            "inputs": dict(self.inputs),
+            "began": time.time(),
+        }
+        self.folder.write_json(CLAIM, claim)
 
     def finish(self, **facts: Any) -> dict[str, Any]:
         """Publish the step's result: nothing reads it before. `seconds` are those since the step was last begun."""
-        began = self.folder.read_json(_CLAIM)["began"] if self.folder.is_file(_CLAIM) else time.time()
+        began = self.folder.read_json(CLAIM)["began"] if self.folder.is_file(CLAIM) else time.time()
         manifest = {
             "step": self.name,
             "fingerprint": self.fingerprint,
@@ -97,7 +101,7 @@ class Step:
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)
-        self.folder.delete_file(_CLAIM)
+        self.folder.delete_file(CLAIM)
         return manifest
 
     def _mismatch(self, found: Mapping[str, Any], state: str) -> RunError:

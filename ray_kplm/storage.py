@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from ray_kplm.errors import DataError
+
 _IN_MEMORY = 64 * 2**20
 """Bytes of a file for an object store that are not put on disk before they are uploaded."""
 _CHUNK = 16 * 2**20
@@ -36,10 +38,16 @@ class Folder:
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> Folder:
-        """The folder of a local path or of a URI (`s3://bucket/key`)."""
+        """The folder of a local path or of a URI (`s3://bucket/key`). Raises DataError for a URI that is none."""
         text = os.fspath(uri)
         if "://" in text:
-            filesystem, path = pafs.FileSystem.from_uri(text)
+            try:
+                filesystem, path = pafs.FileSystem.from_uri(text)
+            except pa.ArrowInvalid as error:
+                reason = str(error).splitlines()[0]
+                raise DataError(
+                    f"{text}: no storage of this kind ({reason}); give a path, s3://bucket/key, gs://..."
+                ) from None
             return cls(filesystem, path.rstrip("/"))
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 

@@ -25,6 +25,7 @@ from ray_kplm.datasets.folder import list_folder
 from ray_kplm.datasets.formats import AUTO, reader_of
 from ray_kplm.datasets.parquet import list_parquet
 from ray_kplm.errors import DataError, KplmError, RunError
+from ray_kplm.lock import held
 from ray_kplm.storage import Folder
 
 Report = Callable[[int, int, str], None]
@@ -83,7 +84,18 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
+    with held(root):
+        return _ingest(source, root, listing, fingerprint, options, report)
 
+
+def _ingest(
+    source: str | os.PathLike[str],
+    root: Folder,
+    listing: Listing,
+    fingerprint: str,
+    options: IngestOptions,
+    report: Report | None,
+) -> IngestReport:
     root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, report)

@@ -25,12 +25,12 @@ from ray_kplm import contracts
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.selection import everything
-from ray_kplm.errors import ConfigError, DataError
+from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import frames
 from ray_kplm.lock import held
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
-from ray_kplm.run import Run, Step
+from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import actor_placement, inputs
 from ray_kplm.steps.ingest import list_source
@@ -38,6 +38,7 @@ from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.steps.predict import landmarks_of
 from ray_kplm.storage import Folder
 
+_STEP = "predict_images"
 _REJECTED_ASIDE = ".rejected"  # <out>/.rejected/part-00000.parquet until all parts are there
 _COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source"]
 
@@ -100,9 +101,9 @@ def predict_images(
     images = _open(source, options, config)
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    manifest = step.manifest()
-    existed = manifest is not None
     with held(target):
+        manifest = step.manifest()
+        existed = manifest is not None
         if manifest is None:
             step.begin()
             manifest = _predict(step, images, make, config, progress)
@@ -190,6 +191,10 @@ class _StoredImages:
 
 
 def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) -> Step:
+    there = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
+    claim = next((name for name in (MANIFEST, CLAIM) if target.is_file(name)), None)
+    if there and (claim is None or target.read_json(claim).get("step") != _STEP):
+        raise RunError(f"{target}: is not empty and holds no predictions; choose a new folder")
     trained = run.manifest("stage2")
     assert trained is not None, "landmark_predictor has looked"
     reads = {
@@ -199,7 +204,7 @@ def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) ->
         "flip_at_test": run.config.stage2.flip_at_test,
     }
     remedy = "Predict into another folder, or remove this one"
-    return Step(target, "predict_images", reads, {"network": trained["fingerprint"]}, remedy)
+    return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)
 
 
 def _predict(

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
         ({"gpus_per_worker": 1.0}, [{"CPU": 8}, {"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 1}], 5),
         ({"gpus_per_worker": 1.0}, [{"CPU": 64}], 0),
         ({"gpus_per_worker": 1.0, "data_actors": 7}, [{"CPU": 8, "GPU": 4}], 0),  # 4 GPUs, but data for none
+        ({"cpus_per_worker": 0.0, "workers": 3}, [{"CPU": 5}], 3),
         ({"gpus_per_worker": 0.1}, [{"CPU": 64, "GPU": 1}], 10),
     ],
 )  # fmt: skip

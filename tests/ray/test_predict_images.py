@@ -116,7 +116,7 @@ def test_what_an_interruption_left_is_continued(run, pictures, tmp_path):
     predict_images(run, pictures, tmp_path / "out", options)
     # As a killed driver leaves it: two of three parts, the rejected ones of the first aside.
     out = Folder.at(tmp_path / "out")
-    claim = {key: out.read_json("manifest.json")[key] for key in ("fingerprint", "reads", "inputs")}
+    claim = {key: out.read_json("manifest.json")[key] for key in ("step", "fingerprint", "reads", "inputs")}
     out.write_json("claim.json", {**claim, "began": 0})
     (out / ".rejected").write_table("part-00000.parquet", out.read_table("rejected.parquet").slice(0, 1))
     for name in ("manifest.json", "rejected.parquet", "part-00001.parquet"):
@@ -160,6 +160,8 @@ def test_what_does_not_fit_is_refused(run, pictures, tmp_path):
     predict_images(run, pictures, tmp_path / "out")
     with pytest.raises(RunError, match=r"part_images was 512, is 7\. Predict into another folder"):
         predict_images(run, pictures, tmp_path / "out", PredictOptions(part_images=7))
+    with pytest.raises(RunError, match="holds no predictions"):
+        predict_images(run, pictures, pictures)
     with pytest.raises(DataError, match="is of a dataset"):
         predict_images(run, pictures, tmp_path / "other", PredictOptions(split="test"))
     with pytest.raises(DataError, match="no such file or folder"):
