@@ -73,9 +73,8 @@ def finish():
         torch.manual_seed(0)
         config: Config = run.config
         network = LandmarkNetwork(config.network, config.method.landmarks)
-        optimiser = torch.optim.RMSprop(network.parameters())
         buffer = io.BytesIO()
-        torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict()}, buffer)
+        torch.save({"network": network.state_dict(), "optimiser": {"state": {}}}, buffer)
         flip_map = np.array([1, 0, 2, -1, -1], np.int16)
         step = run.step("stage2", "train", {}, {})
         step.folder.write_bytes("network.pt", buffer.getvalue())
