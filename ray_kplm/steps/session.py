@@ -32,8 +32,8 @@ _STALL_S = 300
 """A Ray Data pipeline without progress for this long raises instead of waiting."""
 
 ANYWHERE = "DEFAULT"
-"""Scheduling strategy of tasks that reserve CPUs. Said explicitly, or in a trial of Ray Tune they would have to find room within
-what the trial itself reserves, which is next to nothing."""
+"""Scheduling strategy of tasks that reserve CPUs. Said explicitly, or those that a trial of Ray Tune starts would have to find
+room within what the trial itself reserves, which is next to nothing."""
 
 
 @contextlib.contextmanager
