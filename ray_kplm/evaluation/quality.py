@@ -95,40 +95,46 @@ def measure(seen: Observations) -> dict[str, Any]:
     again = is_detected(seen.found, seen.view_confidence, least)
     due = detected[:, None] & np.isfinite(seen.expected).all(axis=-1)
     places = np.where(detected[..., None], seen.xy, np.nan)
-    moving, distances = places_of(places), unit * landmark_distances(places)
+    error = unit * mean_distance(seen.expected, seen.found, due & again)
+    rate, repeated = detected.mean(axis=0), mean_of(again, due)
+    moving = places_of(places)
+    spread = unit * moving.spread()
+    static = moving.static() if detected.any() else np.zeros(landmarks, bool)
+    distances = unit * landmark_distances(places)
+    one_place = np.triu(distances < ONE_PLACE)
     values = {
-        "equivariance_error": unit * mean_distance(seen.expected, seen.found, due & again),
+        "equivariance_error": error,
         "flip_error": unit * flip_error(seen.alone, seen.mirrored, seen.partners),
-        "detection_rate": detected.mean(axis=0),
-        "repeatability": mean_of(again, due),
+        "detection_rate": rate,
+        "repeatability": repeated,
         "peak_sharpness": mean_of(seen.sharpness, detected),
         "cluster_compactness": None if seen.separation is None else mean_of(seen.separation, detected),
-        "positional_spread": unit * moving.spread(),
+        "positional_spread": spread,
         "view_motion": unit * mean_distance(seen.expected, seen.xy[:, None], due),
     }
-    static = np.flatnonzero(moving.static()).tolist() if detected.any() else []
     return {
         "images": len(seen.xy),
         "landmarks": landmarks,
         **{name: None if v is None else _number(total(v)) for name, v in values.items()},
         **{PER_LANDMARK[name]: None if v is None else [_number(x) for x in v] for name, v in values.items()},
         "partners": seen.partners.tolist(),
-        "static_landmarks": static,
-        "static_share": len(static) / landmarks,
+        "static_landmarks": np.flatnonzero(static).tolist(),
+        "static_share": float(static.mean()),
         "min_landmark_distance": _number(distances.min(initial=math.inf)),
-        "landmarks_on_one_place": np.argwhere(np.triu(distances < ONE_PLACE)).tolist(),
-        "score": _number(score(values)),
+        "landmarks_on_one_place": np.argwhere(one_place).tolist(),
+        "score": _number(score(error, rate * repeated, spread, static | one_place.any(axis=0))),
     }
 
 
-def score(values: Mapping[str, Any]) -> float:
-    """What a sweep without annotation minimises, % of the side, from measures per landmark (K,).
+def score(error: Floats, found: Floats, spread: Floats, useless: Bools) -> float:
+    """How far a landmark is from its place in an image, on average, % of the side: lower is better; NaN: nothing is found.
 
-    In the views that find a landmark again it is as far off as its equivariance error; where it is not found, nothing is known
-    of it but that it is somewhere within its spread. So landmarks that are seldom there do not win by being easy.
+    Where it is found, in a share of the images and views, that is its equivariance error; elsewhere its place can only be
+    guessed, which costs the mean spread. A useless landmark, that stands still or where another one does, is found nowhere: or
+    the best score would be that of marks on the background. All (K,).
     """
-    found = np.nan_to_num(values["repeatability"] * values["equivariance_error"])
-    return total(found + (1 - values["repeatability"]) * values["positional_spread"])
+    there = np.where(useless, 0.0, np.nan_to_num(found))
+    return float(np.mean(there * np.nan_to_num(error) + (1 - there) * total(np.where(useless, np.nan, spread))))
 
 
 def usual_peak(confidence: Floats) -> Floats:

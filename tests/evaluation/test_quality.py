@@ -15,6 +15,7 @@ from ray_kplm.evaluation.quality import (
     landmark_distances,
     mean_distance,
     measure,
+    score,
     separation,
     usual_peak,
 )
@@ -205,3 +206,30 @@ def test_separation_is_one_on_the_centroid_nought_half_way_and_negative_beyond()
     found = separation(points, centroids, np.zeros(4, np.int64))
     np.testing.assert_allclose(found, [1, 1 - 0.25 / 0.75, 0, 0.25 / 0.75 - 1], atol=1e-6)
     assert separation(points[:0], centroids, np.zeros(0, np.int64)).shape == (0,)
+
+
+NONE_USELESS = np.zeros(3, bool)
+
+
+def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhere():
+    error, spread = np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0])
+    assert score(error, np.ones(3), spread, NONE_USELESS) == pytest.approx(4)
+    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS) == pytest.approx((2 + 0.5 * 4 + 0.5 * 12 + 6) / 3)
+    never = score(np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS)
+    assert never == pytest.approx((2 + 12 + 6) / 3)
+    assert np.isnan(score(np.full(3, np.nan), np.zeros(3), np.full(3, np.nan), NONE_USELESS))
+
+
+def test_marks_on_the_background_and_twins_do_not_improve_the_score():
+    seen = observations()
+    good = measure(seen)["score"]
+    still, twins = seen.xy.copy(), seen.xy.copy()
+    still[:, 3] = [30, 170]
+    twins[:, 3] = twins[:, 1] + [0, 2]
+    for xy in (still, twins):
+        perfect = xy[:, None] + SHIFT[:, None]
+        found = measure(replace(seen, xy=xy, expected=perfect, found=perfect))
+        assert found["equivariance_error"] == pytest.approx(0)
+        others = np.mean(found["spread_per_landmark"][:3])
+        assert found["score"] == pytest.approx(others / 4)
+        assert found["score"] > good
