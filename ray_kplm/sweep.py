@@ -217,16 +217,19 @@ class _Trials:
         """Results as they stand, on storage and in MLflow."""
         results = self._leaves.publish(self._journal.trials)
         if results["best"]:
-            done = sum(trial.state != RUNNING for trial in self._journal.trials)
-            self._group.metrics({"best/objective": results["best"]["objective"]}, done)
+            self._group.metrics({"best/objective": results["best"]["objective"]}, self._done())
             for name in ("best.yaml", "results.json", "results.csv", "index.html"):
                 self._group.file(name, self._leaves.folder.read_bytes(name))
 
     def _tell(self, text: str) -> None:
-        trials = self._journal.trials
-        done, found = sum(trial.state != RUNNING for trial in trials), best(trials)
+        found = best(self._journal.trials)
         beside = "" if found is None else f"; best {found.objective:.2f}, trial {found.number}"
-        self._told("", f"{text}; {done} of {self._sampler.samples} trials done{beside}")
+        self._told("", f"{text}; {self._done()} of {self._sampler.samples} trials done{beside}")
+
+    def _done(self) -> int:
+        """Trials that are over; those that failed by bad luck are not, while they wait to be tried again."""
+        waiting = {trial.number for trial in self._interrupted}
+        return sum(trial.state != RUNNING and trial.number not in waiting for trial in self._journal.trials)
 
 
 def _keypoints_folder(sweep: Folder, config: Config, dataset: Dataset) -> Folder:

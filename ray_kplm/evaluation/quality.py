@@ -6,7 +6,6 @@ Errors and distances are in percent of the side of the network's square input; r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 

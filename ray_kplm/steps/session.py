@@ -34,6 +34,10 @@ _AHEAD_BYTES = 256 * 2**20
 _STALL_S = 300
 """A Ray Data pipeline without progress for this long raises instead of waiting."""
 
+ANYWHERE = "DEFAULT"
+"""Scheduling strategy of tasks that reserve CPUs. Said explicitly, or those that a trial of Ray Tune starts would have to find
+room within what the trial itself reserves, which is next to nothing."""
+
 
 @contextlib.contextmanager
 def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
