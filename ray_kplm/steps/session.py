@@ -56,6 +56,9 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
+            os.environ.setdefault(
+                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+            )  # a process each training: nobody preempts us
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()

@@ -19,7 +19,7 @@ TINY = [
 def arguments(small, folder):
     """Three trials, compared after the warm-up: the first that comes there goes on, and the others if they are better."""
     sweep = [folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={folder / 'sweep'}", *small, *TINY]
-    over = ["--over", "stage1.learning_rate=1e-3,5e-4,1e-9", "--asha", "--grace-rounds", "0"]
+    over = ["--over", "stage1.learning_rate=1e-9,5e-4,1e-3", "--asha", "--grace-rounds", "0"]
     return ["sweep", *sweep, *over, "--json"]
 
 
@@ -53,9 +53,9 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     assert kept.items() <= manifests(sweep).items(), "a finished step ran again"
     states = [trial["state"] for trial in ended.values()]
     at_rung = [trial["reports"]["0"] for trial in ended.values()]
-    better = ["finished" if at_rung[i] == min(at_rung[: i + 1]) else "stopped" for i in range(3)]
-    assert states == better
-    assert "stopped" in states
+    assert states[at_rung.index(min(at_rung))] == "finished"
+    assert states[2] == ("finished" if at_rung[2] == min(at_rung) else "stopped"), "it came last: all others were known"
+    assert "stopped" in states  # what learns hardly anything keeps its landmarks where keypoints often are
     for trial in ended.values():
         assert (sweep / trial["name"] / "stage2" / "manifest.json").exists() == (trial["state"] == "finished")
 
