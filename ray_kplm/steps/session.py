@@ -16,7 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ray_kplm.config import ComputeConfig
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import asks a package index for news
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",  # a report blocks until the controller has polled
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -49,7 +49,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         settle()
         yield
         return
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _silent_stderr():
@@ -74,7 +74,7 @@ def _for_workers() -> dict[str, str]:
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
     storage = {name: os.environ[name] for name in _STORAGE if name in os.environ}
-    return {name: value for name, value in {**_ENVIRONMENT, **storage}.items() if name not in given}
+    return {name: value for name, value in {**ENVIRONMENT, **storage}.items() if name not in given}
 
 
 @contextlib.contextmanager

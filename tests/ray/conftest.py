@@ -10,8 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "PYTHONPATH": str(REPOSITORY),
 }
 
@@ -19,8 +18,11 @@ ENVIRONMENT = {
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local Ray of four logical CPUs: room for a train worker, an actor pool and the reading tasks."""
-    os.environ.update(ENVIRONMENT)  # all processes of a local Ray inherit it
     import ray
+
+    from ray_kplm.steps import session
+
+    os.environ.update(session.ENVIRONMENT | ENVIRONMENT)  # all processes of a local Ray inherit it
 
     ray.init(
         address="local",  # not the cluster that another test left in /tmp/ray

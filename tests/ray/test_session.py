@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.steps.session import _ENVIRONMENT, _for_workers, needed_cpus
+from ray_kplm.steps.session import ENVIRONMENT, _for_workers, needed_cpus
 
 
 def test_workers_learn_where_storage_is_and_no_keys(monkeypatch):
@@ -14,7 +14,7 @@ def test_workers_learn_where_storage_is_and_no_keys(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     told = _for_workers()
     assert told["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9000"
-    assert told.items() >= _ENVIRONMENT.items()
+    assert told.items() >= ENVIRONMENT.items()
     assert "secret" not in told.values()
 
 
@@ -24,7 +24,7 @@ def test_what_a_job_brings_along_is_its_own(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://there")
     told = _for_workers()
     assert not told.keys() & given["env_vars"].keys()  # Ray refuses names that come from both
-    assert told.keys() | given["env_vars"].keys() >= _ENVIRONMENT.keys()
+    assert told.keys() | given["env_vars"].keys() >= ENVIRONMENT.keys()
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(1, 3), (4, 9), (WorkerRange(2, 8), 5)])
