@@ -33,7 +33,12 @@ def discover(
     if discovery.is_finished():
         catch_up(run, dataset.meta, discovery.examples)
         return run, False
-    with held(run.folder) as lock, session(config.compute), tracked(run.save(), dataset.meta, parent) as tracker:
+    with (
+        held(run.folder) as lock,
+        session(config.compute),
+        tracked(run.save(), dataset.meta, parent) as tracker,
+        discovery.workers(),
+    ):
         discovery.report_to(tracker)
         discovery.detect_keypoints()
         discovery.label_keypoints()

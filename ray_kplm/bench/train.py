@@ -27,8 +27,9 @@ from ray_kplm.run import Run
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.loop import Training
 from ray_kplm.steps.session import session
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
 
 _IMAGES, _POINTS = 400, 15

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -31,10 +32,11 @@ from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.loop import Training
 from ray_kplm.steps.merge import Merging, merge_channels
 from ray_kplm.steps.parts import Pool
 from ray_kplm.steps.relabel import Relabelling, relabel
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.train import Crew
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Tracker
 
@@ -63,11 +65,22 @@ class Discovery:
         self._steps = Steps(run, dataset, self.method)
         self._progress = progress(self._weights())
         self._tracker: Tracker | None = None
+        self._crew = Crew(run.config.compute, run.folder)
 
     def report_to(self, tracker: Tracker) -> None:
         """Send metrics there from now on, and show what it has to say."""
         self._tracker = tracker
         tracker.say_by(self._progress.note)
+
+    @contextmanager
+    def workers(self) -> Iterator[None]:
+        """Training workers that are there when they are needed, and gone after the block."""
+        try:
+            yield
+        except Exception:
+            self._crew.close()
+            raise
+        self._crew.close()  # not after Ctrl-C, which does not wait for what they do: they end with this process
 
     def track_round(self, number: int, metrics: dict[str, float]) -> None:
         """Numbers about a finished round, for MLflow."""
@@ -310,7 +323,7 @@ class Discovery:
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
-        manifest = train(step, training, listener.trained)
+        manifest = self._crew.train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 
     def examples(self, count: int = 2) -> NDArray[np.uint8]:

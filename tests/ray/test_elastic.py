@@ -59,7 +59,8 @@ from ray_kplm.run import Run
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.steps.session import session
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.loop import Training
+from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
 
 root = Path(sys.argv[2])

@@ -23,7 +23,8 @@ from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.run import Run
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.loop import Training
+from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
 
 SMALL = [
