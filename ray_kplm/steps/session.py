@@ -101,10 +101,15 @@ def _warn_if_small(compute: ComputeConfig, runs: int) -> None:
             f"until nodes join; else lower compute.workers or start Ray with --num-cpus={needed}",
             file=sys.stderr,
         )
-    gpus, wanted = ray.cluster_resources().get("GPU", 0), compute.worker_range.min * compute.gpus_per_worker
+    extracting = 1 if compute.rounds_per_fit > 1 else 0  # beside workers that keep theirs
+    gpus, wanted = (
+        ray.cluster_resources().get("GPU", 0),
+        (compute.worker_range.min + extracting) * compute.gpus_per_worker,
+    )
     if gpus < wanted:
+        workers = "(workers + 1, as compute.rounds_per_fit keeps them)" if extracting else "workers"
         print(
-            f"kplm: the cluster has {gpus:g} GPUs and the run wants {wanted:g} (workers x compute.gpus_per_worker): it waits "
+            f"kplm: the cluster has {gpus:g} GPUs and the run wants {wanted:g} ({workers} x compute.gpus_per_worker): it waits "
             f"until nodes join; else lower compute.workers, or train on CPUs with compute.gpus_per_worker=0",
             file=sys.stderr,
         )
