@@ -207,7 +207,7 @@ class ClusteringConfig:
     spherical: bool = False
     """Centroids of unit length."""
     memory_gib: float = 1.0
-    """Memory of a shard for descriptors; what does not fit is read again in each pass."""
+    """Memory of a shard; the descriptors that do not fit are read again in each pass."""
 
 
 @dataclass(frozen=True)

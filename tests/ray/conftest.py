@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -41,10 +42,13 @@ def kill_workers(ray_cluster):
     being children of this one: tests that run beside this one have theirs."""
 
     def kill(title: str, most: int = 99) -> int:
-        found = [p for p in psutil.Process().children(recursive=True) if title in " ".join(p.cmdline())][:most]
-        for process in found:
-            process.kill()
-        return len(found)
+        killed = 0
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it may end meanwhile
+                if killed < most and title in " ".join(process.cmdline()):
+                    process.kill()
+                    killed += 1
+        return killed
 
     return kill
 

@@ -24,7 +24,7 @@ SMALL = [
     "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
     "detection.calibration_images=40", "stage1.batch_size=4", "stage1.warmup_iterations=20", "stage1.rounds=1",
     "stage1.round_iterations=10", "stage1.learning_rate=1e-3", "stage2.iterations=20", "stage2.batch_size=8",
-    "stage2.learning_rate=1e-3", "compute.threads=1",
+    "stage2.learning_rate=1e-3", "compute.threads=1", "compute.rounds_per_fit=9",
 ]  # fmt: skip
 
 

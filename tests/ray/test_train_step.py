@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -179,8 +180,12 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(data
 
 
 def worker_processes() -> set[int]:
-    found = psutil.Process().children(recursive=True)
-    return {process.pid for process in found if "RayTrainWorker" in " ".join(process.cmdline())}
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may end meanwhile
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 def test_round_images_decode_what_ingest_stored(dataset):
