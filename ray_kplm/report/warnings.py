@@ -36,8 +36,9 @@ def _of_scores(metrics: Mapping[str, Any]) -> list[str]:
     found = []
     forward, guess = metrics.get("forward_nme"), metrics.get("mean_shape_nme")
     if forward is not None and guess and forward > _HARDLY_BETTER * guess:
+        than = "hardly better" if forward < guess else "no better"
         found.append(
-            f"forward NME {forward:.1f} % is hardly better than the mean shape's {guess:.1f} %: the landmarks say little about "
+            f"forward NME {forward:.1f} % is {than} than the mean shape's {guess:.1f} %: the landmarks say little about "
             f"the annotated points"
         )
     far_off = wandering(metrics)

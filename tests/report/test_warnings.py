@@ -19,6 +19,8 @@ def test_those_of_the_quality_come_first_and_begin_with_a_capital():
     said = warnings({"warnings": ["landmark 3 is rare"]}, {**GOOD, "forward_nme": 19.0}, images=10, rejected=4)
     assert said[0] == "Landmark 3 is rare"
     assert "hardly better than the mean shape's 20.0 %" in said[1]
+    [worse] = warnings(None, {**GOOD, "forward_nme": 21.0}, images=500)
+    assert "no better than the mean shape's 20.0 %" in worse
     assert said[2] == "10 images only: the figures are rough"
     assert said[3].startswith("4 files could not be used")
 
