@@ -166,7 +166,6 @@ def test_a_store_that_does_not_exist_is_an_error_before_any_work(run, monkeypatc
         TrackingError, match=r"127.0.0.1:9: no MLflow run can be made there .* unset MLFLOW_TRACKING_URI"
     ):
         tracked(run, DATASET).__enter__()
-    assert not any(name.startswith("MLFLOW_HTTP") for name in os.environ)
 
 
 def test_a_moved_folder_takes_its_store_along(run, stored, place, tmp_path):
