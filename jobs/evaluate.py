@@ -1,4 +1,4 @@
-"""Score a run: python jobs/evaluate.py RUN [--json]; the same as `kplm evaluate`."""
+"""Score a run: python jobs/evaluate.py RUN [--data DATASET] [--protocol NAME] ...; the same as `kplm evaluate`."""
 
 import sys
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import os
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ray_kplm import tracking
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.pipeline import discover
-from ray_kplm.progress import Progress
-from ray_kplm.run import Run
 from ray_kplm.steps.evaluate import evaluate
-from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.session import session
-from ray_kplm.steps.trials import run_trials
+from ray_kplm.steps.trials import Report, run_trials
 from ray_kplm.storage import Folder
+from ray_kplm.tracking import Parent, add_evaluation, grouped
+from ray_kplm.trial import absolute, discover_beside
 
 
 @dataclass(frozen=True)
@@ -123,47 +121,44 @@ def ablate(
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
     cells = grid(over, seeds)
-    config = _absolute(config)
-    configs = {run_name(cell): configured(config, cell) for cell in cells}
-    tracking.prepare(Run.start(configs[run_name(cells[0])]), Dataset.open(config.dataset).meta)
-    with session(config.compute, at_once):
-        found = run_trials(_trial, configs, at_once=at_once, told=told)
-    return [{"cell": cell, **found[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+    config = absolute(config)
+    listed = _Listed({run_name(cell): configured(config, cell) for cell in cells})
+    dataset = Dataset.open(config.dataset)
+    parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
+    with session(config.compute, at_once), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
+        trial = partial(_trial, group.parent)
+        run_trials(trial, listed, at_once=at_once, scratch=Folder.at(config.run) / "tune", told=told)
+        rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+        group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
+    return rows
 
 
-def _absolute(config: Config) -> Config:
-    """With local paths absolute: a trial works in a folder of its own."""
-    paths = {"dataset": config.dataset, "run": config.run, "keypoints.file": config.keypoints.file}
-    there = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
-    if os.path.exists(config.keypoints.weights):  # else a hub name
-        there["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
-    return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in there.items()]))
+def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as JSON holds them."""
+    return [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]
 
 
-class _Out:
-    """Lines of a run's progress, to whoever listens."""
+class _Listed:
+    """The runs of a grid, in order, and their figures."""
 
-    def __init__(self, told: Callable[[str], None]) -> None:
-        self._told = told
+    def __init__(self, configs: Mapping[str, Config]) -> None:
+        self._left = iter(configs.items())
+        self.figures: dict[str, dict[str, Any]] = {}
 
-    def write(self, text: str) -> int:
-        if text.strip():
-            self._told(text.strip())
-        return len(text)
+    def next(self) -> tuple[str, Config] | None:
+        return next(self._left, None)
 
-    def flush(self) -> None: ...
+    def reported(self, name: str, report: dict[str, Any]) -> None: ...
 
-    def isatty(self) -> bool:
-        return False
+    def ended(self, name: str, figures: dict[str, Any]) -> None:
+        self.figures[name] = figures
 
 
-def _trial(config: Config, told: Callable[[str], None]) -> dict[str, Any]:
-    if not Folder.at(config.run).is_file("config.yaml"):
-        below = config.run.rsplit("/", 1)[0]
-        runs = [name for name in Folder.at(below).folders() if Folder.at(f"{below}/{name}").is_file("config.yaml")]
-        fork_best([Run.open(f"{below}/{name}") for name in runs], config)
-    run, _ = discover(config, lambda weights: Progress(weights, _Out(told)))  # type: ignore[arg-type]
+def _trial(parent: Parent, config: Config, told: Callable[[str], None], report: Report) -> dict[str, Any]:
+    below = Folder.at(config.run).parent
+    run = discover_beside([below / name for name in below.folders()], config, told, parent)
     metrics = evaluate(run, told)
+    add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip
     return {name: metrics.get(name) for name in names}

@@ -207,7 +207,7 @@ class ClusteringConfig:
     spherical: bool = False
     """Centroids of unit length."""
     memory_gib: float = 1.0
-    """Memory of a shard for descriptors; what does not fit is read again in each pass."""
+    """Memory of a shard; the descriptors that do not fit are read again in each pass."""
 
 
 @dataclass(frozen=True)
@@ -279,11 +279,22 @@ class TemplateConfig:
 
 
 @dataclass(frozen=True)
+class WorkerRange:
+    """As many training workers as the cluster has room for when a training step begins."""
+
+    min: int = 1
+    """The step waits until there is room for so many."""
+    max: int = 1
+    """No more than these."""
+
+
+@dataclass(frozen=True)
 class ComputeConfig:
     """How the work is laid out. Nothing here changes what is computed, but for rounding."""
 
-    workers: int = 1
-    """Ray Train workers (processes of DDP)."""
+    workers: int | WorkerRange = 1
+    """Ray Train workers (processes of DDP); `{min: 1, max: 8}`: of the numbers that divide the batch, the largest that the
+    cluster has room for when a training step begins."""
     gpus_per_worker: float = 0.0
     """GPUs of a training worker, of an extraction actor and of a K-means shard; 0: CPU."""
     cpus_per_worker: float = 1.0
@@ -306,10 +317,28 @@ class ComputeConfig:
     """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: one batch is shared."""
     checkpoint_iterations: int = 250
     """Iterations between checkpoints inside a training step."""
+    rounds_per_fit: int = 1
+    """Trainings (the warm-up, a round, stage 2) that the same worker processes do one after the other. More than one saves
+    their start, some 10 s each; in between they keep their CPUs and GPUs: extraction needs others, or a share of the GPU."""
     max_failures: int = 3
     """Times a training step is restarted from its last checkpoint after a worker died."""
     batch_images: int = 64
     """Images at a time in extraction and prediction."""
+
+    @property
+    def worker_range(self) -> WorkerRange:
+        """Fewest and most training workers."""
+        return self.workers if isinstance(self.workers, WorkerRange) else WorkerRange(self.workers, self.workers)
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of training workers depends on the cluster."""
+        return isinstance(self.workers, WorkerRange)
+
+    def worker_numbers(self, batch: int) -> list[int]:
+        """The numbers of training workers that can share a batch, ascending."""
+        bounds = self.worker_range
+        return [n for n in range(max(bounds.min, 1), bounds.max + 1) if batch % n == 0]
 
 
 @dataclass(frozen=True)
@@ -410,14 +439,23 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         "has no descriptors, and method.kind = 'merge' begins with clusters of them; take sift, superpoint, aliked or r2d2",
         c.method.kind != "merge" or c.keypoints.detector not in ("file", "truth_mix"),
     )
-    workers = c.compute.workers
+    workers = c.compute.worker_range
+    shown = f"{{min: {workers.min}, max: {workers.max}}}" if c.compute.is_elastic else workers.min
+    yield "compute.workers", shown, "must be at least 1", workers.min >= 1
+    yield "compute.workers", shown, "min must not be above max", workers.min <= workers.max
+    yield (
+        "compute.workers",
+        shown,
+        "must be one number with compute.linear_rule=true, whose iterations depend on it",
+        not (c.compute.linear_rule and c.compute.is_elastic),
+    )
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size
         yield (
             f"{stage}.batch_size",
             batch,
-            f"is shared by compute.workers = {workers}: take a positive multiple of it, or compute.linear_rule=true",
-            batch > 0 and (c.compute.linear_rule or batch % max(workers, 1) == 0),
+            f"is shared by compute.workers = {shown}: take a positive multiple of it, or compute.linear_rule=true",
+            batch > 0 and (c.compute.linear_rule or bool(c.compute.worker_numbers(batch))),
         )
         rate = getattr(c, stage).learning_rate
         yield f"{stage}.learning_rate", rate, "must be positive", rate > 0
@@ -426,7 +464,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         value = getattr(getattr(c, section), name)
         least = 0 if name == "rounds" else 1
         yield path, value, f"must be at least {least}", value >= least
-    for path in ("compute.workers", "compute.data_actors", "compute.extract_actors", "keypoints.limit",
+    for path in ("compute.data_actors", "compute.extract_actors", "keypoints.limit",
                  "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
                  "compute.batch_images", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")

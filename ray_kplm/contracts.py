@@ -99,3 +99,31 @@ PREDICTIONS = pa.schema(
     ]
 )
 """`<run>/evaluation/<stage>/<split>/part-00000.parquet`: ordered landmarks of an image."""
+
+OBSERVATIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("xy", _POINTS, nullable=False),  # (K, 2), input frame; NaN: not detected
+        pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,)
+        pa.field("sharpness", pa.list_(pa.float32()), nullable=False),  # (K,), of the peaks; NaN: not detected
+        pa.field("separation", pa.list_(pa.float32())),  # (K,), of the descriptors; null: there are none
+        pa.field("expected", _POINTS, nullable=False),  # (V * K, 2), where the views' known maps carry xy; NaN: outside
+        pa.field("found", _POINTS, nullable=False),  # (V * K, 2), where the landmarks are in the views
+        pa.field("view_confidence", pa.list_(pa.float32()), nullable=False),  # (V * K,)
+        pa.field("alone", _POINTS, nullable=False),  # (K, 2), without averaging over the mirror image
+        pa.field("mirrored", _POINTS, nullable=False),  # (K, 2), likewise in the mirror image, turned back
+    ]
+)
+"""`<run>/evaluation/quality/<stage>/part-00000.parquet`: what a detector says of an image, of V known views of it and of its
+mirror image. Points are in the input frame: views have no other."""
+
+SOURCE_LANDMARKS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... where a picture holds several objects
+        pa.field("xy", _POINTS, nullable=False),  # (K, 2), source frame; NaN: landmark not detected
+        pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+        pa.field("width", pa.int32()),  # of the picture, pixels; null: the object was cut out of it
+        pa.field("height", pa.int32()),
+    ]
+)
+"""`<out>/part-00000.parquet` of `kplm predict`."""

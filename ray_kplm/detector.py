@@ -14,10 +14,12 @@ from ray_kplm.datasets import images as pictures
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import letterbox
-from ray_kplm.methods.landmarks import LandmarkPredictor
+from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.landmarks import LandmarkPredictor, MakeLandmarkPredictor
+from ray_kplm.methods.learner import NETWORK, weights_alone
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
-from ray_kplm.steps.evaluate import landmark_predictor
+from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,33 @@ class Landmarks:
     confidence: NDArray[np.float32]
 
 
-Image = NDArray[np.uint8] | str | os.PathLike
+def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
+    """The detector of a finished run, or of a folder that `export` wrote. Raises RunError if the run is not finished."""
+    folder = run.folder
+    if not _is_exported(folder):
+        run.finished("stage2")
+        folder /= "stage2"
+    channels = Channels.from_dict(folder.read_json(CHANNELS))
+    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
+
+
+def _is_exported(folder: Folder) -> bool:
+    return folder.is_file(NETWORK) and folder.is_file(CHANNELS)
+
+
+def export(run: Run, folder: Folder) -> None:
+    """All that the detector of a finished run needs: `network.pt` (weights alone), `channels.json`, `config.yaml`.
+
+    `LandmarkDetector.load` reads it. Raises RunError if the run is not finished.
+    """
+    run.finished("stage2")
+    source = run.folder / "stage2"
+    folder.write_bytes(NETWORK, weights_alone(source.read_bytes(NETWORK)))
+    folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
+
+
+Image = NDArray[np.uint8] | bytes | str | os.PathLike
 
 
 class LandmarkDetector:
@@ -41,7 +69,7 @@ class LandmarkDetector:
     def load(
         cls, run: str | os.PathLike[str], *, device: str | None = None, flip: bool | None = None
     ) -> LandmarkDetector:
-        """The detector of a finished run directory (a path or a URI).
+        """The detector of a finished run directory, or of a folder that `export` wrote (a path or a URI).
 
         device: `cpu` or `cuda`, by default a GPU if there is one. flip: average with the mirror image, by default as the run
         is configured (on). Raises RunError if the run is not finished.
@@ -57,7 +85,7 @@ class LandmarkDetector:
     def predict(self, images: Iterable[Image], boxes: ArrayLike | None = None, margin: float = 0.2) -> list[Landmarks]:
         """Landmarks of each image, in its own pixels.
 
-        images: uint8 arrays (H, W, 3) RGB or (H, W), or paths. A file's frame is the upright picture (EXIF applied).
+        images: uint8 arrays (H, W, 3) RGB or (H, W), paths, or encoded bytes. A file's frame is the upright picture (EXIF).
         boxes: (N, 4) x0, y0, x1, y1 of the object in each image, cut out with `margin` (of the longer side) as `kplm ingest`
         does; without boxes the object must fill the picture as it did in training. Raises DataError for what is no image.
         """
@@ -89,6 +117,11 @@ class LandmarkDetector:
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:
+    if isinstance(image, bytes):
+        try:
+            return pictures.decode(image).rgb
+        except DataError as error:
+            raise DataError(f"an image of {len(image)} bytes: {error}") from None
     if isinstance(image, (str, os.PathLike)):
         try:
             with open(image, "rb") as stream:
@@ -103,6 +136,6 @@ def _rgb(image: Image) -> NDArray[np.uint8]:
         or not array.size
     ):
         raise DataError(
-            f"an image of shape {array.shape} and type {array.dtype}: give uint8 (H, W, 3) RGB, (H, W), or a path"
+            f"an image of shape {array.shape} and type {array.dtype}: give uint8 (H, W, 3) RGB, (H, W), a path or bytes"
         )
     return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array

@@ -19,5 +19,13 @@ class RunError(KplmError):
     """A run directory does not fit what was asked of it."""
 
 
+class TrackingError(KplmError):
+    """MLflow cannot be reached where a run has to be made."""
+
+
 class CollapseError(KplmError):
     """Too few images or points are left to learn from."""
+
+
+class StoppedEarly(KplmError):
+    """A sweep has seen enough of a run: others are better."""

@@ -40,23 +40,48 @@ def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if key not in hints:
-            near = difflib.get_close_matches(str(key), list(hints), n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
-            raise ConfigError(f"{path}: unknown key; {hint}")
+            raise _unknown(kind, key, prefix)
         hint = hints[key]
         values[key] = (
             build(hint, value, f"{path}.")
             if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-            else _value(hint, value, path)
+            else read(hint, value, path)
         )
     return kind(**values)
 
 
-def _names(kind: type) -> list[str]:
+def kind_of(kind: type, path: str) -> Any:
+    """The type of the field at a dotted path, `stage1.batch_size` -> int. Raises ConfigError for a section or no field."""
+    *sections, last = path.split(".")
+    below = kind
+    for depth, section in enumerate(sections):
+        below = _hint(below, section, ".".join(sections[:depth]))
+        if not dataclasses.is_dataclass(below):
+            raise ConfigError(f"{path}: {section} is a value, not a section")
+    found = _hint(below, last, ".".join(sections))
+    if dataclasses.is_dataclass(found):
+        raise ConfigError(f"{path}: is a section with the keys {', '.join(_names(found))}; name one: {path}.KEY")
+    return found
+
+
+def _hint(kind: type, key: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    if key not in hints:
+        raise _unknown(kind, key, f"{prefix}." if prefix else "")
+    return hints[key]
+
+
+def _unknown(kind: type, key: str, prefix: str) -> ConfigError:
+    near = difflib.get_close_matches(str(key), _names(kind), n=1)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
+    return ConfigError(f"{prefix}{key}: unknown key; {hint}")
+
+
+def _names(kind: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
-def _value(kind: Any, value: Any, path: str) -> Any:
+def read(kind: Any, value: Any, path: str) -> Any:
     """`value` as the field's type, or a ConfigError."""
     origin = typing.get_origin(kind)
     if origin is Literal:
@@ -68,9 +93,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     if origin is tuple:
         return _tuple(kind, value, path)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _value(next(k for k in typing.get_args(kind) if k is not type(None)), value, path)
+        return _choice(typing.get_args(kind), value, path)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as a string
@@ -85,12 +108,22 @@ def _value(kind: Any, value: Any, path: str) -> Any:
     return value
 
 
+def _choice(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    """None, a section, or a value of the first kind."""
+    if value is None and type(None) in kinds:
+        return None
+    section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    if section is not None and isinstance(value, Mapping):
+        return build(typing.cast(type, section), value, f"{path}.")
+    return read(kinds[0], value, path)
+
+
 def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
     kinds = typing.get_args(kind)
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{path} = {value!r}: must be a list of numbers")
     if kinds[-1] is Ellipsis:
-        return tuple(_value(kinds[0], v, path) for v in value)
+        return tuple(read(kinds[0], v, path) for v in value)
     if len(value) != len(kinds):
         raise ConfigError(f"{path} = {value!r}: must have {len(kinds)} entries")
-    return tuple(_value(k, v, path) for k, v in zip(kinds, value, strict=True))
+    return tuple(read(k, v, path) for k, v in zip(kinds, value, strict=True))

@@ -29,7 +29,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
-_CLAIM = "claim.json"
+CLAIM = "claim.json"
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -58,6 +58,8 @@ class Step:
     name: str
     reads: Mapping[str, Any]
     inputs: Mapping[str, str]
+    remedy: str = "Set run= to a new folder (`kplm fork OLD NEW` keeps what still fits), or restore the value"
+    """What to do about a result of another configuration."""
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +70,7 @@ class Step:
 
         Raises RunError if the folder holds a result, or work begun, of another configuration or of other inputs.
         """
-        for name, state in ((MANIFEST, "finished"), (_CLAIM, "begun")):
+        for name, state in ((MANIFEST, "finished"), (CLAIM, "begun")):
             if self.folder.is_file(name):
                 found: dict[str, Any] = self.folder.read_json(name)
                 if found["fingerprint"] != self.fingerprint:
@@ -79,13 +81,17 @@ class Step:
     def begin(self) -> None:
         """Note what is being made, so that work in progress is only ever continued by the same step."""
         claim = {
-            "fingerprint": self.fingerprint, "reads": dict(self.reads), "inputs": dict(self.inputs), "began": time.time()
-        }  # fmt: skip
-        self.folder.write_json(_CLAIM, claim)
+            "step": self.name,
+            "fingerprint": self.fingerprint,
+            "reads": dict(self.reads),
+            "inputs": dict(self.inputs),
+            "began": time.time(),
+        }
+        self.folder.write_json(CLAIM, claim)
 
     def finish(self, **facts: Any) -> dict[str, Any]:
         """Publish the step's result: nothing reads it before. `seconds` are those since the step was last begun."""
-        began = self.folder.read_json(_CLAIM)["began"] if self.folder.is_file(_CLAIM) else time.time()
+        began = self.folder.read_json(CLAIM)["began"] if self.folder.is_file(CLAIM) else time.time()
         manifest = {
             "step": self.name,
             "fingerprint": self.fingerprint,
@@ -95,7 +101,7 @@ class Step:
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)
-        self.folder.delete_file(_CLAIM)
+        self.folder.delete_file(CLAIM)
         return manifest
 
     def _mismatch(self, found: Mapping[str, Any], state: str) -> RunError:
@@ -109,10 +115,7 @@ class Step:
             changed = [key for key in self.inputs if found["inputs"].get(key) != self.inputs[key]]
             changes.append(f"its input changed ({', '.join(changed) or 'another set of inputs'})")
         what = "; ".join(changes) or "another version of the step"
-        return RunError(
-            f"{self.folder}: {state} under another configuration: {what}. Set run= to a new folder (`kplm fork OLD NEW` "
-            f"keeps what still fits), or restore the value"
-        )
+        return RunError(f"{self.folder}: {state} under another configuration: {what}. {self.remedy}")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -141,14 +144,16 @@ class Run:
         if not config.run:
             raise RunError("run = '': name the run directory, for example run=runs/faces")
         folder = Folder.at(config.run)
-        if not folder.is_file("config.yaml") and (folder.names() or folder.folders()):
+        there = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
+        if there and not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
         return cls(folder, config)
 
-    def save(self) -> None:
-        """Write the configuration and the library versions: from now on this is a run directory."""
+    def save(self) -> Run:
+        """Write the configuration and the library versions: from now on this is a run directory. Returns itself."""
         self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
         self.folder.write_json("versions.json", versions())
+        return self
 
     @classmethod
     def open(cls, uri: str) -> Run:
@@ -169,6 +174,15 @@ class Run:
         """The manifest of a finished step by its path, None if it is not finished."""
         name = f"{path}/{MANIFEST}"
         return self.folder.read_json(name) if self.folder.is_file(name) else None
+
+    def finished(self, path: str) -> dict[str, Any]:
+        """The manifest of a step by its path. Raises RunError if it is not finished."""
+        manifest = self.manifest(path)
+        if manifest is None:
+            raise RunError(
+                f"{self.folder}: {path} is not finished; run `kplm train` with this run directory again to continue"
+            )
+        return manifest
 
     def rounds(self) -> list[int]:
         """The rounds whose pseudo-labels are published, in order; 0 is the warm-up."""

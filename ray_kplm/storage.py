@@ -1,13 +1,17 @@
 """One way to reach storage: a `Folder` on any filesystem that pyarrow opens (a local path, s3://, gs://, ...).
 
-Every write is published by one atomic act: locally a rename, on object stores the end of the upload. A file that
-can be read is therefore whole.
+Every write is published by one atomic act: locally a rename, on object stores the end of the upload, which begins when all
+is written. A file that can be read is therefore whole.
+
+Where a store is and who may open it come from the environment, as its own tools read it (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
+
+from ray_kplm.errors import DataError
+
+_IN_MEMORY = 64 * 2**20
+"""Bytes of a file for an object store that are not put on disk before they are uploaded."""
+_CHUNK = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,16 @@ class Folder:
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> Folder:
-        """The folder of a local path or of a URI (`s3://bucket/key`)."""
+        """The folder of a local path or of a URI (`s3://bucket/key`). Raises DataError for a URI that is none."""
         text = os.fspath(uri)
         if "://" in text:
-            filesystem, path = pafs.FileSystem.from_uri(text)
+            try:
+                filesystem, path = pafs.FileSystem.from_uri(text)
+            except pa.ArrowInvalid as error:
+                reason = str(error).splitlines()[0]
+                raise DataError(
+                    f"{text}: no storage of this kind ({reason}); give a path, s3://bucket/key, gs://..."
+                ) from None
             return cls(filesystem, path.rstrip("/"))
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 
@@ -76,6 +92,12 @@ class Folder:
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
+    def walk(self) -> list[str]:
+        """Sorted paths, relative to this folder, of all files in it and below; none if it does not exist."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=True))
+        found = (i.path for i in infos if i.type == pafs.FileType.File and i.extension != "partial")
+        return sorted(path.removeprefix(f"{self.path}/") for path in found)
+
     def parts(self) -> list[str]:
         """Sorted names of the table's parts, `part-00000.parquet` onwards."""
         return [n for n in self.names(suffix=".parquet") if n.startswith("part-")]
@@ -92,17 +114,31 @@ class Folder:
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
         """A binary stream whose content appears under `name` when the block ends without an error."""
+        if self.is_local:
+            with self._renamed(name) as stream:
+                yield stream
+            return
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as aside:
+            # An object store's own stream, closed by an error, publishes the part that was written.
+            yield pa.PythonFile(aside, mode="w")
+            aside.seek(0)
+            stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
+            while chunk := aside.read(_CHUNK):
+                stream.write(chunk)
+            stream.close()
+
+    @contextmanager
+    def _renamed(self, name: str) -> Iterator[pa.NativeFile]:
         target = f"{self.path}/{name}"
         parent = target.rsplit("/", 1)[0]
         self.filesystem.create_dir(parent, recursive=True)
-        aside = f"{parent}/.{uuid.uuid4().hex}.partial" if self.is_local else target
+        aside = f"{parent}/.{uuid.uuid4().hex}.partial"
         try:
             with self.filesystem.open_output_stream(aside, compression=None) as stream:
                 yield stream
-            if aside != target:
-                self.filesystem.move(aside, target)
+            self.filesystem.move(aside, target)
         except BaseException:
-            if aside != target and self.filesystem.get_file_info(aside).type == pafs.FileType.File:
+            if self.filesystem.get_file_info(aside).type == pafs.FileType.File:
                 self.filesystem.delete_file(aside)
             raise
 
@@ -111,8 +147,8 @@ class Folder:
             stream.write(content)
 
     def read_bytes(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
-            return bytes(stream.read())
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return bytes(file.read(file.size()))  # one request: a stream of unknown length asks for 64 KiB at a time
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
@@ -137,5 +173,5 @@ def copy_file(source: Folder, target: Folder, name: str) -> None:
     """One file from one folder to another, on whichever filesystems they are."""
     read = source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None)
     with read as stream, target.writing(name) as out:
-        while chunk := stream.read(16 * 2**20):
+        while chunk := stream.read(_CHUNK):
             out.write(chunk)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 
 import pytest
 import yaml
 
 from ray_kplm import config as module
-from ray_kplm.config import Config, MethodConfig, from_dict, load
+from ray_kplm.config import Config, MethodConfig, WorkerRange, from_dict, load
 from ray_kplm.errors import ConfigError
 
 BROKEN = [
@@ -89,6 +90,35 @@ def test_every_rule_is_broken_above():
 )
 def test_the_edge_of_a_rule_is_allowed(overrides):
     load(None, overrides)
+
+
+def test_workers_are_a_number_or_a_range():
+    fixed, elastic = load(None, ["compute.workers=4"]), load(None, ["compute.workers={min: 2, max: 8}"])
+    assert (fixed.compute.worker_range.min, fixed.compute.worker_range.max, fixed.compute.is_elastic) == (4, 4, False)
+    assert elastic.compute.workers == WorkerRange(2, 8)
+    assert elastic.compute.worker_numbers(12) == [2, 3, 4, 6]
+    assert load(None, ["compute.workers.max=3", "stage1.batch_size=9"]).compute.worker_numbers(9) == [1, 3]
+    assert from_dict(yaml.safe_load(yaml.safe_dump(elastic.to_dict()))) == elastic
+    assert elastic.flat()["compute.workers.max"] == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["compute.workers={min: 0, max: 2}"], "compute.workers = '{min: 0, max: 2}': must be at least 1"),
+        (["compute.workers={min: 3, max: 2}"], "min must not be above max"),
+        (["compute.workers={min: 1, max: 2}", "compute.linear_rule=true"], "must be one number"),
+        (["compute.workers={min: 3, max: 5}", "stage2.batch_size=14"], "compute.workers = {min: 3, max: 5}: take"),
+        (["compute.workers={min: 1, most: 2}"], "compute.workers.most: unknown key"),
+        (["compute.workers={min: one}"], "compute.workers.min = 'one': must be of type int"),
+        (["compute.workers="], "compute.workers = ''"),
+        (["compute.workers=null"], "compute.workers = None"),
+        (["compute.workers=some"], "compute.workers = 'some': must be of type int"),
+    ],
+)
+def test_a_wrong_range_of_workers_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(None, ["stage1.batch_size=12", "stage2.batch_size=12", *overrides])
 
 
 def test_an_image_size_that_does_not_fit_comes_with_one_that_does():
@@ -220,5 +250,5 @@ def test_every_field_and_every_section_is_documented():
                 text = following.value if isinstance(following, ast.Expr) else None
                 if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
                     undocumented.append(f"{node.name}.{ast.unparse(statement.target)}")
-    assert fields == len(Config().flat())
+    assert fields == len(Config().flat()) + len(dataclasses.fields(WorkerRange))  # in place of one number
     assert not undocumented

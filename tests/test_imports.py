@@ -9,11 +9,12 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"pipeline", "ablation", "detector", "bench"},
+    {"commands"},
+    {"pipeline", "ablation", "sweep", "trial", "bench"},
     {"steps"},
-    {"methods", "tracking", "keypoints", "report"},
-    {"network", "correspondence", "evaluation", "datasets"},
-    {"imaging", "run", "progress"},
+    {"methods", "detector", "tracking", "keypoints", "report", "export"},
+    {"network", "correspondence", "evaluation", "datasets", "search"},
+    {"imaging", "run", "lock", "progress"},
     {"contracts", "config", "parsing", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
 
@@ -128,3 +129,10 @@ def test_relative_home_and_uri_paths_are_one_place(tmp_path, monkeypatch):
         assert folder.read_bytes("x") == b"1"
     monkeypatch.chdir("/")
     assert folder.read_bytes("x") == b"1"
+
+
+@pytest.mark.parametrize("uri", ["s4://bucket/key", "s3://bucket/key?endpoint=here", "file:relative://x"])
+def test_a_uri_that_is_none_is_said_in_one_line(uri):
+    with pytest.raises(DataError, match="no storage of this kind") as caught:
+        Folder.at(uri)
+    assert "\n" not in str(caught.value)

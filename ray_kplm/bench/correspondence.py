@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from multiprocessing import get_context
@@ -65,6 +66,7 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, say: Callable[[str], N
         with session(load(None).compute):
             say("one shard and two, of one thread each")
             found |= scaling(root / "features", sizes)
+            found["machine_2_processes"] = two_processes(sizes)
             say("1, 2 and 7 shards: the same?")
             write_features(root / "small", 8 * 2 * _PART_IMAGES * _IMAGE_POINTS // 4, 64, part_images=_PART_IMAGES // 4)
             found["same_assignments"] = same_assignments(root)
@@ -203,6 +205,26 @@ def scaling(features: Folder, sizes: Sizes) -> dict[str, float]:
     return {"speedup_2_shards": one / two, "weak_scaling": half / share / 2 / two}
 
 
+def two_processes(sizes: Sizes) -> float:
+    """How much more two processes of one thread multiply than one does: what this machine's cores allow two shards."""
+    with _processes(2, 1) as pool:
+        list(pool.map(_products, [sizes] * 2))  # both have started
+        alone = pool.submit(_products, sizes).result()
+        return sum(pool.map(_products, [sizes] * 2)) / alone
+
+
+def _products(sizes: Sizes, seconds: float = 3.0) -> float:
+    """Matrix products a second, of blocks of points and the centroids."""
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((4096, sizes.dim), np.float32)
+    centroids, out = points[: sizes.clusters].T.copy(), np.empty((len(points), sizes.clusters), np.float32)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        np.matmul(points, centroids, out=out)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
 def same_assignments(root: Folder) -> bool:
     """Whether 1, 2 and 7 shards give the same centroids and the same labels, bit for bit, and so does a second run."""
     features, seen = root / "small", []
@@ -284,11 +306,18 @@ def _best(call: Callable[[], Any]) -> float:
 
 def _alone(threads: int, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """Call a function in a process of its own whose libraries have so many threads."""
+    with _processes(1, threads) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes whose libraries have so many threads."""
     kept = dict(os.environ)
     os.environ.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(function, *arguments).result()
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+            yield pool
     finally:
         os.environ.clear()
         os.environ.update(kept)

@@ -27,8 +27,9 @@ from ray_kplm.run import Run
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.loop import Training
 from ray_kplm.steps.session import session
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
 
 _IMAGES, _POINTS = 400, 15
@@ -55,7 +56,8 @@ def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[s
         say(f"rendering {_IMAGES} images of {config.network.image_size} px")
         dataset = _dataset(folder, config.network.image_size)
         rates: dict[Layout, float] = {}
-        for workers in sorted({1, 2, config.compute.workers}):
+        configured = config.compute.worker_range.max
+        for workers in sorted({1, 2, configured}):
             for piped in (False, True):
                 layout = Layout(workers, piped)
                 say(
@@ -64,11 +66,10 @@ def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[s
                 rates[layout] = _rate(_with_workers(config, workers, folder), dataset, layout, iterations)
         say("the data pipeline alone, on one core")
         alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
-    workers = config.compute.workers
     return {
-        "loop_images_per_s": rates[Layout(workers, True)],
-        "memory_images_per_s": rates[Layout(workers, False)],
-        "loop_share": rates[Layout(workers, True)] / rates[Layout(workers, False)],
+        "loop_images_per_s": rates[Layout(configured, True)],
+        "memory_images_per_s": rates[Layout(configured, False)],
+        "loop_share": rates[Layout(configured, True)] / rates[Layout(configured, False)],
         "loop_share_1_worker": rates[Layout(1, True)] / rates[Layout(1, False)],
         "speedup_2_workers": rates[Layout(2, False)] / rates[Layout(1, False)],
         "speedup_2_workers_loop": rates[Layout(2, True)] / rates[Layout(1, True)],

@@ -26,7 +26,9 @@ from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
 _HELD_SHARE = 0.75
-"""Of the memory budget, for descriptors that stay; the rest is for the part that is being read."""
+_WORKING_BYTES = 192 * 2**20
+"""Of the memory budget, a share less what libraries and blocks take is for descriptors that stay; the rest is for the part that
+is being read."""
 _FIT, _START = 1, 2
 """What a seeded share is drawn for."""
 
@@ -96,7 +98,7 @@ class DescriptorShard:
     def begin_fit(self, share: float, mirrored: bool = True) -> kmeans.Size:
         """From now on `sample` and `partial` are about a seeded share of the descriptors still in, plain and mirrored ones."""
         self._share, self._mirrored, self._held = share, mirrored, {}
-        total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE
+        total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE - _WORKING_BYTES
         for part in self._parts:
             points = self._fitted(part)
             total += kmeans.size_of(_blocks(points))

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import contracts
+from ray_kplm.datasets.formats import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.frames import Affine
 from ray_kplm.storage import Folder
@@ -30,6 +31,8 @@ from ray_kplm.storage import Folder
 class IngestOptions:
     """How a source becomes a dataset."""
 
+    format: str = AUTO
+    """A data set in its authors' layout, of `formats.FORMATS`; auto: Parquet files or a folder of images."""
     boxes: str | None = None
     """CSV or Parquet: image (path below the source), x0, y0, x1, y1 in pixels of the upright image. For a folder."""
     landmarks: str | None = None

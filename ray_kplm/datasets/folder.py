@@ -7,11 +7,8 @@ import math
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs as pafs
 
@@ -21,17 +18,14 @@ from ray_kplm.datasets import images
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
-    PartBuilder,
     PartTables,
     count_landmarks,
     split_of,
 )
 from ray_kplm.datasets.parquet import frame_of, read_meta, read_user_table
+from ray_kplm.datasets.samples import Box, Sample, SampleReader, fault_of
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
-
-Box = tuple[float, float, float, float]
 
 _BOXES = {"image": pa.string(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())}
 _LANDMARKS = {"image": pa.string(), "landmarks": pa.list_(pa.list_(pa.float32()))}
@@ -63,50 +57,13 @@ class FolderReader:
     landmarks: int
 
     def read_part(self, entries: Sequence[Crop]) -> PartTables:
-        part = PartBuilder(self.landmarks)
-        for path, crops in groupby(entries, key=attrgetter("path")):
-            try:
-                content = self._read(path)
-                picture = images.decode(content)
-            except DataError as error:
-                for crop in crops:
-                    part.reject(crop.image_id, str(error))
-                continue
-            for crop in crops:
-                try:
-                    self._add(part, crop, content, picture)
-                except DataError as error:
-                    part.reject(crop.image_id, str(error))
-        return part.tables()
+        return SampleReader(self.source, self.options, self.landmarks).read_part(list(map(self._sample, entries)))
 
-    def _read(self, path: str) -> bytes:
-        try:
-            return self.source.read_bytes(path)
-        except FileNotFoundError:
-            raise DataError("unreadable: gone since the folder was listed") from None
-        except PermissionError:
-            raise DataError("unreadable: permission denied") from None
-
-    def _add(self, part: PartBuilder, crop: Crop, content: bytes, picture: images.Picture) -> None:
-        full = images.whole(picture.rgb)
-        window = full if crop.box is None else images.around(crop.box, self.options.margin, full)
-        rgb, crop_to_source = images.cut(picture.rgb, window, self.options.size)
-        images.check_side(rgb, self.options.min_side)
-        kept = picture.plain and crop.box is None and rgb.shape == picture.rgb.shape
-        source_to_crop = frames.invert(crop_to_source)
-        box = None if crop.box is None else frames.apply(source_to_crop, np.reshape(crop.box, (2, 2))).ravel()
-        annotation = self._annotation(crop, source_to_crop)
-        part.add(
-            crop.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation, crop.frame
-        )
-
-    def _annotation(self, crop: Crop, source_to_crop: frames.Affine) -> dict[str, Any] | None:
-        if self.annotations is None or crop.annotation == NONE:
-            return None
-        row = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
-        if row["landmarks"]:
-            row["landmarks"] = frames.apply(source_to_crop, np.array(row["landmarks"], dtype=np.float64))
-        return row
+    def _sample(self, crop: Crop) -> Sample:
+        annotation = None
+        if self.annotations is not None and crop.annotation != NONE:
+            annotation = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
+        return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
 def list_folder(source: Folder, options: IngestOptions) -> Listing:
@@ -175,13 +132,11 @@ def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tu
             rejected.append((path, "no box"))
         for number, box in enumerate(of_picture):
             crop = Crop(path, number if len(of_picture) > 1 else NONE, box)
-            x0, y0, x1, y1 = box
-            if not all(map(math.isfinite, box)):
-                rejected.append((crop.image_id, "bad box: not four finite numbers"))
-            elif x1 <= x0 or y1 <= y0:
-                rejected.append((crop.image_id, "box without area"))
-            else:
+            fault = fault_of(box)
+            if fault is None:
                 crops.append(crop)
+            else:
+                rejected.append((crop.image_id, fault))
     rejected += [(path, "box names no image") for path, of_picture in boxes.items() for _ in of_picture]
     return crops
 

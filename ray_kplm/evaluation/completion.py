@@ -28,6 +28,8 @@ def singular_value_threshold(
         raise ValueError(
             f"column {column}: has no observed entry, and completion needs one in each; drop the column first"
         )
+    if observed.all():
+        return matrix
     means = observed_means(matrix)
     centred = np.where(observed, matrix - means, 0.0)
     low_rank = _threshold_iterations(centred, observed, threshold, tolerance, max_iterations)

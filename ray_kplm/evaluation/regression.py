@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 # The ridge of the thesis's released code, as a share of the largest entry of X'X.
 FORWARD_RIDGE = 0.001
 BACKWARD_RIDGE = 0.1
+_FULL_RANK = 1e-10  # from this ridge on X'X can be inverted as it is, which is much faster
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class NmeResult:
     train_images: annotated images each regressor was fitted on.
     test_images: test images with at least one point scored.
     left_out: test points not scored: no reference position or no normaliser, or in some draw no training row.
+    errors: (Nt, L) forward, (Nt, K) backward; mean over draws, NaN where not scored.
     """
 
     mean: float
@@ -54,6 +56,12 @@ class NmeResult:
     train_images: int
     test_images: int
     left_out: int
+    errors: Floats
+
+    @property
+    def per_image(self) -> Floats:
+        """(Nt,): mean over the landmarks scored in the image, NaN where none is."""
+        return observed_means(self.errors.T)
 
 
 def fit_regressor(x: ArrayLike, y: ArrayLike, ridge: float) -> Regressor:
@@ -68,14 +76,18 @@ def fit_regressor(x: ArrayLike, y: ArrayLike, ridge: float) -> Regressor:
             f"{int((~np.isfinite(x)).sum())} input coordinates are NaN: a regressor needs all of them; "
             "fill them with complete_landmarks first"
         )
-    x_mean = observed_means(x)
+    present = np.isfinite(y)
+    x_mean, y_here = observed_means(x), observed_means(y)
+    x = x - x_mean
+    gram = x.T @ x
+    # A target's sum of x (y - its mean) needs no mean of x: what is subtracted from y sums to 0 over the target's rows.
+    cross = x.T @ np.where(present, y - y_here, 0.0)
     y_mean = np.full(y.shape[1], np.nan)
     weights = np.zeros((x.shape[1], y.shape[1]))
-    for rows, columns in _groups_by_presence(np.isfinite(y)):
-        x_rows, y_rows = x[rows], y[np.ix_(rows, columns)]
-        x_here, y_here = observed_means(x_rows), observed_means(y_rows)
-        weights[:, columns] = _solve(x_rows - x_here, y_rows - y_here, ridge)
-        y_mean[columns] = y_here + (x_mean - x_here) @ weights[:, columns]
+    for rows, columns in _groups_by_presence(present):
+        x_here, gram_here = _centred_gram(x, gram, rows)
+        weights[:, columns] = _solve(gram_here, cross[:, columns], ridge)
+        y_mean[columns] = y_here[columns] - x_here @ weights[:, columns]
     return Regressor(x_mean, y_mean, weights)
 
 
@@ -165,20 +177,39 @@ def cumulative_curve(per_landmark: ArrayLike) -> Floats:
     return np.cumsum(errors) / np.arange(1, len(errors) + 1)
 
 
-def _solve(x: Floats, y: Floats, ridge: float) -> Floats:
-    """(P, Q) weights between centred sides; minimum norm, as inputs may stand still or repeat each other."""
-    gram = x.T @ x
+def _solve(gram: Floats, cross: Floats, ridge: float) -> Floats:
+    """(P, P), (P, Q) -> (P, Q) weights; minimum norm, as inputs may stand still or repeat each other."""
     # X'X is positive semi-definite: its largest entry is on the diagonal. 0 if there is no input at all.
-    gram[np.diag_indices_from(gram)] += ridge * gram.diagonal().max(initial=0.0)
-    return np.asarray(np.linalg.lstsq(gram, x.T @ y)[0], dtype=np.float64)
+    largest = gram.diagonal().max(initial=0.0)
+    gram = gram + ridge * largest * np.eye(len(gram))
+    if ridge > _FULL_RANK and largest > 0:
+        return np.asarray(np.linalg.solve(gram, cross), dtype=np.float64)
+    return np.asarray(np.linalg.lstsq(gram, cross)[0], dtype=np.float64)
 
 
-def _groups_by_presence(present: Bools) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(N, Q) -> (rows, columns) of targets present in the same rows; without those that have no row."""
+def _centred_gram(x: Floats, gram: Floats, rows: Bools) -> tuple[Floats, Floats]:
+    """The mean (P,) of some rows and X'X (P, P) of these about it. x: (N, P), whose columns have mean 0. gram: x'x.
+
+    Where most rows are taken, the others are taken away: the cost is that of what is missing.
+    """
+    if rows.all():
+        return np.zeros(x.shape[1]), gram
+    if 2 * rows.sum() < len(rows):
+        mean = observed_means(x[rows])
+        centred = x[rows] - mean
+        return mean, centred.T @ centred
+    others = x[~rows]
+    count = rows.sum()
+    mean = -others.sum(axis=0) / count
+    return mean, gram - others.T @ others - count * np.outer(mean, mean)
+
+
+def _groups_by_presence(present: Bools) -> Iterator[tuple[Bools, NDArray[np.intp]]]:
+    """(N, Q) -> (rows (N,), columns) of targets present in the same rows; without those that have no row."""
     patterns, group_of_column = np.unique(present, axis=1, return_inverse=True)
     for group, pattern in enumerate(patterns.T):
         if pattern.any():
-            yield np.flatnonzero(pattern), np.flatnonzero(group_of_column.ravel() == group)
+            yield pattern, np.flatnonzero(group_of_column.ravel() == group)
 
 
 def _has_points(xy: ArrayLike) -> Bools:
@@ -241,4 +272,5 @@ def _summarise(errors: Floats, train_images: int) -> NmeResult:
         train_images=train_images,
         test_images=int(scored.any(axis=1).sum()),
         left_out=int((~scored).sum()),
+        errors=observed_means(errors),
     )

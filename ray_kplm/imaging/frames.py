@@ -48,6 +48,11 @@ def translation(dx: float, dy: float) -> Affine:
     return np.array([[1, 0, dx], [0, 1, dy]], dtype=np.float64)
 
 
+def mirroring(width: int) -> Affine:
+    """The mirror image of a picture `width` px wide; its own inverse."""
+    return np.array([[-1, 0, width - 1], [0, 1, 0]], dtype=np.float64)
+
+
 def crop_to_input(width: int, height: int, size: int) -> Affine:
     """Letterbox: the crop's longer side fills the `size` px square, the shorter one is centred."""
     scale = size / max(width, height)

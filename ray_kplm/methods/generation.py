@@ -195,10 +195,14 @@ class Generation(ABC):
 
     def iterations(self, configured: int) -> int:
         """Of one worker; R's linear rule divides them by the number of workers."""
-        return max(1, configured // self.config.compute.workers) if self.config.compute.linear_rule else configured
+        return (
+            max(1, configured // self.config.compute.worker_range.max)
+            if self.config.compute.linear_rule
+            else configured
+        )
 
     def _batch(self, configured: int) -> int:
-        return configured * self.config.compute.workers if self.config.compute.linear_rule else configured
+        return configured * self.config.compute.worker_range.max if self.config.compute.linear_rule else configured
 
     def _rate_factor(self) -> float:
-        return float(self.config.compute.workers) if self.config.compute.linear_rule else 1.0
+        return float(self.config.compute.worker_range.max) if self.config.compute.linear_rule else 1.0

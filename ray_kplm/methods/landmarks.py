@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from ray_kplm.config import Config
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
+from ray_kplm.evaluation import quality
 from ray_kplm.imaging import frames
-from ray_kplm.methods.detection import detect_keypoints
+from ray_kplm.methods.detection import Detected, detect_keypoints
 from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.methods.stage2 import mirrored_mean
 from ray_kplm.network import heatmaps
@@ -25,8 +27,31 @@ from ray_kplm.storage import Folder
 Assign = Callable[[NDArray[np.int64], NDArray], NDArray]
 """Keypoints of each image (images,), their descriptors (N, d) in a row -> the landmark of each keypoint (N,), NONE: none."""
 
-Predictor = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""uint8 (B, S, S, 3) -> xy (B, K, 2) input frame, NaN where not detected, and confidence (B, K)."""
+
+class Observed(NamedTuple):
+    """What a predictor sees in B images, beside the landmarks themselves; NaN where one is not detected.
+
+    xy float32 (B, K, 2), input frame. confidence float32 (B, K), 0 where not detected. sharpness float32 (B, K), of the peaks
+    (`heatmaps.sharpness`). separation float32 (B, K), of the descriptors (`quality.separation`); None: it has none.
+    """
+
+    xy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
+    separation: NDArray[np.float32] | None
+
+
+class Predictor(Protocol):
+    """Finds K landmarks in images uint8 (B, S, S, 3)."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """xy (B, K, 2) input frame, NaN where not detected, and confidence (B, K)."""
+        ...
+
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """The same, and how they were found."""
+        ...
+
 
 MakePredictor = Callable[[Placement], Predictor]
 """Builds a predictor where it will run; picklable."""
@@ -53,13 +78,24 @@ class LandmarkPredictor:
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        xy, confidence = heatmaps.decode(self._maps(images))
+        return frames.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
+
+    @torch.inference_mode()
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        maps = self._maps(images)
+        cells, confidence = heatmaps.decode(maps)
+        sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None]).view(confidence.shape)
+        xy = frames.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
+        return Observed(xy, confidence.cpu().numpy(), sharpness.cpu().numpy(), None)
+
+    def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
         batch = self._placement.images(images)
         with self._placement.precision():
-            maps = self._network(batch).float()
+            maps: torch.Tensor = self._network(batch).float()
             if self._flip:
                 maps = mirrored_mean(maps, self._network(batch.flip(-1)).float(), self._flip_map)
-        xy, confidence = heatmaps.decode(maps)
-        return frames.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
+        return maps
 
 
 class ClusterPredictor:
@@ -70,7 +106,7 @@ class ClusterPredictor:
         config: Config,
         weights: dict[str, torch.Tensor],
         assign: Assign,
-        landmarks: int,
+        centroids: NDArray[np.float32],
         threshold: float,
         placement: Placement,
     ) -> None:
@@ -78,22 +114,55 @@ class ClusterPredictor:
         network.take(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._assign, self._landmarks = assign, landmarks
+        self._assign, self._centroids = assign, centroids
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        found = self._find(images)
+        return found.column("xy"), np.nan_to_num(found.column("score"))
+
+    @torch.inference_mode()
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        found = self._find(images)
+        xy, confidence = found.column("xy"), np.nan_to_num(found.column("score"))
+        with self._placement.precision():
+            logits_Bhw, _ = self._network(self._placement.images(images))
+        heat_Bhw = logits_Bhw.float().sigmoid()
+        cells = torch.from_numpy(frames.input_to_heatmap(np.nan_to_num(xy))).to(heat_Bhw)
+        sharpness = heatmaps.sharpness(heat_Bhw, cells).cpu().numpy()
+        sharpness[np.isnan(xy).any(axis=-1)] = np.nan
+        separation = np.full(confidence.shape, np.nan, np.float32)
+        separation[found.image, found.landmark] = quality.separation(
+            found.joined("descriptors"), self._centroids, found.landmark
+        )
+        return Observed(xy, confidence, sharpness, separation)
+
+    def _find(self, images: NDArray[np.uint8]) -> _Landmarks:
         options = self._config.detection
         found = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
         counts = np.array([len(k.xy) for k in found], np.int64)
-        image = np.repeat(np.arange(len(found)), counts)
         cluster = self._assign(counts, np.concatenate([k.descriptors for k in found]))
-        keep = cluster != NONE
-        xy = np.full((len(found), self._landmarks, 2), np.nan, np.float32)
-        confidence = np.zeros(xy.shape[:2], np.float32)
-        xy[image[keep], cluster[keep]] = np.concatenate([k.xy for k in found])[keep]
-        confidence[image[keep], cluster[keep]] = np.concatenate([k.score for k in found])[keep]
-        return xy, confidence
+        return _Landmarks(found, np.repeat(np.arange(len(found)), counts), cluster, len(self._centroids))
+
+
+class _Landmarks:
+    """Detected keypoints that are landmarks: of which image and which of the K, int64 (N,) each."""
+
+    def __init__(self, found: list[Detected], image: NDArray[np.int64], cluster: NDArray, landmarks: int) -> None:
+        self._found, self._named, self._landmarks = found, cluster != NONE, landmarks
+        self.image, self.landmark = image[self._named], cluster[self._named].astype(np.int64)
+
+    def joined(self, name: str) -> NDArray:
+        """A field of the keypoints, one row a landmark found."""
+        return np.concatenate([getattr(keypoints, name) for keypoints in self._found])[self._named]
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """A field by image and landmark (B, K, ...), NaN where not detected."""
+        values = self.joined(name)
+        out = np.full((len(self._found), self._landmarks, *values.shape[1:]), np.nan, np.float32)
+        out[self.image, self.landmark] = values
+        return out
 
 
 def nearest_once(centroids: NDArray[np.float32]) -> Assign:
@@ -143,4 +212,4 @@ class MakeClusterPredictor:
     def __call__(self, placement: Placement) -> ClusterPredictor:
         weights = load_weights(self.network.read_bytes(NETWORK))
         assign = nearest_once(self.centroids) if self.cutoff is None else matched(self.centroids, self.cutoff)
-        return ClusterPredictor(self.config, weights, assign, len(self.centroids), self.threshold, placement)
+        return ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)

@@ -120,6 +120,13 @@ def load_weights(state: bytes) -> dict[str, Tensor]:
     return _load(state)["network"]
 
 
+def weights_alone(state: bytes) -> bytes:
+    """A stored state without the optimiser's."""
+    buffer = io.BytesIO()
+    torch.save({"network": load_weights(state)}, buffer)
+    return buffer.getvalue()
+
+
 def _load(state: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
 

@@ -111,6 +111,19 @@ def sample(map_BChw: Tensor, xy_BP2: Tensor) -> Tensor:
     return read[..., 0].transpose(1, 2)
 
 
+def sharpness(heatmap_Bhw: Tensor, xy_BP2: Tensor, radius: float = 2.0) -> Tensor:
+    """How far a heatmap falls within `radius` cells of points on it: BP, from 0 (flat) to 1 (nothing around them).
+
+    One minus the mean of the positive part on the circle, over the value at the point; 0 where that is not positive.
+    """
+    turns = torch.arange(8, device=xy_BP2.device) * (torch.pi / 4)
+    circle_C2 = radius * torch.stack([turns.cos(), turns.sin()], dim=-1).to(xy_BP2)
+    around_BQ2 = (xy_BP2[:, :, None] + circle_C2).flatten(1, 2)
+    around_BP = sample(heatmap_Bhw[:, None], around_BQ2)[..., 0].clamp(min=0).unflatten(1, (-1, len(turns))).mean(-1)
+    peak_BP = sample(heatmap_Bhw[:, None], xy_BP2)[..., 0]
+    return torch.where(peak_BP > 0, 1 - around_BP / peak_BP.clamp(min=1e-12), 0.0).clamp(min=0)
+
+
 def read_cells(map_BChw: Tensor, xy_BP2: Tensor) -> Tensor:
     """The map's values at the cells nearest to the points: BPC. Points outside read the border."""
     side = map_BChw.shape[-1]

@@ -1,8 +1,7 @@
 """Figures of a run as PNG bytes. Each call owns its figure: no pyplot, whose state is shared."""
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike
 from ray_kplm.evaluation.regression import cumulative_curve
 
 PANEL_INCHES = (4.0, 3.0)
-PANELS_PER_ROW = 3
 DOTS_PER_INCH = 120
 
 
@@ -36,24 +34,6 @@ def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: 
         axes.set_ylim(bottom=0)
         axes.legend(loc="lower right")
     figure.suptitle(title)
-    return _png(figure)
-
-
-def round_curves(series: Mapping[str, Sequence[tuple[float, float | None]]]) -> bytes:
-    """PNG of small multiples, one panel a metric.
-
-    series: metric (with its unit, the panel's label) -> (round, value) points; None or NaN is a gap.
-    """
-    if not series:
-        raise ValueError("series {}: there is nothing to draw; give at least one metric with its points")
-    columns = min(len(series), PANELS_PER_ROW)
-    rows = math.ceil(len(series) / columns)
-    figure = _figure(rows, columns)
-    for panel, (metric, points) in enumerate(series.items()):
-        axes = figure.add_subplot(rows, columns, panel + 1)
-        values = np.array([(x, math.nan if y is None else y) for x, y in points], dtype=np.float64).reshape(-1, 2)
-        axes.plot(values[:, 0], values[:, 1], marker="o", markersize=3)
-        _label(axes, "round", metric)
     return _png(figure)
 
 

@@ -26,6 +26,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.run import Run
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.parts import Pool, map_parts
+from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 TEMPLATE = "template.json"
@@ -47,7 +48,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
     Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
     """
     config = aligning.config
-    choose = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_choose)  # not in a trial's placement group
+    choose = ray.remote(num_cpus=1, scheduling_strategy=ANYWHERE)(_choose)
     chosen = ray.get(choose.remote(aligning, selection))
     aligning.labels.write_json(TEMPLATE, chosen)
     progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}")

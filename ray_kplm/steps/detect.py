@@ -21,6 +21,7 @@ from ray_kplm.datasets.selection import Selection
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
+from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 _RULE = "outliers.npz"
@@ -147,7 +148,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     if config.outlier_share == 0:
         return None
     sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, 23))
-    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy="SPREAD")(_sample_descriptors)
+    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy=ANYWHERE)(_sample_descriptors)
     pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]
     if not found:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.errors import CollapseError
+from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
@@ -28,10 +32,11 @@ from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.loop import Training
 from ray_kplm.steps.merge import Merging, merge_channels
 from ray_kplm.steps.parts import Pool
 from ray_kplm.steps.relabel import Relabelling, relabel
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.train import Crew
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Tracker
 
@@ -60,10 +65,27 @@ class Discovery:
         self._steps = Steps(run, dataset, self.method)
         self._progress = progress(self._weights())
         self._tracker: Tracker | None = None
+        self._crew = Crew(run.config.compute, run.folder)
 
     def report_to(self, tracker: Tracker) -> None:
-        """Send metrics there from now on."""
+        """Send metrics there from now on, and show what it has to say."""
         self._tracker = tracker
+        tracker.say_by(self._progress.note)
+
+    @contextmanager
+    def workers(self) -> Iterator[None]:
+        """Training workers that are there when they are needed, and gone after the block."""
+        try:
+            yield
+        except Exception:
+            self._crew.close()
+            raise
+        self._crew.close()  # not after Ctrl-C, which does not wait for what they do: they end with this process
+
+    def track_round(self, number: int, metrics: dict[str, float]) -> None:
+        """Numbers about a finished round, for MLflow."""
+        if self._tracker:
+            self._tracker.metrics(metrics, self._iteration(number))
 
     def is_finished(self) -> bool:
         """Whether the landmark detector is there. Raises RunError if any step was made under another configuration."""
@@ -301,8 +323,14 @@ class Discovery:
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
-        manifest = train(step, training, listener.trained)
+        manifest = self._crew.train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
+
+    def examples(self, count: int = 2) -> NDArray[np.uint8]:
+        """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
+        folder, size = self.dataset.images(TRAIN), self.config.network.image_size
+        stored = (e for part in self.dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
+        return np.stack([letterbox(decode(encoded), size)[0] for encoded in itertools.islice(stored, count)])
 
     # -- helpers
 

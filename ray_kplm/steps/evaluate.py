@@ -3,61 +3,186 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ray_kplm.contracts import TEST, TRAIN
-from ray_kplm.datasets.dataset import Dataset, landmark_arrays
-from ray_kplm.errors import DataError, RunError
-from ray_kplm.evaluation.normalisers import normaliser
-from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks
+from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
+from ray_kplm.detector import landmark_predictor
+from ray_kplm.errors import DataError
+from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
+from ray_kplm.evaluation.buckets import Buckets, bucketed
+from ray_kplm.evaluation.protocol_scores import protocol_scores
+from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
+from ray_kplm.evaluation.summary import evaluate_landmarks
+from ray_kplm.evaluation.tables import STAGES
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.methods import build_method
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.methods.landmarks import MakePredictor
 from ray_kplm.report.figures import cumulative_curves
-from ray_kplm.run import Run, round_path
+from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.predict import Prediction, predict, read_predictions
+from ray_kplm.steps.session import session
+from ray_kplm.storage import Folder
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
-_NAMES = {STAGE2: "stage 2", STAGE1: "stage 1", WARMUP: "warm-up"}
 Report = Callable[[str], None]
+Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Split -> xy (N, K, 2) and confidence (N, K)."""
 
 
-def evaluate(run: Run, report: Report = lambda text: None) -> dict[str, Any]:
-    """Metrics of stage 2, of stage 1's last round and of the warm-up; kept in `<run>/evaluation/metrics.json`.
+@dataclass(frozen=True)
+class Options:
+    """What is scored against which annotation."""
 
-    Ray must be initialised. Raises RunError for an unfinished run, DataError for a dataset without landmarks or test split.
+    data: str | None = None
+    """Another dataset than the run's own: on its training images the regressors are fitted, on its test images it is scored."""
+    protocol: str | None = None
+    """Of `evaluation.protocols`: its figures are added, with the thesis' beside them."""
+    by: tuple[str, ...] = ()
+    """Buckets of the test images: `yaw=0,30,60,90`."""
+    visible_only: bool | None = None
+    """Whether hidden points are left out; None: as the protocol has it, else they are scored."""
+
+
+def evaluate(run: Run, report: Report = lambda text: None, options: Options | None = None) -> dict[str, Any]:
+    """Metrics of stage 2, of stage 1's last round and of the warm-up; kept in `<run>/evaluation/metrics.json`, those on
+    another dataset below `<run>/evaluation/on`.
+
+    Predictions that are on storage are taken from there; Ray is started for the others, where it is not initialised. Raises
+    RunError for an unfinished run, DataError for a dataset without landmarks or without one of the splits, or whose
+    landmarks are not those of the protocol.
     """
     started = time.monotonic()
-    dataset = Dataset.open(run.config.dataset)
-    if not dataset.has_landmarks:
-        raise DataError(f"{dataset.root}: has no annotated landmarks to score against; ingest it with --landmarks FILE")
-    folder = run.folder / "evaluation"
-    truth = {split: _truth(dataset, split) for split in (TRAIN, TEST)}
+    options = options or Options()
+    dataset = Dataset.open(options.data or run.config.dataset)
+    place = _place(run, dataset)
+    annotation = _Annotation.read(dataset, options)
     stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
-    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
-    report(f"landmarks of the train and test images, by {', '.join(_NAMES[stage] for stage in stages)}")
-    predict([p for of_stage in predictions.values() for p in of_stage], run.config, dataset)
-    found = {stage: _scores(of_stage, dataset, truth, run.config.seed) for stage, of_stage in predictions.items()}
+    found, per_image, protocol = {}, {}, None
+    for stage, predictions in _predicted(run, dataset, stages, report):
+        found[stage] = annotation.scores(predictions, run.config.seed)
+        errors = found[stage].pop("per_image")
+        if stage == STAGE2:
+            per_image = {"image_id": annotation.arrays[TEST].ids, **errors}
+            protocol = annotation.protocol_scores(predictions, run.config.seed)
     earlier = {
         f"{stage}_{name}": found[stage][name]
         for stage in stages[1:]
         for name in ("forward_nme", "backward_nme", "points_per_image")
     }
-    metrics = {**found[STAGE2], **earlier, "stages": found, "seconds": time.monotonic() - started}
+    metrics = {
+        **found[STAGE2],
+        **earlier,
+        **annotation.facts(),
+        "folder": str(run.folder / place),
+        "dataset": {"name": dataset.meta.get("name"), "path": str(dataset.root), "fingerprint": dataset.fingerprint},
+        "protocol": protocol,
+        "stages": found,
+        "per_image": per_image,
+        "seconds": time.monotonic() - started,
+    }
     curves = {
-        _NAMES[stage]: (found[stage]["forward_per_landmark"], found[stage]["backward_per_landmark"])
+        STAGES[stage]: (found[stage]["forward_per_landmark"], found[stage]["backward_per_landmark"])
         for stage in stages[:2]
     }
-    folder.write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
-    folder.write_json("metrics.json", metrics)
+    (run.folder / place).write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
+    (run.folder / place).write_json("metrics.json", metrics)
     return metrics
+
+
+def stage_scores(run: Run, stages: Sequence[str], report: Report = lambda text: None) -> dict[str, dict[str, Any]]:
+    """`evaluation.summary.evaluate_landmarks` of some stages, or of rounds by their numbers. Raises as `evaluate` does."""
+    dataset = Dataset.open(run.config.dataset)
+    annotation = _Annotation.read(dataset, Options())
+    predicted = _predicted(run, dataset, stages, report)
+    return {stage: annotation.scores(predictions, run.config.seed) for stage, predictions in predicted}
+
+
+def _predicted(run: Run, dataset: Dataset, stages: Sequence[str], report: Report) -> Iterator[tuple[str, Predictions]]:
+    """What each stage says of both splits: from storage, or now, all that is missing at once."""
+    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
+    todo = [p for of_stage in predictions.values() for p in of_stage if p.step.manifest() is None]
+    if todo:
+        report(f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
+        with session(run.config.compute):
+            predict(todo, run.config, dataset)
+    for stage, of_stage in predictions.items():
+        report(f"scores of {_name(stage)}")
+        yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}
+
+
+def _name(stage: str) -> str:
+    return STAGES.get(stage, f"round {stage}")
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """A dataset's annotation and how it is scored."""
+
+    arrays: dict[str, LandmarkArrays]
+    scoring: Scoring
+    protocol: Protocol | None
+    protocol_scoring: Scoring | None
+    by: list[Buckets]
+    protocol_by: list[Buckets]
+
+    @classmethod
+    def read(cls, dataset: Dataset, options: Options) -> _Annotation:
+        """Of both splits. Raises whatever is wrong with the options or the dataset, before anything is predicted."""
+        if not dataset.has_landmarks:
+            what = "has no annotated landmarks to score against; ingest it with --landmarks FILE"
+            raise DataError(f"{dataset.root}: {what}")
+        for split in (TRAIN, TEST):
+            if split not in dataset.manifest["splits"] or not dataset.count(split):
+                use = "score on" if split == TEST else "fit regressors on"
+                raise DataError(f"{dataset.root}: has no {split} images to {use}; ingest with --test-share 0.2")
+        arrays = {split: landmark_arrays(dataset, split) for split in (TRAIN, TEST)}
+        columns = arrays[TEST].attributes
+        protocol = find(options.protocol) if options.protocol else None
+        names = dataset.meta.get("landmark_names") or []
+        of_protocol = resolve(protocol, names, options.visible_only) if protocol else None
+        by_of_protocol = [bucketed(text, columns) for text in protocol.by] if protocol else []
+        by = [bucketed(text, columns) for text in options.by]
+        normaliser = dataset.meta.get("nme") or {"type": "bbox_sqrt"}
+        scoring = Scoring(
+            normaliser, visible_only=bool(options.visible_only), sigmas=body_sigmas(names) if names else None
+        )
+        return cls(arrays, scoring, protocol, of_protocol, by, by_of_protocol)
+
+    def scores(self, predictions: Predictions, seed: int) -> dict[str, Any]:
+        train, test = self._sets(self.scoring, predictions)
+        return evaluate_landmarks(train, test, seed=seed, by=self.by, sigmas=self.scoring.sigmas)
+
+    def protocol_scores(self, predictions: Predictions, seed: int) -> dict[str, Any] | None:
+        if self.protocol is None or self.protocol_scoring is None:
+            return None
+        train, test = self._sets(self.protocol_scoring, predictions)
+        return protocol_scores(self.protocol, self.protocol_scoring, train, test, seed=seed, by=self.protocol_by)
+
+    def facts(self) -> dict[str, Any]:
+        """What of the test part's annotation is scored."""
+        return {
+            "points": count_points(self.arrays[TEST], self.scoring),
+            "visible_only": self.scoring.visible_only,
+            "normaliser": dict(self.scoring.normaliser),
+        }
+
+    def _sets(self, scoring: Scoring, predictions: Predictions) -> list[LandmarkSet]:
+        """Of the training and the test part."""
+        return [
+            replace(
+                annotated_set(self.arrays[split], scoring),
+                discovered=predictions[split][0].astype(np.float64),
+                confidence=predictions[split][1].astype(np.float64),
+            )
+            for split in (TRAIN, TEST)
+        ]
 
 
 def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> bytes:
@@ -65,9 +190,7 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     dataset = Dataset.open(run.config.dataset)
     if split not in dataset.manifest["splits"] or not dataset.count(split):
         raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
-    predictions = _predictions(run, dataset, STAGE2, (split,))
-    predict(predictions, run.config, dataset)
-    xy, confidence = read_predictions(predictions[0].step.folder, dataset, split)
+    xy, confidence = landmarks_of(run, dataset, split)
     total = dataset.count(split)
     chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
     starts = np.cumsum([0, *dataset.rows(split)])
@@ -86,43 +209,23 @@ def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> b
     return png
 
 
-def _scores(
-    predictions: list[Prediction], dataset: Dataset, truth: dict[str, LandmarkSet], seed: int
-) -> dict[str, Any]:
-    sets = {}
-    for prediction in predictions:
-        xy, _ = read_predictions(prediction.step.folder, dataset, prediction.split)
-        sets[prediction.split] = replace(truth[prediction.split], discovered=xy.astype(np.float64))
-    return evaluate_landmarks(sets[TRAIN], sets[TEST], seed=seed)
-
-
-def _truth(dataset: Dataset, split: str) -> LandmarkSet:
-    """The annotation of a split; `discovered` is filled in later."""
-    if split not in dataset.manifest["splits"] or not dataset.count(split):
-        raise DataError(f"{dataset.root}: has no {split} images to score on; ingest with --test-share 0.2")
-    arrays = landmark_arrays(dataset, split)
-    definition = dataset.meta.get("nme") or {"type": "bbox_sqrt"}
-    landmarks = arrays.landmarks.astype(np.float64)
-    boxes = np.where(np.isnan(arrays.boxes), _extent(landmarks), arrays.boxes)
-    nothing = np.zeros((len(landmarks), 0, 2))
-    return LandmarkSet(nothing, landmarks, normaliser(definition, landmarks, boxes), arrays.sizes.max(axis=1))
-
-
-def _extent(landmarks: np.ndarray) -> np.ndarray:
-    """The bounding box (N, 4) of each image's annotated points."""
-    low = np.where(np.isnan(landmarks), np.inf, landmarks).min(axis=1)
-    high = np.where(np.isnan(landmarks), -np.inf, landmarks).max(axis=1)
-    return np.concatenate([low, high], axis=1)
+def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The detector's xy (N, K, 2), crop frame, and confidence (N, K) in all images of a split. Needs Ray only for what it has
+    not predicted before."""
+    predictions = _predictions(run, dataset, STAGE2, (split,))
+    predict(predictions, run.config, dataset)
+    return read_predictions(predictions[0].step.folder, dataset, split)
 
 
 def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:
     """What a stage says of some splits; `predict` makes what is not on storage."""
-    make, source = _predictor(run, stage)
+    make, source = predictor(run, stage)
+    place = _place(run, dataset)
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     return [
         Prediction(
             run.step(
-                f"evaluation/{stage}/{split}",
+                f"{place}/{stage}/{split}",
                 "predict",
                 {"stage": stage, "split": split, "flip_at_test": run.config.stage2.flip_at_test},
                 inputs,
@@ -134,30 +237,22 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
     ]
 
 
-def _predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
-    """How a stage predicts, and the manifest of the step that made it."""
+def _place(run: Run, dataset: Dataset) -> str:
+    """Where scores and predictions go: another dataset than the run's own has a folder of its own, by name and content."""
+    own = Folder.at(run.config.dataset)
+    if own == dataset.root or (own.is_file(MANIFEST) and own.read_json(MANIFEST)["fingerprint"] == dataset.fingerprint):
+        return "evaluation"
+    name = "".join(c if c.isalnum() else "_" for c in str(dataset.meta.get("name") or "unnamed"))
+    return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"
+
+
+def predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
+    """How a stage predicts, and the manifest of the step that made it. stage: also the number of a round, 0: the warm-up."""
     config = run.config
     if stage == STAGE2:
-        return landmark_predictor(run), _finished(run, "stage2")
-    number = config.stage1.rounds if stage == STAGE1 else 0
-    labels = _finished(run, f"{round_path(number)}/labels")
+        return landmark_predictor(run), run.finished("stage2")
+    number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
+    labels = run.finished(f"{round_path(number)}/labels")
     folder = run.folder / "rounds" / f"{number:03d}"
     method = build_method(config)
     return method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"]), labels
-
-
-def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
-    """The stage-2 detector of a finished run."""
-    _finished(run, "stage2")
-    folder = run.folder / "stage2"
-    channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
-
-
-def _finished(run: Run, path: str) -> dict[str, Any]:
-    manifest = run.manifest(path)
-    if manifest is None:
-        raise RunError(
-            f"{run.folder}: {path} is not finished; run `kplm train` with this run directory again to continue"
-        )
-    return manifest

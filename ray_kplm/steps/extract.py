@@ -9,10 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.config import Config
+from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
@@ -68,13 +69,10 @@ class ExtractPart:
     """Holds the network. Every actor calibrates on the same seeded sample, so all find the same threshold."""
 
     def __init__(self, extraction: Extraction) -> None:
-        cv2.setNumThreads(1)
         self._work = extraction
-        compute = extraction.config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+        placement = actor_placement(extraction.config.compute)
         weights = load_weights(extraction.network.read_bytes(NETWORK))
-        self._finder = extraction.method.finder(weights, Placement.choose(compute, device), extraction.round_number)
+        self._finder = extraction.method.finder(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
@@ -131,9 +129,22 @@ class ExtractPart:
         yield from read_inputs(self._work.images, part, rows, self._work.config)
 
 
+def actor_placement(compute: ComputeConfig) -> Placement:
+    """Where an actor of this process runs the network; it takes its share of the node's cores."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+    return Placement.choose(
+        compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+    )
+
+
 def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:
     """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
-    table = images.read_table(part, ["image_id", "image"])
+    yield from inputs(images.read_table(part, ["image_id", "image"]), rows, config)
+
+
+def inputs(table: pa.Table, rows: NDArray, config: Config) -> Iterator[Inputs]:
+    """The same, of a table of images."""
     size, batch = config.network.image_size, config.compute.batch_images
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])

@@ -8,10 +8,13 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
 from ray_kplm.methods import build_method
-from ray_kplm.run import MANIFEST, Run
+from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.steps.correspond import CLUSTERS
 from ray_kplm.steps.graph import Steps
 from ray_kplm.storage import Folder, copy_file
+
+_STEPS = {"keypoints", "rounds", "template", "stage2"}
+"""Folders of a run's steps."""
 
 
 def fork(source: Run, config: Config) -> list[str]:
@@ -30,19 +33,23 @@ def fork(source: Run, config: Config) -> list[str]:
         found = source.manifest(path)
         if found is None or found["fingerprint"] != step.fingerprint:
             continue
-        _copy(Folder(source.folder.filesystem, f"{source.folder.path}/{path}"), step.folder)
-        if step.name == "correspond":
-            round_path = path.rsplit("/", 1)[0]
-            copy_file(
-                Folder(source.folder.filesystem, f"{source.folder.path}/{round_path}"), step.folder.parent, CLUSTERS
-            )
+        try:
+            _take(source, path, step)
+        except FileNotFoundError:  # features, which the source's own process has just deleted
+            continue
         taken.append(path)
     target.save()
     return taken
 
 
 def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
-    """`fork` from the run that has most in common with the configuration; nothing where none has anything."""
+    """`fork` from the run that has most in common with the configuration; nothing where none has anything.
+
+    What an interrupted fork left in the run's folder, steps and no run yet, is removed.
+    """
+    folder = Folder.at(config.run)
+    if not folder.names() and {*folder.folders()} <= _STEPS:
+        folder.delete()
     target = Run.start(config)
     steps = Steps(target, Dataset.open(config.dataset), build_method(config))
     prints = {step.folder.path.removeprefix(target.folder.path + "/"): step.fingerprint for step in steps}
@@ -56,6 +63,13 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
 
     best = max(sources, key=common, default=None)
     return fork(best, config) if best and common(best) else []
+
+
+def _take(source: Run, path: str, step: Step) -> None:
+    whole = Folder(source.folder.filesystem, f"{source.folder.path}/{path}")
+    if step.name == "correspond":
+        copy_file(whole.parent, step.folder.parent, CLUSTERS)
+    _copy(whole, step.folder)
 
 
 def _copy(source: Folder, target: Folder) -> None:

@@ -18,6 +18,9 @@ _OF_DETECTORS = ("distil_from", "rounds", "confidence")
 _OF_ROUNDS = ("correspondence", "negatives", "positives", "same_image_share")
 """Of stage 1's options, those that a warm-up on identities does not know."""
 
+LAYOUT = ("workers", "linear_rule", "precision", "channels_last")
+"""Of how the work is laid out, what a trained network depends on."""
+
 
 class Steps:
     """keypoints -> (train -> features -> labels) for each round, 0 being the warm-up -> landmarks.
@@ -165,11 +168,10 @@ class Steps:
 
     def _training(self) -> dict[str, Any]:
         compute = asdict(self._config.compute)
-        layout = ("workers", "linear_rule", "precision", "channels_last")
         return {
             **self._common(),
             "method": {"kind": self._config.method.kind, "flip": self._config.method.flip},
             "network": asdict(self._config.network),
             "augment": asdict(self._config.augment),
-            "compute": {name: compute[name] for name in layout},
+            "compute": {name: compute[name] for name in LAYOUT},
         }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging.crops import decode
+from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 
@@ -45,8 +46,6 @@ class RoundImages:
         return {"starts": self.starts, "refs": self.refs, "_tables": {}}
 
 
-@ray.remote(
-    num_cpus=1, max_retries=3, scheduling_strategy="SPREAD"
-)  # over all nodes, also from a trial's placement group
+@ray.remote(num_cpus=1, max_retries=3, scheduling_strategy=ANYWHERE)
 def _read(images: Folder, part: str, rows: NDArray[np.int64]) -> pa.Table:
     return images.read_table(part, ["image"]).take(pa.array(rows)).combine_chunks()

@@ -22,8 +22,10 @@ from ray.exceptions import RayTaskError
 from ray_kplm import contracts
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.folder import list_folder
+from ray_kplm.datasets.formats import AUTO, reader_of
 from ray_kplm.datasets.parquet import list_parquet
 from ray_kplm.errors import DataError, KplmError, RunError
+from ray_kplm.lock import held
 from ray_kplm.storage import Folder
 
 Report = Callable[[int, int, str], None]
@@ -82,7 +84,18 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
+    with held(root):
+        return _ingest(source, root, listing, fingerprint, options, report)
 
+
+def _ingest(
+    source: str | os.PathLike[str],
+    root: Folder,
+    listing: Listing,
+    fingerprint: str,
+    options: IngestOptions,
+    report: Report | None,
+) -> IngestReport:
     root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, report)
@@ -108,12 +121,16 @@ def ingest(
 
 
 def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
-    """Choose the reader of a source: one Parquet file, a folder with train.parquet, or a folder of images."""
+    """Choose the reader of a source: by its format, or one Parquet file, a folder with train.parquet, a folder of images."""
     folder = Folder.at(source)
     if not folder.exists():
         raise DataError(f"{source}: no such file or folder")
     parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
-    if parent.is_file(folder.name):
+    if options.format != AUTO:
+        if parent.is_file(folder.name):
+            raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
+        listing = reader_of(options.format)(folder, options)
+    elif parent.is_file(folder.name):
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")
         listing = list_parquet(parent, {folder.name: None}, options)
@@ -129,9 +146,9 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
-    """Hash of all that decides the dataset's content; the user's tables are in the identity, by content."""
+    """Hash of all that decides the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks", "sequences"):
+    for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
     layout = [str(contracts.IMAGES), str(contracts.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
 
-import cv2
-import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
@@ -20,8 +17,7 @@ from ray_kplm.imaging import frames
 from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.methods.learner import NETWORK
-from ray_kplm.network.compute import Placement
-from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.extract import actor_placement, read_inputs
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -71,12 +67,8 @@ class _CountPart:
     """Holds the detector, and counts in a part how often its channels fire, and together."""
 
     def __init__(self, merging: Merging) -> None:
-        cv2.setNumThreads(1)
-        compute = merging.config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
         make = MakeLandmarkPredictor(merging.config, merging.network, merging.channels.flip_map, flip=False)
-        self._merging, self._predictor = merging, make(Placement.choose(compute, device))
+        self._merging, self._predictor = merging, make(actor_placement(merging.config.compute))
 
     def __call__(self, part: str, rows: NDArray) -> dict[str, Any]:
         options = self._merging.config.merging

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from ray_kplm import contracts
@@ -19,9 +16,8 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
 from ray_kplm.methods.landmarks import MakePredictor, Predictor
-from ray_kplm.network.compute import Placement
 from ray_kplm.run import Step
-from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.extract import Inputs, actor_placement, read_inputs
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -70,11 +66,7 @@ class _PredictPart:
     """Holds the networks; each is built when the first part that needs it comes."""
 
     def __init__(self, work: list[_Work]) -> None:
-        cv2.setNumThreads(1)
-        compute = work[0].config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-        self._work, self._placement = work, Placement.choose(compute, device)
+        self._work, self._placement = work, actor_placement(work[0].config.compute)
         self._predictors: dict[MakePredictor, Predictor] = {}
 
     def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -84,16 +76,24 @@ class _PredictPart:
             return {"images": work.target.rows(part)}
         if work.make not in self._predictors:
             self._predictors[work.make] = work.make(self._placement)
-        predictor = self._predictors[work.make]
-        ids, points, confidences = [], [], []
-        for images, crop_to_input, image_ids in read_inputs(work.images, part, rows, work.config):
-            xy, confidence = predictor(images)
-            to_crop = [frames.invert(affine) for affine in crop_to_input]
-            points += [frames.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
-            confidences.append(confidence)
-            ids += image_ids
-        work.target.write_table(part, _table(ids, np.stack(points), np.concatenate(confidences)))
+        batches = read_inputs(work.images, part, rows, work.config)
+        ids, points, confidence = landmarks_of(batches, self._predictors[work.make])
+        work.target.write_table(part, _table(ids, np.stack(points), confidence))
         return {"images": len(ids)}
+
+
+def landmarks_of(
+    batches: Iterable[Inputs], predictor: Predictor
+) -> tuple[list[str], list[NDArray[np.float64]], NDArray[np.float32]]:
+    """Image ids, landmarks (K, 2) of each image in its crop frame, NaN: not detected, and confidences (N, K)."""
+    ids, points, confidences = [], [], []
+    for images, crop_to_input, image_ids in batches:
+        xy, confidence = predictor(images)
+        to_crop = [frames.invert(affine) for affine in crop_to_input]
+        points += [frames.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
+        confidences.append(confidence)
+        ids += image_ids
+    return ids, points, np.concatenate(confidences)
 
 
 def _table(ids: list[str], xy: NDArray, confidence: NDArray) -> pa.Table:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
@@ -20,8 +17,7 @@ from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
-from ray_kplm.network.compute import Placement
-from ray_kplm.steps.extract import read_inputs
+from ray_kplm.steps.extract import actor_placement, read_inputs
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -56,12 +52,8 @@ def relabel(work: Relabelling, selection: Selection, progress: Progress | None =
 
 class _RelabelPart:
     def __init__(self, work: Relabelling) -> None:
-        cv2.setNumThreads(1)
-        compute = work.config.compute
-        torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
-        device = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
         make = MakeLandmarkPredictor(work.config, work.network, work.channels.flip_map, flip=False)
-        self._work, self._predictor = work, make(Placement.choose(compute, device))
+        self._work, self._predictor = work, make(actor_placement(work.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         least = self._work.config.template.confidence

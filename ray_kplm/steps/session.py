@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ray_kplm.config import ComputeConfig
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import asks a package index for news
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",  # a report blocks until the controller has polled
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -24,12 +25,18 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep what a training step frees: the next one asks for the same again
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
+_STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where an object store is. Keys to it do not travel: a runtime environment is shown in Ray's dashboard."""
 _PAUSE_S = 0.03
 """Between two looks of Ray Data's scheduler: far less than a block of views lasts."""
 _AHEAD_BYTES = 256 * 2**20
 """Object store that a pipeline may fill ahead of its consumer."""
 _STALL_S = 300
 """A Ray Data pipeline without progress for this long raises instead of waiting."""
+
+ANYWHERE = "DEFAULT"
+"""Scheduling strategy of tasks that reserve CPUs. Said explicitly, or those that a trial of Ray Tune starts would have to find
+room within what the trial itself reserves, which is next to nothing."""
 
 
 @contextlib.contextmanager
@@ -42,21 +49,32 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         settle()
         yield
         return
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _silent_stderr():
         if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet, runtime_env={"env_vars": dict(_ENVIRONMENT)})
+            ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
+            os.environ.setdefault(
+                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+            )  # a process each training: nobody preempts us
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()
-    _warn_if_small(needed_cpus(compute, runs))
+    _warn_if_small(compute, runs)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _for_workers() -> dict[str, str]:
+    """Environment of the workers of a cluster: ours, and where storage is. Ray refuses what the job's runtime_env names too."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    storage = {name: os.environ[name] for name in _STORAGE if name in os.environ}
+    return {name: value for name, value in {**ENVIRONMENT, **storage}.items() if name not in given}
 
 
 @contextlib.contextmanager
@@ -74,13 +92,25 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _warn_if_small(needed: int) -> None:
+def _warn_if_small(compute: ComputeConfig, runs: int) -> None:
     """An existing cluster may be too small, or may be about to grow: say so, since the first step will wait."""
-    there = int(ray.cluster_resources().get("CPU", 0))
+    there, needed = int(ray.cluster_resources().get("CPU", 0)), needed_cpus(compute, runs)
     if there < needed:
         print(
             f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data actors) + 1): it waits "
             f"until nodes join; else lower compute.workers or start Ray with --num-cpus={needed}",
+            file=sys.stderr,
+        )
+    extracting = 1 if compute.rounds_per_fit > 1 else 0  # beside workers that keep theirs
+    gpus, wanted = (
+        ray.cluster_resources().get("GPU", 0),
+        (compute.worker_range.min + extracting) * compute.gpus_per_worker,
+    )
+    if gpus < wanted:
+        workers = "(workers + 1, as compute.rounds_per_fit keeps them)" if extracting else "workers"
+        print(
+            f"kplm: the cluster has {gpus:g} GPUs and the run wants {wanted:g} ({workers} x compute.gpus_per_worker): it waits "
+            f"until nodes join; else lower compute.workers, or train on CPUs with compute.gpus_per_worker=0",
             file=sys.stderr,
         )
 
@@ -98,7 +128,7 @@ class _Unhurried(ExecutionCallback):
 
 def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
-    return int(runs * compute.workers * (compute.cpus_per_worker + compute.data_actors)) + 1
+    return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_actors)) + 1
 
 
 def settle() -> None:

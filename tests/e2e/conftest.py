@@ -21,6 +21,7 @@ def small() -> list[str]:
         "stage1.batch_size=4", "stage1.warmup_iterations=60", "stage1.rounds=1", "stage1.round_iterations=30",
         "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
         "stage2.iterations=60", "stage2.batch_size=8", "stage2.learning_rate=1e-3", "compute.checkpoint_iterations=10",
+        "compute.rounds_per_fit=9",
     ]  # fmt: skip
 
 

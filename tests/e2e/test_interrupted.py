@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,24 @@ import pytest
 DEADLINE_S = 240
 
 
-def kill_when(kplm, path: Path, *arguments) -> None:
-    """Run the command and SIGKILL it as soon as the path exists."""
+def kill_when(kplm, run: Path, step: str, path: str, *arguments) -> None:
+    """Run the command and SIGKILL it as soon as the path is there in the run, made since the step was begun."""
     process = kplm(*arguments, start_new_session=True)
     deadline = time.monotonic() + DEADLINE_S
-    while not list(path.parent.glob(path.name)):
+    claim = run / step / "claim.json"
+    while not (begun := made(claim)) or not any(made(found) >= begun for found in run.glob(path)):
         assert process.poll() is None, f"ended before {path}: {process.stderr.read()[-2000:]}"
         assert time.monotonic() < deadline, f"{path} did not appear within {DEADLINE_S} s"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
+
+
+def made(path: Path) -> int:
+    """When; 0: it is not there."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def manifests(run: Path) -> dict[str, int]:
@@ -32,15 +41,14 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
     train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small]
     done: dict[str, int] = {}
     moments = [
-        run / "rounds" / "000" / "train" / "ray" / "checkpoint_*",  # in the warm-up, after a checkpoint
-        run / "rounds" / "000" / "features" / "claim.json",  # in the extraction
-        run / "rounds" / "000" / "labels" / "claim.json",  # in the clustering
-        run / "stage2" / "ray" / "checkpoint_*",
+        ("rounds/000/train", "ray/checkpoint_*"),
+        ("rounds/000/features", "rounds/000/features/claim.json"),
+        ("rounds/000/labels", "rounds/000/labels/claim.json"),
+        ("stage2", "ray/checkpoint_*"),
     ]
-    for moment in moments:
-        kill_when(kplm, moment, *train)
+    for step, path in moments:
+        kill_when(kplm, run, step, path, *train)
         now = manifests(run)
-        assert done.items() <= {path: now.get(path) for path in done}.items() | done.items()
         kept = {path: when for path, when in done.items() if not path.endswith("features")}
         assert kept.items() <= now.items(), "a finished step ran again"
         done = now
@@ -52,6 +60,7 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
         "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2",
     }  # fmt: skip
     assert not list(run.rglob("*.partial"))
+    assert not (run / "ray").exists()
 
     started = time.monotonic()
     out, _ = finish(*train)
@@ -77,6 +86,16 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
     assert (run / "evaluation" / "curves.png").stat().st_size > 1000
     out, _ = finish("show", run, "--count", "6")
     assert Path(out.strip()).stat().st_size > 1000
+
+    out, err = finish("report", run)
+    assert out.strip() == str(run / "report" / "index.html")
+    assert Path(out.strip()).read_text().count('class="card"') == 5
+    assert "t-SNE" in err
+    made = manifests(run)
+    _, err = finish("report", run, "--images", "3")
+    assert err.strip() == "the page ..."  # nothing is measured twice
+    assert manifests(run) == made
+    assert Path(out.strip()).read_text().count('class="shot"') == 3
 
 
 def test_landmarks_come_back_in_source_pixels(folder):

@@ -55,8 +55,8 @@ def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tm
     shutil.copytree(ROOT / "ray_kplm", tmp_path / "checkout" / "ray_kplm")
     shutil.copytree(ROOT / "jobs", tmp_path / "checkout" / "jobs")
 
-    def submit(*arguments):
-        command = [RAY, "job", "submit", "--working-dir", tmp_path / "checkout", "--", "python", "jobs/train.py"]
+    def submit(script, *arguments):
+        command = [RAY, "job", "submit", "--working-dir", tmp_path / "checkout", "--", "python", f"jobs/{script}.py"]
         deadline = time.monotonic() + 90
         while True:
             done = subprocess.run(
@@ -70,15 +70,29 @@ def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tm
 
     quick = [*small, "stage1.rounds=0", "stage1.warmup_iterations=20", "stage2.iterations=20"]
     run = folder / "job"
-    done = submit(folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *quick)
+    done = submit("train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *quick)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert (run / "stage2" / "network.pt").exists()
     log = done.stdout
     assert "[100%] stage 2" in log
     assert "done in" in log
     assert "kplm evaluate" in log
-    assert "\r" not in log.split("jobs/train.py")[-1]  # no terminal control codes where there is no terminal
+    assert_plain(log)
 
-    failed = submit(folder / "empty.yaml", "dataset=/nowhere", f"run={folder / 'other'}")
+    done = submit("predict", run, folder / "dataset", folder / "found", "--split", "test", "--part-images", 8, "--coco")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "[100%] 1/1 parts" in done.stdout
+    assert f"{folder / 'found'}: " in done.stdout
+    assert (folder / "found" / "coco.json").exists()
+    assert_plain(done.stdout)
+
+    failed = submit("train", folder / "empty.yaml", "dataset=/nowhere", f"run={folder / 'other'}")
     assert failed.returncode != 0
     assert "/nowhere" in failed.stdout + failed.stderr
+
+
+def assert_plain(log):
+    """No terminal control codes where there is no terminal, in what the script said."""
+    said = log.split("jobs/", 1)[-1]
+    assert "\r" not in said
+    assert "\x1b[K" not in said

@@ -46,6 +46,14 @@ def test_fixed_is_the_same_for_every_image():
     np.testing.assert_array_equal(normaliser({"type": "fixed", "pixels": 40}, LANDMARKS, BOXES), [40.0, 40.0])
 
 
+def test_torso_is_the_mean_of_the_pairs_that_are_annotated():
+    landmarks = np.array([[[0.0, 0.0], [4.0, 0.0], [0.0, 3.0], [4.0, 8.0]]]).repeat(3, axis=0)
+    torso = {"type": "torso", "pairs": [[0, 2], [1, 3]]}  # 3 and 8 long
+    landmarks[1, 3] = np.nan
+    landmarks[2, [0, 1]] = np.nan
+    np.testing.assert_array_equal(normaliser(torso, landmarks, np.full((3, 4), np.nan)), [5.5, 3.0, np.nan])
+
+
 @pytest.mark.parametrize(
     ("definition", "named"),
     [
@@ -54,6 +62,8 @@ def test_fixed_is_the_same_for_every_image():
         ({"type": "interocular", "left": [0], "right": []}, "nme.right"),
         ({"type": "interocular", "left": [0], "right": [3]}, "index 3"),
         ({"type": "interocular", "left": [-1], "right": [0]}, "index -1"),
+        ({"type": "torso"}, "nme.pairs None"),
+        ({"type": "torso", "pairs": [[0, 3]]}, "index 3.*nme.pairs"),
         ({"type": "fixed", "pixels": 0}, "nme.pixels 0"),
         ({"type": "fixed"}, "nme.pixels None"),
     ],

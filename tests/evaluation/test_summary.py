@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from ray_kplm.errors import ConfigError
+from ray_kplm.evaluation.annotation import LandmarkSet
+from ray_kplm.evaluation.buckets import bucketed
 from ray_kplm.evaluation.regression import backward_nme, forward_nme, mean_shape_nme
-from ray_kplm.evaluation.summary import LandmarkSet, evaluate_landmarks, min_landmark_distance
+from ray_kplm.evaluation.summary import evaluate_landmarks, min_landmark_distance
 
 
 def landmark_set(seed, images, side=128.0, noise=2.0):
@@ -25,6 +27,9 @@ def landmark_set(seed, images, side=128.0, noise=2.0):
         normaliser=np.full(images, 60 / 128 * side),
         image_size=np.full(images, side),
     )
+
+
+FIELDS = ("discovered", "truth", "normaliser", "image_size")
 
 
 @pytest.fixture
@@ -50,6 +55,71 @@ def test_the_figures_are_those_of_the_metrics(parts):
     assert result["forward_nme"] < baseline / 2
     assert (result["landmarks"], result["images"], result["train_images"]) == (4, 50, 100)
     assert result["points_per_image"] == 4.0
+
+
+def test_each_number_of_training_images_has_its_figures(parts):
+    result = evaluate_landmarks(*parts, draws=3, seed=4)
+    assert list(result["forward_by_images"]) == ["10", "50", "100", "300", "1000", "all"]
+    assert [found["images"] for found in result["forward_by_images"].values()] == [10, 50, 100, 300, 400, 400]
+    assert result["forward_by_images"]["300"] == {
+        "mean": result["forward_nme"], "sd": result["forward_nme_sd"], "images": 300
+    }  # fmt: skip
+    assert result["backward_by_images"]["300"]["mean"] == result["backward_nme"]
+    assert result["forward_by_images"]["10"]["mean"] > result["forward_by_images"]["100"]["mean"]
+    assert result["forward_by_images"]["all"]["sd"] == 0
+
+
+def test_curves_end_at_the_mean(parts):
+    result = evaluate_landmarks(*parts)
+    for direction, points in (("forward", 6), ("backward", 4)):
+        curve = result["curves"][direction]
+        assert len(curve) == points
+        assert curve == sorted(curve)
+        assert curve[-1] == pytest.approx(result[f"{direction}_nme"])
+
+
+def test_figures_without_a_regressor():
+    train, test = landmark_set(0, 400, noise=0.5), landmark_set(1, 50, noise=0.5)
+    test.discovered[:25, 0] = 1e4  # half of the images: far from everything
+    test.discovered[:5, 1] = np.nan
+    result = evaluate_landmarks(train, test)
+    raw = result["raw"]
+    assert raw["landmark_of_point"] == [0, 1, 2, 3, -1, -1]  # four landmarks are the first four points
+    assert raw["accuracy_per_point"]["12"] == [50, 90, 100, 100, 0, 0]
+    assert raw["accuracy"]["12"] == pytest.approx(340 / 6)
+    assert raw["points_without_landmark"] == 2
+    # Noise of 1 px at 256 in x and in y is a distance of sqrt(pi / 2), the mean of a Rayleigh distribution.
+    assert raw["distance"][0] == pytest.approx(np.sqrt(np.pi / 2), rel=0.1)
+    assert result["detection"]["12"]["precision"] == pytest.approx(100 * 170 / 195)
+    assert result["detection"]["12"]["recall"] == pytest.approx(100 * 170 / 300)
+    assert result["detection_rate"] == [1, 0.9, 1, 1]
+    assert raw["pck"]["0.2"] == pytest.approx(340 / 6)
+    assert 0.5 < result["nmi"] < 1
+
+
+def test_buckets_split_the_test_images(parts):
+    train, test = parts
+    yaw = np.linspace(0, 98, 50)
+    test.truth[yaw >= 60] += 30.0
+    by = bucketed("yaw=0,60,90", {"yaw": yaw})
+    result = evaluate_landmarks(train, test, by=[by])
+    found = result["buckets"]["yaw"]
+    assert [b["images"] for b in found["ranges"].values()] == [30, 16]
+    assert found["images_in_none"] == 4
+    near, far = found["ranges"].values()
+    alone = evaluate_landmarks(train, LandmarkSet(*(getattr(test, name)[:30] for name in FIELDS)))
+    assert near["forward_nme"] == pytest.approx(alone["forward_nme"])
+    assert near["backward_nme"] == pytest.approx(alone["backward_nme"])
+    assert far["forward_nme"] > 5 * near["forward_nme"]
+
+
+def test_the_errors_of_each_image(parts):
+    train, test = parts
+    test.truth[7] += 20.0
+    result = evaluate_landmarks(train, test)
+    errors = np.array(result["per_image"]["forward_nme"])
+    assert errors.argmax() == 7
+    assert errors.mean() == pytest.approx(result["forward_nme"])
 
 
 def test_crops_of_different_sizes_share_a_regressor(parts):

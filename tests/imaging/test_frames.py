@@ -118,3 +118,9 @@ def test_letterbox_repeats_the_border():
     view, _ = letterbox(crop, 40)
     assert (view[:15] == 50).all()
     assert (view[26:] == 200).all()
+
+
+def test_mirroring_is_the_map_of_the_mirrored_points():
+    xy = np.random.default_rng(0).uniform(-5, 50, (4, 2))
+    np.testing.assert_allclose(frames.apply(frames.mirroring(40), xy), frames.mirrored(xy, 40))
+    np.testing.assert_allclose(frames.compose(frames.mirroring(40), frames.mirroring(40)), [[1, 0, 0], [0, 1, 0]])

@@ -185,3 +185,30 @@ def test_single_cell_targets_and_read_cells_mean_the_same_cell():
     rendered = heatmaps.render(xy, valid(xy), SIDE, 0.0)
     read = heatmaps.read_cells(rendered, xy)[0]
     torch.testing.assert_close(read.diagonal(), torch.ones(40))
+
+
+def test_sharpness_is_how_far_a_heatmap_falls_around_a_point():
+    xy = points(2, 6, 4, SIDE - 5).round()
+    alone = heatmaps.render(xy, valid(xy), SIDE, 0).flatten(0, 1)
+    torch.testing.assert_close(heatmaps.sharpness(alone, xy.flatten(0, 1)[:, None]), torch.ones(12, 1))
+    assert heatmaps.sharpness(torch.full((1, SIDE, SIDE), 0.7), xy[:1]).abs().max() < 1e-5
+    assert heatmaps.sharpness(torch.full((1, SIDE, SIDE), -0.7), xy[:1]).abs().max() == 0
+    sigmas = [
+        heatmaps.sharpness(heatmaps.render(xy, valid(xy), SIDE, s).flatten(0, 1), xy.flatten(0, 1)[:, None])
+        .mean()
+        .item()
+        for s in (0.75, 1.25, 2.5)
+    ]
+    assert sigmas == sorted(sigmas, reverse=True)
+    # A Gaussian falls to exp(-r^2 / 2 s^2) at radius r; reading between its cells takes a little of that.
+    assert sigmas[2] == pytest.approx(1 - 2.71828 ** -(4 / (2 * 2.5**2)), abs=0.03)
+
+
+def test_sharpness_does_not_depend_on_the_height_or_on_a_negative_ground():
+    xy = points(1, 6, 4, SIDE - 5)
+    rendered = heatmaps.render(xy, valid(xy), SIDE, 1.0).flatten(0, 1)
+    at = xy.flatten(0, 1)[:, None]
+    found = heatmaps.sharpness(rendered, at)
+    torch.testing.assert_close(heatmaps.sharpness(0.01 * rendered, at), found)
+    grounded = torch.where(rendered == 0, torch.tensor(-0.3), rendered)
+    assert (heatmaps.sharpness(grounded, at) >= found - 1e-6).all()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -10,8 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "PYTHONPATH": str(REPOSITORY),
 }
 
@@ -19,8 +19,11 @@ ENVIRONMENT = {
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local Ray of four logical CPUs: room for a train worker, an actor pool and the reading tasks."""
-    os.environ.update(ENVIRONMENT)  # all processes of a local Ray inherit it
     import ray
+
+    from ray_kplm.steps import session
+
+    os.environ.update(session.ENVIRONMENT | ENVIRONMENT)  # all processes of a local Ray inherit it
 
     ray.init(
         address="local",  # not the cluster that another test left in /tmp/ray
@@ -39,10 +42,13 @@ def kill_workers(ray_cluster):
     being children of this one: tests that run beside this one have theirs."""
 
     def kill(title: str, most: int = 99) -> int:
-        found = [p for p in psutil.Process().children(recursive=True) if title in " ".join(p.cmdline())][:most]
-        for process in found:
-            process.kill()
-        return len(found)
+        killed = 0
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it may end meanwhile
+                if killed < most and title in " ".join(process.cmdline()):
+                    process.kill()
+                    killed += 1
+        return killed
 
     return kill
 

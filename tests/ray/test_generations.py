@@ -1,9 +1,11 @@
 """Generations other than the default, from images to scores, on small networks that are trained for seconds."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from ray_kplm.bench import quality as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
@@ -14,13 +16,15 @@ from ray_kplm.steps.align import picture
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.quality import measurable, measure_quality
+from ray_kplm.steps.report import report
 
 SMALL = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",
     "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
     "detection.calibration_images=40", "stage1.batch_size=4", "stage1.warmup_iterations=20", "stage1.rounds=1",
     "stage1.round_iterations=10", "stage1.learning_rate=1e-3", "stage2.iterations=20", "stage2.batch_size=8",
-    "stage2.learning_rate=1e-3", "compute.threads=1",
+    "stage2.learning_rate=1e-3", "compute.threads=1", "compute.rounds_per_fit=9",
 ]  # fmt: skip
 
 
@@ -72,6 +76,17 @@ def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
     assert 0 < scores["forward_nme"] < 200
     assert 0 < scores["stage1_forward_nme"] < 200
     assert discover(config)[1] is False
+    quality = measure_quality(run, "1", images=20)
+    assert len(quality["compactness_per_landmark"]) == 12  # M clusters, before any channel
+    assert quality["partners"] == [-1] * 12
+    assert quality["flip_error"] is None
+
+    page = Path(report(run, images=6)).read_text()
+    assert page.count('class="card"') == last["channels"]
+    assert page.count('class="shot"') == 6
+    assert page.count('class="pair"') == len(last["history"])
+    assert "After the warm-up" in page
+    assert "After round 1" in page
 
 
 def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
@@ -90,7 +105,14 @@ def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     assert scores["landmarks"] == len(chosen["xy"])
     assert 0 < scores["forward_nme"] < 200
     assert "stage1_forward_nme" not in scores
+    assert measurable(run) == ["stage2"]
+    with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints, no landmarks"):
+        measure_quality(run, "0")
     json.dumps(scores, allow_nan=False)
+
+    page = Path(report(run)).read_text()
+    assert page.count('class="card"') == len(chosen["xy"])
+    assert "t-SNE" not in page  # this generation has no descriptors
 
     name, png = picture(run)
     assert name == chosen["image_id"]
@@ -113,3 +135,34 @@ def test_a_single_stage_has_its_detector_after_the_rounds(dataset, tmp_path):
     assert 0 < scores["stage1_forward_nme"] < 200
     with pytest.raises(RunError, match="has no template"):
         picture(run)
+    check_quality(run, scores)
+
+
+def check_quality(run, scores):
+    """Stage 2 and rounds are measured, once for the same options, and set beside their scores."""
+    assert measurable(run) == ["0", "1", "stage2"]
+    said = []
+    first = measure_quality(run, images=20, say=said.append)
+    assert measure_quality(run, images=20, say=said.append) == first
+    assert len(said) == 1
+    assert (run.folder / "evaluation").read_json("quality.json") == first
+    assert first["images"] == 20
+    assert first["landmarks"] == len(first["equivariance_per_landmark"]) == len(first["partners"]) == 5
+    assert first["cluster_compactness"] is None
+    assert 0 < first["equivariance_error"] < 100
+    assert first["score"] > 0
+    assert all(isinstance(text, str) for text in first["warnings"])
+    assert measure_quality(run, images=10, say=said.append)["images"] == 10
+    assert len(said) == 2
+    for stage in ("2", "round"):
+        with pytest.raises((RunError, ConfigError)):
+            measure_quality(run, stage)
+
+    found = bench.bench([str(run.folder)], lambda text: None)
+    assert [row["stage"] for row in found["checkpoints"]] == ["0", "1", "stage2"]
+    assert found["checkpoints"][2]["forward_nme"] == scores["forward_nme"]
+    assert found["checkpoints"][1]["forward_nme"] == scores["stage1_forward_nme"]
+    assert (run.folder / "evaluation").read_json("quality_001.json")["cluster_compactness"] > 0
+    assert all(row["spearman"] is None for of in found["correlations"].values() for row in of.values())  # of three
+    json.dumps(found, allow_nan=False)
+    assert len(bench.lines(found)) >= 7

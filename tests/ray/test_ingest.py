@@ -1,6 +1,7 @@
 """The step as a user meets it: the tree it leaves, what it reports, how it goes on after an interruption."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -157,6 +158,31 @@ def test_a_missing_landmarks_part_is_built_again(tmp_path, source):
         (target / name).unlink()
     ingest(source, target, options)
     assert contents(target) == whole
+
+
+def test_a_published_data_set_by_its_format(source, tmp_path):
+    """COCO keypoints of the fixture's pictures: a whole one, a broken one, one that is not there."""
+    (source / "a").rename(source / "images")
+    names = ["00.png", "cut.png", "gone.png"]
+    held = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"id": 9, "image_id": number, "category_id": 1, "bbox": [4, 4, 40, 40], "keypoints": [9, 8, 2, 30, 31, 1]}
+            for number in range(3)
+        ],
+        "categories": [{"id": 1, "keypoints": ["left_eye", "right_eye"]}],
+    }
+    (source / "annotations").mkdir()
+    (source / "annotations/train.json").write_text(json.dumps(held))
+    target, options = tmp_path / "dataset", IngestOptions(format="coco", test_share=0)
+    report = ingest(source, target, options)
+    assert report.images == {"train": 1, "test": 0}
+    assert report.rejected == {"truncated": 1, "missing": 1}
+    found = landmark_arrays(Dataset.open(target), "train")
+    assert found.ids == ["images/00.png#0"]
+    assert found.visible.tolist() == [[True, False]]
+    assert Dataset.open(target).meta["swap_pairs"] == [[0, 1]]
+    assert ingest(source, target, options).existed
 
 
 KILLED = """

@@ -3,9 +3,11 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -23,7 +25,8 @@ from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.run import Run
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.train import Training, train
+from ray_kplm.steps.loop import Training
+from ray_kplm.steps.train import Crew, train
 from ray_kplm.storage import Folder
 
 SMALL = [
@@ -65,14 +68,12 @@ def read_labels(folder: Folder, parts: list[str]) -> Labels:
     return keypoint_labels(folder.read_table(part) for part in parts)
 
 
-def run_step(dataset, target, overrides=(), listener=None):
+def make_training(dataset, config):
     data, keypoints = dataset
-    config = configuration.load(None, [*SMALL, f"run={target}", *overrides])
-    run = Run.start(config)
     selection = everything(data.parts("train"), data.rows("train"))
     make_labels = partial(read_labels, keypoints, selection.parts)
     method = build_method(config)
-    training = Training(
+    return Training(
         config,
         method.objective(0),
         make_labels,
@@ -82,8 +83,12 @@ def run_step(dataset, target, overrides=(), listener=None):
         None,
         (config.seed, 1, 0),
     )
-    step = run.step("train", "train", {"seed": 0}, {})
-    train(step, training, (listener or Heard()).trained)
+
+
+def run_step(dataset, target, overrides=(), listener=None):
+    config = configuration.load(None, [*SMALL, f"run={target}", *overrides])
+    step = Run.start(config).step("train", "train", {"seed": 0}, {})
+    train(step, make_training(dataset, config), (listener or Heard()).trained)
     return load_weights(step.folder.read_bytes(NETWORK))
 
 
@@ -143,6 +148,44 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
     thread.join()
     assert killed == [1]
     assert equal(undisturbed, disturbed)
+
+
+def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(dataset, kill_workers, tmp_path):
+    options = ["stage1.warmup_iterations=60", "compute.rounds_per_fit=3"]
+    config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", *options])
+    run, crew, processes = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
+
+    def stay(name, disturb=lambda iteration: None):
+        step = run.step(name, "train", {"name": name}, {})
+        crew.train(step, make_training(dataset, config), lambda iteration, metrics: disturb(iteration))
+        processes.append(worker_processes())
+        return load_weights(step.folder.read_bytes(NETWORK))
+
+    def disturb(iteration):
+        if iteration >= 20 and not killed:
+            killed.append(kill_workers("RayTrainWorker"))
+
+    killed: list[int] = []
+    alone = run_step(dataset, tmp_path / "alone", ["stage1.warmup_iterations=60"])
+    assert equal(stay("first"), alone)
+    assert (tmp_path / "run" / "ray").exists()
+    assert equal(stay("second", disturb), alone), "a checkpoint of the first was taken, or none"
+    assert killed == [1]
+    assert equal(stay("third"), alone)
+    first, second, third = processes
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert third == set(), "they were to leave after three trainings"
+    assert sorted(os.listdir(tmp_path / "run")) == ["first", "second", "third"]
+
+
+def worker_processes() -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may end meanwhile
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 def test_round_images_decode_what_ingest_stored(dataset):

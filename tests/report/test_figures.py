@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ray_kplm.report.figures import cumulative_curves, round_curves
+from ray_kplm.report.figures import cumulative_curves
 
 ERRORS = (np.array([4.0, 2.0, 6.0]), np.array([8.0, 4.0]))
 
@@ -43,25 +43,9 @@ def test_cumulative_curves_draw_running_means_in_two_labelled_panels(drawn):
     assert pixels(png).std() > 0
 
 
-def test_round_curves_draw_one_panel_a_metric(drawn):
-    series = {f"metric {index} (%)": [(0, 3.0 + index), (1, None), (2, 1.0)] for index in range(4)}
-    png = round_curves(series)
-    assert [axes.get_ylabel() for axes in drawn[0].axes] == list(series)
-    assert {axes.get_xlabel() for axes in drawn[0].axes} == {"round"}
-    np.testing.assert_array_equal(drawn[0].axes[1].lines[0].get_xydata(), [[0, 4], [1, np.nan], [2, 1]])
-    height, width, _ = pixels(png).shape
-    assert (height, width) == (2 * 360, 3 * 480)
-
-
-def test_a_metric_without_points_keeps_its_panel(drawn):
-    round_curves({"empty": [], "full": [(0, 1.0)]})
-    assert [len(axes.lines[0].get_xdata()) for axes in drawn[0].axes] == [0, 1]
-
-
-@pytest.mark.parametrize("draw", [lambda: cumulative_curves({}, "none"), lambda: round_curves({})])
-def test_nothing_to_draw_is_refused(draw):
+def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="nothing to draw"):
-        draw()
+        cumulative_curves({}, "none")
 
 
 def test_no_pyplot_figure_is_left_behind():
@@ -69,5 +53,4 @@ def test_no_pyplot_figure_is_left_behind():
 
     before = pyplot.get_fignums()
     cumulative_curves({"run": ERRORS}, "faces")
-    round_curves({"loss": [(0, 1.0)]})
     assert pyplot.get_fignums() == before

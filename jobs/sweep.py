@@ -1,0 +1,8 @@
+"""Search configurations: python jobs/sweep.py CONFIG [key=value ...] --over ...; the same as `kplm sweep`."""
+
+import sys
+
+from ray_kplm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["sweep", *sys.argv[1:]]))

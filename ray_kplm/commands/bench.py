@@ -1,0 +1,110 @@
+"""What `kplm bench` measures."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ray_kplm.commands.base import command, print_figures, print_json, ready_config, say
+
+
+def add(commands: Any) -> None:
+    """Declare them."""
+    parser = commands.add_parser("bench", help="Measure this machine's speed and memory; ratios, not promises.")
+    kinds = parser.add_subparsers(required=True, metavar="WHAT")
+    text = (
+        "K-means, duplicate filter and shards: against Faiss, against a matrix product, and against the memory budget."
+    )
+    parser = command(kinds, "correspondence", _bench_correspondence, text)
+    parser.add_argument("--points", type=int, default=300_000, help="descriptors")
+    parser.add_argument("--dim", type=int, default=256, help="numbers in a descriptor")
+    parser.add_argument("--clusters", type=int, default=100, help="centroids")
+    parser.add_argument("--iterations", type=int, default=10, help="iterations of a fit")
+    parser.add_argument(
+        "--memory", action="store_true", help="also 1, 4 and 16 million descriptors (minutes, 3 GB of disk)"
+    )
+    parser.add_argument("--run", help="also the share of clustering in the rounds of this run")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Stage 1's training loop against the same steps on batches in memory, the data pipeline alone, and a second worker."
+    parser = command(kinds, "train", _bench_train, text)
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file; default: jobs/configs/faces_cpu.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    parser.add_argument("--iterations", type=int, default=200, help="of each training that is timed")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Processor seconds of forward and backward NME, and of all figures of an evaluation, on made-up landmarks."
+    parser = command(kinds, "evaluation", _bench_evaluation, text)
+    parser.add_argument("--images", type=int, default=2_500, help="test images, and as many training images")
+    parser.add_argument("--points", type=int, default=68, help="annotated points")
+    parser.add_argument("--landmarks", type=int, default=30, help="discovered landmarks, at most as many as points")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "What a round reads of datasets of growing size: its cost must not grow."
+    parser = command(kinds, "rounds", _bench_rounds, text)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
+    parser.add_argument("--images", type=int, default=2_000, help="images of a round")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = (
+        "Label-free measures of all finished rounds and of stage 2 of some runs beside their forward NME, and how well each "
+        "measure ranks them as the NME does (Spearman)."
+    )
+    parser = command(kinds, "quality", _bench_quality, text)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+
+
+def _bench_correspondence(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.correspondence import Sizes, bench
+
+    sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
+    found = bench(
+        sizes,
+        memory=options.memory,
+        run=options.run,
+        say=say,
+    )
+    print_figures(found)
+    if options.json:
+        print_json(found)
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.train import bench
+    from ray_kplm.config import load
+
+    found = bench(load(options.config or ready_config("faces_cpu"), options.overrides), options.iterations, say)
+    print_figures(found)
+    if options.json:
+        print_json(found)
+
+
+def _bench_evaluation(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.evaluation import bench
+
+    found = bench(options.images, options.points, options.landmarks, say)
+    print_figures(found)
+    if options.json:
+        print_json(found)
+
+
+def _bench_rounds(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.rounds import bench
+
+    found = bench(options.sizes, options.images, say)
+    for row in found["rounds"]:
+        print(
+            "   ".join(
+                f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}"
+                for name, value in row.items()
+            )
+        )
+    print(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
+    if options.json:
+        print_json(found)
+
+
+def _bench_quality(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.quality import bench, lines
+
+    found = bench(options.runs, say)
+    print("\n".join(lines(found)))
+    if options.json:
+        print_json(found)

@@ -1,0 +1,198 @@
+"""What a finished run is good for, and how good it is: evaluate, quality, predict, show, report, template."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ray_kplm.commands.base import command, count, print_json, print_metrics, say
+from ray_kplm.errors import ConfigError
+
+
+def add(commands: Any) -> None:
+    """Declare them."""
+    _add_evaluate(commands)
+    _add_quality(commands)
+    _add_predict(commands)
+    _add_show(commands)
+    _add_report(commands)
+    _add_template(commands)
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = (
+        "Score a finished run against a dataset's annotation: forward and backward NME, raw accuracy, PCK, detection; by a "
+        "protocol of the field also with the thesis' figures beside ours."
+    )
+    parser = command(commands, "evaluate", _evaluate, text)
+    parser.add_argument("run", metavar="RUN", nargs="?", help="the run directory")
+    parser.add_argument("--model", metavar="RUN", help="the same, to be read with --data: --model RUN --data OTHER")
+    parser.add_argument("--data", metavar="DATASET", help="score on this dataset; default: the run's own")
+    parser.add_argument(
+        "--protocol", metavar="NAME",
+        help="mafl, aflw, ls3d, catheads, bbcpose, human36m, pennaction, deepfashion or cub: their points and normaliser",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="COLUMN=EDGES",
+        help="errors by ranges of a column of numbers, as yaw=0,30,60,90; '|yaw|=...' by its absolute value; without edges by "
+        "each of its values",
+    )  # fmt: skip
+    parser.add_argument(
+        "--visible-only", action=argparse.BooleanOptionalAction, default=None,
+        help="leave out points that are annotated though hidden; default: as the protocol does, else they are scored",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
+
+
+def _add_quality(commands: Any) -> None:
+    text = (
+        "How good landmarks are, without any annotation: whether they follow known warps and the mirror image, how often they "
+        "are detected, how sharp their peaks are, how they move; and what to be wary of."
+    )
+    parser = command(commands, "quality", _quality, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument(
+        "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up), by its clusters"
+    )
+    parser.add_argument("--images", type=int, default=256, help="training images looked at, a seeded sample")
+    parser.add_argument("--json", action="store_true", help="print the measures as one JSON object in the last line")
+
+
+def _add_predict(commands: Any) -> None:
+    text = (
+        "Landmarks of new images by a finished run, in the images' own pixels: OUT/part-*.parquet (image_id, xy, confidence) "
+        "and OUT/rejected.parquet. The same command again continues an interrupted prediction."
+    )
+    parser = command(commands, "predict", _predict, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
+    parser.add_argument("out", metavar="OUT", help="where the landmarks go: a new folder or URI")
+    parser.add_argument("overrides", nargs="*", metavar="compute.key=value", help="compute.gpus_per_worker=0 ...")
+    parser.add_argument("--boxes", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object")
+    parser.add_argument("--margin", type=float, default=0.2, help="around a box, as the dataset was ingested with")
+    parser.add_argument("--split", choices=["train", "test"], help="images of which split of a dataset; default: all")
+    parser.add_argument("--part-images", type=int, default=512, help="images a part: the unit of retry and of memory")
+    parser.add_argument(
+        "--csv", action="store_true", help="also OUT/landmarks.csv: image_id, landmark, x, y, confidence"
+    )
+    parser.add_argument("--coco", action="store_true", help="also OUT/coco.json: COCO keypoints")
+
+
+def _add_show(commands: Any) -> None:
+    parser = command(commands, "show", _show, "Draw a contact sheet of images with the landmarks of a finished run.")
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("--out", help="PNG to write; default: RUN/evaluation/SPLIT.png")
+    parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
+    parser.add_argument("--count", type=int, default=48, help="images on the sheet")
+
+
+def _add_report(commands: Any) -> None:
+    text = (
+        "Write one HTML page about a finished run: what was found, how good it is and what to mind, a gallery, a card for each "
+        "landmark, and how training went. Measures what was not measured before; opens without a network."
+    )
+    parser = command(commands, "report", _report, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory; the page is RUN/report/index.html")
+    parser.add_argument("--images", type=int, default=500, help="images in the gallery, at most")
+
+
+def _add_template(commands: Any) -> None:
+    text = (
+        "Draw the numbered points of an image of a `method.kind=template` run, or of the template it has. To take another one: "
+        "kplm fork RUN NEW template.image=IMAGE_ID"
+    )
+    parser = command(commands, "template", _template, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
+    parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
+    parser.add_argument("--out", help="PNG to write; default: RUN/template/IMAGE_ID.png")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.evaluate import Options, evaluate
+    from ray_kplm.tracking import add_evaluation
+
+    if (options.run is None) == (options.model is None):
+        raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
+    run = Run.open(options.run or options.model)
+    chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
+    metrics = evaluate(run, say, chosen)
+    if not options.data:
+        add_evaluation(run, metrics)
+    print_metrics(metrics)
+    print(f"all scores: {metrics['folder']}/metrics.json")
+    print(f"curves: {metrics['folder']}/curves.png")
+    if options.json:
+        print_json(metrics)
+
+
+def _quality(options: argparse.Namespace) -> None:
+    from ray_kplm.report.tables import quality_table
+    from ray_kplm.run import Run
+    from ray_kplm.steps.quality import measure_quality
+    from ray_kplm.steps.session import session
+
+    run = Run.open(options.run)
+    with session(run.config.compute):
+        quality = measure_quality(run, options.stage, images=options.images, say=say)
+    print(quality_table(quality))
+    if options.json:
+        print_json(quality)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.run import Run
+    from ray_kplm.steps.predict_images import PredictOptions, predict_images
+    from ray_kplm.steps.session import session
+
+    run = Run.open(options.run)
+    config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    names = ("boxes", "margin", "split", "part_images", "csv", "coco")
+    chosen = PredictOptions(**{name: getattr(options, name) for name in names})
+    with session(config.compute):
+        print(predict_images(run, options.source, options.out, chosen, config=config, progress=_count_parts))
+
+
+def _count_parts(done: int, total: int) -> None:
+    count(done, total, "parts")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.evaluate import show
+    from ray_kplm.steps.session import session
+    from ray_kplm.tracking import add_picture
+
+    run = Run.open(options.run)
+    with session(run.config.compute):
+        png = show(run, options.split, options.count)
+    add_picture(run, png, f"{options.split}.png")
+    if options.out:
+        Path(options.out).write_bytes(png)
+    print(options.out or f"{run.folder}/evaluation/{options.split}.png")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.report import report
+    from ray_kplm.tracking import add_report
+
+    run = Run.open(options.run)
+    path = report(run, say, options.images)
+    add_report(run)
+    print(path)
+
+
+def _template(options: argparse.Namespace) -> None:
+    from ray_kplm.run import Run
+    from ray_kplm.steps.align import picture
+
+    run = Run.open(options.run)
+    name, png = picture(run, options.image_id)
+    if options.out:
+        Path(options.out).write_bytes(png)
+    else:
+        (run.folder / "template").write_bytes(f"{name.replace('/', '_')}.png", png)
+    print(options.out or f"{run.folder}/template/{name.replace('/', '_')}.png")

@@ -1,0 +1,132 @@
+"""Many runs: ablate, sweep."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ray_kplm.commands.base import Lists, command, print_json
+
+
+def add(commands: Any) -> None:
+    """Declare them."""
+    _add_ablate(commands)
+    _add_sweep(commands)
+
+
+def _add_ablate(commands: Any) -> None:
+    text = (
+        "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
+    )
+    parser = command(commands, "ablate", _ablate, text)
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file; the runs go below its run directory")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
+    parser.add_argument(
+        "--over", nargs="+", required=True, metavar="AXIS",
+        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, flip, flip_at_test, "
+        "norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--json", action="store_true", help="print the rows as one JSON object in the last line")
+
+
+_SWEEP_EXAMPLES = """
+What is searched: any path of the configuration (ray_kplm/config.py has them all), with
+  A,B,C                              a list                            stage1.batch_size=8,16,32
+  uniform:LOW:HIGH                   numbers, both ends included       augment.warp=uniform:0:0.08
+  loguniform:LOW:HIGH                the same by their logarithm       stage1.learning_rate=loguniform:1e-4:2e-3
+  randint:LOW:HIGH, lograndint:...   whole numbers                     method.clusters=lograndint:30:300
+or a YAML file of such: `stage1.batch_size: [8, 16, 32]`, `stage1.learning_rate: loguniform:1e-4:2e-3`.
+
+Examples:
+  All nine combinations, one after the other or side by side as there is room:
+    kplm sweep jobs/configs/faces_cpu.yaml dataset=data/mine run=runs/sweep \\
+      --over stage1.batch_size=8,16,32 method.clusters=50,100,200
+  40 trials that learn from each other (pip install "ray-kplm[sweep]"), weak ones stopped after a round or more:
+    kplm sweep CONFIG dataset=data/mine run=runs/sweep --search tpe --samples 40 --asha \\
+      --over stage1.learning_rate=loguniform:1e-4:2e-3 stage1.batch_size=8,16,32,64 method.clusters=randint:50:250
+  The best one, trained longer:
+    kplm train runs/sweep/best.yaml run=runs/long stage2.iterations=50000
+
+The same command again continues: finished and stopped trials stay, interrupted ones go on in their run directories; a larger
+--samples adds trials. Look at RUN/index.html at any time. The objective is the forward NME where the dataset has annotated test
+images, else a score that needs no annotation (kplm bench quality). Lower is better; every trial reports it after every round.
+"""
+
+
+def _add_sweep(commands: Any) -> None:
+    text = "Search the configuration that finds the best landmarks: many runs, scored, side by side as there is room."
+    parser = command(commands, "sweep", _sweep, text)
+    parser.formatter_class = Lists
+    parser.epilog = _SWEEP_EXAMPLES
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file: what all trials have in common")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR (the sweep's folder) ..."
+    )
+    parser.add_argument("--over", nargs="+", required=True, metavar="PATH=WHAT", help="what is searched, see below")
+    parser.add_argument(
+        "--search", choices=["grid", "random", "tpe"],
+        help="all combinations, draws, or Optuna's tree-structured Parzen estimator; by default a grid where all are lists, "
+        "else random",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, default=20, help="trials in all, of random and tpe search")
+    parser.add_argument(
+        "--at-once", type=int, help="trials side by side; by default as many as the cluster has CPUs and GPUs for now"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the search; that of the runs is the configuration's seed"
+    )
+    parser.add_argument(
+        "--objective", choices=["auto", "forward_nme", "label_free"], default="auto", help="what is minimised"
+    )
+    parser.add_argument(
+        "--asha", action="store_true", help="stop weak trials early: asynchronous successive halving over the rounds"
+    )
+    parser.add_argument("--grace-rounds", type=int, default=1, help="with --asha: rounds before trials are compared")
+    parser.add_argument(
+        "--reduction", type=float, default=3.0, help="with --asha: the best 1/REDUCTION go on each time"
+    )
+    parser.add_argument("--json", action="store_true", help="print best and trials as one JSON object in the last line")
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from ray_kplm.ablation import ablate, averaged, plain
+    from ray_kplm.config import load
+
+    config = load(options.config, options.overrides)
+    rows = ablate(
+        config, options.over, options.seeds, at_once=options.at_once,
+        told=lambda name, line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    table = averaged(rows)
+    width = max(len(row["name"]) for row in table)
+    print(f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis")
+    for row in table:
+        cells = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
+        shown = "".join(f"{'-' if c is None else f'{c[0]:.2f} ± {c[1]:.2f}':>15}" for c in cells)
+        thesis = row["thesis"]
+        beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
+        print(f"{row['name']:{width}}{shown}   {beside}")
+        for error in row["errors"]:
+            print(f"{'':{width}}   failed: {error}")
+    if options.json:
+        print_json({"rows": plain(rows)})
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from ray_kplm.config import load
+    from ray_kplm.report.sweep import sweep_table
+    from ray_kplm.search.halving import Halving
+    from ray_kplm.sweep import SweepOptions, sweep
+
+    names = ("over", "search", "samples", "at_once", "seed", "objective")
+    halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
+    chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
+    config = load(options.config, options.overrides)
+    results = sweep(config, chosen, lambda name, line: print(f"{name or 'sweep'}: {line}", file=sys.stderr, flush=True))
+    print(sweep_table(results))
+    print(f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW")
+    if options.json:
+        print_json({name: results[name] for name in ("best", "trials")})

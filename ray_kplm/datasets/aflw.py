@@ -1,0 +1,148 @@
+"""AFLW: faces in the wild with up to 21 landmarks, annotated where visible (Koestinger et al. 2011).
+
+The authors' layout (their database tool's queries, e.g. FaceRectsByFaceIDQuery.cpp, and the list of tables of 2012-11-28):
+
+    aflw/data/aflw.sqlite                     Faces(face_id, file_id), FaceImages(file_id, filepath, ...),
+                                              FaceRect(face_id, x, y, w, h, annot_type_id),
+                                              FacePose(face_id, roll, pitch, yaw: radians),
+                                              FeatureCoords(face_id, feature_id, x, y), FeatureCoordTypes(feature_id, descr)
+    aflw/data/flickr/0/image00002.jpg ...     and 2, 3
+
+Split (thesis 2.7: "10,112 training images and 2,991 test images"): those are the lists of Zhang et al. 2018,
+aflw_train_images.txt and aflw_test_images.txt, which also chose the training faces: names as image00597_55319.jpg, the number
+after the last underscore being AFLW's face_id. Faces in neither list are left out; a face that a list repeats comes once.
+
+Box: FaceRect, the authors' own. Landmarks not annotated are NaN. Attributes: yaw, pitch, roll in degrees.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ray_kplm.contracts import TEST, TRAIN
+from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets.layout import Distribution, Layout, between
+from ray_kplm.datasets.samples import Box, Sample
+from ray_kplm.errors import DataError
+from ray_kplm.storage import Folder
+
+AFLW = Distribution(
+    "AFLW",
+    "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/aflw/",
+    "on request, non-commercial research only",
+)
+LISTS = Distribution(
+    "the lists of Zhang et al. 2018 (aflw_data.tar.gz)",
+    "http://files.ytzhang.net/lmdis-rep/release-v1/aflw/aflw_data.tar.gz",
+    "research, as AFLW",
+)
+FEATURES = (
+    "LeftBrowLeftCorner",
+    "LeftBrowCenter",
+    "LeftBrowRightCorner",
+    "RightBrowLeftCorner",
+    "RightBrowCenter",
+    "RightBrowRightCorner",
+    "LeftEyeLeftCorner",
+    "LeftEyeCenter",
+    "LeftEyeRightCorner",
+    "RightEyeLeftCorner",
+    "RightEyeCenter",
+    "RightEyeRightCorner",
+    "LeftEar",
+    "NoseLeft",
+    "NoseCenter",
+    "NoseRight",
+    "RightEar",
+    "MouthLeftCorner",
+    "MouthCenter",
+    "MouthRightCorner",
+    "ChinCenter",
+)
+"""The 21 that AFLW annotates, by FeatureCoordTypes.descr; the table knows others, which no face has."""
+LANDMARKS = tuple(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", feature).lower() for feature in FEATURES)
+
+_FACES = """
+    SELECT Faces.face_id, FaceImages.filepath, FaceRect.x, FaceRect.y, FaceRect.w, FaceRect.h,
+           FacePose.yaw, FacePose.pitch, FacePose.roll
+    FROM Faces JOIN FaceImages ON FaceImages.file_id = Faces.file_id
+    LEFT JOIN FaceRect ON FaceRect.face_id = Faces.face_id
+    LEFT JOIN FacePose ON FacePose.face_id = Faces.face_id
+    ORDER BY Faces.face_id, FaceRect.annot_type_id, FacePose.annot_type_id
+"""
+_POINTS = """
+    SELECT face_id, descr, FeatureCoords.x, FeatureCoords.y
+    FROM FeatureCoords JOIN FeatureCoordTypes ON FeatureCoordTypes.feature_id = FeatureCoords.feature_id
+"""
+
+
+def list_aflw(source: Folder, options: IngestOptions) -> Listing:
+    layout = Layout(source, AFLW, options)
+    database = layout.locate("aflw/data/aflw.sqlite", "data/aflw.sqlite", "aflw.sqlite")
+    beside = database.removesuffix("aflw.sqlite")
+    folder = layout.locate(f"{beside}flickr", "flickr")
+    split_of = _lists(layout)
+    layout.files(folder)
+    splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    with _opened(layout, database) as rows:
+        landmarks = _landmarks(rows)
+        for face, path, x, y, w, h, *pose in rows(_FACES):
+            split = split_of.pop(face, None)  # the first of a face's boxes
+            if split is None:
+                continue
+            box: Box | None = None if x is None else (float(x), float(y), float(x + w), float(y + h))
+            if box is None or face not in landmarks:
+                layout.reject(str(face), "no box" if box is None else "no landmarks")
+                continue
+            angles = zip(("yaw", "pitch", "roll"), pose, strict=True)
+            degrees = {name: math.degrees(angle) for name, angle in angles if angle is not None}
+            annotation = {**degrees, "landmarks": landmarks[face], "group": path}
+            splits[split].append(Sample(str(face), f"{folder}/{path}", box, annotation=annotation))
+    for face in split_of:
+        layout.reject(str(face), "missing: a list names the face, and the database has none of this face_id")
+    return layout.listing(splits, LANDMARKS, between(LANDMARKS, "left_eye_center", "right_eye_center"))
+
+
+def _lists(layout: Layout) -> dict[int, str]:
+    """The split of each face_id."""
+    found: dict[int, str] = {}
+    for split, name in ((TRAIN, "aflw_train_images.txt"), (TEST, "aflw_test_images.txt")):
+        path = layout.locate(name, f"aflw_data/{name}", f"aflw_release-2/{name}", origin=LISTS)
+        for image in layout.names(path):
+            number = re.search(r"_(\d+)\.\w+$", image)
+            if number is None:
+                raise DataError(f"{layout.source}/{path}: {image!r} names no face_id, as image00597_55319.jpg does")
+            found[int(number.group(1))] = split
+    return found
+
+
+Query = Callable[[str], Iterable[tuple[Any, ...]]]
+
+
+@contextmanager
+def _opened(layout: Layout, path: str) -> Iterator[Query]:
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.deserialize(layout.read(path))
+        yield connection.execute
+    except sqlite3.Error as error:
+        raise DataError(f"{layout.source}/{path} is no database of AFLW: {error}; download it again") from None
+    finally:
+        connection.close()
+
+
+def _landmarks(rows: Query) -> dict[int, np.ndarray]:
+    """face_id -> float64 (21, 2), NaN where not annotated."""
+    places = {feature: index for index, feature in enumerate(FEATURES)}
+    found: dict[int, np.ndarray] = {}
+    for face, feature, x, y in rows(_POINTS):
+        if feature in places:
+            found.setdefault(face, np.full((len(FEATURES), 2), np.nan))[places[feature]] = x, y
+    return found

@@ -1,0 +1,72 @@
+"""BBCPose: frames of sign language videos with seven joints (Charles et al. 2013).
+
+The authors' layout (the code's README quotes bbcpose.mat's fields; loaders of the set show the folders):
+
+    1/1.jpg, 1/2.jpg ... 20/...               a folder a video, its frames by number
+    bbcpose_extbbcpose_code_1.0/bbcpose.mat   struct array `bbcpose`, an element a video: videoName, type (train | val | test),
+                                              source, train_frames, train_joints (2, 7, N), test_frames, test_joints
+
+Videos 1 to 20 are BBCPose (source "buehler11"), the further ones Extended BBC Pose, which is not read. MATLAB counts pixels
+from 1, so 1 is taken off every coordinate.
+
+Split (thesis 2.7: "10 for training, 5 for validation and 5 for testing", "1 of every 10 frames", "the standard test set (1000
+images)"): every 10th frame of train_frames of the training videos; all test_frames, which people annotated, of the test videos.
+Box: around the joints, as there is no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ray_kplm.contracts import TEST, TRAIN
+from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets.layout import Distribution, Layout, between
+from ray_kplm.datasets.samples import Sample, bounds
+from ray_kplm.errors import DataError
+from ray_kplm.storage import Folder
+
+BBCPOSE = Distribution(
+    "BBC Pose",
+    "https://www.robots.ox.ac.uk/~vgg/data/pose/",
+    "research only; the BBC owns the pictures, password on request",
+)
+LANDMARKS = ("head", "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder")
+VIDEOS = 20
+STEP = 10
+"""Of the training frames one in so many is used."""
+
+
+def list_bbcpose(source: Folder, options: IngestOptions) -> Listing:
+    layout = Layout(source, BBCPOSE, options)
+    file = layout.locate("bbcpose_extbbcpose_code_1.0/bbcpose.mat", "code/bbcpose.mat", "bbcpose.mat")
+    videos = layout.mat(file).get("bbcpose")
+    if videos is None or not {"type", "train_frames", "train_joints"} <= set(videos.dtype.names or ()):
+        raise DataError(f"{source}/{file} has no struct array bbcpose with types, frames and joints; download it again")
+    splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    wanted = {"train": (TRAIN, "train", STEP), "test": (TEST, "test", 1)}
+    for number, video in enumerate(videos.ravel()[:VIDEOS], start=1):
+        kind = "".join(map(str, np.ravel(video["type"])))
+        if kind not in wanted:
+            continue
+        layout.files(layout.locate(str(number)))
+        split, annotated, step = wanted[kind]
+        frames, joints = video[f"{annotated}_frames"].ravel(), video[f"{annotated}_joints"]
+        splits[split] += _samples(layout, number, frames, joints, step)
+    return layout.listing(splits, LANDMARKS, between(LANDMARKS, "left_shoulder", "right_shoulder"))
+
+
+def _samples(layout: Layout, video: int, frames: Any, joints: Any, step: int) -> Iterator[Sample]:
+    if joints.shape != (2, len(LANDMARKS), len(frames)):
+        layout.reject(f"{video}", f"bad annotation: joints {joints.shape} for {len(frames)} frames")
+        return
+    for index in range(0, len(frames), step):
+        path = f"{video}/{int(frames[index])}.jpg"
+        xy = joints[:, :, index].T.astype(np.float64) - 1
+        try:
+            annotation = {"landmarks": xy, "group": str(video)}
+            yield Sample(path, path, bounds(xy), annotation=annotation, frame=(str(video), int(frames[index])))
+        except DataError as error:
+            layout.reject(path, str(error))

@@ -1,0 +1,116 @@
+"""CUB-200-2011: birds of 200 species with fifteen parts (Wah et al. 2011).
+
+The authors' layout (README of CUB_200_2011.tgz):
+
+    CUB_200_2011/images.txt                image id, path below images/
+    CUB_200_2011/train_test_split.txt      image id, 1 training | 0 test
+    CUB_200_2011/bounding_boxes.txt        image id, x, y, width, height
+    CUB_200_2011/parts/parts.txt           part id, name (two words for some)
+    CUB_200_2011/parts/part_locs.txt       image id, part id, x, y, 1 visible | 0 (and then x y are 0)
+
+Which images (thesis 2.7, after Lorenz et al. 2019): "remove seabird species and ... aligning parity using eye visibility
+information". Neither lists the species; those left out here are the seabird families among the 200 by name (`SEABIRDS`).
+Parity: a bird that shows its right eye alone is stored mirrored, and what is named left and right exchanged with it, so that
+all birds seen from the side look to the left. Split: the authors' own.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ray_kplm.contracts import TEST, TRAIN
+from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, mirror_pairs, numbers
+from ray_kplm.datasets.samples import Sample
+from ray_kplm.errors import DataError
+from ray_kplm.storage import Folder
+
+CUB = Distribution(
+    "CUB-200-2011",
+    "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    "non-commercial research and education; the pictures are Flickr users' own",
+)
+LANDMARKS = (
+    "back",
+    "beak",
+    "belly",
+    "breast",
+    "crown",
+    "forehead",
+    "left_eye",
+    "left_leg",
+    "left_wing",
+    "nape",
+    "right_eye",
+    "right_leg",
+    "right_wing",
+    "tail",
+    "throat",
+)
+SEABIRDS = re.compile(
+    "Albatross|Auklet|Cormorant|Frigatebird|Fulmar|Guillemot|_Gull/|Jaeger|Kittiwake|Pelican|Puffin|_Tern/",
+    re.IGNORECASE,
+)
+"""Albatrosses, auks, cormorants, frigatebirds, fulmars, gulls, skuas, pelicans and terns, in `014.Indigo_Bunting/...`."""
+
+
+def list_cub(source: Folder, options: IngestOptions) -> Listing:
+    layout = Layout(source, CUB, options)
+    root = layout.locate("CUB_200_2011/images.txt", "images.txt").removesuffix("images.txt")
+    paths = dict(row[:2] for row in layout.rows(f"{root}images.txt", least=2))
+    training = dict(row[:2] for row in layout.rows(layout.locate(f"{root}train_test_split.txt"), least=2))
+    boxes = {row[0]: row[1:5] for row in layout.rows(layout.locate(f"{root}bounding_boxes.txt"), least=5)}
+    names = _part_names(layout, layout.locate(f"{root}parts/parts.txt"))
+    parts: dict[str, list[list[str]]] = {}
+    for row in layout.rows(layout.locate(f"{root}parts/part_locs.txt"), least=5):
+        parts.setdefault(row[0], []).append(row)
+    layout.files(layout.locate(f"{root}images"))
+    splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    for image, path in paths.items():
+        if SEABIRDS.search(path):
+            continue
+        try:
+            if image not in boxes or image not in parts or image not in training:
+                raise DataError("no box, parts or split")
+            x, y, width, height = numbers(boxes[image])
+            xy, mirrored = _with_parity(_parts(parts[image], names))
+        except DataError as error:
+            layout.reject(path, str(error))
+            continue
+        box = (x, y, x + width, y + height)
+        sample = Sample(path, f"{root}images/{path}", box, annotation={"landmarks": xy}, mirrored=mirrored)
+        splits[TRAIN if training[image] == "1" else TEST].append(sample)
+    return layout.listing(splits, LANDMARKS, BOX_SIZE)
+
+
+def _part_names(layout: Layout, path: str) -> dict[str, int]:
+    """Part id -> its place in LANDMARKS."""
+    known = {row[0]: "_".join(row[1:]) for row in layout.rows(path, least=2)}
+    unknown = set(LANDMARKS).symmetric_difference(known.values())
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise DataError(f"{layout.source}/{path}: parts {names} differ from the authors'; download it again")
+    return {part: LANDMARKS.index(name) for part, name in known.items()}
+
+
+def _parts(rows: list[list[str]], names: dict[str, int]) -> np.ndarray:
+    """Lines of one bird in part_locs.txt -> float64 (15, 2), NaN where not visible."""
+    xy = np.full((len(LANDMARKS), 2), np.nan)
+    for _, part, x, y, visible, *_ in rows:
+        if visible == "1" and part in names:
+            xy[names[part]] = numbers((x, y))
+    return xy
+
+
+def _with_parity(xy: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The parts by their names in the picture as it is stored, and whether that is the mirror image."""
+    seen = np.isfinite(xy).all(axis=1)
+    mirrored = bool(seen[LANDMARKS.index("right_eye")] and not seen[LANDMARKS.index("left_eye")])
+    if mirrored:
+        order = np.arange(len(LANDMARKS))
+        for left, right in mirror_pairs(LANDMARKS):
+            order[left], order[right] = right, left
+        xy = xy[order]
+    return xy, mirrored

@@ -1,0 +1,198 @@
+"""The files of a data set as its authors distribute it: found, read, remembered, or asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import fs as pafs
+from scipy.io import loadmat
+
+from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets.images import EXTENSIONS
+from ray_kplm.datasets.samples import Complete, Opener, Sample, SampleReader, fault_of, open_image
+from ray_kplm.errors import DataError
+from ray_kplm.storage import Folder
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Where a data set comes from."""
+
+    name: str
+    url: str
+    terms: str
+    """Under which it is given out, in a few words; the authors' own page has the text."""
+
+
+class Layout:
+    """A source folder, read as one data set. Everything that is read or listed goes into the listing's identity."""
+
+    def __init__(self, source: Folder, distribution: Distribution, options: IngestOptions) -> None:
+        if options.boxes or options.landmarks or options.sequences:
+            raise DataError(
+                f"{distribution.name} has its own annotation; --boxes, --landmarks and --sequences are for a folder of images"
+            )
+        self.source = source
+        self.distribution = distribution
+        self.options = options
+        self.rejected: list[tuple[str, str]] = []
+        self._files: set[str] = set()
+        self._identity = hashlib.sha256(distribution.name.encode())
+
+    def locate(self, *candidates: str, origin: Distribution | None = None) -> str:
+        """The first of these paths that exists; the error says what to download, where it goes, under which terms.
+
+        origin: whose file it is, if not of the data set itself.
+        """
+        for path in candidates:
+            if self.source.exists(path):
+                return path
+        given = origin or self.distribution
+        places = " or ".join(dict.fromkeys(candidates))
+        raise DataError(
+            f"{self.source} has no {places}; download {given.name} from {given.url} (terms: {given.terms}) and put it there"
+        )
+
+    def read(self, path: str) -> bytes:
+        content = self.source.read_bytes(path)
+        self._identity.update(f"{path}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+        return content
+
+    def rows(self, path: str, *, skip: int = 0, least: int = 1) -> list[list[str]]:
+        """A text file's lines cut at white space, without empty ones and the first `skip`. Lines with less than `least` words
+        are rejected."""
+        lines = self.read(path).decode("utf-8", errors="replace").splitlines()
+        rows = [words for words in map(str.split, lines[skip:]) if words]
+        for words in rows:
+            if len(words) < least:
+                self.reject(f"{path}: {words[0]}", f"bad annotation: {len(words)} values in a line of {least}")
+        return [words for words in rows if len(words) >= least]
+
+    def names(self, path: str) -> list[str]:
+        """The first words of a list's lines."""
+        return [row[0] for row in self.rows(path)]
+
+    def mat(self, path: str) -> dict[str, Any]:
+        return parse_mat(self.read(path), f"{self.source}/{path}")
+
+    def json(self, path: str) -> Any:
+        try:
+            return json.loads(self.read(path))
+        except ValueError as error:
+            raise DataError(f"{self.source}/{path} is no JSON: {error}; download it again") from None
+
+    def files(self, folder: str, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
+        """Sorted paths, below the source, of the files of these kinds at any depth of `folder`.
+
+        Samples of a picture that was not listed so are rejected.
+        """
+        at = self.source / folder if folder else self.source
+        kinds, start = frozenset(extensions), len(self.source.path) + 1
+        found = []
+        for info in self.source.filesystem.get_file_info(pafs.FileSelector(at.path, recursive=True)):
+            if info.type == pafs.FileType.File and posixpath.splitext(info.path)[1].lower() in kinds:
+                found.append((info.path[start:], info.size, info.mtime_ns))
+        for path, size, modified in sorted(found):
+            self._identity.update(f"{path}\0{size}\0{modified}\n".encode())
+        paths = sorted(path for path, _, _ in found)
+        self._files.update(paths)
+        return paths
+
+    def reject(self, what: str, reason: str) -> None:
+        self.rejected.append((what, reason))
+
+    def listing(
+        self,
+        splits: dict[str, list[Sample]],
+        landmark_names: Sequence[str],
+        nme: dict[str, Any],
+        *,
+        swap_pairs: list[list[int]] | None = None,
+        complete: Complete | None = None,
+        opener: Opener = open_image,
+    ) -> Listing:
+        """What ingest reads. Samples are put into the order of their pictures."""
+        count = len(landmark_names)
+        meta = {
+            "name": self.distribution.name,
+            "landmark_names": list(landmark_names),
+            "swap_pairs": mirror_pairs(landmark_names) if swap_pairs is None else swap_pairs,
+            "nme": nme,
+            "licence": self.distribution.terms,
+            "homepage": self.distribution.url,
+        }
+        kept = {split: self._usable(samples) for split, samples in splits.items()}
+        sequences = any(sample.frame is not None for samples in kept.values() for sample in samples)
+        read_part = SampleReader(self.source, self.options, count, complete, opener).read_part
+        return Listing(kept, read_part, self._identity.hexdigest(), meta, count, sequences, self.rejected)
+
+    def _usable(self, samples: list[Sample]) -> list[Sample]:
+        kept = []
+        for sample in sorted(samples, key=_place):
+            fault = None if sample.path in self._files else "missing: no such picture"
+            for box in (sample.box, sample.window):
+                fault = fault or (fault_of(box) if box is not None else None)
+            if fault is None:
+                kept.append(sample)
+            else:
+                self.reject(sample.image_id, fault)
+        return kept
+
+
+def _place(sample: Sample) -> tuple[str, int, str]:
+    return sample.path, sample.frame[1] if sample.frame else 0, sample.image_id
+
+
+def parse_mat(content: bytes, name: str) -> dict[str, Any]:
+    """A MATLAB file of version 5 to 7."""
+    try:
+        return loadmat(io.BytesIO(content))
+    except Exception as error:  # on damaged files scipy raises almost anything
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"unreadable annotation: {name} is no MATLAB file of version 5: {message}") from None
+
+
+def mirror_pairs(names: Sequence[str]) -> list[list[int]]:
+    """Landmarks that a mirror image exchanges: those whose names differ in left and right alone."""
+    places = {name: index for index, name in enumerate(names)}
+    partners = [places.get(_exchanged(name), index) for index, name in enumerate(names)]
+    return [[index, partner] for index, partner in enumerate(partners) if index < partner]
+
+
+def _exchanged(name: str) -> str:
+    return re.sub("left|right", lambda side: "right" if side.group() == "left" else "left", name)
+
+
+def between(names: Sequence[str], left: str, right: str) -> dict[str, Any]:
+    """The normaliser that is the distance of two landmarks (thesis 2.7: of the eyes, of the shoulders)."""
+    return {"type": "interocular", "left": [names.index(left)], "right": [names.index(right)]}
+
+
+BOX_SIZE = {"type": "bbox_sqrt"}
+"""The normaliser sqrt(width * height) of the box (thesis 2.7)."""
+
+
+def numbers(words: Iterable[str]) -> list[float]:
+    """Words of an annotation file as numbers."""
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise DataError(f"bad annotation: {error}") from None
+
+
+def points(values: Any, count: int, name: str) -> NDArray[np.float64]:
+    """Numbers of an annotation file as (count, 2)."""
+    try:
+        xy = np.asarray(values, dtype=np.float64).reshape(count, 2)
+    except (ValueError, TypeError):
+        raise DataError(f"bad annotation: {name} has not {count} points x, y") from None
+    return xy

@@ -1,0 +1,108 @@
+"""Small pictures for a page, as data: URIs. Images are uint8 (H, W, 3), RGB; points are pixels of their image."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+HEAT_CELLS = 48
+_HEAT_BLUR = 1.2
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A downscaled image: `uri` of its JPEG, its width and height, and `scale`, its pixels per pixel of the image."""
+
+    uri: str
+    width: int
+    height: int
+    scale: float
+
+    def points(self, xy: NDArray) -> NDArray[np.float64]:
+        """Points (K, 2) of the image -> of the drawing over the thumbnail, whose origin is its upper left border."""
+        return (np.asarray(xy, np.float64) + 0.5) * self.scale
+
+
+def thumbnail(image: NDArray[np.uint8], side: int, quality: int = 78) -> Thumbnail:
+    """The image with its longer side shrunk to `side` px; a smaller one stays as it is."""
+    height, width = image.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return Thumbnail(jpeg(small, quality), *size, scale)
+
+
+def patch(image: NDArray[np.uint8], xy: NDArray, reach: float, side: int) -> NDArray[np.uint8]:
+    """uint8 (side, side, 3): what lies within `reach` px of a point (2,), each way; borders are replicated."""
+    width = max(2, round(2 * reach))
+    cut = cv2.getRectSubPix(image, (width, width), (float(xy[0]), float(xy[1])))
+    method = cv2.INTER_AREA if side < width else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(cut, (side, side), interpolation=method), np.uint8)
+
+
+def montage(patches: Sequence[NDArray[np.uint8]], columns: int) -> Thumbnail:
+    """Equal patches (s, s, 3) in rows, with grey gaps, as one picture."""
+    side = patches[0].shape[0]
+    rows = -(-len(patches) // columns)
+    sheet = np.full((rows * (side + _GAP) - _GAP, columns * (side + _GAP) - _GAP, 3), 128, np.uint8)
+    for index, piece in enumerate(patches):
+        top, left = index // columns * (side + _GAP), index % columns * (side + _GAP)
+        sheet[top : top + side, left : left + side] = piece
+    return Thumbnail(jpeg(sheet, 80), sheet.shape[1], sheet.shape[0], 1.0)
+
+
+def in_square(xy: NDArray, sizes: NDArray) -> NDArray[np.float64]:
+    """Points (N, K, 2) of images with sizes (N, 2), width and height -> shares (0 to 1) of the square that holds the image."""
+    longer = np.max(sizes, axis=1)[:, None, None]
+    margin = (longer - np.asarray(sizes)[:, None, :]) / 2
+    return (np.asarray(xy, np.float64) + 0.5 + margin) / longer
+
+
+def heat_map(places: NDArray, colour: Sequence[int]) -> str:
+    """URI of a PNG: where points (N, 2), shares of a square, lie; the denser the more opaque. NaN rows are left out."""
+    places = places[np.isfinite(places).all(axis=1)]
+    counts, _, _ = np.histogram2d(places[:, 1], places[:, 0], bins=HEAT_CELLS, range=((0, 1), (0, 1)))
+    dense = cv2.GaussianBlur(counts, (0, 0), _HEAT_BLUR, borderType=cv2.BORDER_CONSTANT)
+    alpha = np.sqrt(dense / max(dense.max(), 1e-9))  # the square root shows the rare places too
+    alpha[dense < 0.02 * dense.max()] = 0
+    rgba = np.empty((HEAT_CELLS, HEAT_CELLS, 4), np.uint8)
+    rgba[..., :3] = colour
+    rgba[..., 3] = np.rint(240 * alpha / 16) * 16  # few levels: a small file
+    return png(rgba)
+
+
+def mean_picture(mean: NDArray[np.float64]) -> str:
+    """URI of a grey JPEG: the mean (S, S, 3) of letterboxed images, its contrast stretched."""
+    grey = mean.mean(axis=2)
+    low, high = np.percentile(grey, [1, 99])
+    stretched = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+    return jpeg(np.repeat(np.rint(60 + 150 * stretched).astype(np.uint8)[..., None], 3, axis=2), 70)
+
+
+def jpeg(image: NDArray[np.uint8], quality: int) -> str:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data_uri(encoded.tobytes(), "image/jpeg")
+
+
+def png(rgba: NDArray[np.uint8]) -> str:
+    """URI of a PNG of at most 256 colours, from uint8 (H, W, 4)."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgba, "RGBA").quantize(method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    return data_uri(buffer.getvalue(), "image/png")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def hex_colours(palette: NDArray[np.uint8]) -> list[str]:
+    """`#rrggbb` of colours (K, 3)."""
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette.tolist()]

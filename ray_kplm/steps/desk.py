@@ -1,0 +1,43 @@
+"""Work for workers that stay: a small actor through which the driver hands them one job after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+_LOOK_S = 0.05
+
+
+class Desk:
+    """Holds the newest job. All methods may be called at once, and wait within the actor.
+
+    Jobs are numbered from 0. A worker that was started again asks as one that has done none, and gets the job that is not
+    finished.
+    """
+
+    def __init__(self) -> None:
+        self._number, self._job, self._finished, self._closed = -1, None, -1, False
+
+    async def put(self, number: int, job: Any) -> None:
+        self._number, self._job = number, job
+
+    async def close(self) -> None:
+        """There are no more jobs."""
+        self._closed = True
+
+    async def after(self, number: int) -> tuple[int, Any] | None:
+        """The next job once it is there; None: there are no more."""
+        while not self._closed:
+            if self._number > max(number, self._finished):
+                return self._number, self._job
+            await asyncio.sleep(_LOOK_S)
+        return None
+
+    async def finish(self, number: int) -> None:
+        """Said by one worker, when all have done the job."""
+        self._finished = number
+
+    async def finished(self, number: int) -> None:
+        """Returns when the job is done."""
+        while self._finished < number:
+            await asyncio.sleep(_LOOK_S)

@@ -1,0 +1,170 @@
+"""What a training worker does: an objective over a plan, with checkpoints, to `network.pt`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import prepare_model
+
+from ray_kplm.config import Config
+from ray_kplm.errors import CollapseError
+from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.learner import NETWORK, Learner, Objective, Schedule
+from ray_kplm.methods.plan import Plan
+from ray_kplm.methods.views import Views
+from ray_kplm.network.compute import Placement
+from ray_kplm.steps.feed import feed
+from ray_kplm.steps.images import RoundImages
+from ray_kplm.storage import Folder
+
+METRICS = "metrics.json"
+_STATE, _POSITION = "state.pt", "position.json"
+"""Files of a checkpoint."""
+_REPORT_EVERY = 10
+"""Iterations over which metrics are averaged before they are sent."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """All a worker needs for a training step."""
+
+    config: Config
+    objective: Objective
+    make_labels: Callable[[], Labels]
+    """Reads the labels where the worker runs."""
+    plan: Plan
+    schedule: Schedule
+    images: RoundImages
+    start: tuple[Folder, str] | None
+    """Where the network to start from lies, and how it is used: `continue` (weights and optimiser) or `head` (stage 2)."""
+    seed: tuple[int, ...]
+    views: Callable[..., Iterator[Views]] = feed
+    """Makes the plan's batches."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, and what belongs to its step."""
+
+    name: str
+    """Of the step, and of what it reads: whose checkpoints are whose."""
+    training: Training
+    target: Folder
+    """Where the network is left."""
+    board: Any
+    """Hears of the metrics (steps/progress.py)."""
+
+
+def work(job: Job) -> None:
+    """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit."""
+    training = job.training
+    config, context = training.config, ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    _limit_threads(config, context.get_local_world_size())
+    device = ray.train.torch.get_device()
+    placement = Placement.choose(config.compute, device)
+    wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
+    learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
+    first = _resume(learner, job)
+    views = training.views(
+        training.plan,
+        training.images,
+        config.augment,
+        config.network.image_size,
+        first=first,
+        rank=rank,
+        workers=workers,
+        actors=config.compute.data_actors,
+    )
+    recent: list[dict[str, torch.Tensor]] = []
+    metrics: dict[str, float] = {}
+    last, told = training.plan.iterations, _Pace(first)
+    for iteration, batch in enumerate(views, start=first):
+        recent.append(learner.step(iteration, rank, batch))
+        done = iteration + 1
+        if done % _REPORT_EVERY == 0 or done == last:
+            metrics, recent = _averaged(recent), []
+            _check(metrics, done)
+            if rank == 0:
+                rate = told.since(done) * training.plan.views
+                job.board.post.remote(done, {**metrics, "images_per_s": rate})
+        if done % config.compute.checkpoint_iterations == 0 and done < last:
+            _checkpoint(learner, job, done, rank, metrics)
+    if rank == 0:
+        job.target.write_json(METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
+        job.target.write_bytes(NETWORK, learner.state())
+
+
+class _Pace:
+    """Iterations a second since the last look. Told to the driver and kept nowhere: a run that is repeated has the same
+    metrics."""
+
+    def __init__(self, iteration: int) -> None:
+        self._iteration, self._time = iteration, time.perf_counter()
+
+    def since(self, iteration: int) -> float:
+        iterations, seconds = iteration - self._iteration, time.perf_counter() - self._time
+        self._iteration, self._time = iteration, time.perf_counter()
+        return iterations / max(seconds, 1e-9)
+
+
+def _resume(learner: Learner, job: Job) -> int:
+    """Load the job's own last checkpoint, or the network that it starts from. Returns the first iteration to do."""
+    checkpoint, training = ray.train.get_checkpoint(), job.training
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            position = json.loads((Path(folder) / _POSITION).read_text())
+            if position["job"] == job.name:
+                learner.restore((Path(folder) / _STATE).read_bytes())
+                return int(position["iteration"])
+    if training.start is not None:
+        folder, use = training.start
+        state = folder.read_bytes(NETWORK)
+        learner.restore(state) if use == "continue" else learner.start_from(state)
+    return 0
+
+
+def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: dict[str, float]) -> None:
+    report = {**metrics, "iteration": iteration}
+    if rank != 0:
+        ray.train.report(report)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / _STATE).write_bytes(learner.state())
+        (Path(folder) / _POSITION).write_text(json.dumps({"job": job.name, "iteration": iteration}))
+        ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _averaged(recent: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Means over the iterations since the last report and over the workers: every rank gets the same numbers."""
+    names = sorted(recent[0])
+    mean = torch.stack([torch.stack([parts[name].float() for name in names]) for parts in recent]).mean(0)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mean)
+        mean /= torch.distributed.get_world_size()
+    return dict(zip(names, mean.tolist(), strict=True))
+
+
+def _check(metrics: dict[str, float], iteration: int) -> None:
+    """Stop on all ranks at once: `metrics` are the same everywhere."""
+    if not math.isfinite(metrics["loss"]):
+        raise CollapseError(
+            f"the loss is {metrics['loss']} at iteration {iteration}: it must stay finite; lower the learning rate or set "
+            f"compute.precision=fp32"
+        )
+
+
+def _limit_threads(config: Config, local_workers: int) -> None:
+    """All workers of a machine together must not have more threads than it has cores."""
+    torch.set_num_threads(config.compute.threads or max(1, (os.cpu_count() or 1) // local_workers))

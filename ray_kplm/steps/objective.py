@@ -1,0 +1,58 @@
+"""What a sweep minimises: of a round's landmarks, and of the landmark detector at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray_kplm.contracts import TEST
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.errors import ConfigError
+from ray_kplm.methods import build_method
+from ray_kplm.run import Run
+from ray_kplm.steps.evaluate import STAGE1, WARMUP, evaluate, stage_scores
+from ray_kplm.steps.quality import measure_quality
+
+AUTO, FORWARD_NME, LABEL_FREE = "auto", "forward_nme", "label_free"
+TITLES = {FORWARD_NME: "forward NME, %", LABEL_FREE: "label-free score"}
+
+_FIGURES = ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nme", "stage1_backward_nme",
+            "stage1_points_per_image", "landmarks")  # fmt: skip
+_QUALITY = ("equivariance_error", "detection_rate", "repeatability", "static_share", "landmarks")
+
+
+def choose(wanted: str, dataset: Dataset) -> str:
+    """The objective to use: the one wanted, or by what the dataset has. Raises ConfigError for one that it has not."""
+    is_annotated = dataset.has_landmarks and TEST in dataset.manifest["splits"] and dataset.count(TEST) > 0
+    if wanted == FORWARD_NME and not is_annotated:
+        raise ConfigError(f"--objective {FORWARD_NME}: {dataset.root} has no annotated test images; take {LABEL_FREE}")
+    if wanted == AUTO:
+        return FORWARD_NME if is_annotated else LABEL_FREE
+    return wanted
+
+
+def of_round(objective: str, run: Run, number: int) -> float | None:
+    """Of the landmarks of a finished round, 0 being the warm-up; None where there is no number: of too few points, or, without
+    clusters (`method.kind: template`), at all. Ray must be initialised."""
+    if not build_method(run.config).describes:
+        return None
+    if objective == LABEL_FREE:
+        return _number(measure_quality(run, str(number))["score"])
+    # By the names that `evaluate` knows: it does not predict them again.
+    stage = {run.config.stage1.rounds: STAGE1, 0: WARMUP}.get(number, str(number))
+    return _number(stage_scores(run, [stage])[stage]["forward_nme"])
+
+
+def at_end(
+    objective: str, run: Run, told: Callable[[str], None]
+) -> tuple[float | None, dict[str, Any], dict[str, Any]]:
+    """Of a finished run: the objective, figures for a table, and the whole evaluation, empty without annotation."""
+    if objective == LABEL_FREE:
+        quality = measure_quality(run, say=told)
+        return _number(quality["score"]), {name: quality[name] for name in _QUALITY}, {}
+    metrics = evaluate(run, told)
+    return _number(metrics["forward_nme"]), {name: metrics.get(name) for name in _FIGURES}, metrics
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,213 @@
+"""Label-free quality of a finished detector, measured on a sample of the training images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ray_kplm import contracts
+from ray_kplm.config import AugmentConfig, Config
+from ray_kplm.contracts import NONE, TRAIN
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.errors import ConfigError, RunError
+from ray_kplm.evaluation.quality import Observations, measure
+from ray_kplm.evaluation.warnings import warnings_of
+from ray_kplm.imaging import frames
+from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.imaging.warp import displaced
+from ray_kplm.methods import build_method
+from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.run import Run, Step
+from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.evaluate import STAGE2, predictor
+from ray_kplm.steps.extract import actor_placement, read_inputs
+from ray_kplm.steps.parts import Pool, map_parts
+from ray_kplm.storage import Folder
+
+IMAGES = 256
+"""Training images that are looked at."""
+_VIEWS = 3
+"""Known views of each."""
+_MOTION = AugmentConfig(
+    scale=(0.85, 1.15), translate=0.05, rotate=20.0, warp=0.04,
+    brightness=(1, 1), contrast=(1, 1), colour_share=0.0, blur_share=0.0, noise_share=0.0,
+)  # fmt: skip
+"""How the views move, whatever the run was trained on, so that different runs compare. Their colours stay."""
+_SAMPLE = 23
+"""Of the seed of the sample."""
+
+
+def measure_quality(
+    run: Run, stage: str = STAGE2, *, images: int = IMAGES, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """What `evaluation.quality.measure` tells, with `warnings`, of the landmark detector of a finished run, or of the network
+    and clusters of a finished round (stage: its number; 0 is the warm-up).
+
+    Kept in `<run>/evaluation/quality.json`, a round's in `quality_003.json` there. What was seen is in `evaluation/quality/`; a
+    second call measures from it. Ray must be initialised. Raises RunError for what is not finished or has no landmarks.
+    """
+    if images < 1:
+        raise ConfigError(f"images = {images}: at least 1 image must be looked at; {IMAGES} give steady numbers")
+    dataset = Dataset.open(run.config.dataset)
+    make, partners, source = _detector(run, stage)
+    name = STAGE2 if stage == STAGE2 else f"{int(stage):03d}"
+    reads = {
+        "images": images,
+        "views": _VIEWS,
+        "motion": asdict(_MOTION),
+        "seed": run.config.seed,
+        "flip_at_test": run.config.stage2.flip_at_test,
+    }
+    inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
+    step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
+    whole = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
+    sample = whole.sample(images, (run.config.seed, _SAMPLE))
+    if not _is_done(step):
+        say(f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
+        _observe(run.config, make, dataset.images(TRAIN), step, sample)
+    seen = _observations(step.folder, sample, run.config.network.image_size, partners, always=stage == STAGE2)
+    quality = {"stage": stage, **measure(seen)}
+    quality["warnings"] = warnings_of(quality)
+    file = "quality.json" if stage == STAGE2 else f"quality_{name}.json"
+    (run.folder / "evaluation").write_json(file, quality)
+    return quality
+
+
+def measurable(run: Run) -> list[str]:
+    """The stages of a run that can be measured now: numbers of finished rounds, and stage 2."""
+    rounds = run.rounds() if build_method(run.config).describes else []
+    return [str(number) for number in rounds] + ([STAGE2] if run.manifest("stage2") else [])
+
+
+def _title(stage: str) -> str:
+    if stage == STAGE2:
+        return "stage 2"
+    return f"round {int(stage)}" if int(stage) else "the warm-up"
+
+
+def _detector(run: Run, stage: str) -> tuple[MakePredictor, NDArray[np.int16], dict[str, Any]]:
+    """How it predicts, each landmark's partner in the mirror image, and the manifest of the step that made it."""
+    if stage != STAGE2 and not stage.isdecimal():
+        raise ConfigError(
+            f"stage = {stage!r}: is none; it can be {', '.join(measurable(run)) or 'none yet: no round is finished'}"
+        )
+    if stage != STAGE2 and not build_method(run.config).describes:
+        raise RunError(
+            f"{run.folder}: the rounds of method.kind = {run.config.method.kind!r} have keypoints, no landmarks; measure "
+            f"stage = {STAGE2}"
+        )
+    make, source = predictor(run, stage)
+    if isinstance(make, MakeLandmarkPredictor):
+        return make, make.flip_map, source
+    clusters = read_clusters(run.folder / "rounds" / f"{int(stage):03d}")
+    landmarks = len(source["label_counts"])
+    return make, clusters.get("flip_map", np.full(landmarks, NONE, np.int16)), source
+
+
+def _is_done(step: Step) -> bool:
+    """Whether the observations are there. Those of other options are given up: to observe again is cheap."""
+    try:
+        return step.manifest() is not None
+    except RunError:
+        step.folder.delete()
+        return False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All an observing actor needs. alone: the detector without an average over the mirror image, which would agree with
+    itself."""
+
+    config: Config
+    make: MakePredictor
+    alone: MakePredictor
+    images: Folder
+    target: Folder
+
+
+def _observe(config: Config, make: MakePredictor, images: Folder, step: Step, sample: Selection) -> None:
+    step.begin()
+    alone = replace(make, flip=False) if isinstance(make, MakeLandmarkPredictor) else make
+    compute = config.compute
+    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    map_parts(_ObservePart, {"work": _Work(config, make, alone, images, step.folder)}, sample, pool)
+    step.finish(images=sample.images)
+
+
+class _ObservePart:
+    """Holds the detector; writes what it says of a part's images."""
+
+    def __init__(self, work: _Work) -> None:
+        placement = actor_placement(work.config.compute)
+        self._work, self._side = work, work.config.network.image_size
+        self._detector = work.make(placement)
+        self._alone = self._detector if work.alone is work.make else work.alone(placement)
+        self._augmenter = Augmenter(_MOTION, self._side)
+
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+        work = self._work
+        if not work.target.is_file(part):
+            batches = read_inputs(work.images, part, rows, work.config)
+            work.target.write_table(part, pa.concat_tables([self._table(images, ids) for images, _, ids in batches]))
+        return {"images": len(rows)}
+
+    def _table(self, images: NDArray[np.uint8], ids: list[str]) -> pa.Table:
+        seen = self._detector.observe(images)
+        views = [self._view(images, ids, number, seen.xy) for number in range(_VIEWS)]
+        expected, found, confidence = (np.concatenate(column, axis=1) for column in zip(*views, strict=True))
+        alone, _ = self._alone(images)
+        mirrored, _ = self._alone(np.ascontiguousarray(images[:, :, ::-1]))
+        turned = frames.mirrored(mirrored, self._side)
+        values = (*seen, expected, found, confidence, alone, turned)
+        columns = [ids, *([None] * len(ids) if v is None else v.astype(np.float32).tolist() for v in values)]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, contracts.OBSERVATIONS, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=contracts.OBSERVATIONS)
+
+    def _view(
+        self, images: NDArray[np.uint8], ids: list[str], number: int, xy: NDArray[np.float32]
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """View `number` of each image: where it shows the points (B, K, 2), NaN: it does not; what is found in it, with
+        confidence."""
+        seeds = [zlib.crc32(f"{number}:{name}".encode()) & 0x7FFFFFFF for name in ids]
+        views = [self._augmenter(image, seed, flip=False) for image, seed in zip(images, seeds, strict=True)]
+        placed = np.stack(
+            [frames.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
+        )
+        known = np.isfinite(placed).all(axis=-1, keepdims=True)
+        moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
+        inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)
+        found, confidence = self._detector(np.stack([view.picture for view in views]))
+        return np.where(known & inside, moved, np.nan), found, confidence
+
+
+def _observations(folder: Folder, sample: Selection, side: int, partners: NDArray, *, always: bool) -> Observations:
+    table = pa.concat_tables([folder.read_table(part) for part in sample.parts])
+
+    def column(name: str) -> NDArray:
+        return np.array(table[name].to_pylist(), np.float64)
+
+    def by_view(name: str) -> NDArray:
+        values = column(name)
+        return values.reshape(len(values), -1, len(partners), *values.shape[2:])
+
+    return Observations(
+        side=side,
+        xy=column("xy"),
+        confidence=column("confidence"),
+        sharpness=column("sharpness"),
+        separation=None if table["separation"].null_count else column("separation"),
+        expected=by_view("expected"),
+        found=by_view("found"),
+        view_confidence=by_view("view_confidence"),
+        alone=column("alone"),
+        mirrored=column("mirrored"),
+        partners=partners,
+        always=always,
+    )

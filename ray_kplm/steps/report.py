@@ -1,0 +1,135 @@
+"""Collects what the report shows, measures what is missing, and writes `<run>/report/index.html`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ray_kplm.contracts import TEST, TRAIN
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.errors import ConfigError
+from ray_kplm.imaging.crops import decode
+from ray_kplm.methods import build_method
+from ray_kplm.methods.channels import CHANNELS
+from ray_kplm.report.cards import Findings, choose, make_album
+from ray_kplm.report.page import Evidence, build_page
+from ray_kplm.run import Run
+from ray_kplm.steps.describe import embed, embedding_step, read_embeddings
+from ray_kplm.steps.evaluate import STAGE2, evaluate, landmarks_of
+from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.history import merges, rounds
+from ray_kplm.steps.quality import measure_quality
+from ray_kplm.steps.session import session
+
+PAGE = "index.html"
+IMAGES = 500
+"""In the gallery, at most."""
+
+
+def report(run: Run, say: Callable[[str], None] = lambda text: None, images: int = IMAGES) -> str:
+    """Write the page and return its path. Starts or joins a Ray only for what was not measured before.
+
+    images: in the gallery, at most. Raises RunError for an unfinished run.
+    """
+    if images < 1:
+        raise ConfigError(f"images = {images}: the gallery shows at least 1; --images {IMAGES} is usual")
+    dataset = Dataset.open(run.config.dataset)
+    split = TEST if TEST in dataset.manifest["splits"] and dataset.count(TEST) else TRAIN
+    _measure(run, dataset, split, say)
+    say("the page")
+    page = build_page(_evidence(run, dataset, split, images))
+    folder = run.folder / "report"
+    folder.write_bytes(PAGE, page.encode())
+    return f"{folder}/{PAGE}"
+
+
+def _measure(run: Run, dataset: Dataset, split: str, say: Callable[[str], None]) -> None:
+    """Predictions, scores, label-free quality and the descriptors' picture, as far as they are not there."""
+    folder, embedding = run.folder / "evaluation", embedding_step(run)
+    todo: list[Callable[[], Any]] = []
+    if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
+        todo.append(lambda: evaluate(run, say))
+    if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
+        todo.append(lambda: landmarks_of(run, dataset, split))
+    if not folder.is_file("quality.json"):
+        todo.append(lambda: measure_quality(run, say=say))
+    if embedding is not None and embedding.manifest() is None:
+        todo.append(lambda: embed(run, dataset, embedding, say))
+    if todo:
+        with session(run.config.compute):
+            for measure in todo:
+                measure()
+
+
+def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
+    folder, embedding = run.folder / "evaluation", embedding_step(run)
+    quality, metrics = (folder.read_json(n) if folder.is_file(n) else None for n in ("quality.json", "metrics.json"))
+    findings = _findings(run, dataset, split, metrics or {})
+    chosen = choose(findings.badness(), images, run.config.seed)
+    return Evidence(
+        run=f"{run.folder.parent.name}/{run.folder.name}",
+        dataset=str(dataset.meta.get("name") or dataset.root.name),
+        kind=run.config.method.kind,
+        train_images=dataset.count(TRAIN),
+        split=split,
+        total=len(findings.ids),
+        findings=findings,
+        album=make_album(findings, chosen, _images(dataset, split, chosen)),
+        flip_map=(run.folder / "stage2").read_json(CHANNELS)["flip_map"],
+        quality=quality,
+        metrics=metrics,
+        rounds=rounds(run, dataset),
+        merges=merges(run),
+        embeddings=read_embeddings(run, embedding) if embedding is not None else (),
+        rejected=int(dataset.manifest.get("rejected", 0)),
+        facts=_facts(run, dataset),
+        config=yaml.safe_dump(run.config.to_dict(), sort_keys=False),
+    )
+
+
+def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -> Findings:
+    xy, confidence = landmarks_of(run, dataset, split)
+    columns = [dataset.images(split).read_table(p, ["image_id", "width", "height"]) for p in dataset.parts(split)]
+    ids = [name for table in columns for name in table["image_id"].to_pylist()]
+    sizes = np.concatenate([np.stack([t["width"].to_numpy(), t["height"].to_numpy()], axis=1) for t in columns])
+    errors = None
+    scored = metrics.get("per_image") or {}
+    if split == TEST and scored.get("image_id"):
+        of = dict(zip(scored["image_id"], scored["forward_nme"], strict=True))
+        errors = np.array([np.nan if (e := of.get(name)) is None else e for name in ids], np.float64)
+    return Findings(ids, sizes, xy.astype(np.float64), confidence, errors)
+
+
+def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Decoded crops of the split's images at ascending indices, one at a time."""
+    starts = np.cumsum([0, *dataset.rows(split)])
+    for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
+        rows = chosen[(chosen >= first) & (chosen < last)] - first
+        if len(rows):
+            for encoded in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]:
+                yield decode(encoded)
+
+
+def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
+    config = run.config
+    manifests = [step.manifest() for step in Steps(run, dataset, build_method(config))]
+    seconds = sum(m["seconds"] + m.get("extraction_seconds", 0) for m in manifests if m)
+    versions = run.folder.read_json("versions.json") if run.folder.is_file("versions.json") else {}
+    return {
+        "Written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "Generation": config.method.kind,
+        "Generic keypoints": config.keypoints.detector,
+        "Network input": f"{config.network.image_size} px",
+        "Training clusters": str(config.method.clusters),
+        "Rounds": f"{config.stage1.rounds} after a warm-up of {config.stage1.warmup_iterations:,} iterations",
+        "Stage 2": f"{config.stage2.iterations:,} iterations",
+        "Seed": str(config.seed),
+        "Time of the steps": str(datetime.timedelta(seconds=round(seconds))),
+        **{name: versions[name] for name in ("ray-kplm", "python", "torch", "ray") if name in versions},
+        "Licence of the images": str(dataset.meta.get("licence") or "not stated"),
+    }

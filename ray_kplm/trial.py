@@ -1,0 +1,64 @@
+"""One run among several in a folder, an ablation's or a sweep's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from ray_kplm.config import Config, from_dict, with_overrides
+from ray_kplm.pipeline import discover
+from ray_kplm.progress import Progress
+from ray_kplm.run import Run
+from ray_kplm.steps.discovery import Discovery
+from ray_kplm.steps.fork import fork_best
+from ray_kplm.storage import Folder
+from ray_kplm.tracking import Parent
+
+
+def absolute(config: Config) -> Config:
+    """With local paths absolute: a trial works in a folder of its own."""
+    paths = {"dataset": config.dataset, "run": config.run, "keypoints.file": config.keypoints.file}
+    there = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
+    if os.path.exists(config.keypoints.weights):  # else a hub name
+        there["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
+    return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in there.items()]))
+
+
+def discover_beside(
+    siblings: Sequence[Folder],
+    config: Config,
+    told: Callable[[str], None],
+    parent: Parent | None = None,
+    after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
+) -> Run:
+    """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.
+
+    siblings: run directories, or folders that may become such. told: lines of progress.
+    """
+    if not Folder.at(config.run).is_file("config.yaml"):
+        runs = [Run.open(str(folder)) for folder in siblings if folder.is_file("config.yaml")]
+        fork_best(runs, config)
+    run, _ = discover(config, progress_to(told), parent, after_round)
+    return run
+
+
+def progress_to(told: Callable[[str], None]) -> Callable[[dict[str, float]], Progress]:
+    """Progress as lines to whoever listens."""
+    return lambda weights: Progress(weights, _Out(told))  # type: ignore[arg-type]
+
+
+class _Out:
+    """The stream that Progress writes to."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._told(text.strip())
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False

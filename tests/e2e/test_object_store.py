@@ -1,0 +1,53 @@
+"""Dataset, run and predictions on an object store: one small run, whose workers know of it from the environment."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.run import Run
+from ray_kplm.storage import Folder
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json, sys
+from ray_kplm.config import load
+from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.pipeline import discover
+from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.predict_images import PredictOptions, predict_images
+from ray_kplm.steps.session import session
+
+source, store, *options = sys.argv[1:]
+config = load(None, [f"dataset={store}/dataset", f"run={store}/runs/first", *options])
+with session(config.compute):
+    ingested = ingest(source, config.dataset, IngestOptions(part_images=16))
+    run, worked = discover(config)
+    again = discover(config)[1]
+    predicted = predict_images(run, config.dataset, f"{store}/found", PredictOptions(split="test", csv=True))
+print(json.dumps({"images": ingested.images, "worked": [worked, again], "predicted": predicted.images}))
+"""
+
+
+def test_a_run_on_an_object_store(s3, small, tmp_path):
+    write_category(tmp_path / "images", 48, size=64)
+    quick = ["stage1.warmup_iterations=15", "stage1.round_iterations=15", "stage2.iterations=15"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "images"), s3, *small, *quick],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["worked"] == [True, False]
+    assert found["predicted"] == found["images"]["test"] > 0
+    run = Run.open(f"{s3}/runs/first")
+    assert run.rounds() == [0, 1]
+    assert run.manifest("stage2")["iterations"] == 15
+    assert run.folder.names() == ["config.yaml", "mlflow.json", "versions.json"]  # and no claim of a driver
+    assert (run.folder / "stage2").names() == ["channels.json", "manifest.json", "metrics.json", "network.pt"]
+    assert not [name for name in (run.folder / "stage2").folders() if (run.folder / "stage2" / name).names()]
+    lines = Folder.at(f"{s3}/found").read_bytes("landmarks.csv").decode().splitlines()
+    assert len(lines) == 1 + found["predicted"] * 5
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) in (["images"], ["images", "mlartifacts"])

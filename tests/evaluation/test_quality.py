@@ -1,0 +1,235 @@
+"""Label-free measures of detectors whose behaviour is known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ray_kplm.contracts import NONE
+from ray_kplm.evaluation.quality import (
+    PER_LANDMARK,
+    Observations,
+    flip_error,
+    is_detected,
+    landmark_distances,
+    mean_distance,
+    measure,
+    score,
+    separation,
+    usual_peak,
+)
+
+SIDE, IMAGES, VIEWS, LANDMARKS = 200, 40, 3, 4
+SHIFT = np.array([[6.0, 8.0], [-3.0, 4.0], [0.0, 15.0]])
+"""Of the views: by 10, 5 and 15 pixels, which are 5, 2.5 and 7.5 % of the side, 5 % on average."""
+
+
+def observations(seed=0, **changes) -> Observations:
+    """A perfect detector of four landmarks; 0 and 1 are partners, 2 and 3 are their own."""
+    rng = np.random.default_rng(seed)
+    home = np.array([[60, 60], [140, 60], [100, 100], [100, 150]])
+    xy = home + rng.uniform(-20, 20, (IMAGES, 1, 2)) + rng.uniform(-5, 5, (IMAGES, LANDMARKS, 2))
+    partners = np.array([1, 0, 2, 3], np.int16)
+    seen = xy[:, None] + SHIFT[:, None]
+    ones = np.ones((IMAGES, LANDMARKS))
+    made = Observations(
+        side=SIDE, xy=xy, confidence=ones, sharpness=ones, separation=ones, expected=seen, found=seen,
+        view_confidence=np.ones((IMAGES, VIEWS, LANDMARKS)), alone=xy, mirrored=xy[:, partners], partners=partners,
+        always=False,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def test_a_perfect_detector():
+    found = measure(observations())
+    assert found["images"] == IMAGES
+    assert found["landmarks"] == LANDMARKS
+    for name, perfect in {"equivariance_error": 0, "flip_error": 0, "detection_rate": 1, "repeatability": 1,
+                          "peak_sharpness": 1, "cluster_compactness": 1, "view_motion": 5}.items():  # fmt: skip
+        assert found[name] == pytest.approx(perfect, abs=1e-9)
+        assert found[PER_LANDMARK[name]] == pytest.approx([perfect] * LANDMARKS, abs=1e-9)
+    assert found["score"] == pytest.approx(0)
+    assert found["static_landmarks"] == []
+    assert found["static_share"] == 0
+    assert found["landmarks_on_one_place"] == []
+    assert found["partners"] == [1, 0, 2, 3]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_detector_that_ignores_the_image_is_off_by_the_motion_of_the_views():
+    seen = observations()
+    found = measure(replace(seen, found=np.broadcast_to(seen.xy[:, None], seen.found.shape)))
+    assert found["equivariance_error"] == pytest.approx(5)
+    assert found["equivariance_per_landmark"] == pytest.approx([5] * LANDMARKS)
+    assert found["view_motion"] == pytest.approx(5)
+
+
+def test_one_landmark_that_wanders_raises_its_own_error_alone():
+    seen = observations()
+    wandering = seen.found.copy()
+    wandering[:, :, 2] += [12, 16]  # 20 of 200 pixels
+    found = measure(replace(seen, found=wandering))
+    assert found["equivariance_per_landmark"] == pytest.approx([0, 0, 10, 0], abs=1e-9)
+    assert found["equivariance_error"] == pytest.approx(2.5)
+
+
+def test_points_outside_of_a_view_do_not_count_and_missed_ones_are_not_repeated():
+    seen = observations()
+    expected, there = seen.expected.copy(), seen.found.copy()
+    expected[:, 0, 0] = np.nan  # outside of the first view, where something is found far away
+    there[:, 0, 0] = 0
+    there[:, 1, 1] = np.nan  # not detected in the second
+    found = measure(replace(seen, expected=expected, found=there))
+    assert found["equivariance_per_landmark"] == pytest.approx([0] * LANDMARKS, abs=1e-9)
+    assert found["repeatability_per_landmark"] == pytest.approx([1, 2 / 3, 1, 1])
+
+
+def test_a_landmark_of_some_images_counts_in_these_alone():
+    seen = observations()
+    xy, sharpness = seen.xy.copy(), seen.sharpness.copy()
+    xy[::4, 3] = np.nan
+    sharpness[::4, 3], sharpness[1::4, 3] = np.nan, 0.5
+    found = measure(replace(seen, xy=xy, sharpness=sharpness))
+    assert found["detection_rate_per_landmark"] == pytest.approx([1, 1, 1, 0.75])
+    assert found["sharpness_per_landmark"] == pytest.approx([1, 1, 1, 2.5 / 3])
+    assert found["detection_rate"] == pytest.approx(3.75 / 4)
+
+
+def test_an_argmax_is_detected_where_its_peak_is_half_of_its_usual_one():
+    confidence = np.tile([1.0, 0.05, 1.0, 1.0], (IMAGES, 1))
+    confidence[: IMAGES * 3 // 4, 2] = 0.3  # three images of four hide it
+    confidence[0, 3] = 0.6
+    seen = observations(always=True, confidence=confidence, view_confidence=np.repeat(confidence[:, None], VIEWS, 1))
+    assert measure(seen)["detection_rate_per_landmark"] == pytest.approx([1, 1, 0.25, 1])  # low, but as ever: detected
+    assert measure(replace(seen, always=False))["detection_rate_per_landmark"] == pytest.approx([1] * LANDMARKS)
+    faint = np.where(np.arange(VIEWS)[:, None] == 0, 0.1 * seen.view_confidence, seen.view_confidence)
+    assert measure(replace(seen, view_confidence=faint))["repeatability"] == pytest.approx(2 / 3)
+
+
+def test_the_usual_peak_is_exceeded_in_one_image_of_ten():
+    peaks = np.linspace(0, 1, 101)[:, None]
+    assert usual_peak(peaks) == pytest.approx([0.9])
+    points = np.zeros((101, 1, 2))
+    points[-1] = np.nan
+    assert is_detected(points, peaks, np.array([0.45])).sum() == 55  # 0.45 to 0.99
+
+
+def test_left_and_right_exchanged_in_the_mirror_image():
+    seen = observations()
+    exchanged = replace(seen, partners=np.arange(4, dtype=np.int16))  # an eye is held to be its own partner
+    apart = np.linalg.norm(seen.xy[:, 0] - seen.xy[:, 1], axis=-1).mean() / SIDE * 100
+    assert measure(exchanged)["flip_per_landmark"] == pytest.approx([apart, apart, 0, 0], abs=1e-9)
+
+
+def test_a_landmark_without_partner_has_no_flip_error():
+    seen = observations()
+    some = measure(replace(seen, partners=np.array([1, 0, NONE, 3], np.int16)))
+    assert some["flip_per_landmark"][2] is None
+    assert some["flip_error"] == pytest.approx(0)
+    none = measure(replace(seen, partners=np.full(4, NONE, np.int16)))
+    assert none["flip_error"] is None
+    assert none["flip_per_landmark"] == [None] * 4
+
+
+def test_flip_error_is_of_images_in_which_both_partners_are_detected():
+    xy = np.zeros((3, 2, 2))
+    mirrored = np.array([[[3.0, 4.0], [0.0, 0.0]], [[np.nan] * 2, [0.0, 0.0]], [[6.0, 8.0], [0.0, 0.0]]])
+    np.testing.assert_allclose(flip_error(xy, mirrored, np.array([1, 0])), [0, 7.5])
+
+
+def test_a_landmark_that_stands_still_among_moving_ones_is_static():
+    seen = observations()
+    still = seen.xy.copy()
+    still[:, 3] = [30, 170]
+    found = measure(replace(seen, xy=still))
+    assert found["static_landmarks"] == [3]
+    assert found["static_share"] == 0.25
+    assert found["spread_per_landmark"][3] == pytest.approx(0)
+
+
+def test_spread_is_the_standard_deviation_of_the_place():
+    seen = observations()
+    found = measure(seen)
+    expected = np.sqrt(seen.xy.var(axis=0).sum(axis=-1)) / SIDE * 100
+    np.testing.assert_allclose(found["spread_per_landmark"], expected, rtol=1e-3)  # places are summed in 1/64 pixel
+    assert found["positional_spread"] == pytest.approx(expected.mean(), rel=1e-3)
+
+
+def test_landmarks_on_one_place_are_named():
+    seen = observations()
+    xy = seen.xy.copy()
+    xy[:, 3] = xy[:, 1] + [0, 2]  # 1 % of the side
+    found = measure(replace(seen, xy=xy))
+    assert found["landmarks_on_one_place"] == [[1, 3]]
+    assert found["min_landmark_distance"] == pytest.approx(1)
+
+
+def test_distances_are_means_over_the_images_that_show_both():
+    xy = np.zeros((3, 3, 2))
+    xy[:, 1, 0] = [10, 20, np.nan]
+    xy[:, 2] = np.nan
+    distances = landmark_distances(xy)
+    assert distances[0, 1] == distances[1, 0] == 15
+    assert np.isinf(distances[[0, 1, 2, 0, 1], [0, 1, 2, 2, 2]]).all()
+
+
+def test_nothing_detected_gives_no_numbers_and_no_failure():
+    seen = observations()
+    found = measure(
+        replace(seen, xy=np.full_like(seen.xy, np.nan), expected=np.full_like(seen.expected, np.nan), separation=None,
+                alone=np.full_like(seen.xy, np.nan))
+    )  # fmt: skip
+    assert found["detection_rate"] == 0
+    for name in (
+        "equivariance_error",
+        "flip_error",
+        "positional_spread",
+        "cluster_compactness",
+        "min_landmark_distance",
+    ):
+        assert found[name] is None
+    assert found["compactness_per_landmark"] is None
+    assert found["static_landmarks"] == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_mean_distance_of_the_chosen_points():
+    first, second = np.zeros((2, 3, 2)), np.array([[[3, 4], [0, 1], [9, 9]], [[6, 8], [0, 3], [9, 9]]], float)
+    chosen = np.array([[True, True, False], [True, False, False]])
+    np.testing.assert_allclose(mean_distance(first, second, chosen), [7.5, 1, np.nan])
+
+
+def test_separation_is_one_on_the_centroid_nought_half_way_and_negative_beyond():
+    centroids = np.array([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]])
+    points = np.array([[0.0, 0.0], [0.25, 0.0], [0.5, 0.0], [0.75, 0.0]], np.float16)
+    found = separation(points, centroids, np.zeros(4, np.int64))
+    np.testing.assert_allclose(found, [1, 1 - 0.25 / 0.75, 0, 0.25 / 0.75 - 1], atol=1e-6)
+    assert separation(points[:0], centroids, np.zeros(0, np.int64)).shape == (0,)
+
+
+NONE_USELESS = np.zeros(3, bool)
+
+
+def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhere():
+    error, spread = np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0])
+    assert score(error, np.ones(3), spread, NONE_USELESS) == pytest.approx(4)
+    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS) == pytest.approx((2 + 0.5 * 4 + 0.5 * 12 + 6) / 3)
+    never = score(np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS)
+    assert never == pytest.approx((2 + 12 + 6) / 3)
+    assert np.isnan(score(np.full(3, np.nan), np.zeros(3), np.full(3, np.nan), NONE_USELESS))
+
+
+def test_marks_on_the_background_and_twins_do_not_improve_the_score():
+    seen = observations()
+    good = measure(seen)["score"]
+    still, twins = seen.xy.copy(), seen.xy.copy()
+    still[:, 3] = [30, 170]
+    twins[:, 3] = twins[:, 1] + [0, 2]
+    for xy in (still, twins):
+        perfect = xy[:, None] + SHIFT[:, None]
+        found = measure(replace(seen, xy=xy, expected=perfect, found=perfect))
+        assert found["equivariance_error"] == pytest.approx(0)
+        others = np.mean(found["spread_per_landmark"][:3])
+        assert found["score"] == pytest.approx(others / 4)
+        assert found["score"] > good

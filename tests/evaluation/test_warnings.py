@@ -1,0 +1,79 @@
+"""Warnings in plain words."""
+
+import pytest
+
+from ray_kplm.evaluation.warnings import warnings_of
+
+
+def quality(landmarks=8, **changes):
+    """Of landmarks that are all right: half of them in pairs."""
+    good = {
+        "landmarks": landmarks,
+        "static_landmarks": [],
+        "detection_rate_per_landmark": [0.9] * landmarks,
+        "equivariance_per_landmark": [2.0] * landmarks,
+        "view_motion_per_landmark": [6.0] * landmarks,
+        "flip_per_landmark": [3.0] * landmarks,
+        "partners": [1, 0, 3, 2, *range(4, landmarks)],
+        "landmarks_on_one_place": [],
+    }
+    assert not changes.keys() - good.keys()
+    return good | changes
+
+
+def changed(values, **by_number):
+    return [by_number.get(f"_{number}", value) for number, value in enumerate(values)]
+
+
+def test_good_landmarks_give_no_warning():
+    assert warnings_of(quality()) == []
+    assert warnings_of(quality(partners=[-1] * 8, flip_per_landmark=[None] * 8)) == []  # a method without mirror images
+
+
+@pytest.mark.parametrize(
+    ("static", "text"),
+    [
+        ([3], "landmark 3 does not move"),
+        ([3, 7], "landmarks 3 and 7 do not move"),
+        ([0, 3, 7], "landmarks 0, 3 and 7 do"),
+    ],
+)
+def test_static_landmarks(static, text):
+    (warning,) = warnings_of(quality(static_landmarks=static))
+    assert warning.startswith(text)
+    assert "with the object" in warning
+
+
+def test_rare_and_missing_landmarks():
+    rates = [0.1, 0.19, 0.2, 0.15, 0.0, 0.05, 0.9, 0.9]
+    never, rare = warnings_of(
+        quality(detection_rate_per_landmark=rates, equivariance_per_landmark=[2.0] * 4 + [None] * 4)
+    )
+    assert never == "landmark 4 is detected in no image"
+    assert rare == "4 of 8 landmarks are detected in under 20 % of images: 0, 1, 3 and 5"
+
+
+def test_a_landmark_that_takes_no_notice_of_a_view_wanders():
+    (warning,) = warnings_of(quality(equivariance_per_landmark=changed([2.0] * 8, _2=7.0, _5=9.0)))
+    assert warning.startswith("landmarks 2 and 5 wander")
+    assert "8 % of its side" in warning
+
+
+def test_left_and_right():
+    assert warnings_of(quality(flip_per_landmark=changed([3.0] * 8, _0=25.0, _1=25.0))) == [
+        "left and right are not told apart at landmarks 0 and 1"
+    ]
+    (warning,) = warnings_of(quality(flip_per_landmark=changed([3.0] * 8, _0=25.0, _1=25.0, _2=25.0, _3=25.0)))
+    assert warning.startswith("left and right are not told apart: 0 of 8 landmarks have no partner")
+    partners, errors = [1, 0, -1, -1, -1, -1, -1, 7], [3.0, 3.0, *[None] * 5, 3.0]
+    (warning,) = warnings_of(quality(partners=partners, flip_per_landmark=errors))
+    assert warning.startswith("left and right are not told apart: 5 of 8 landmarks have no partner")
+    (warning,) = warnings_of(quality(partners=[1, 2, 0, 3, 4, 5, 6, 7]))  # mirrored twice, 0 is 2
+    assert warning.startswith("left and right are not told apart")
+
+
+def test_two_on_one_place():
+    assert warnings_of(quality(landmarks_on_one_place=[[2, 5], [3, 4]])) == [
+        "landmarks 2 and 5 stand on one place",
+        "landmarks 3 and 4 stand on one place",
+    ]

@@ -1,0 +1,75 @@
+"""Predictors: what they observe beside the landmarks."""
+
+import numpy as np
+import pytest
+import torch
+
+from ray_kplm.config import load
+from ray_kplm.contracts import NONE
+from ray_kplm.correspondence.assignment import on_grid
+from ray_kplm.methods.landmarks import ClusterPredictor, LandmarkPredictor, nearest_once
+from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
+
+CONFIG = load(
+    None,
+    ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8"],
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ]
+)
+def placement(request):
+    return Placement(torch.device(request.param), None, False)
+
+
+def test_clusters_are_observed_where_they_are_found(placement):
+    """A network with random weights; of its centroids (4, 8) the last is far from everything."""
+    torch.manual_seed(0)
+    centroids = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids[3] = 3
+    predictor = ClusterPredictor(
+        CONFIG,
+        KeypointNetwork(CONFIG.network).state_dict(),
+        nearest_once(centroids),
+        on_grid(centroids),
+        0.0,
+        placement,
+    )
+    xy, confidence = predictor(IMAGES)
+    seen = predictor.observe(IMAGES)
+    np.testing.assert_array_equal(seen.xy, xy)
+    np.testing.assert_array_equal(seen.confidence, confidence)
+    there = np.isfinite(xy).all(axis=-1)
+    assert there.any()
+    assert not there[:, 3].any()
+    np.testing.assert_array_equal(confidence > 0, there)
+    np.testing.assert_array_equal(np.isfinite(seen.sharpness), there)
+    np.testing.assert_array_equal(np.isfinite(seen.separation), there)
+    assert (seen.separation[there] >= 0).all()  # the nearest centroid is no farther than any other
+    assert (seen.sharpness[there] >= 0).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_channels_are_observed_as_they_are_predicted(flip, placement):
+    torch.manual_seed(0)
+    flip_map = np.array([1, 0, 2, NONE], np.int16)
+    predictor = LandmarkPredictor(
+        CONFIG, LandmarkNetwork(CONFIG.network, 4).state_dict(), flip_map, placement, flip=flip
+    )
+    xy, confidence = predictor(IMAGES)
+    seen = predictor.observe(IMAGES)
+    np.testing.assert_array_equal(seen.xy, xy)
+    np.testing.assert_array_equal(seen.confidence, confidence)
+    assert seen.sharpness.shape == (3, 4)
+    assert ((seen.sharpness >= 0) & (seen.sharpness <= 1)).all()
+    assert seen.separation is None

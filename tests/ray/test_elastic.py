@@ -1,0 +1,115 @@
+"""The number of training workers: chosen by what is there, and by the batch; on a cluster that loses and wins a node."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ray_kplm.config import ComputeConfig, WorkerRange
+from ray_kplm.steps.elastic import choose, room
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes", "expected"),
+    [
+        ({}, [{"CPU": 4}], 1),  # two and their data actors would leave none
+        ({}, [{"CPU": 5}], 2),
+        ({}, [{"CPU": 2}, {"CPU": 3}], 2),
+        ({}, [{"CPU": 2}], 0),
+        ({}, [], 0),
+        ({"cpus_per_worker": 4.0}, [{"CPU": 3}, {"CPU": 3}, {"CPU": 7}], 1),  # a worker does not span nodes
+        ({"gpus_per_worker": 1.0}, [{"CPU": 8}, {"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 1}], 5),
+        ({"gpus_per_worker": 1.0}, [{"CPU": 64}], 0),
+        ({"gpus_per_worker": 1.0, "data_actors": 7}, [{"CPU": 8, "GPU": 4}], 0),  # 4 GPUs, but data for none
+        ({"cpus_per_worker": 0.0, "workers": 3}, [{"CPU": 5}], 3),
+        ({"gpus_per_worker": 0.1}, [{"CPU": 64, "GPU": 1}], 10),
+    ],
+)  # fmt: skip
+def test_room_is_for_workers_with_their_data_and_one_cpu(options, nodes, expected):
+    assert room(ComputeConfig(**options), nodes) == expected
+
+
+def test_the_number_of_workers_divides_the_batch():
+    compute = ComputeConfig(workers=WorkerRange(2, 6))
+    assert [choose(compute, 12, there) for there in range(9)] == [2, 2, 2, 3, 4, 4, 6, 6, 6]
+    assert choose(compute, 15, 4) == 3
+    assert choose(compute, 15, 1) == 3  # less is not allowed: it waits
+
+
+SCRIPT = """
+import json, os, sys, threading, time
+os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "12"
+from functools import partial
+from pathlib import Path
+import numpy as np, pyarrow as pa, ray
+from ray.cluster_utils import Cluster
+sys.path[:0] = [sys.argv[1]]
+from ray_kplm import config as configuration, contracts
+from ray_kplm.correspondence.features import ragged, ragged_points
+from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.datasets.selection import everything
+from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.methods import build_method
+from ray_kplm.methods.labels import keypoint_labels
+from ray_kplm.run import Run
+from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.session import session
+from ray_kplm.steps.loop import Training
+from ray_kplm.steps.train import train
+from ray_kplm.storage import Folder
+
+root = Path(sys.argv[2])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+os.environ["RAY_ADDRESS"] = cluster.address
+os.environ["PYTHONPATH"] = sys.argv[1]
+config = configuration.load(None, [
+    "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
+    "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.negative_pairs=200",
+    "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=30", f"run={root / 'run'}",
+    "compute.workers={min: 1, max: 3}", "compute.threads=1",
+])
+with session(config.compute):
+    write_category(root / "source", 24, size=64, test_share=0.2)
+    ingest(root / "source", root / "dataset", IngestOptions(part_images=8))
+    data, keypoints = Dataset.open(root / "dataset"), Folder.at(root / "keypoints")
+    rng = np.random.default_rng(0)
+    for part, rows in zip(data.parts("train"), data.rows("train"), strict=True):
+        counts = np.full(rows, 6)
+        columns = [data.images("train").read_table(part, ["image_id"])["image_id"],
+                   ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts), ragged(np.ones(6 * rows, np.float32), counts)]
+        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
+    selection = everything(data.parts("train"), data.rows("train"))
+
+    def read_labels(folder, parts):
+        return keypoint_labels(folder.read_table(part) for part in parts)
+
+    run = Run.start(config).save()
+
+    def step(name):
+        make_labels, method = partial(read_labels, keypoints, selection.parts), build_method(config)
+        training = Training(config, method.objective(0), make_labels, method.round_plan(0, make_labels().usable()),
+                            method.round_schedule(0), RoundImages.load(data.images("train"), selection), None, (0, 1, 0))
+        manifest = train(run.step(name, "train", {}, {}), training, lambda done, metrics: None)
+        return manifest["workers"], manifest["iterations"]
+
+    found = {"alone": step("a")}
+    cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    found["joined"] = step("b")
+print(json.dumps(found))
+cluster.shutdown()
+"""
+
+
+def test_a_node_that_joins_grows_the_next_step(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith('{"alone')]  # Ray prints there too
+    assert json.loads(said) == {"alone": [1, 30], "joined": [2, 30]}  # three fit no batch of four
