@@ -207,7 +207,8 @@ class ClusteringConfig:
     spherical: bool = False
     """Centroids of unit length."""
     memory_gib: float = 1.0
-    """Memory of a shard; the descriptors that do not fit are read again in each pass."""
+    """Memory of a shard; the descriptors that do not fit are read again in each pass. Less than 0.3 is not kept to:
+    libraries and the part that is being read take so much."""
 
 
 @dataclass(frozen=True)

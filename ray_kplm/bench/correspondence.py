@@ -72,7 +72,7 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, say: Callable[[str], N
             found["same_assignments"] = same_assignments(root)
             if memory:
                 for millions in (1, 4, 16):
-                    say(f"memory: {millions} million descriptors of 64 numbers, a budget of 0.25 GiB")
+                    say(f"memory: {millions} million descriptors of 64 numbers, a budget of 0.5 GiB")
                     found |= memory_of(root / f"{millions}M", millions)
     found["thesis_round_share"] = thesis_share(found["fit_vectors_per_core_s"])
     if run:
@@ -245,7 +245,7 @@ def same_assignments(root: Folder) -> bool:
 
 def memory_of(root: Folder, millions: int) -> dict[str, float]:
     """Peak memory above a process's start, in MiB, of the coordinator and of the larger of two shards; and of its budget."""
-    budget = 0.25
+    budget = 0.5
     write_features(root / "features", millions * 1_000_000, 64, part_images=2048)
     config = load(
         None,

@@ -98,7 +98,8 @@ class DescriptorShard:
     def begin_fit(self, share: float, mirrored: bool = True) -> kmeans.Size:
         """From now on `sample` and `partial` are about a seeded share of the descriptors still in, plain and mirrored ones."""
         self._share, self._mirrored, self._held = share, mirrored, {}
-        total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE - _WORKING_BYTES
+        known = sum(landmark.nbytes for landmark in self._landmark.values())
+        total, room = kmeans.Size(0, 0), self._budget * _HELD_SHARE - _WORKING_BYTES - known
         for part in self._parts:
             points = self._fitted(part)
             total += kmeans.size_of(_blocks(points))
