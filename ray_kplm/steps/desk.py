@@ -17,9 +17,18 @@ class Desk:
 
     def __init__(self) -> None:
         self._number, self._job, self._finished, self._closed = -1, None, -1, False
+        self._starts: list[int] = []
 
     async def put(self, number: int, job: Any) -> None:
-        self._number, self._job = number, job
+        self._number, self._job, self._starts = number, job, []
+
+    async def begin(self, iteration: int) -> None:
+        """Said by one worker: the newest job is begun, or gone on with, at this iteration."""
+        self._starts.append(iteration)
+
+    async def starts(self) -> list[int]:
+        """Where the newest job was begun, each time."""
+        return self._starts
 
     async def close(self) -> None:
         """There are no more jobs."""

@@ -66,8 +66,11 @@ class Job:
     """Hears of the metrics (steps/progress.py)."""
 
 
-def work(job: Job) -> None:
-    """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit."""
+def work(job: Job, begun: Callable[[int], object]) -> None:
+    """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit.
+
+    begun: told on rank 0 at which iteration it begins.
+    """
     training = job.training
     config, context = training.config, ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -77,6 +80,8 @@ def work(job: Job) -> None:
     wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
     learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
     first = _resume(learner, job)
+    if rank == 0:
+        begun(first)
     views = training.views(
         training.plan,
         training.images,

@@ -52,9 +52,9 @@ class Crew:
         """
         with listening(listener) as board:
             name = f"{step.folder.path} {step.fingerprint}"
-            workers = self._train(step, Job(name, training, step.folder, board))
+            facts = self._train(step, Job(name, training, step.folder, board))
         metrics = step.folder.read_json(METRICS)
-        manifest = step.finish(iterations=training.plan.iterations, workers=workers, metrics=metrics)
+        manifest = step.finish(iterations=training.plan.iterations, metrics=metrics, **facts)
         if self._fit is None or self._fit.jobs >= self._compute.rounds_per_fit:
             self.close()
         return manifest
@@ -66,8 +66,9 @@ class Crew:
             self._fit = None
         self._folder.delete()
 
-    def _train(self, step: Step, job: Job) -> int:
-        """The number of workers that did it. Where it is elastic and their nodes do not come back, others go on."""
+    def _train(self, step: Step, job: Job) -> dict[str, Any]:
+        """The number of workers that did it, and the iterations at which they began: 0, and the checkpoints that they went on
+        from. Where it is elastic and their nodes do not come back, others go on."""
         tries = self._compute.max_failures + 1 if self._compute.is_elastic else 1
         batch = job.training.plan.views // job.training.plan.group
         while True:
@@ -77,8 +78,8 @@ class Crew:
                 self._fit = None
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
             try:
-                self._fit.do(job)
-                return self._fit.workers
+                starts = self._fit.do(job)
+                return {"workers": self._fit.workers, "starts": starts}
             except Exception as error:
                 self._fit.close()
                 self._fit = None
@@ -107,8 +108,9 @@ class _Fit:
         except Exception as error:
             self._error = error
 
-    def do(self, job: Job) -> None:
-        """Returns when the workers have done the job; raises what Ray Train raises when they cannot."""
+    def do(self, job: Job) -> list[int]:
+        """Returns when the workers have done the job, with the iterations at which they began; raises what Ray Train raises
+        when they cannot."""
         number, kept = self.jobs, ray.put(job)
         self._desk.put.remote(number, [kept])  # in a list: the desk only passes it on
         finished = self._desk.finished.remote(number)
@@ -116,6 +118,7 @@ class _Fit:
             if not self._thread.is_alive():
                 raise self._error or RunError("the training workers ended before their work did")
         self.jobs += 1
+        return list(ray.get(self._desk.starts.remote()))
 
     def close(self) -> None:
         """Only while the workers wait, or are no more."""
@@ -155,7 +158,7 @@ def _serve(loop: dict[str, Any]) -> None:
     desk, last, rank = loop["desk"], -1, ray.train.get_context().get_world_rank()
     while (given := ray.get(desk.after.remote(last))) is not None:
         last, (job,) = given
-        work(ray.get(job))
+        work(ray.get(job), desk.begin.remote)
         if rank == 0:
             ray.get(desk.finish.remote(last))
         gc.collect()

@@ -9,6 +9,7 @@ child would cut them apart. Children are the runs of a group, an ablation's or a
     add_evaluation(run, metrics)                     # finished.py: what comes later
 """
 
+from ray_kplm.tracking.audit import audit
 from ray_kplm.tracking.finished import add_evaluation, add_picture, add_report, catch_up
 from ray_kplm.tracking.tracker import Parent, Tracker, grouped, tracked
 
@@ -18,6 +19,7 @@ __all__ = [
     "add_evaluation",
     "add_picture",
     "add_report",
+    "audit",
     "catch_up",
     "grouped",
     "tracked",

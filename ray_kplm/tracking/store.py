@@ -114,7 +114,7 @@ class Store:
         if self._connected:
             return
         with hurried(_TIMEOUT_S):
-            self._client = self._client or _client(self._place)
+            self._client = self._client or open_client(self._place)
             run = self._find() or self._make()
             self._stored = {m.key: (m.step, m.value) for m in run.data.to_proto().metrics}
             self._experiment = run.info.experiment_id
@@ -234,7 +234,8 @@ class Store:
             self._client.set_terminated(self.run_id, status, time)
 
 
-def _client(place: Place) -> Any:
+def open_client(place: Place) -> Any:
+    """MLflow's client of a place."""
     import mlflow  # takes seconds, and most commands need it not at all
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
