@@ -227,7 +227,7 @@ class Stage2Config:
     learning_rate: float = 2e-4
     """Of the landmark head, RMSprop."""
     backbone_factor: float = 0.1
-    """Learning rate of the backbone against the head's (R)."""
+    """Learning rate of the backbone against the head's (R); `template`, whose detectors start from nothing, does not use it."""
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
     decay_at: tuple[float, ...] = (0.25, 0.35)

@@ -140,7 +140,7 @@ class Generation(ABC):
         """The channels that stage 2 starts with. label_counts: of each landmark in the last round's labels."""
 
     def landmark_objective(self, channels: int) -> LandmarkObjective:
-        return LandmarkObjective(self.config, channels)
+        return LandmarkObjective(self.config, channels, from_scratch=self.restarts)
 
     def landmark_plan(self, usable: NDArray, segment: int) -> Plan:
         """Of the stretch of stage 2 before pause number `segment`, or after the last."""

@@ -20,15 +20,18 @@ class LandmarkObjective:
 
     config: Config
     channels: int
+    from_scratch: bool = False
+    """No network is started from: the backbone knows nothing yet."""
 
     def network(self) -> LandmarkNetwork:
         return LandmarkNetwork(self.config.network, self.channels)
 
     def parameter_groups(self, network: nn.Module) -> list[dict]:
-        """The backbone learns at a tenth of the head's rate (METHOD 4)."""
+        """A backbone that stage 1 has trained learns at a tenth of the head's rate (METHOD 4)."""
         assert isinstance(network, LandmarkNetwork)
         stage = self.config.stage2
-        slow = {"params": list(network.backbone.parameters()), "lr": stage.learning_rate * stage.backbone_factor}
+        factor = 1.0 if self.from_scratch else stage.backbone_factor
+        slow = {"params": list(network.backbone.parameters()), "lr": stage.learning_rate * factor}
         fast = {"params": list(network.landmarks.parameters()), "lr": stage.learning_rate}
         return [group | {"weight_decay": stage.weight_decay} for group in (slow, fast)]
 

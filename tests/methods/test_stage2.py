@@ -127,6 +127,12 @@ def test_the_backbone_learns_slower_and_nothing_is_forgotten():
     assert network.landmarks.output.out_channels == 3
 
 
+def test_a_backbone_that_starts_from_nothing_learns_as_fast_as_the_head():
+    made = LandmarkObjective(objective(3).config, 3, from_scratch=True)
+    slow, fast = made.parameter_groups(made.network())
+    assert slow["lr"] == fast["lr"] == Config().stage2.learning_rate
+
+
 def test_a_joint_loss_is_that_of_the_pairs_and_of_the_labelled_channels():
     settings = load(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
     generator = torch.Generator().manual_seed(0)
