@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
+from ray_kplm.report.figures import errors_over
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.session import session
 from ray_kplm.steps.trials import Report, run_trials
@@ -43,6 +45,7 @@ AXES = {
 }
 """What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
 
+CURVE = "curve.png"
 _REQUIRED = {"noise": ["keypoints.detector=truth_mix"]}
 
 
@@ -130,7 +133,41 @@ def ablate(
         run_trials(trial, listed, at_once=at_once, scratch=Folder.at(config.run) / "tune", told=told)
         rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
+        if picture := curve(rows):
+            Folder.at(config.run).write_bytes(CURVE, picture)
+            group.file(CURVE, picture)
     return rows
+
+
+def curve(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """PNG of the errors over what varies; None where that is not one number."""
+    names = list(dict.fromkeys(name for row in rows for name in row["cell"] if name != "seed"))
+    values = {row["cell"][names[0]] for row in rows} if len(names) == 1 else set()
+    if len(values) < 2 or not all(map(_is_number, values)):
+        return None
+    table = sorted(averaged(rows), key=lambda row: float(row["name"].partition("=")[2]))
+    labels = {
+        "forward_nme": "forward, stage 2",
+        "stage1_forward_nme": "forward, stage 1",
+        "backward_nme": "backward, stage 2",
+    }
+    curves = {label: _series(table, name) for name, label in labels.items()}
+    base = next((row["mean_shape_nme"] for row in rows if row.get("mean_shape_nme") is not None), None)
+    return errors_over(AXES[names[0]].path if names[0] in AXES else names[0], sorted(map(float, values)), curves, base)
+
+
+def _series(table: Sequence[Mapping[str, Any]], figure: str) -> tuple[list[float], list[float]]:
+    """Means and deviations; NaN where all runs failed."""
+    pairs = [row[figure] or (math.nan, math.nan) for row in table]
+    return [mean for mean, _ in pairs], [deviation for _, deviation in pairs]
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return not isinstance(value, bool)
 
 
 def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

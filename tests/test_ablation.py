@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.ablation import AXES, THESIS, averaged, configured, grid, run_name
+from ray_kplm.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name
 from ray_kplm.config import load
 from ray_kplm.errors import ConfigError
 
@@ -57,3 +57,15 @@ def test_means_over_seeds_and_what_failed():
     assert batch["seeds"] == 0
     assert batch["forward_nme"] is None
     assert batch["errors"] == ["the loss is nan"]
+
+
+def test_a_curve_is_drawn_over_one_number_also_where_runs_failed():
+    def row(cell, **figures):
+        return {"cell": cell, "thesis": None, **(figures or {"error": "too few points"})}
+
+    scores = {"forward_nme": 6.0, "backward_nme": 7.0, "mean_shape_nme": 20.0}
+    rows = [row({"noise": share, "seed": 0}, **scores) for share in (0.2, 1.0)] + [row({"noise": 0.0, "seed": 0})]
+    assert curve(rows)[:4] == b"\x89PNG"
+    assert curve([row({"norm": "group", "seed": 0}, **scores), row({"norm": "batch", "seed": 0}, **scores)]) is None
+    assert curve([row({"flip": value, "seed": 0}, **scores) for value in (False, True)]) is None
+    assert curve(rows[:1]) is None

@@ -7,6 +7,8 @@ from typing import Any
 
 from ray_kplm.commands.base import command, print_figures, print_json, ready_config, say
 
+VICTIMS = ("worker", "extraction", "shard", "coordinator", "driver", "node")
+
 
 def add(commands: Any) -> None:
     """Declare them."""
@@ -48,6 +50,20 @@ def add(commands: Any) -> None:
     )
     parser = command(kinds, "quality", _bench_quality, text)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = (
+        "Small runs on a cluster of three nodes on this machine, whose processes are killed one after the other: each must end "
+        "with the bits of a run that was left alone. A minute or two each."
+    )
+    parser = command(kinds, "chaos", _bench_chaos, text)
+    parser.add_argument(
+        "--victims", nargs="+", choices=VICTIMS, metavar="VICTIM", help=f"only these of {', '.join(VICTIMS)}"
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="three runs, in each of which all victims are killed; default: a run each",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
 
 
@@ -108,3 +124,14 @@ def _bench_quality(options: argparse.Namespace) -> None:
     print("\n".join(lines(found)))
     if options.json:
         print_json(found)
+
+
+def _bench_chaos(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.chaos import bench, lines
+
+    found = bench(options.victims or VICTIMS, options.together, say)
+    print("\n".join(lines(found)))
+    if options.json:
+        print_json(found)
+    if not found["same"]:
+        raise SystemExit(1)

@@ -4,6 +4,7 @@ N images, K detections and L annotated points an image, in one unit; NaN marks w
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+NEAR_SHARE = 0.08
+"""A generic keypoint is near an annotated point within this share of the normaliser."""
 _CHUNK = 4096
 """Images whose distances are held at once."""
 
@@ -59,6 +62,23 @@ def detection_score(detections: ArrayLike, truth: ArrayLike, distance: float) ->
         apart = np.linalg.norm(detections[part, :, None] - truth[part, None], axis=-1)
         hits += _pairs(apart <= distance)  # NaN is not
     return DetectionScore(int(there.sum()), int(annotated.sum()), hits)
+
+
+def percent_near(detections: Iterable[ArrayLike], truth: Iterable[ArrayLike], distance: Iterable[float]) -> float:
+    """Of all detections, the percent that lie within a distance of some annotated point; several may be at the same one.
+
+    An image each: detections (P, 2), truth (L, 2), the distance; NaN marks what is not known, and an image without any
+    annotated point or without a distance is left out. NaN where nothing is left.
+    """
+    near = total = 0
+    for found, points, limit in zip(detections, truth, distance, strict=True):
+        found, points = np.asarray(found, np.float64).reshape(-1, 2), np.asarray(points, np.float64)
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) and np.isfinite(limit):
+            apart = np.linalg.norm(found[:, None] - points[None], axis=-1)
+            near += int((apart.min(axis=1) <= limit).sum())
+            total += len(found)
+    return 100.0 * near / total if total else math.nan
 
 
 def _pairs(near: NDArray[np.bool_]) -> int:

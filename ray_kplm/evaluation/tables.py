@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ray_kplm.evaluation.detection import NEAR_SHARE
+
 STAGES = {"stage2": "stage 2", "stage1": "stage 1", "warmup": "warm-up"}
 
 _METRICS = {
@@ -104,6 +106,12 @@ def _footer(metrics: dict[str, Any]) -> Iterator[str]:
         f"{points['scored']} points scored: {points['annotated']} annotated{hidden}, {points['not_annotated']} not; "
         f"{metrics['left_out']['images_without_normaliser']} images without normaliser"
     )
+    if began := metrics.get("generic_keypoints"):
+        near = f"{began['near_percent']:.0f} %" if began["near_percent"] is not None else "none known to be"
+        yield (
+            f"it began with {began['points_per_image']:.1f} generic keypoints an image ({began['detector']}), {near} within "
+            f"{100 * NEAR_SHARE:.0f} % of the normaliser of a true point"
+        )
     backward = ", ".join(f"{k}: {_percent(v)}" for k, v in enumerate(metrics["backward_per_landmark"]))
     yield f"backward NME of each landmark: {backward}"
 

@@ -37,6 +37,28 @@ def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: 
     return _png(figure)
 
 
+def errors_over(
+    name: str, values: ArrayLike, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], base: float | None
+) -> bytes:
+    """PNG of the thesis' Fig. 6.5 and its like: errors against what an ablation varies, spread over seeds as bars.
+
+    name: of what varies. values: (V,), ascending. curves: label -> mean and deviation (V,) each, NaN where nothing is known,
+    % of normaliser. base: the error of the mean shape, if known.
+    """
+    figure = _figure(rows=1, columns=2)
+    axes = figure.add_subplot(1, 1, 1)
+    for label, (means, deviations) in curves.items():
+        axes.errorbar(np.asarray(values), np.asarray(means), np.asarray(deviations), label=label, marker="o", capsize=3)
+    if base is not None:
+        axes.axhline(base, color="grey", linestyle="--", label="mean shape")
+    axes.set_xlabel(name)
+    axes.set_ylabel("NME, % of normaliser")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
 def _figure(rows: int, columns: int) -> Figure:
     width, height = PANEL_INCHES
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

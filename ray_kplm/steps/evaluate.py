@@ -15,6 +15,7 @@ from ray_kplm.detector import landmark_predictor
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
 from ray_kplm.evaluation.buckets import Buckets, bucketed
+from ray_kplm.evaluation.detection import NEAR_SHARE, percent_near
 from ray_kplm.evaluation.protocol_scores import protocol_scores
 from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
 from ray_kplm.evaluation.summary import evaluate_landmarks
@@ -80,6 +81,7 @@ def evaluate(run: Run, report: Report = lambda text: None, options: Options | No
         **found[STAGE2],
         **earlier,
         **annotation.facts(),
+        "generic_keypoints": annotation.of_keypoints(run) if place == "evaluation" else None,
         "folder": str(run.folder / place),
         "dataset": {"name": dataset.meta.get("name"), "path": str(dataset.root), "fingerprint": dataset.fingerprint},
         "protocol": protocol,
@@ -171,6 +173,22 @@ class _Annotation:
             "points": count_points(self.arrays[TEST], self.scoring),
             "visible_only": self.scoring.visible_only,
             "normaliser": dict(self.scoring.normaliser),
+        }
+
+    def of_keypoints(self, run: Run) -> dict[str, Any]:
+        """Where the run began: its generic keypoints an image, and how many are near an annotated point."""
+        folder, arrays = run.folder / "keypoints", self.arrays[TRAIN]
+        tables = [folder.read_table(part, ["image_id", "xy"]) for part in folder.parts()]
+        ids = [name for table in tables for name in table["image_id"].to_pylist()]
+        found = [np.reshape(xy, (-1, 2)) for table in tables for xy in table["xy"].to_pylist()]
+        rows = [row for row in map({name: i for i, name in enumerate(arrays.ids)}.get, ids) if row is not None]
+        annotated = annotated_set(arrays, self.scoring)
+        near = percent_near(found, annotated.truth[rows], NEAR_SHARE * annotated.normaliser[rows])
+        return {
+            "detector": run.config.keypoints.detector,
+            "images": len(ids),
+            "points_per_image": sum(map(len, found)) / max(len(ids), 1),
+            "near_percent": near if np.isfinite(near) else None,
         }
 
     def _sets(self, scoring: Scoring, predictions: Predictions) -> list[LandmarkSet]:

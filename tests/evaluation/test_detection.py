@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.evaluation.detection import detection_score
+from ray_kplm.evaluation.detection import detection_score, percent_near
 
 GONE = [np.nan, np.nan]
 
@@ -56,3 +56,11 @@ def test_nothing_gives_no_number():
 def test_more_images_than_are_held_at_once():
     xy = np.random.default_rng(0).random((5000, 3, 2))
     assert detection_score(xy, xy[:, ::-1], 1e-9).hits == 15000
+
+
+def test_keypoints_near_any_point_count_each_and_unknown_images_do_not():
+    nan = np.nan
+    detections = [[[0, 0], [1, 0], [9, 9]], [[0, 0]], [[5, 5]], np.zeros((0, 2))]
+    truth = [[[0, 0], [nan, nan]], [[nan, nan], [nan, nan]], [[5, 5], [0, 0]], [[1, 1], [2, 2]]]
+    assert percent_near(detections, truth, [1.0, 1.0, nan, 1.0]) == pytest.approx(200 / 3)
+    assert np.isnan(percent_near(detections[1:2], truth[1:2], [1.0]))
