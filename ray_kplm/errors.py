@@ -15,6 +15,10 @@ class DataError(KplmError):
     """A dataset, an image or a table is missing, unreadable or not what the contract says."""
 
 
+class StorageError(KplmError):
+    """A store is full, or does not answer."""
+
+
 class RunError(KplmError):
     """A run directory does not fit what was asked of it."""
 

@@ -31,6 +31,7 @@ def discover(
     run = Run.start(config)
     discovery = Discovery(run, dataset, progress)
     if discovery.is_finished():
+        discovery.tidy()
         catch_up(run, dataset.meta, discovery.examples)
         return run, False
     with (

@@ -3,30 +3,41 @@
 Every write is published by one atomic act: locally a rename, on object stores the end of the upload, which begins when all
 is written. A file that can be read is therefore whole.
 
+A store that does not answer is asked again for half a minute, and a full one is an error that says so: neither costs a run.
+
 Where a store is and who may open it come from the environment, as its own tools read it (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
 ...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from ray_kplm.errors import DataError
+from ray_kplm.errors import DataError, StorageError
 
+_T = TypeVar("_T")
 _IN_MEMORY = 64 * 2**20
 """Bytes of a file for an object store that are not put on disk before they are uploaded."""
 _CHUNK = 16 * 2**20
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Before a request that failed is made again."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EREMOTEIO)
+"""Of a shared file system whose server is away."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +91,28 @@ class Folder:
         return int(self._info(name).size or 0)
 
     def _info(self, name: str) -> pafs.FileInfo:
-        return self.filesystem.get_file_info(f"{self.path}/{name}" if name else self.path)
+        path = f"{self.path}/{name}" if name else self.path
+        return self._patiently(lambda: self.filesystem.get_file_info(path))
 
     def names(self, *, suffix: str = "") -> list[str]:
         """Sorted names of the files directly in this folder; none if it does not exist."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        infos = self._list()
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
 
     def folders(self) -> list[str]:
         """Sorted names of the folders directly in this folder; none if it does not exist."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        infos = self._list()
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def walk(self) -> list[str]:
         """Sorted paths, relative to this folder, of all files in it and below; none if it does not exist."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True, recursive=True))
+        infos = self._list(recursive=True)
         found = (i.path for i in infos if i.type == pafs.FileType.File and i.extension != "partial")
         return sorted(path.removeprefix(f"{self.path}/") for path in found)
+
+    def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        return list(self._patiently(lambda: self.filesystem.get_file_info(selector)))
 
     def parts(self) -> list[str]:
         """Sorted names of the table's parts, `part-00000.parquet` onwards."""
@@ -143,12 +159,20 @@ class Folder:
             raise
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        with self.writing(name) as stream:
-            stream.write(content)
+        def write() -> None:
+            with self.writing(name) as stream:
+                stream.write(content)
+
+        self._patiently(write)
 
     def read_bytes(self, name: str) -> bytes:
-        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
-            return bytes(file.read(file.size()))  # one request: a stream of unknown length asks for 64 KiB at a time
+        def read() -> bytes:
+            with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+                return bytes(
+                    file.read(file.size())
+                )  # one request: a stream of unknown length asks for 64 KiB at a time
+
+        return self._patiently(read)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
@@ -157,16 +181,52 @@ class Folder:
         return json.loads(self.read_bytes(name))
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        with self.writing(name) as stream:
-            pq.write_table(table, stream, compression="zstd")
+        def write() -> None:
+            with self.writing(name) as stream:
+                pq.write_table(table, stream, compression="zstd")
+
+        self._patiently(write)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(f"{self.path}/{name}", columns=columns, filesystem=self.filesystem)
+        path = f"{self.path}/{name}"
+        return self._patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
 
     def rows(self, name: str) -> int:
         """Number of rows of a Parquet file, from its footer."""
-        with self.filesystem.open_input_file(f"{self.path}/{name}") as stream:
-            return int(pq.ParquetFile(stream).metadata.num_rows)
+
+        def read() -> int:
+            with self.filesystem.open_input_file(f"{self.path}/{name}") as stream:
+                return int(pq.ParquetFile(stream).metadata.num_rows)
+
+        return self._patiently(read)
+
+    def _patiently(self, request: Callable[[], _T]) -> _T:
+        """Make a request, again where an error may pass. Raises StorageError where the store is full or stays away."""
+        pauses = iter(_PAUSES_S)
+        while True:
+            try:
+                return request()
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise StorageError(
+                        f"{self}: no space is left; free some, and the same command continues with what is finished"
+                    ) from error
+                if not self._may_pass(error):
+                    raise
+                if (pause := next(pauses, None)) is None:
+                    reason = " ".join(str(error).split())
+                    raise StorageError(
+                        f"{self}: does not answer ({reason}); the same command continues when it does"
+                    ) from error
+                time.sleep(pause)
+
+    def _may_pass(self, error: OSError) -> bool:
+        """Object stores say little about the kind: all but what is not there or not allowed."""
+        if self.is_local:
+            return error.errno in _PASSING
+        text = str(error)
+        refused = any(word in text for word in ("ACCESS_DENIED", "NO_SUCH_BUCKET", "404", "403", "INVALID_ACCESS_KEY"))
+        return not isinstance(error, _LASTING) and not refused
 
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
+from pyarrow import fs as pafs
 
-from ray_kplm.errors import DataError
+from ray_kplm import storage
+from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
 
@@ -136,3 +140,69 @@ def test_a_uri_that_is_none_is_said_in_one_line(uri):
     with pytest.raises(DataError, match="no storage of this kind") as caught:
         Folder.at(uri)
     assert "\n" not in str(caught.value)
+
+
+class Flaky(pafs.FSSpecHandler):
+    """A local folder whose server fails so many times, with this error."""
+
+    def __init__(self, times: int, number: int) -> None:
+        super().__init__(fsspec.filesystem("file"))
+        self.left, self.number = times, number
+
+    def _fail(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.number, os.strerror(self.number))
+
+    def open_input_file(self, path):
+        self._fail()
+        return super().open_input_file(path)
+
+    def open_output_stream(self, path, metadata):
+        self._fail()
+        return super().open_output_stream(path, metadata)
+
+    def get_file_info(self, paths):
+        self._fail()
+        return super().get_file_info(paths)
+
+
+def flaky(path, times, number=errno.EIO) -> Folder:
+    return Folder(pafs.PyFileSystem(Flaky(times, number)), str(path))
+
+
+def test_a_store_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    table = pa.table({"a": [1, 2]})
+    flaky(tmp_path, 3).write_table("part-00000.parquet", table)
+    assert flaky(tmp_path, 3).read_table("part-00000.parquet").equals(table)
+    assert flaky(tmp_path, 3).rows("part-00000.parquet") == 2
+    assert flaky(tmp_path, 3).is_file("part-00000.parquet")
+    flaky(tmp_path, 2).write_json("a.json", [1])
+    assert flaky(tmp_path, 2).read_json("a.json") == [1]
+    assert pauses == [0.5, 1, 2] * 4 + [0.5, 1] * 2
+    with pytest.raises(StorageError, match=r"does not answer .*the same command continues"):
+        flaky(tmp_path, 99).read_bytes("a.json")
+    assert sum(pauses[-6:]) == 31.5
+
+
+def test_what_does_not_pass_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
+    with pytest.raises(FileNotFoundError):
+        Folder.at(tmp_path).read_bytes("nothing")
+    with pytest.raises(FileNotFoundError):
+        flaky(tmp_path, 0).read_bytes("nothing")
+    with pytest.raises(StorageError, match="no space is left; free some, and the same command continues"):
+        flaky(tmp_path, 1, errno.ENOSPC).write_bytes("a", b"1")
+    with pytest.raises(PermissionError):
+        flaky(tmp_path, 1, errno.EACCES).write_bytes("a", b"1")
+
+
+def test_a_full_disk_publishes_nothing_and_says_so():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    with pytest.raises(OSError, match="No space left") as caught, pa.OSFile(str(full), "wb") as stream:
+        stream.write(b"0" * 2**20)
+    assert caught.value.errno == errno.ENOSPC  # as pyarrow tells it, and Folder knows it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pyarrow as pa
 import pytest
@@ -103,3 +104,27 @@ def test_a_second_driver_is_refused(s3):
     with held(folder):
         pass
     assert folder.names() == []
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(s3, monkeypatch):
+    from moto.server import ThreadedMotoServer
+
+    def serve(port: int) -> ThreadedMotoServer:
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        server.start()
+        return server
+
+    server = serve(0)  # of the same buckets: they are this process'
+    _, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    folder = Folder.at(f"{s3}/run")
+    folder.write_bytes("old", b"1")
+    server.stop()
+    server._server.server_close()
+    comes_back = threading.Timer(4.0, lambda: servers.append(serve(port)))
+    servers: list[ThreadedMotoServer] = []
+    comes_back.start()
+    folder.write_bytes("new", b"2")
+    assert servers, "it was not away"
+    assert [folder.read_bytes(name) for name in ("old", "new")] == [b"1", b"2"]
+    servers[0].stop()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,7 +24,8 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.plan import Plan
 from ray_kplm.methods.views import Views
-from ray_kplm.run import Run
+from ray_kplm.pipeline import discover
+from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
@@ -31,6 +33,7 @@ from ray_kplm.steps.loop import Training
 from ray_kplm.steps.session import session
 from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
+from ray_kplm.trial import progress_to
 
 _IMAGES, _POINTS = 400, 15
 _KEPT_BATCHES = 8
@@ -38,6 +41,7 @@ _KEPT_BATCHES = 8
 _WARM_SHARE = 0.3
 """Of the iterations, which do not count: caches fill and actors start."""
 _ALONE_VIEWS = 400
+_GAP_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Layout:
 
 def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Images a second of stage 1's loop, as configured and with one worker, against the same steps on batches that are in
-    memory already; and of the data pipeline alone, on one core."""
+    memory already; what passes between the trainings of two rounds besides extraction and clustering, by workers that stay
+    (compute.rounds_per_fit) and by new ones; and images a second of the data pipeline alone, on one core."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, session(config.compute):
         say(f"rendering {_IMAGES} images of {config.network.image_size} px")
@@ -64,6 +69,10 @@ def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[s
                     f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}"
                 )
                 rates[layout] = _rate(_with_workers(config, workers, folder), dataset, layout, iterations)
+        gaps = {}
+        for kept in (False, True):
+            say(f"four short rounds, by {'workers that stay' if kept else 'new workers each'}")
+            gaps[kept] = _gap(config, dataset, f"{folder}/{'kept' if kept else 'new'}", kept)
         say("the data pipeline alone, on one core")
         alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
     return {
@@ -73,6 +82,8 @@ def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[s
         "loop_share_1_worker": rates[Layout(1, True)] / rates[Layout(1, False)],
         "speedup_2_workers": rates[Layout(2, False)] / rates[Layout(1, False)],
         "speedup_2_workers_loop": rates[Layout(2, True)] / rates[Layout(1, True)],
+        "gap_seconds_kept_workers": gaps[True],
+        "gap_seconds_new_workers": gaps[False],
         **alone,
         "seconds": time.monotonic() - started,
     }
@@ -126,6 +137,26 @@ def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> 
     )  # fmt: skip
     train(step, training, lambda done, metrics: told.append((done, metrics["images_per_s"])))
     return float(np.median([rate for done, rate in told if done > _WARM_SHARE * iterations]))
+
+
+def _gap(config: Config, dataset: Dataset, folder: str, kept: bool) -> float:
+    """Seconds from the end of one round's training to the first batch of the next's, and to its end after the last, less those
+    of extraction and clustering; the median over the rounds."""
+    changes = [
+        f"dataset={dataset.root}", f"run={folder}", f"compute.rounds_per_fit={9 if kept else 1}", "keypoints.detector=orb",
+        "stage1.warmup_iterations=20", f"stage1.rounds={_GAP_ROUNDS}", "stage1.round_iterations=20", "stage2.iterations=20",
+        "limits.min_points_per_image=0", "limits.min_image_share=0",
+    ]  # fmt: skip
+    run, _ = discover(from_dict(with_overrides(config.to_dict(), changes)), progress_to(lambda line: None))
+    ended = [
+        (Path(folder) / round_path(n) / "train" / MANIFEST).stat().st_mtime for n in range(_GAP_ROUNDS + 1)
+    ]  # the bench's runs are local
+    gaps = []
+    for number in range(_GAP_ROUNDS):
+        labels, train = run.finished(f"{round_path(number)}/labels"), run.finished(f"{round_path(number + 1)}/train")
+        work = labels["seconds"] + labels["extraction_seconds"] + train["iterating_seconds"]
+        gaps.append(ended[number + 1] - ended[number] - work)
+    return float(np.median(gaps))
 
 
 def _made_up_labels(images: int, config: Config) -> Labels:

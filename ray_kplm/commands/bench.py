@@ -65,6 +65,11 @@ def add(commands: Any) -> None:
         help="three runs, in each of which all victims are killed; default: a run each",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    text = "Many short rounds in one process: memory, open files, processes and the object store must not grow."
+    parser = command(kinds, "soak", _bench_soak, text)
+    parser.add_argument("--rounds", type=int, default=200, help="rounds after the warm-up")
+    parser.add_argument("--rounds-per-fit", type=int, default=20, help="rounds by the same training workers")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
 
 
 def _bench_correspondence(options: argparse.Namespace) -> None:
@@ -135,3 +140,12 @@ def _bench_chaos(options: argparse.Namespace) -> None:
         print_json(found)
     if not found["same"]:
         raise SystemExit(1)
+
+
+def _bench_soak(options: argparse.Namespace) -> None:
+    from ray_kplm.bench.soak import bench
+
+    found = bench(options.rounds, options.rounds_per_fit, say)
+    print_figures(found)
+    if options.json:
+        print_json(found)

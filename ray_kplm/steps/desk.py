@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 _LOOK_S = 0.05
@@ -18,6 +19,7 @@ class Desk:
     def __init__(self) -> None:
         self._number, self._job, self._finished, self._closed = -1, None, -1, False
         self._starts: list[int] = []
+        self._began = self._ended = 0.0
 
     async def put(self, number: int, job: Any) -> None:
         self._number, self._job, self._starts = number, job, []
@@ -25,10 +27,11 @@ class Desk:
     async def begin(self, iteration: int) -> None:
         """Said by one worker: the newest job is begun, or gone on with, at this iteration."""
         self._starts.append(iteration)
+        self._began = time.monotonic()
 
-    async def starts(self) -> list[int]:
-        """Where the newest job was begun, each time."""
-        return self._starts
+    async def facts(self) -> dict[str, Any]:
+        """Of the newest job, when it is done: where it was begun, each time, and how long the last of these times took."""
+        return {"starts": self._starts, "iterating_seconds": round(self._ended - self._began, 2)}
 
     async def close(self) -> None:
         """There are no more jobs."""
@@ -44,6 +47,7 @@ class Desk:
 
     async def finish(self, number: int) -> None:
         """Said by one worker, when all have done the job."""
+        self._ended = time.monotonic()
         self._finished = number
 
     async def finished(self, number: int) -> None:

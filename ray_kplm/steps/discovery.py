@@ -82,6 +82,10 @@ class Discovery:
             raise
         self._crew.close()  # not after Ctrl-C, which does not wait for what they do: they end with this process
 
+    def tidy(self) -> None:
+        """Delete what a finished run needs no more, in case the process was killed after the last step."""
+        self._crew.close()
+
     def track_round(self, number: int, metrics: dict[str, float]) -> None:
         """Numbers about a finished round, for MLflow."""
         if self._tracker:

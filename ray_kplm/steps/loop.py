@@ -69,7 +69,7 @@ class Job:
 def work(job: Job, begun: Callable[[int], object]) -> None:
     """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit.
 
-    begun: told on rank 0 at which iteration it begins.
+    begun: told on rank 0 at which iteration it begins, when the first batch is there.
     """
     training = job.training
     config, context = training.config, ray.train.get_context()
@@ -80,8 +80,6 @@ def work(job: Job, begun: Callable[[int], object]) -> None:
     wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
     learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
     first = _resume(learner, job)
-    if rank == 0:
-        begun(first)
     views = training.views(
         training.plan,
         training.images,
@@ -96,6 +94,8 @@ def work(job: Job, begun: Callable[[int], object]) -> None:
     metrics: dict[str, float] = {}
     last, told = training.plan.iterations, _Pace(first)
     for iteration, batch in enumerate(views, start=first):
+        if rank == 0 and iteration == first:
+            begun(first)
         recent.append(learner.step(iteration, rank, batch))
         done = iteration + 1
         if done % _REPORT_EVERY == 0 or done == last:

@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 
 import ray
+from ray._private.internal_api import memory_summary
 from ray.data import DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -129,6 +131,13 @@ class _Unhurried(ExecutionCallback):
 def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
     return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_actors)) + 1
+
+
+def object_store_mib() -> float:
+    """What the cluster's object stores hold now, MiB."""
+    summary = memory_summary(stats_only=True)
+    found = re.search(r"Plasma memory usage (\d+(?:\.\d+)?) MiB", summary)
+    return float(found.group(1)) if found else float("nan")
 
 
 def settle() -> None:

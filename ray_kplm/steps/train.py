@@ -67,8 +67,8 @@ class Crew:
         self._folder.delete()
 
     def _train(self, step: Step, job: Job) -> dict[str, Any]:
-        """The number of workers that did it, and the iterations at which they began: 0, and the checkpoints that they went on
-        from. Where it is elastic and their nodes do not come back, others go on."""
+        """`workers` that did it; `starts`, the iterations at which they began: 0, and the checkpoints that they went on from;
+        `iterating_seconds`, from the first batch to the end. Where it is elastic and nodes do not come back, others go on."""
         tries = self._compute.max_failures + 1 if self._compute.is_elastic else 1
         batch = job.training.plan.views // job.training.plan.group
         while True:
@@ -78,8 +78,7 @@ class Crew:
                 self._fit = None
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
             try:
-                starts = self._fit.do(job)
-                return {"workers": self._fit.workers, "starts": starts}
+                return {"workers": self._fit.workers, **self._fit.do(job)}
             except Exception as error:
                 self._fit.close()
                 self._fit = None
@@ -108,9 +107,9 @@ class _Fit:
         except Exception as error:
             self._error = error
 
-    def do(self, job: Job) -> list[int]:
-        """Returns when the workers have done the job, with the iterations at which they began; raises what Ray Train raises
-        when they cannot."""
+    def do(self, job: Job) -> dict[str, Any]:
+        """Returns when the workers have done the job, what the desk knows of it; raises what Ray Train raises when they
+        cannot."""
         number, kept = self.jobs, ray.put(job)
         self._desk.put.remote(number, [kept])  # in a list: the desk only passes it on
         finished = self._desk.finished.remote(number)
@@ -118,7 +117,7 @@ class _Fit:
             if not self._thread.is_alive():
                 raise self._error or RunError("the training workers ended before their work did")
         self.jobs += 1
-        return list(ray.get(self._desk.starts.remote()))
+        return dict(ray.get(self._desk.facts.remote()))
 
     def close(self) -> None:
         """Only while the workers wait, or are no more."""

@@ -11,7 +11,7 @@ from ray_kplm.tracking.store import open_client, recorded
 
 
 def audit(run: Run) -> dict[str, Any]:
-    """`runs`: MLflow runs of this run directory; of the recorded one `status`, and `repeated`: curves that have a step twice."""
+    """`runs`: MLflow runs of this run directory; of the recorded one: `status`, and `repeated`, curves with a step twice."""
     record = Record(run.folder)
     client = open_client(recorded(run.folder.parent, record))
     found = client.get_run(record["run_id"])

@@ -63,9 +63,11 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
     assert not (run / "ray").exists()
 
     started = time.monotonic()
+    (run / "ray").mkdir()  # as if it had been killed after the last step
     out, _ = finish(*train)
     assert "was finished before" in out
     assert time.monotonic() - started < 30  # no Ray, no work
+    assert not (run / "ray").exists()
 
     process = kplm(*train, "stage1.round_iterations=31")
     _, err = process.communicate(timeout=DEADLINE_S)

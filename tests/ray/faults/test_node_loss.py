@@ -54,7 +54,7 @@ cluster.shutdown()
 
 
 def test_a_removed_node_changes_nothing(tmp_path):
-    repository = str(Path(__file__).parents[2])
+    repository = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, repository, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
