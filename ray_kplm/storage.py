@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import tempfile
 import time
 import uuid
@@ -34,8 +35,11 @@ _IN_MEMORY = 64 * 2**20
 _CHUNK = 16 * 2**20
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a request that failed is made again."""
+_TOLD_S = _PAUSES_S[2]
+"""The pause from which on the user is told."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN")
+"""What object stores say of requests that need not be made again."""
 _PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EREMOTEIO)
 """Of a shared file system whose server is away."""
 
@@ -201,32 +205,41 @@ class Folder:
         return self._patiently(read)
 
     def _patiently(self, request: Callable[[], _T]) -> _T:
-        """Make a request, again where an error may pass. Raises StorageError where the store is full or stays away."""
+        """Make a request, again where an error may pass. Raises StorageError where the store is full, refuses or stays away,
+        and OSError for what is not there."""
         pauses = iter(_PAUSES_S)
         while True:
             try:
                 return request()
             except OSError as error:
+                reason = " ".join(str(error).split())
                 if error.errno in _FULL:
                     raise StorageError(
                         f"{self}: no space is left; free some, and the same command continues with what is finished"
                     ) from error
+                if self._is_refusal(error):
+                    raise StorageError(f"{self}: {reason}; check that it exists and who may use it") from error
                 if not self._may_pass(error):
                     raise
                 if (pause := next(pauses, None)) is None:
-                    reason = " ".join(str(error).split())
                     raise StorageError(
                         f"{self}: does not answer ({reason}); the same command continues when it does"
                     ) from error
+                if pause == _TOLD_S:
+                    print(f"kplm: {self} does not answer ({reason}): trying again", file=sys.stderr, flush=True)
                 time.sleep(pause)
 
+    def _is_refusal(self, error: OSError) -> bool:
+        return isinstance(error, PermissionError) or (
+            not self.is_local and any(word in str(error) for word in _REFUSALS)
+        )
+
     def _may_pass(self, error: OSError) -> bool:
-        """Object stores say little about the kind: all but what is not there or not allowed."""
+        """Of an object store, which says little about the kind of an error, all may that does not say that something is not
+        there."""
         if self.is_local:
             return error.errno in _PASSING
-        text = str(error)
-        refused = any(word in text for word in ("ACCESS_DENIED", "NO_SUCH_BUCKET", "404", "403", "INVALID_ACCESS_KEY"))
-        return not isinstance(error, _LASTING) and not refused
+        return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
 
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:

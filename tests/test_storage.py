@@ -195,7 +195,7 @@ def test_what_does_not_pass_is_not_waited_for(tmp_path, monkeypatch):
         flaky(tmp_path, 0).read_bytes("nothing")
     with pytest.raises(StorageError, match="no space is left; free some, and the same command continues"):
         flaky(tmp_path, 1, errno.ENOSPC).write_bytes("a", b"1")
-    with pytest.raises(PermissionError):
+    with pytest.raises(StorageError, match="Permission denied; check"):
         flaky(tmp_path, 1, errno.EACCES).write_bytes("a", b"1")
 
 

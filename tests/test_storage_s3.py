@@ -10,7 +10,7 @@ import pytest
 
 from ray_kplm import storage
 from ray_kplm.config import load
-from ray_kplm.errors import RunError
+from ray_kplm.errors import RunError, StorageError
 from ray_kplm.lock import held
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
@@ -128,3 +128,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3, monkeypatch):
     assert servers, "it was not away"
     assert [folder.read_bytes(name) for name in ("old", "new")] == [b"1", b"2"]
     servers[0].stop()
+
+
+def test_a_bucket_that_is_not_there_is_an_error_at_once(s3, monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
+    with pytest.raises(StorageError, match="NO_SUCH_BUCKET"):
+        Folder.at(f"{s3}-not/run").write_bytes("a", b"1")

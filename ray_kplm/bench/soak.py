@@ -91,7 +91,7 @@ def _growth(samples: list[dict[str, float]]) -> dict[str, float]:
     """The first tenth is left out: caches fill."""
     tenth = max(1, len(samples) // 10)
     early, late = samples[tenth : 2 * tenth] or samples[:1], samples[-tenth:]
-    found = {}
+    found: dict[str, float] = {}
     for name in samples[0]:
         first, last = (float(np.mean([s[name] for s in group])) for group in (early, late))
         found |= {f"{name}_early": first, f"{name}_late": last, f"{name}_growth": last - first}
