@@ -19,6 +19,7 @@ import torch
 
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.errors import RunError
 from ray_kplm.imaging.synthetic import write_category
 from ray_kplm.methods.learner import NETWORK
 from ray_kplm.run import CLAIM, MANIFEST, Run, round_path
@@ -132,6 +133,8 @@ def run_cases(folder: Path, cases: Iterable[Sequence[Fault]], say: Callable[[str
         ingest(str(folder / "images"), str(folder / "dataset"), IngestOptions(part_images=_PART_IMAGES))
         say("a run that is left alone")
         calm = _Case(folder, "calm", []).run(cluster)
+        if not calm.result:
+            raise RunError(f"a run that is left alone did not end: {'; '.join(calm.problems)}")
         rows = []
         for number, faults in enumerate(cases):
             say(f"killing: {'; '.join(map(str, faults))}")
@@ -162,11 +165,10 @@ class _Case:
     def __init__(self, folder: Path, name: str, faults: Sequence[Fault]) -> None:
         self._folder, self._faults = folder, faults
         self._place, self._log = folder / name / "run", folder / f"{name}.log"
-        self._problems: list[str] = []
+        self.problems: list[str] = []
         self._reached: dict[str, int] = {}  # step -> the iteration that it had come to at most when it was disturbed
         self.seconds = 0.0
         self.result: dict[str, Any] = {}
-        self.scores: dict[str, Any] = {}
 
     def run(self, cluster: LocalCluster) -> _Case:
         """To the end, or to the deadline."""
@@ -178,22 +180,22 @@ class _Case:
                 driver = self._disturb(fault, cluster, driver, deadline)
             code = driver.wait(max(1.0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
-            self._problems.append(f"no end after {_DEADLINE_S:.0f} s: {self._last_line()}")
+            self.problems.append(f"no end after {_DEADLINE_S:.0f} s: {self._last_line()}")
             return self
         finally:
             driver.kill()
         self.seconds = time.monotonic() - began
         if code:
-            self._problems.append(f"exit code {code}: {self._last_line()}")
+            self.problems.append(f"exit code {code}: {self._last_line()}")
             return self
         run = Run.open(str(self._place))
-        self.scores = evaluate(run)
+        evaluate(run)
         self.result = _result(run)
         return self
 
     def facts(self, calm: _Case) -> dict[str, Any]:
         """How it compares with the run left alone."""
-        problems = list(self._problems)
+        problems = list(self.problems)
         repeated = 0
         if self.result:
             differing = [name for name in calm.result if not _equal(calm.result[name], self.result.get(name))]
@@ -230,13 +232,12 @@ class _Case:
                 raise TimeoutError
             time.sleep(_LOOK_S)
         while True:
+            self._note(fault)
             if fault.victim == DRIVER:
                 driver.kill()
                 driver.wait()
-                self._note(fault)
                 return self._drive()
             if cluster.replace_node(fault.title) if fault.victim == NODE else cluster.kill(fault.title):
-                self._note(fault)
                 return driver
             if self._is_over(fault) or driver.poll() is not None:
                 return self._missed(fault, driver)
@@ -244,7 +245,7 @@ class _Case:
                 raise TimeoutError
 
     def _missed(self, fault: Fault, driver: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        self._problems.append(f"the moment of {fault} was missed")
+        self.problems.append(f"the moment of {fault} was missed")
         return driver
 
     def _is_time(self, fault: Fault) -> bool:
@@ -265,8 +266,8 @@ class _Case:
         newest = max((name for name in folder.folders() if name.startswith("checkpoint_")), default="")
         if not newest:
             return
-        taken = newest.encode() in folder.read_bytes("checkpoint_manager_snapshot.json")
-        with contextlib.suppress(FileNotFoundError):  # killed while it was written: then the one before is the newest
+        with contextlib.suppress(FileNotFoundError):  # it is just being written, and the one before is the newest
+            taken = newest.encode() in folder.read_bytes("checkpoint_manager_snapshot.json")
             iteration = int((folder / newest).read_json("position.json")["iteration"])
             self._reached[fault.step] = iteration + (_CHECKPOINT_ITERATIONS if taken else 0)
 
@@ -291,7 +292,7 @@ def _result(run: Run) -> dict[str, Any]:
         found[f"{path}/{CLUSTERS}"] = read_clusters(folder)
         found[f"{path}/labels"] = [(folder / "labels").read_table(part) for part in (folder / "labels").parts()]
     scores = (run.folder / "evaluation").read_json("metrics.json")
-    found["evaluation"] = {name: value for name, value in scores.items() if name != "seconds"}
+    found["evaluation"] = {name: value for name, value in scores.items() if name not in ("seconds", "folder")}
     return found
 
 
