@@ -135,7 +135,7 @@ def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
 
 def object_store_mib() -> float:
     """What the cluster's object stores hold now, MiB."""
-    summary = memory_summary(stats_only=True)
+    summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     found = re.search(r"Plasma memory usage (\d+(?:\.\d+)?) MiB", summary)
     return float(found.group(1)) if found else float("nan")
 

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+import ray
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.steps.session import ENVIRONMENT, _for_workers, needed_cpus
+from ray_kplm.steps.session import ENVIRONMENT, _for_workers, needed_cpus, object_store_mib
 
 
 def test_workers_learn_where_storage_is_and_no_keys(monkeypatch):
@@ -30,3 +32,10 @@ def test_what_a_job_brings_along_is_its_own(monkeypatch):
 @pytest.mark.parametrize(("workers", "expected"), [(1, 3), (4, 9), (WorkerRange(2, 8), 5)])
 def test_what_a_run_cannot_do_without(workers, expected):
     assert needed_cpus(ComputeConfig(workers=workers)) == expected
+
+
+def test_the_object_store_is_measured(ray_cluster):
+    before = object_store_mib()
+    kept = ray.put(np.zeros(20 * 2**20, np.uint8))
+    assert object_store_mib() - before == pytest.approx(20, abs=1)
+    del kept
