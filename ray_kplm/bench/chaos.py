@@ -45,7 +45,7 @@ _CONFIG = [
     f"compute.checkpoint_iterations={_CHECKPOINT_ITERATIONS}", "compute.max_failures=5",
 ]  # fmt: skip
 _HEAD_CPUS, _NODE_CPUS = 1, (3, 3)
-_LOOK_S, _DEADLINE_S = 0.01, 420.0
+_LOOK_S, _DEADLINE_S = 0.01, 900.0
 
 WORKER, EXTRACTION, SHARD = "worker", "extraction", "shard"
 COORDINATOR, DRIVER, NODE = "coordinator", "driver", "node"
