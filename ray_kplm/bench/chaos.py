@@ -84,6 +84,7 @@ class Fault:
 
 
 _CHECKPOINT, _PART = "ray/checkpoint_*", "part-*.parquet"
+"""Of the run, while a training step is at work; of the step."""
 MOMENTS: tuple[tuple[Fault, ...], ...] = (
     (
         Fault(WORKER, "rounds/000/train"),
@@ -253,7 +254,8 @@ class _Case:
         claim = _made(self._place / fault.step / CLAIM)
         if not claim or not fault.pattern:
             return bool(claim)
-        return sum(_made(path) >= claim for path in (self._place / fault.step).glob(fault.pattern)) >= fault.count
+        folder = self._place if fault.pattern == _CHECKPOINT else self._place / fault.step
+        return sum(_made(path) >= claim for path in folder.glob(fault.pattern)) >= fault.count
 
     def _is_over(self, fault: Fault) -> bool:
         step = fault.step.replace("features", "labels")  # features are deleted once they are clustered
@@ -262,9 +264,9 @@ class _Case:
     def _note(self, fault: Fault) -> None:
         """How far the training may have come: to the next checkpoint, or, where the last one was not yet taken note of by Ray
         Train, for which a worker waits, no farther than that."""
-        folder = Folder.at(self._place / fault.step / "ray")
+        folder = Folder.at(self._place / Path(_CHECKPOINT).parent)
         newest = max((name for name in folder.folders() if name.startswith("checkpoint_")), default="")
-        if not newest:
+        if not newest or not fault.step.endswith(("train", "stage2")):
             return
         with contextlib.suppress(FileNotFoundError):  # it is just being written, and the one before is the newest
             taken = newest.encode() in folder.read_bytes("checkpoint_manager_snapshot.json")
