@@ -1,15 +1,22 @@
-"""Six processes of one run killed, one of each kind, the driver and a node among them: the run left alone has the same bits."""
+"""What `kplm bench chaos` does to its runs; it is run by hand, as a case takes minutes."""
 
-from ray_kplm.bench.chaos import MOMENTS, lines, run_cases
+from ray_kplm.bench.chaos import MOMENTS, lines
+from ray_kplm.commands.bench import VICTIMS
 
 
 def test_three_moments_of_six_victims():
-    for victim in {fault.victim for row in MOMENTS for fault in row}:
-        moments = [fault for row in MOMENTS for fault in row if fault.victim == victim]
+    faults = [fault for row in MOMENTS for fault in row]
+    for victim in VICTIMS:
+        moments = [fault for fault in faults if fault.victim == victim]
         assert len(moments) == len(set(moments)) == 3
+    assert len(faults) == 18
 
 
-def test_a_run_whose_processes_are_killed_ends_with_the_same_bits(tmp_path):
-    found = run_cases(tmp_path, [MOMENTS[0]], lambda text: None)
-    assert found["same"], "\n".join(lines(found))
-    assert found["faults"] == 6
+def test_what_is_wrong_with_a_case_is_said():
+    fine = {"faults": ["a", "b"], "seconds": 60.0, "same": True, "repeated_iterations": 20, "problems": []}
+    bad = {**fine, "same": False, "repeated_iterations": 0, "problems": ["differs in stage2/network.pt"]}
+    assert lines({"cases": [fine, bad], "faults": 4, "calm_seconds": 50.0}) == [
+        "a; b · 60 s · same bits · 20 iterations repeated",
+        "a; b · 60 s · differs in stage2/network.pt",
+        "4 faults; left alone, the run takes 50 s",
+    ]
