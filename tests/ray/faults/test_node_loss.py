@@ -29,7 +29,7 @@ for part in range(6):
                      rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
 method = build_method(
-    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=4", "clustering.tolerance=0"])
+    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=12", "clustering.tolerance=0"])
 )
 
 def run(name, listener):
@@ -41,7 +41,7 @@ def run(name, listener):
 calm = run("calm", lambda done, text: None)
 removed = []
 def listener(done, text):
-    if done > 0.3 and not removed:
+    if not removed:  # as early as can be: it must be gone before the fit ends
         removed.append(True)
         threading.Thread(target=lambda: cluster.remove_node(workers[0], allow_graceful=False)).start()
 lost = run("lost", listener)
