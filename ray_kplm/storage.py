@@ -3,7 +3,8 @@
 Every write is published by one atomic act: locally a rename, on object stores the end of the upload, which begins when all
 is written. A file that can be read is therefore whole.
 
-A store that does not answer is asked again for half a minute, and a full one is an error that says so: neither costs a run.
+A store that does not answer is asked again for half a minute, beside what its own client tries, and a full one is an error
+that says so: neither costs a run.
 
 Where a store is and who may open it come from the environment, as its own tools read it (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
 ...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.

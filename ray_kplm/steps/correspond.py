@@ -20,8 +20,7 @@ import psutil
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
@@ -29,6 +28,7 @@ from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import KplmError, RunError
 from ray_kplm.methods.generation import Generation
 from ray_kplm.steps.progress import Listener, listening
+from ray_kplm.steps.session import here, on_node
 from ray_kplm.storage import Folder
 
 CLUSTERS = "clusters.npz"
@@ -54,8 +54,7 @@ def correspond(
     dying.
     """
     failures = method.config.compute.max_failures
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(CorrespondenceActor)
+    coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here())(CorrespondenceActor)
     with listening(listener) as board:
         for _ in range(failures + 1):
             actor = coordinator.remote(method, features, parts, labels, target, board)
@@ -205,7 +204,7 @@ class ActorShards:
                 return ray.get(answer)
             except RayTaskError as error:
                 raise _as_user_error(error) from None
-            except RayActorError:
+            except (RayActorError, ActorUnschedulableError):  # it died, or its node did before it was there
                 self.rebuilt += 1
                 self._places[shard] = replace_shard(self._places[shard], ray.nodes(), self._config.compute)
                 actor = self._actors[shard] = self._start(shard)
@@ -220,7 +219,7 @@ class ActorShards:
     def _start(self, shard: int) -> Any:
         """No CPUs are reserved: clustering runs while nothing else of the run does, and must not wait for other runs'."""
         place = self._places[shard]
-        where = NodeAffinitySchedulingStrategy(place.node, soft=True)
+        where = on_node(place.node)
         actor: Any = ray.remote(num_cpus=0, num_gpus=place.gpus, max_restarts=0, scheduling_strategy=where)(_ShardActor)
         return actor.remote(self._config, self._features, self._parts[shard], place)
 

@@ -31,6 +31,10 @@ class LocalCluster:
         """For RAY_ADDRESS."""
         return str(self._cluster.address)
 
+    def count(self, title: str) -> list[int]:
+        """Worker processes with this in their title, on the head and on each other node."""
+        return [len(_workers(node, title)) for node in (self._cluster.head_node, *self._nodes)]
+
     def kill(self, title: str) -> bool:
         """SIGKILL one worker process with this in its title; whether there was one."""
         for node in [*self._nodes, self._cluster.head_node]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ray_kplm.steps.session import here
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
@@ -39,8 +40,7 @@ def listening(listener: Listener) -> Iterator[Any]:
     It lives on the driver's node, so that a worker's node takes no news with it; news that is lost all the same is not
     worth the work it tells of.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    board: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+    board: Any = ray.remote(num_cpus=0, scheduling_strategy=here())(Board).remote()
     stop = threading.Event()
 
     def deliver() -> None:

@@ -15,6 +15,7 @@ import ray
 from ray._private.internal_api import memory_summary
 from ray.data import DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_kplm.config import ComputeConfig
 
@@ -39,6 +40,16 @@ _STALL_S = 300
 ANYWHERE = "DEFAULT"
 """Scheduling strategy of tasks that reserve CPUs. Said explicitly, or those that a trial of Ray Tune starts would have to find
 room within what the trial itself reserves, which is next to nothing."""
+
+
+def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """On this node and no other. A soft wish is not heard for actors that reserve nothing: they go anywhere (Ray 2.60)."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def here() -> NodeAffinitySchedulingStrategy:
+    """On the node of this process, with which it would be lost anyway."""
+    return on_node(ray.get_runtime_context().get_node_id())
 
 
 @contextlib.contextmanager

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import gc
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import CollapseError, KplmError, RunError
@@ -94,8 +94,7 @@ class _Fit:
         self._error: Exception | None = None
         self._until_closed = ExitStack()
         self.workers = self._until_closed.enter_context(workers_of(compute, batch))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._desk: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
+        self._desk: Any = ray.remote(num_cpus=0, scheduling_strategy=session.here())(Desk).remote()
         trainer = _trainer(compute, folder, self.workers, self._desk)
         # Not in the main thread, where Ray Train would take over Ctrl-C, for all that comes after it too (Ray 2.60).
         self._thread = threading.Thread(target=self._run, args=[trainer], daemon=True)
@@ -121,7 +120,8 @@ class _Fit:
 
     def close(self) -> None:
         """Only while the workers wait, or are no more."""
-        ray.get(self._desk.close.remote())
+        with suppress(RayError):  # the desk is lost with its node, and no worker can ask it any more
+            ray.get(self._desk.close.remote())
         self._thread.join()
         ray.kill(self._desk)
         self._until_closed.close()

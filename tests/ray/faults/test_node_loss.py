@@ -1,4 +1,7 @@
-"""A node that leaves a cluster of three while K-means runs on it. In a Ray of its own, so in a process of its own."""
+"""K-means on a cluster of three: one shard a node, the coordinator with the driver; and a node leaves while it runs.
+
+In a Ray of its own, so in a process of its own.
+"""
 
 import json
 import subprocess
@@ -6,19 +9,17 @@ import sys
 from pathlib import Path
 
 SCRIPT = """
-import json, sys, threading, time
-from pathlib import Path
+import json, sys, threading
 import numpy as np, ray
-from ray.cluster_utils import Cluster
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]) / "tests" / "ray")]
+sys.path[:0] = [sys.argv[1]]
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.methods import build_method
 from ray_kplm.steps.correspond import correspond, read_clusters
+from ray_kplm.steps.local_cluster import LocalCluster
 from ray_kplm.storage import Folder
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster = LocalCluster(2, (1, 1))
 ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR",
          runtime_env={"env_vars": {"PYTHONPATH": sys.argv[1]}})
 root, rng = Folder.at(sys.argv[2]), np.random.default_rng(0)
@@ -39,17 +40,18 @@ def run(name, listener):
     return facts, tables, read_clusters(target)
 
 calm = run("calm", lambda done, text: None)
-removed = []
+places, removed = {}, []
 def listener(done, text):
     if not removed:  # as early as can be: it must be gone before the fit ends
         removed.append(True)
-        threading.Thread(target=lambda: cluster.remove_node(workers[0], allow_graceful=False)).start()
+        places.update((title, cluster.count(title)) for title in ("_ShardActor", "CorrespondenceActor", "Board"))
+        threading.Thread(target=cluster.replace_node, args=["_ShardActor"]).start()
 lost = run("lost", listener)
 same = all(a.equals(b) for a, b in zip(calm[1], lost[1], strict=True))
 same &= all(np.array_equal(calm[2][n], lost[2][n]) for n in calm[2])
-print(json.dumps({"shards": calm[0]["shards"], "rebuilt": lost[0]["shards_rebuilt"], "removed": bool(removed), "same": same}))
+print(json.dumps({"shards": calm[0]["shards"], "rebuilt": lost[0]["shards_rebuilt"], "places": places, "same": same}))
 ray.shutdown()
-cluster.shutdown()
+cluster.__exit__(None, None, None)
 """
 
 
@@ -62,4 +64,6 @@ def test_a_removed_node_changes_nothing(tmp_path):
     (said,) = [line for line in done.stdout.splitlines() if line.startswith('{"shards"')]  # Ray prints there too
     found = json.loads(said)
     assert found.pop("rebuilt") >= 1  # twice, if the new actor was sent to the dying node once more
-    assert found == {"shards": 3, "removed": True, "same": True}
+    at_the_driver = [1, 0, 0]
+    places = {"_ShardActor": [1, 1, 1], "CorrespondenceActor": at_the_driver, "Board": at_the_driver}
+    assert found == {"shards": 3, "places": places, "same": True}
