@@ -68,7 +68,7 @@ def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[s
                 say(
                     f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}"
                 )
-                rates[layout] = _rate(_with_workers(config, workers, folder), dataset, layout, iterations)
+                rates[layout] = _rate(_with_workers(config, layout, folder), dataset, layout, iterations)
         gaps = {}
         for kept in (False, True):
             say(f"four short rounds, by {'workers that stay' if kept else 'new workers each'}")
@@ -112,10 +112,10 @@ def _dataset(folder: str, size: int) -> Dataset:
     return Dataset.open(f"{folder}/dataset")
 
 
-def _with_workers(config: Config, workers: int, folder: str) -> Config:
+def _with_workers(config: Config, layout: Layout, folder: str) -> Config:
     changes = [
-        f"run={folder}/run",
-        f"compute.workers={workers}",
+        f"run={folder}/{layout.workers}-{'piped' if layout.piped else 'memory'}",
+        f"compute.workers={layout.workers}",
         "compute.threads=1",
         "compute.checkpoint_iterations=100000",
     ]
@@ -129,8 +129,7 @@ def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> 
     make_labels = partial(_made_up_labels, selection.images, config)
     plan = method.round_plan(1, make_labels().usable()).head(iterations)
     told: list[tuple[int, float]] = []
-    name = f"{layout.workers}-{'pipeline' if layout.piped else 'memory'}"
-    step = Run.start(config).step(f"bench/{name}", "bench", {}, {})
+    step = Run.start(config).step("bench", "bench", {}, {})
     training = Training(
         config, method.objective(1), make_labels, plan, method.round_schedule(1),
         RoundImages.load(dataset.images(TRAIN), selection), None, (0,), feed if layout.piped else in_memory,

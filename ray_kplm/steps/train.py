@@ -33,8 +33,11 @@ _LOOK_S = 1.0
 
 
 def train(step: Step, training: Training, listener: Listener) -> dict[str, Any]:
-    """One training with workers of its own: see `Crew.train`."""
-    return Crew(training.config.compute, step.folder).train(step, training, listener)
+    """One training with workers of its own, which it lets go: see `Crew.train`."""
+    crew = Crew(training.config.compute, step.folder)
+    manifest = crew.train(step, training, listener)
+    crew.close()
+    return manifest
 
 
 class Crew:
@@ -71,6 +74,7 @@ class Crew:
         `iterating_seconds`, from the first batch to the end. Where it is elastic and nodes do not come back, others go on."""
         tries = self._compute.max_failures + 1 if self._compute.is_elastic else 1
         batch = job.training.plan.views // job.training.plan.group
+        before: list[int] = []
         while True:
             tries -= 1
             if self._fit and batch % self._fit.workers:
@@ -78,8 +82,10 @@ class Crew:
                 self._fit = None
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
             try:
-                return {"workers": self._fit.workers, **self._fit.do(job)}
+                facts = self._fit.do(job)
+                return {"workers": self._fit.workers, **facts, "starts": [*before, *facts["starts"]]}
             except Exception as error:
+                before += self._fit.starts()
                 self._fit.close()
                 self._fit = None
                 if not isinstance(error, ControllerError) or not tries:
@@ -117,6 +123,12 @@ class _Fit:
                 raise self._error or RunError("the training workers ended before their work did")
         self.jobs += 1
         return dict(ray.get(self._desk.facts.remote()))
+
+    def starts(self) -> list[int]:
+        """Iterations at which the newest job was begun so far; none if they are lost with the driver's node."""
+        with suppress(RayError):
+            return list(ray.get(self._desk.facts.remote())["starts"])
+        return []
 
     def close(self) -> None:
         """Only while the workers wait, or are no more."""
