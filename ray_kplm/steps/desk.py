@@ -6,17 +6,20 @@ import asyncio
 import time
 from typing import Any
 
+from ray_kplm.steps.progress import Board
+
 _LOOK_S = 0.05
 
 
-class Desk:
-    """Holds the newest job. All methods may be called at once, and wait within the actor.
+class Desk(Board):
+    """Holds the newest job, and the workers' news of it. All methods may be called at once, and wait within the actor.
 
     Jobs are numbered from 0. A worker that was started again asks as one that has done none, and gets the job that is not
     finished.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._number, self._job, self._finished, self._closed = -1, None, -1, False
         self._starts: list[int] = []
         self._began = self._ended = 0.0

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import torch
@@ -62,14 +61,12 @@ class Job:
     training: Training
     target: Folder
     """Where the network is left."""
-    board: Any
-    """Hears of the metrics (steps/progress.py)."""
 
 
-def work(job: Job, begun: Callable[[int], object]) -> None:
+def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str, float]], object]) -> None:
     """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit.
 
-    begun: told on rank 0 at which iteration it begins, when the first batch is there.
+    begun: told on rank 0 at which iteration it begins, when the first batch is there. post: told there of the metrics.
     """
     training = job.training
     config, context = training.config, ray.train.get_context()
@@ -103,7 +100,7 @@ def work(job: Job, begun: Callable[[int], object]) -> None:
             _check(metrics, done)
             if rank == 0:
                 rate = told.since(done) * training.plan.views
-                job.board.post.remote(done, {**metrics, "images_per_s": rate})
+                post(done, {**metrics, "images_per_s": rate})
         if done % config.compute.checkpoint_iterations == 0 and done < last:
             _checkpoint(learner, job, done, rank, metrics)
     if rank == 0:

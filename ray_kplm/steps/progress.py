@@ -35,12 +35,22 @@ class Board:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[Any]:
-    """A board whose messages reach the listener while the block runs.
+    """A board of its own for the block, whose messages reach the listener.
 
-    It lives on the driver's node, so that a worker's node takes no news with it; news that is lost all the same is not
-    worth the work it tells of.
+    It lives on the driver's node, so that a worker's node takes no news with it.
     """
     board: Any = ray.remote(num_cpus=0, scheduling_strategy=here())(Board).remote()
+    try:
+        with hearing(board, listener):
+            yield board
+    finally:
+        ray.kill(board)
+
+
+@contextmanager
+def hearing(board: Any, listener: Listener) -> Iterator[None]:
+    """Messages of an actor that is a board reach the listener while the block runs; news that is lost with the actor is not
+    worth the work it tells of."""
     stop = threading.Event()
 
     def deliver() -> None:
@@ -58,9 +68,8 @@ def listening(listener: Listener) -> Iterator[Any]:
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
-        yield board
+        yield
     finally:
         stop.set()
         thread.join()
         deliver()
-        ray.kill(board)

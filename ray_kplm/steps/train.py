@@ -14,7 +14,7 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, ControllerError, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_kplm.config import ComputeConfig
@@ -24,7 +24,7 @@ from ray_kplm.steps import session
 from ray_kplm.steps.desk import Desk
 from ray_kplm.steps.elastic import workers_of
 from ray_kplm.steps.loop import METRICS, Job, Training, work
-from ray_kplm.steps.progress import Listener, listening
+from ray_kplm.steps.progress import Listener, hearing
 from ray_kplm.storage import Folder
 
 _RAY_FOLDER = "ray"
@@ -53,9 +53,7 @@ class Crew:
 
         Raises CollapseError when the loss is no longer finite, RunError when the workers failed for good.
         """
-        with listening(listener) as board:
-            name = f"{step.folder.path} {step.fingerprint}"
-            facts = self._train(step, Job(name, training, step.folder, board))
+        facts = self._train(step, Job(f"{step.folder.path} {step.fingerprint}", training, step.folder), listener)
         metrics = step.folder.read_json(METRICS)
         manifest = step.finish(iterations=training.plan.iterations, metrics=metrics, **facts)
         if self._fit is None or self._fit.jobs >= self._compute.rounds_per_fit:
@@ -69,9 +67,9 @@ class Crew:
             self._fit = None
         self._folder.delete()
 
-    def _train(self, step: Step, job: Job) -> dict[str, Any]:
+    def _train(self, step: Step, job: Job, listener: Listener) -> dict[str, Any]:
         """`workers` that did it; `starts`, the iterations at which they began: 0, and the checkpoints that they went on from;
-        `iterating_seconds`, from the first batch to the end. Where it is elastic and nodes do not come back, others go on."""
+        `iterating_seconds`, from the first batch to the end. Where it is elastic, as many as there is room for then go on."""
         tries = self._compute.max_failures + 1 if self._compute.is_elastic else 1
         batch = job.training.plan.views // job.training.plan.group
         before: list[int] = []
@@ -82,13 +80,13 @@ class Crew:
                 self._fit = None
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
             try:
-                facts = self._fit.do(job)
+                facts = self._fit.do(job, listener)
                 return {"workers": self._fit.workers, **facts, "starts": [*before, *facts["starts"]]}
             except Exception as error:
                 before += self._fit.starts()
                 self._fit.close()
                 self._fit = None
-                if not isinstance(error, ControllerError) or not tries:
+                if not tries or _own_error(error):
                     raise _as_user_error(error, step) from error
 
 
@@ -112,15 +110,16 @@ class _Fit:
         except Exception as error:
             self._error = error
 
-    def do(self, job: Job) -> dict[str, Any]:
+    def do(self, job: Job, listener: Listener) -> dict[str, Any]:
         """Returns when the workers have done the job, what the desk knows of it; raises what Ray Train raises when they
         cannot."""
         number, kept = self.jobs, ray.put(job)
         self._desk.put.remote(number, [kept])  # in a list: the desk only passes it on
         finished = self._desk.finished.remote(number)
-        while not ray.wait([finished], timeout=_LOOK_S)[0]:
-            if not self._thread.is_alive():
-                raise self._error or RunError("the training workers ended before their work did")
+        with hearing(self._desk, listener):
+            while not ray.wait([finished], timeout=_LOOK_S)[0]:
+                if not self._thread.is_alive():
+                    raise self._error or RunError("the training workers ended before their work did")
         self.jobs += 1
         return dict(ray.get(self._desk.facts.remote()))
 
@@ -140,7 +139,9 @@ class _Fit:
 
 
 def _trainer(compute: ComputeConfig, folder: Folder, workers: int, desk: Any) -> TorchTrainer:
-    again = 0 if compute.is_elastic else 2  # when workers find no room
+    """Elastic crews start again by themselves: Ray Train would put the same number of workers wherever they fit, even where no
+    CPU is left for their data (Ray 2.60)."""
+    failures, no_room = (0, 0) if compute.is_elastic else (compute.max_failures, 2)
     return TorchTrainer(
         _serve,
         train_loop_config={"desk": desk},
@@ -154,7 +155,7 @@ def _trainer(compute: ComputeConfig, folder: Folder, workers: int, desk: Any) ->
             storage_path=folder.parent.path,
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=compute.max_failures, controller_failure_limit=again),
+            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=no_room),
         ),
     )
 
@@ -169,7 +170,7 @@ def _serve(loop: dict[str, Any]) -> None:
     desk, last, rank = loop["desk"], -1, ray.train.get_context().get_world_rank()
     while (given := ray.get(desk.after.remote(last))) is not None:
         last, (job,) = given
-        work(ray.get(job), desk.begin.remote)
+        work(ray.get(job), desk.begin.remote, desk.post.remote)
         if rank == 0:
             ray.get(desk.finish.remote(last))
         gc.collect()
@@ -179,8 +180,15 @@ def _serve(loop: dict[str, Any]) -> None:
 
 def _as_user_error(error: Exception, step: Step) -> KplmError:
     """The worker's own message where there is one."""
-    failures = getattr(error, "worker_failures", {}) or {}
-    for failure in [*failures.values(), error]:
+    last = str(next(iter(_failures(error)))).strip().splitlines()[-1]
+    return _own_error(error) or RunError(
+        f"{step.folder}: training failed: {last}; run the same command again to continue"
+    )
+
+
+def _own_error(error: Exception) -> KplmError | None:
+    """What a worker said in this project's terms, which it would say again."""
+    for failure in _failures(error):
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, KplmError):
@@ -188,5 +196,8 @@ def _as_user_error(error: Exception, step: Step) -> KplmError:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if "CollapseError" in str(failure):
             return CollapseError(str(failure).strip().splitlines()[-1].split("CollapseError: ")[-1])
-    last = str(next(iter(failures.values()), error)).strip().splitlines()[-1]
-    return RunError(f"{step.folder}: training failed: {last}; run the same command again to continue")
+    return None
+
+
+def _failures(error: Exception) -> list[BaseException]:
+    return [*(getattr(error, "worker_failures", None) or {}).values(), error]
