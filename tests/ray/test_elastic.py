@@ -41,7 +41,7 @@ def test_the_number_of_workers_divides_the_batch():
 
 
 SCRIPT = """
-import json, os, sys, threading, time
+import json, os, sys
 os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "12"
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ os.environ["PYTHONPATH"] = sys.argv[1]
 config = configuration.load(None, [
     "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
     "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.negative_pairs=200",
-    "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=600", f"run={root / 'run'}",
+    "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=30", f"run={root / 'run'}",
     "compute.workers={min: 1, max: 3}", "compute.threads=1",
 ])
 with session(config.compute):
@@ -90,40 +90,30 @@ with session(config.compute):
 
     run = Run.start(config).save()
 
-    def step(name, iterations):
+    def step(name):
         make_labels, method = partial(read_labels, keypoints, selection.parts), build_method(config)
-        plan = method.round_plan(0, make_labels().usable()).head(iterations)
-        training = Training(config, method.objective(0), make_labels, plan, method.round_schedule(0),
-                            RoundImages.load(data.images("train"), selection), None, (0, 1, 0))
+        training = Training(config, method.objective(0), make_labels, method.round_plan(0, make_labels().usable()),
+                            method.round_schedule(0), RoundImages.load(data.images("train"), selection), None, (0, 1, 0))
         manifest = train(run.step(name, "train", {}, {}), training, lambda done, metrics: None)
-        return manifest["workers"], manifest["iterations"], manifest["starts"]
+        return manifest["workers"], manifest["iterations"]
 
-    def leave_at_checkpoint(node):
-        while not list((root / "run" / "c" / "ray").glob("checkpoint_*")):
-            time.sleep(0.02)
-        cluster.remove_node(node, allow_graceful=False)
-
-    found = {"alone": step("a", 30)}
+    found = {"alone": step("a")}
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
-    found["joined"] = step("b", 30)
-    threading.Thread(target=leave_at_checkpoint, args=[node], daemon=True).start()
-    found["left"] = step("c", 600)
+    found["joined"] = step("b")
+    cluster.remove_node(node)
+    cluster.wait_for_nodes()
+    found["left"] = step("c")
 print(json.dumps(found))
 cluster.shutdown()
 """
 
 
-def test_a_node_that_joins_grows_the_next_step_and_one_that_leaves_shrinks_this(tmp_path):
+def test_a_node_that_joins_grows_the_next_step_and_one_that_leaves_shrinks_it(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (said,) = [line for line in done.stdout.splitlines() if line.startswith('{"alone')]  # Ray prints there too
-    found = json.loads(said)
-    assert (found["alone"], found["joined"]) == ([1, 30, [0]], [2, 30, [0]])  # three fit no batch of four
-    workers, iterations, starts = found["left"]
-    assert (workers, iterations) == (1, 600)
-    assert len(starts) == 2, starts
-    assert starts[0] == 0
-    assert starts[1] in range(20, 601, 20), starts  # from a checkpoint
+    # three fit no batch of four
+    assert json.loads(said) == {"alone": [1, 30], "joined": [2, 30], "left": [1, 30]}
