@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from ray_kplm.errors import RunError
+from ray_kplm.errors import RunError, StorageError
 from ray_kplm.storage import Folder
 
 BEAT_S = 5.0
@@ -58,12 +58,12 @@ class Held:
     def release(self) -> None:
         self._stop.set()
         self._thread.join()
-        with suppress(OSError):  # what cannot be removed now is taken over later
+        with suppress(OSError, StorageError):  # what cannot be removed now is taken over later
             self._folder.delete_file(_name(self._claim))
 
     def _live(self) -> None:
         while not self._stop.wait(self._beat_s):
-            with suppress(OSError):  # storage that fails for a while
+            with suppress(OSError, StorageError):  # storage that is full, or fails for a while
                 self._lost = self._loss(_claims(self._folder))
                 if self._lost:
                     return

@@ -38,6 +38,7 @@ _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a request that failed is made again."""
 _TOLD_S = _PAUSES_S[2]
 """The pause from which on the user is told."""
+NO_SPACE = "no space is left; free some, and the same command continues with what is finished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN")
 """What object stores say of requests that need not be made again."""
@@ -215,9 +216,7 @@ class Folder:
             except OSError as error:
                 reason = " ".join(str(error).split())
                 if error.errno in _FULL:
-                    raise StorageError(
-                        f"{self}: no space is left; free some, and the same command continues with what is finished"
-                    ) from error
+                    raise StorageError(f"{self}: {NO_SPACE}") from error
                 if self._is_refusal(error):
                     raise StorageError(f"{self}: {reason}; check that it exists and who may use it") from error
                 if not self._may_pass(error):

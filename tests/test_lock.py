@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ray_kplm import lock
-from ray_kplm.errors import RunError
+from ray_kplm.errors import RunError, StorageError
 from ray_kplm.lock import held
 from ray_kplm.storage import Folder
 
@@ -54,6 +55,13 @@ def holder(tmp_path):
 
 def claims(folder: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in folder.glob(".driver-*.json")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
 
 
 def elsewhere(folder: Path) -> None:
@@ -126,12 +134,25 @@ def test_a_removed_claim_is_a_lost_one(tmp_path):
         mine.check()
         for path in tmp_path.glob(".driver-*.json"):
             path.unlink()
-        deadline = time.monotonic() + 60
-        while not mine.is_lost and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: mine.is_lost)
         with pytest.raises(RunError, match="was removed"):
             mine.check()
         assert claims(tmp_path) == []
+
+
+def test_a_full_disk_does_not_end_the_beat(tmp_path, monkeypatch):
+    write, full = lock._write, []
+
+    def fail(folder, claim):
+        full.append(claim["beat"])
+        raise StorageError("no space is left")
+
+    with held(Folder.at(tmp_path), beat_s=0.01) as mine:
+        monkeypatch.setattr(lock, "_write", fail)
+        wait_for(lambda: len(full) > 1)
+        monkeypatch.setattr(lock, "_write", write)
+        wait_for(lambda: claims(tmp_path)[0]["beat"] > full[-1])
+        mine.check()
 
 
 def test_a_reused_process_number_is_not_the_holder(tmp_path):

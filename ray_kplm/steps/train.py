@@ -5,7 +5,9 @@ Starting their processes takes longer than a short round. A `Crew` keeps them fo
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import threading
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -18,14 +20,14 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.errors import CollapseError, KplmError, RunError
+from ray_kplm.errors import CollapseError, KplmError, RunError, StorageError
 from ray_kplm.run import Step
 from ray_kplm.steps import session
 from ray_kplm.steps.desk import Desk
 from ray_kplm.steps.elastic import workers_of
 from ray_kplm.steps.loop import METRICS, Job, Training, work
 from ray_kplm.steps.progress import Listener, hearing
-from ray_kplm.storage import Folder
+from ray_kplm.storage import NO_SPACE, Folder
 
 _RAY_FOLDER = "ray"
 _LOOK_S = 1.0
@@ -181,6 +183,8 @@ def _serve(loop: dict[str, Any]) -> None:
 def _as_user_error(error: Exception, step: Step) -> KplmError:
     """The worker's own message where there is one."""
     last = str(next(iter(_failures(error)))).strip().splitlines()[-1]
+    if os.strerror(errno.ENOSPC) in last:  # of a checkpoint, which Ray Train writes
+        return StorageError(f"{step.folder}: {NO_SPACE}")
     return _own_error(error) or RunError(
         f"{step.folder}: training failed: {last}; run the same command again to continue"
     )

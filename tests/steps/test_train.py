@@ -1,0 +1,32 @@
+"""What a user reads when a training has failed."""
+
+import pytest
+
+from ray_kplm.config import load
+from ray_kplm.errors import CollapseError, RunError, StorageError
+from ray_kplm.run import Run
+from ray_kplm.steps.train import _as_user_error
+
+
+class Failed(Exception):
+    """As Ray Train raises it: by the worker's rank, what it said."""
+
+    def __init__(self, said):
+        self.worker_failures = {0: said}
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "text"),
+    [
+        (OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"), StorageError, "no space"),
+        (CollapseError("the loss is nan"), CollapseError, "the loss is nan"),
+        (RuntimeError("Traceback\n  ...\nray_kplm.errors.CollapseError: the loss is nan"), CollapseError, "the loss is nan"),
+        (RuntimeError("Traceback\n  ...\nIndexError: 7"), RunError, "training failed: IndexError: 7; run the same command"),
+    ],
+)  # fmt: skip
+def test_a_failed_training_is_one_line(tmp_path, failure, kind, text):
+    step = Run.start(load(None, [f"run={tmp_path}"])).step("rounds/000/train", "train", {}, {})
+    error = _as_user_error(Failed(failure), step)
+    assert type(error) is kind
+    assert text in str(error)
+    assert "\n" not in str(error)
