@@ -224,6 +224,27 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table as text: mean and, of several seeds, deviation; the thesis' figure beside it; what failed below it."""
+    table = averaged(rows)
+    width = max(len(row["name"]) for row in table)
+    out = [f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis"]
+    for row in table:
+        figures = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
+        shown = "".join(f"{_figure(figure, row['seeds']):>15}" for figure in figures)
+        thesis = row["thesis"]
+        beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
+        out.append(f"{row['name']:{width}}{shown}   {beside}".rstrip())
+        out += [f"{'':{width}}   failed: {error}" for error in row["errors"]]
+    return out
+
+
+def _figure(figure: tuple[float, float] | None, seeds: int) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure[0]:.2f} ± {figure[1]:.2f}" if seeds > 1 else f"{figure[0]:.2f}"
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 

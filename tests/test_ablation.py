@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name
+from ray_kplm.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name, table_lines
 from ray_kplm.config import load
 from ray_kplm.errors import ConfigError
 
@@ -57,6 +57,25 @@ def test_means_over_seeds_and_what_failed():
     assert batch["seeds"] == 0
     assert batch["forward_nme"] is None
     assert batch["errors"] == ["the loss is nan"]
+
+
+def test_a_spread_is_shown_of_several_seeds_only():
+    row = {"stage1_forward_nme": None, "stage1_backward_nme": None, "backward_nme": 6.0}
+    thesis = THESIS[frozenset({("clusters", 30)})]
+    rows = [
+        {"cell": {"clusters": 30, "seed": 0}, "forward_nme": 4.0, **row, "thesis": thesis},
+        {"cell": {"clusters": 30, "seed": 1}, "forward_nme": 6.0, **row, "thesis": thesis},
+        {"cell": {"clusters": 50, "seed": 0}, "forward_nme": 3.0, **row, "thesis": None},
+        {"cell": {"clusters": 50, "seed": 1}, "error": "the loss is nan", "thesis": None},
+    ]
+    title, thirty, fifty, failed = table_lines(rows)
+    assert title.split() == ["stage", "1", "backward", "stage", "2", "backward", "thesis"]
+    assert (
+        thirty
+        == f"clusters=30{'-':>15}{'-':>15}{'5.00 ± 1.41':>15}{'6.00 ± 0.00':>15}   10.26 / 9.41 ({thesis.source})"
+    )
+    assert fifty == f"clusters=50{'-':>15}{'-':>15}{'3.00':>15}{'6.00':>15}"
+    assert failed.strip() == "failed: the loss is nan"
 
 
 def test_a_curve_is_drawn_over_one_number_also_where_runs_failed():

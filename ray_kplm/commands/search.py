@@ -92,7 +92,7 @@ def _add_sweep(commands: Any) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> None:
-    from ray_kplm.ablation import ablate, averaged, plain
+    from ray_kplm.ablation import ablate, plain, table_lines
     from ray_kplm.config import load
 
     config = load(options.config, options.overrides)
@@ -100,17 +100,7 @@ def _ablate(options: argparse.Namespace) -> None:
         config, options.over, options.seeds, at_once=options.at_once,
         told=lambda name, line: print(f"{name}: {line}", file=sys.stderr, flush=True),
     )  # fmt: skip
-    table = averaged(rows)
-    width = max(len(row["name"]) for row in table)
-    print(f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis")
-    for row in table:
-        cells = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
-        shown = "".join(f"{'-' if c is None else f'{c[0]:.2f} ± {c[1]:.2f}':>15}" for c in cells)
-        thesis = row["thesis"]
-        beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
-        print(f"{row['name']:{width}}{shown}   {beside}")
-        for error in row["errors"]:
-            print(f"{'':{width}}   failed: {error}")
+    print("\n".join(table_lines(rows)))
     if options.json:
         print_json({"rows": plain(rows)})
 
