@@ -13,8 +13,13 @@ from typing import Any
 import numpy as np
 import ray.data
 from ray.data import ActorPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.errors import RunError
+
+_PATIENCE_S = 3600.0
+"""Where no part is finished for so long, a worker hangs or finds no room. A pretrained detector on a CPU may need minutes."""
 
 Progress = Callable[[int, int], None]
 """Called as parts finish: how many are done, of how many."""
@@ -39,7 +44,7 @@ def map_parts(
     """Build `worker(**arguments)` in each actor and call it with each part's name and chosen rows; its answers (flat dicts of
     numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
 
-    A killed actor's part is tried again elsewhere (Ray Data).
+    A killed actor's part is tried again elsewhere (Ray Data). Raises RunError when nothing is finished for an hour.
     """
     count = len(parts.parts)
     if not count:
@@ -54,11 +59,18 @@ def map_parts(
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
     )
+    answers.context.execution_no_progress_timeout_s = _PATIENCE_S
     found = []
-    for answer in answers.iter_rows():
-        found.append(answer)
-        if progress:
-            progress(len(found), count)
+    try:
+        for answer in answers.iter_rows():
+            found.append(answer)
+            if progress:
+                progress(len(found), count)
+    except ExecutionTimeoutError:
+        raise RunError(
+            f"{len(found)} of {count} parts are finished, and none was in {_PATIENCE_S / 60:.0f} minutes: a worker hangs, or "
+            f"there is no room for one ({pool.cpus:g} CPUs, {pool.gpus:g} GPUs); the same command continues with the others"
+        ) from None
     return found
 
 
