@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,17 @@ def open_client(place: Place) -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    if place.beside:
-        Path(place.uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    return mlflow.MlflowClient(tracking_uri=place.uri)
+    if not place.beside:
+        return mlflow.MlflowClient(tracking_uri=place.uri)
+    database = Path(place.uri.removeprefix(_SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(database.with_name(f".{database.name}.lock")):  # MLflow's tables are made by the first that comes
+        return mlflow.MlflowClient(tracking_uri=place.uri)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While the block runs, no other process of this machine is in one for the path."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
