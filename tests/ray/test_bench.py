@@ -3,6 +3,7 @@
 import json
 
 from ray_kplm.bench import correspondence, rounds
+from ray_kplm.bench import train as training
 from ray_kplm.config import load
 from ray_kplm.run import Run
 
@@ -23,6 +24,17 @@ def test_rounds(ray_cluster):
     found = rounds.bench([1_500, 6_000], 1_000, lambda text: None)
     assert [row["parts_read"] for row in found["rounds"]] == [2, 2]
     assert found["time_ratio_largest_to_smallest"] > 0
+
+
+def test_training_is_timed_in_layout_after_layout(ray_cluster, tmp_path):
+    config = load(None, [
+        "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
+        "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "compute.rounds_per_fit=20",
+    ])  # fmt: skip
+    dataset = training._dataset(str(tmp_path), 64)
+    for piped in (False, True):  # the workers of the first must be gone, or there is no room for the second's
+        layout = training.Layout(2, piped)
+        assert training._rate(training._with_workers(config, layout, str(tmp_path)), dataset, layout, 20) > 0
 
 
 def test_the_share_of_clustering_is_of_whole_rounds_without_the_warm_up(tmp_path):
