@@ -231,7 +231,7 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     out = [f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis"]
     for row in table:
         figures = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
-        shown = "".join(f"{_figure(figure, row['seeds']):>15}" for figure in figures)
+        shown = "".join(f"{_shown(figure, row['seeds']):>15}" for figure in figures)
         thesis = row["thesis"]
         beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
         out.append(f"{row['name']:{width}}{shown}   {beside}".rstrip())
@@ -239,7 +239,7 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return out
 
 
-def _figure(figure: tuple[float, float] | None, seeds: int) -> str:
+def _shown(figure: tuple[float, float] | None, seeds: int) -> str:
     if figure is None:
         return "-"
     return f"{figure[0]:.2f} ± {figure[1]:.2f}" if seeds > 1 else f"{figure[0]:.2f}"

@@ -182,7 +182,8 @@ def _serve(loop: dict[str, Any]) -> None:
 
 def _as_user_error(error: Exception, step: Step) -> KplmError:
     """The worker's own message where there is one."""
-    last = str(next(iter(_failures(error)))).strip().splitlines()[-1]
+    failure = _failures(error)[0]
+    last = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
     if os.strerror(errno.ENOSPC) in last:  # of a checkpoint, which Ray Train writes
         return StorageError(f"{step.folder}: {NO_SPACE}")
     return _own_error(error) or RunError(

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,8 @@ def open_client(place: Place) -> Any:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """While the block runs, no other process of this machine is in one for the path."""
+    """While the block runs, no other process of this machine is in one for the path, where the file system has locks."""
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,5 +1,6 @@
 """The training step under Ray Train: checkpoints, restarts, and what must not change a result."""
 
+import json
 import os
 import threading
 import time
@@ -131,9 +132,18 @@ def test_two_workers_share_a_batch_and_have_the_gradients_of_one(dataset, tmp_pa
     torch.testing.assert_close(moved[0][clear], moved[1][clear], rtol=0, atol=1e-6)
 
 
-def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result(dataset, kill_workers, tmp_path):
-    options = ["stage1.warmup_iterations=60"]
-    undisturbed = run_step(dataset, tmp_path / "calm", options)
+LONGER = ["stage1.warmup_iterations=60"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset, tmp_path_factory):
+    return run_step(dataset, tmp_path_factory.mktemp("calm") / "run", LONGER)
+
+
+@pytest.mark.parametrize("workers", ["1", "{min: 1, max: 2}"], ids=["fixed", "elastic"])
+def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result(
+    dataset, undisturbed, kill_workers, tmp_path, workers
+):
     heard, killed = Heard(), []
 
     def kill_at_iteration_20():
@@ -144,10 +154,13 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
 
     thread = threading.Thread(target=kill_at_iteration_20)
     thread.start()
-    disturbed = run_step(dataset, tmp_path / "disturbed", options, heard)
+    disturbed = run_step(dataset, tmp_path / "disturbed", [*LONGER, f"compute.workers={workers}"], heard)
     thread.join()
     assert killed == [1]
     assert equal(undisturbed, disturbed)
+    first, second = json.loads((tmp_path / "disturbed" / "train" / "manifest.json").read_text())["starts"]
+    assert first == 0
+    assert second >= 15  # a checkpoint every 5
 
 
 def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(dataset, kill_workers, tmp_path):

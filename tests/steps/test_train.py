@@ -21,6 +21,7 @@ class Failed(Exception):
         (OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"), StorageError, "no space"),
         (CollapseError("the loss is nan"), CollapseError, "the loss is nan"),
         (RuntimeError("Traceback\n  ...\nray_kplm.errors.CollapseError: the loss is nan"), CollapseError, "the loss is nan"),
+        (RuntimeError(), RunError, "training failed: RuntimeError; run the same command"),
         (RuntimeError("Traceback\n  ...\nIndexError: 7"), RunError, "training failed: IndexError: 7; run the same command"),
     ],
 )  # fmt: skip
