@@ -302,8 +302,8 @@ class ComputeConfig:
     """CPUs that a training worker reserves in Ray."""
     threads: int = 0
     """Threads of a training worker or of a K-means shard; 0: its node's cores shared by those on the node."""
-    data_actors: int = 1
-    """Ray Data actors that decode and augment, for each training worker."""
+    data_workers: int = 1
+    """Ray Data tasks at a time that decode and augment, for each training worker."""
     extract_actors: int = 1
     """Ray Data actors that hold the network when features are extracted."""
     detect_actors: int = 0
@@ -465,7 +465,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         value = getattr(getattr(c, section), name)
         least = 0 if name == "rounds" else 1
         yield path, value, f"must be at least {least}", value >= least
-    for path in ("compute.data_actors", "compute.extract_actors", "keypoints.limit",
+    for path in ("compute.data_workers", "compute.extract_actors", "keypoints.limit",
                  "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
                  "compute.batch_images", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")

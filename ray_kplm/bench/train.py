@@ -98,11 +98,11 @@ def in_memory(
     first: int,
     rank: int,
     workers: int,
-    actors: int,
+    data_workers: int,
 ) -> Iterator[Views]:
     """The plan's first batches over and over: `steps.feed.feed` without its cost."""
     head = plan.head(min(_KEPT_BATCHES, plan.iterations))
-    kept = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, actors=actors))
+    kept = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, data_workers=data_workers))
     return islice(cycle(kept), plan.iterations - first)
 
 

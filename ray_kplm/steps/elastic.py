@@ -22,7 +22,7 @@ _STARTING_S, _JOINING_S = 60, 600
 
 
 def room(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Workers that fit on nodes of so many CPU and GPU, beside their data actors and the one CPU that Ray Data needs."""
+    """Workers that fit on nodes of so many CPU and GPU, beside their data workers and the one CPU that Ray Data needs."""
     needs = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
     needs = {kind: need for kind, need in needs.items() if need > 0}
     most = compute.worker_range.max
@@ -30,7 +30,7 @@ def room(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]]) -> int:
         min((int(node.get(kind, 0) / need + 1e-6) for kind, need in needs.items()), default=most) for node in nodes
     )
     cpus = sum(node.get("CPU", 0) for node in nodes)
-    return max(0, min(placed, int((cpus - 1) / (compute.cpus_per_worker + compute.data_actors) + 1e-6)))
+    return max(0, min(placed, int((cpus - 1) / (compute.cpus_per_worker + compute.data_workers) + 1e-6)))
 
 
 def choose(compute: ComputeConfig, batch: int, there: int) -> int:

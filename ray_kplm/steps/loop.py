@@ -85,7 +85,7 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
         first=first,
         rank=rank,
         workers=workers,
-        actors=config.compute.data_actors,
+        data_workers=config.compute.data_workers,
     )
     recent: list[dict[str, torch.Tensor]] = []
     metrics: dict[str, float] = {}

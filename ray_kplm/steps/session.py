@@ -28,6 +28,11 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep what a training step frees: the next one asks for the same again
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
+_LOCAL = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process each training: nobody preempts us
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",  # or tasks after a second's pause wait for new processes
+}
+"""For a Ray of our own. On a cluster whoever starts its nodes sets the second: `cluster.yaml`, `jobs/Containerfile`."""
 _STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Where an object store is. Keys to it do not travel: a runtime environment is shown in Ray's dashboard."""
 _PAUSE_S = 0.03
@@ -69,9 +74,8 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
-            os.environ.setdefault(
-                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
-            )  # a process each training: nobody preempts us
+            for name, value in _LOCAL.items():
+                os.environ.setdefault(name, value)
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     settle()
@@ -110,7 +114,7 @@ def _warn_if_small(compute: ComputeConfig, runs: int) -> None:
     there, needed = int(ray.cluster_resources().get("CPU", 0)), needed_cpus(compute, runs)
     if there < needed:
         print(
-            f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data actors) + 1): it waits "
+            f"kplm: the cluster has {there} CPUs and the run wants {needed} (workers x (CPUs + data workers) + 1): it waits "
             f"until nodes join; else lower compute.workers or start Ray with --num-cpus={needed}",
             file=sys.stderr,
         )
@@ -140,8 +144,8 @@ class _Unhurried(ExecutionCallback):
 
 
 def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
-    """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data actors' and one."""
-    return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_actors)) + 1
+    """Logical CPUs without which Ray Data starves beside the training workers: theirs, their data workers' and one."""
+    return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_workers)) + 1
 
 
 def object_store_mib() -> float:

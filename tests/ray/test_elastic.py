@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("options", "nodes", "expected"),
     [
-        ({}, [{"CPU": 4}], 1),  # two and their data actors would leave none
+        ({}, [{"CPU": 4}], 1),  # two and their data workers would leave none
         ({}, [{"CPU": 5}], 2),
         ({}, [{"CPU": 2}, {"CPU": 3}], 2),
         ({}, [{"CPU": 2}], 0),
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         ({"cpus_per_worker": 4.0}, [{"CPU": 3}, {"CPU": 3}, {"CPU": 7}], 1),  # a worker does not span nodes
         ({"gpus_per_worker": 1.0}, [{"CPU": 8}, {"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 1}], 5),
         ({"gpus_per_worker": 1.0}, [{"CPU": 64}], 0),
-        ({"gpus_per_worker": 1.0, "data_actors": 7}, [{"CPU": 8, "GPU": 4}], 0),  # 4 GPUs, but data for none
+        ({"gpus_per_worker": 1.0, "data_workers": 7}, [{"CPU": 8, "GPU": 4}], 0),  # 4 GPUs, but data for none
         ({"cpus_per_worker": 0.0, "workers": 3}, [{"CPU": 5}], 3),
         ({"gpus_per_worker": 0.1}, [{"CPU": 64, "GPU": 1}], 10),
     ],

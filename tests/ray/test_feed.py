@@ -43,7 +43,7 @@ def plan(images):
 
 
 def batches(plan, images, **options):
-    chosen = {"first": 0, "rank": 0, "workers": 1, "actors": 1} | options
+    chosen = {"first": 0, "rank": 0, "workers": 1, "data_workers": 1} | options
     return list(feed(plan, images[0], AUGMENT, SIZE, **chosen))
 
 
@@ -59,8 +59,8 @@ def test_views_are_those_of_the_plan_in_its_order(plan, images):
     np.testing.assert_array_equal(found[11].shifts[3], view.shifts)
 
 
-def test_the_number_of_actors_changes_nothing(plan, images):
-    one, two = batches(plan, images, actors=1), batches(plan, images, actors=2)
+def test_the_number_of_data_workers_changes_nothing(plan, images):
+    one, two = batches(plan, images, data_workers=1), batches(plan, images, data_workers=2)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
 
@@ -110,7 +110,9 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
     identity = np.tile(np.arange(9, dtype=np.int32), (count, 1))
     labels = Labels(xy, identity, identity, np.ones((count, 9), bool))
     loaded = RoundImages.load(dataset.images("train"), selection)
-    for number, views in enumerate(feed(plan, loaded, config.augment, SIZE, first=0, rank=0, workers=1, actors=1)):
+    for number, views in enumerate(
+        feed(plan, loaded, config.augment, SIZE, first=0, rank=0, workers=1, data_workers=1)
+    ):
         points = labels.in_views(views, torch.device("cpu"))
         drift = -step * (plan.shown - plan.image)[8 * number : 8 * (number + 1)]
         placed = points.xy.numpy() * 4 + 1.5  # heatmap cells -> pixels
@@ -122,7 +124,7 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
 
 def test_batches_from_memory_are_the_first_ones_over_and_over(plan, images):
     piped = batches(plan, images, first=0)
-    kept = in_memory(plan, images[0], AUGMENT, SIZE, first=3, rank=0, workers=1, actors=1)
+    kept = in_memory(plan, images[0], AUGMENT, SIZE, first=3, rank=0, workers=1, data_workers=1)
     found = list(kept)
     assert len(found) == plan.iterations - 3
     for i, batch in enumerate(found):

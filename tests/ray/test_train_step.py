@@ -105,10 +105,10 @@ def test_a_step_trains_reports_and_leaves_its_network_only(dataset, tmp_path):
     assert sorted(os.listdir(tmp_path / "run" / "train")) == ["manifest.json", "metrics.json", NETWORK]
 
 
-def test_the_same_seed_gives_the_same_network_however_many_data_actors_there_are(dataset, tmp_path):
+def test_the_same_seed_gives_the_same_network_however_many_data_workers_there_are(dataset, tmp_path):
     options = ["stage1.warmup_iterations=8"]
-    one = run_step(dataset, tmp_path / "a", [*options, "compute.data_actors=1"])
-    two = run_step(dataset, tmp_path / "b", [*options, "compute.data_actors=2"])
+    one = run_step(dataset, tmp_path / "a", [*options, "compute.data_workers=1"])
+    two = run_step(dataset, tmp_path / "b", [*options, "compute.data_workers=2"])
     assert equal(one, two)
 
 

@@ -72,9 +72,9 @@ def test_room_by_what_each_run_reserves(ray_cluster):
     room.take("a", one)
     assert not room.has(one)  # 2 + 2 + 1
     assert not room.has(None)
-    assert room.has(ComputeConfig(cpus_per_worker=0.5, data_actors=0))
+    assert room.has(ComputeConfig(cpus_per_worker=0.5, data_workers=0))
     room.leave("a")
-    room.take("b", ComputeConfig(cpus_per_worker=0.5, data_actors=0))
+    room.take("b", ComputeConfig(cpus_per_worker=0.5, data_workers=0))
     assert room.has(one)
     assert not room.has(two)
     assert not room.has(gpu)
