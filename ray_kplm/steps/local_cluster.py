@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-from ray_kplm.steps.session import ENVIRONMENT
+from ray_kplm.steps.session import ENVIRONMENT, LOCAL
 
 
 class LocalCluster:
@@ -19,7 +19,7 @@ class LocalCluster:
 
     def __init__(self, head_cpus: int, node_cpus: Sequence[int]) -> None:
         """Logical CPUs of the head and of each other node."""
-        os.environ.update(ENVIRONMENT)  # its processes inherit it
+        os.environ.update(ENVIRONMENT | LOCAL)  # its processes inherit it
         self._cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False}
         )

@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",  # keep what a training step frees: the next one asks for the same again
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
-_LOCAL = {
+LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process each training: nobody preempts us
     "RAY_idle_worker_killing_time_threshold_ms": "600000",  # or tasks after a second's pause wait for new processes
 }
@@ -74,7 +74,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
-            for name, value in _LOCAL.items():
+            for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)

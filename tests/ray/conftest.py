@@ -11,7 +11,6 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "PYTHONPATH": str(REPOSITORY),
 }
 
@@ -23,7 +22,7 @@ def ray_cluster():
 
     from ray_kplm.steps import session
 
-    os.environ.update(session.ENVIRONMENT | ENVIRONMENT)  # all processes of a local Ray inherit it
+    os.environ.update(session.ENVIRONMENT | session.LOCAL | ENVIRONMENT)  # all processes of a local Ray inherit it
 
     ray.init(
         address="local",  # not the cluster that another test left in /tmp/ray
