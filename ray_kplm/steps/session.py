@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }
 LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process each training: nobody preempts us
-    "RAY_idle_worker_killing_time_threshold_ms": "600000",  # or tasks after a second's pause wait for new processes
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # or tasks after a pause of a second wait for new processes
 }
 """For a Ray of our own. On a cluster whoever starts its nodes sets the second: `cluster.yaml`, `jobs/Containerfile`."""
 _STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
