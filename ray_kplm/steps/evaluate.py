@@ -109,11 +109,11 @@ def stage_scores(run: Run, stages: Sequence[str], report: Report = lambda text: 
 def _predicted(run: Run, dataset: Dataset, stages: Sequence[str], report: Report) -> Iterator[tuple[str, Predictions]]:
     """What each stage says of both splits: from storage, or now, all that is missing at once."""
     predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
-    todo = [p for of_stage in predictions.values() for p in of_stage if p.step.manifest() is None]
-    if todo:
+    missing = [p for of_stage in predictions.values() for p in of_stage if p.step.manifest() is None]
+    if missing:
         report(f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
         with session(run.config.compute):
-            predict(todo, run.config, dataset)
+            predict(missing, run.config, dataset)
     for stage, of_stage in predictions.items():
         report(f"scores of {_name(stage)}")
         yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}

@@ -51,18 +51,18 @@ def report(run: Run, say: Callable[[str], None] = lambda text: None, images: int
 def _measure(run: Run, dataset: Dataset, split: str, say: Callable[[str], None]) -> None:
     """Predictions, scores, label-free quality and the descriptors' picture, as far as they are not there."""
     folder, embedding = run.folder / "evaluation", embedding_step(run)
-    todo: list[Callable[[], Any]] = []
+    missing: list[Callable[[], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
-        todo.append(lambda: evaluate(run, say))
+        missing.append(lambda: evaluate(run, say))
     if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
-        todo.append(lambda: landmarks_of(run, dataset, split))
+        missing.append(lambda: landmarks_of(run, dataset, split))
     if not folder.is_file("quality.json"):
-        todo.append(lambda: measure_quality(run, say=say))
+        missing.append(lambda: measure_quality(run, say=say))
     if embedding is not None and embedding.manifest() is None:
-        todo.append(lambda: embed(run, dataset, embedding, say))
-    if todo:
+        missing.append(lambda: embed(run, dataset, embedding, say))
+    if missing:
         with session(run.config.compute):
-            for measure in todo:
+            for measure in missing:
                 measure()
 
 
