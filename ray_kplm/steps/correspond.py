@@ -54,10 +54,11 @@ def correspond(
     dying.
     """
     failures = method.config.compute.max_failures
-    coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here())(CorrespondenceActor)
     with listening(listener) as board:
         for _ in range(failures + 1):
-            actor = coordinator.remote(method, features, parts, labels, target, board)
+            actor = _Coordinator.options(scheduling_strategy=here()).remote(
+                method, features, parts, labels, target, board
+            )
             try:
                 return ray.get(actor.run.remote(round_number, previous))
             except RayTaskError as error:
@@ -92,6 +93,9 @@ class CorrespondenceActor:
             "shards_rebuilt": self._shards.rebuilt,
             "memory_mib": memory,
         }
+
+
+_Coordinator: Any = ray.remote(num_cpus=0)(CorrespondenceActor)
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,7 @@ class ActorShards:
     def _start(self, shard: int) -> Any:
         """No CPUs are reserved: clustering runs while nothing else of the run does, and must not wait for other runs'."""
         place = self._places[shard]
-        where = on_node(place.node)
-        actor: Any = ray.remote(num_cpus=0, num_gpus=place.gpus, max_restarts=0, scheduling_strategy=where)(_ShardActor)
+        actor = _RemoteShard.options(num_gpus=place.gpus, scheduling_strategy=on_node(place.node))
         return actor.remote(self._config, self._features, self._parts[shard], place)
 
 
@@ -245,6 +248,9 @@ class _ShardActor:
         if method == "peak_mib":
             return self._memory.peak_mib()
         return getattr(self._shard, method)(*arguments)
+
+
+_RemoteShard: Any = ray.remote(num_cpus=0, max_restarts=0)(_ShardActor)
 
 
 class _Memory:

@@ -33,13 +33,17 @@ class Board:
         return sorted(messages.items())
 
 
+_BoardActor: Any = ray.remote(num_cpus=0)(Board)
+"""Made once: Ray keeps every actor class that it is given, and there is a board a round (Ray 2.60)."""
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[Any]:
     """A board of its own for the block, whose messages reach the listener.
 
     It lives on the driver's node, so that a worker's node takes no news with it.
     """
-    board: Any = ray.remote(num_cpus=0, scheduling_strategy=here())(Board).remote()
+    board = _BoardActor.options(scheduling_strategy=here()).remote()
     try:
         with hearing(board, listener):
             yield board

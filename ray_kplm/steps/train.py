@@ -29,6 +29,7 @@ from ray_kplm.steps.loop import METRICS, Job, Training, work
 from ray_kplm.steps.progress import Listener, hearing
 from ray_kplm.storage import NO_SPACE, Folder
 
+_DeskActor: Any = ray.remote(num_cpus=0)(Desk)
 _RAY_FOLDER = "ray"
 _LOOK_S = 1.0
 """Between two looks at whether the workers are still there."""
@@ -100,7 +101,7 @@ class _Fit:
         self._error: Exception | None = None
         self._until_closed = ExitStack()
         self.workers = self._until_closed.enter_context(workers_of(compute, batch))
-        self._desk: Any = ray.remote(num_cpus=0, scheduling_strategy=session.here())(Desk).remote()
+        self._desk = _DeskActor.options(scheduling_strategy=session.here()).remote()
         trainer = _trainer(compute, folder, self.workers, self._desk)
         # Not in the main thread, where Ray Train would take over Ctrl-C, for all that comes after it too (Ray 2.60).
         self._thread = threading.Thread(target=self._run, args=[trainer], daemon=True)
