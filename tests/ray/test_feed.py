@@ -1,7 +1,10 @@
 """A plan is executed in its order, whoever makes the views, and a resume is its tail."""
 
+from contextlib import suppress
+
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -47,6 +50,15 @@ def batches(plan, images, **options):
     return list(feed(plan, images[0], AUGMENT, SIZE, **chosen))
 
 
+def ray_processes() -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it may end meanwhile
+            if process.cmdline()[0].startswith("ray::"):
+                found.add(process.pid)
+    return found
+
+
 def test_views_are_those_of_the_plan_in_its_order(plan, images):
     found = batches(plan, images)
     assert len(found) == plan.iterations
@@ -63,6 +75,14 @@ def test_the_number_of_data_workers_changes_nothing(plan, images):
     one, two = batches(plan, images, data_workers=1), batches(plan, images, data_workers=2)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
+
+
+def test_the_next_training_finds_the_processes_of_the_last(plan, images):
+    """A pool of actors would be started again, and a short round would wait for it."""
+    batches(plan, images)
+    there = ray_processes()
+    for _ in feed(plan, images[0], AUGMENT, SIZE, first=0, rank=0, workers=1, data_workers=1):
+        assert ray_processes() <= there
 
 
 def test_a_resume_is_the_tail(plan, images):
