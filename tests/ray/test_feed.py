@@ -85,6 +85,18 @@ def test_the_next_training_finds_the_processes_of_the_last(plan, images):
         assert ray_processes() <= there
 
 
+def test_a_killed_process_changes_nothing(images, kill_workers):
+    _, count = images
+    long = pair_plan(AnyImages(np.arange(count), 0.2), iterations=300, pairs=4, flip=True, seed=(1, 3))
+    whole, found, killed = batches(long, images), [], 0
+    for batch in feed(long, images[0], AUGMENT, SIZE, first=0, rank=0, workers=1, data_workers=1):
+        found.append(batch)
+        killed = killed or kill_workers("MapBatches(_make_views)")
+    assert killed
+    for a, b in zip(whole, found, strict=True):
+        np.testing.assert_array_equal(a.picture, b.picture)
+
+
 def test_a_resume_is_the_tail(plan, images):
     whole, tail = batches(plan, images), batches(plan, images, first=29)
     assert len(tail) == 11
