@@ -18,6 +18,7 @@ import torch
 from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import CollapseError, KplmError, RunError, StorageError
@@ -141,11 +142,21 @@ class _Fit:
         self._until_closed.close()
 
 
+class _Trainer(TorchTrainer):
+    """Without the actor that looks whether the controller lives, to remove its placement group else: it asks the Ray that was
+    started last on the machine, and if that is another one, the training ends with its workers destroyed (Ray 2.60). The group
+    goes with its controller anyway."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
 def _trainer(compute: ComputeConfig, folder: Folder, workers: int, desk: Any) -> TorchTrainer:
     """Elastic crews start again by themselves: Ray Train would put the same number of workers wherever they fit, even where no
     CPU is left for their data (Ray 2.60)."""
     failures, no_room = (0, 0) if compute.is_elastic else (compute.max_failures, 2)
-    return TorchTrainer(
+    return _Trainer(
         _serve,
         train_loop_config={"desk": desk},
         scaling_config=ScalingConfig(

@@ -192,13 +192,28 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(data
     assert sorted(os.listdir(tmp_path / "run")) == ["first", "second", "third"]
 
 
-def worker_processes() -> set[int]:
+def worker_processes(title: str = "RayTrainWorker") -> set[int]:
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it may end meanwhile
-            if "RayTrainWorker" in " ".join(process.cmdline()):
+            if title in " ".join(process.cmdline()):
                 found.add(process.pid)
     return found
+
+
+def test_no_other_ray_is_asked_whether_a_training_goes_on(dataset, tmp_path):
+    """An actor of Ray Train asks the Ray that `ray start` began last on the machine whether the controller lives, and where
+    that one does not know it, destroys the workers."""
+    seen: dict[str, set[int]] = {"RayTrainWorker": set(), "PlacementGroupCleaner": set()}
+
+    class Looking(Heard):
+        def trained(self, iteration, metrics):
+            for title, found in seen.items():
+                found |= worker_processes(title)
+
+    run_step(dataset, tmp_path, ["stage1.warmup_iterations=20"], Looking())
+    assert len(seen["RayTrainWorker"]) == 1
+    assert not seen["PlacementGroupCleaner"]
 
 
 def test_round_images_decode_what_ingest_stored(dataset):
