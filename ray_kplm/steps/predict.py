@@ -39,18 +39,18 @@ def predict(
     All share one pool of actors. Predictions whose step is done are left as they are.
     """
     compute = config.compute
-    todo = [prediction for prediction in predictions if prediction.step.manifest() is None]
+    missing = [prediction for prediction in predictions if prediction.step.manifest() is None]
     names: list[str] = []
     rows: list[NDArray[np.int64]] = []
-    for index, prediction in enumerate(todo):
+    for index, prediction in enumerate(missing):
         prediction.step.begin()
         whole = everything(dataset.parts(prediction.split), dataset.rows(prediction.split))
         names += [f"{index}/{part}" for part in whole.parts]
         rows += whole.rows
-    work = [_Work(config, p.make, dataset.images(p.split), p.step.folder) for p in todo]
+    work = [_Work(config, p.make, dataset.images(p.split), p.step.folder) for p in missing]
     pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
     map_parts(_PredictPart, {"work": work}, Selection(names, rows), pool, progress)
-    for prediction in todo:
+    for prediction in missing:
         prediction.step.finish(images=dataset.count(prediction.split))
 
 
