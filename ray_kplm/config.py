@@ -297,17 +297,17 @@ class ComputeConfig:
     """Ray Train workers (processes of DDP); `{min: 1, max: 8}`: of the numbers that divide the batch, the largest that the
     cluster has room for when a training step begins."""
     gpus_per_worker: float = 0.0
-    """GPUs of a training worker, of an extraction actor and of a K-means shard; 0: CPU."""
+    """GPUs of a training worker, of an extraction worker and of a K-means shard; 0: CPU."""
     cpus_per_worker: float = 1.0
     """CPUs that a training worker reserves in Ray."""
     threads: int = 0
     """Threads of a training worker or of a K-means shard; 0: its node's cores shared by those on the node."""
     data_workers: int = 1
     """Ray Data tasks at a time that decode and augment, for each training worker."""
-    extract_actors: int = 1
-    """Ray Data actors that hold the network when features are extracted."""
-    detect_actors: int = 0
-    """Ray Data actors that find generic keypoints; 0: one a core."""
+    extract_workers: int = 1
+    """Processes that run the network at a time when features are extracted."""
+    detect_workers: int = 0
+    """Processes that find generic keypoints at a time; 0: one a core."""
     shards: int = 0
     """Actors over which K-means is spread; 0: one a node, or one a GPU where GPUs are used."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -465,7 +465,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         value = getattr(getattr(c, section), name)
         least = 0 if name == "rounds" else 1
         yield path, value, f"must be at least {least}", value >= least
-    for path in ("compute.data_workers", "compute.extract_actors", "keypoints.limit",
+    for path in ("compute.data_workers", "compute.extract_workers", "keypoints.limit",
                  "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
                  "compute.batch_images", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")

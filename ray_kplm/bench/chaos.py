@@ -41,7 +41,7 @@ _CONFIG = [
     "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
     "stage2.iterations=100", "stage2.batch_size=4", "stage2.learning_rate=1e-3",
     "clustering.redos=10", "clustering.iterations=200", "clustering.tolerance=0",
-    "compute.workers=2", "compute.threads=1", "compute.shards=2", "compute.extract_actors=2",
+    "compute.workers=2", "compute.threads=1", "compute.shards=2", "compute.extract_workers=2",
     f"compute.checkpoint_iterations={_CHECKPOINT_ITERATIONS}", "compute.max_failures=5",
 ]  # fmt: skip
 _HEAD_CPUS, _NODE_CPUS = 1, (3, 3)
@@ -51,7 +51,7 @@ WORKER, EXTRACTION, SHARD = "worker", "extraction", "shard"
 COORDINATOR, DRIVER, NODE = "coordinator", "driver", "node"
 _TITLES = {
     WORKER: "RayTrainWorker",
-    EXTRACTION: "MapWorker(MapBatches(_PartCall))",
+    EXTRACTION: "MapBatches(_work_on_part)",
     SHARD: "_ShardActor",
     COORDINATOR: "CorrespondenceActor",
 }
@@ -62,7 +62,7 @@ _TITLES = {
 class Fault:
     """What is killed: as soon as, while the step is at work, so many files of a pattern are in the run.
 
-    A node is one that has a training worker or an extraction actor.
+    A node is one that has a training worker or an extraction worker.
     """
 
     victim: str

@@ -34,7 +34,7 @@ TEMPLATE = "template.json"
 
 @dataclass(frozen=True)
 class Aligning:
-    """All an aligning actor needs. points: keypoints of the last round; labels: where named ones go."""
+    """All an aligning worker needs. points: keypoints of the last round; labels: where named ones go."""
 
     config: Config
     images: Folder
@@ -52,7 +52,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
     chosen = ray.get(choose.remote(aligning, selection))
     aligning.labels.write_json(TEMPLATE, chosen)
     progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}")
-    pool = Pool(config.compute.detect_actors or config.compute.extract_actors)
+    pool = Pool(config.compute.detect_workers or config.compute.extract_workers)
     parts = map_parts(
         _AlignPart, {"aligning": aligning}, selection, pool, lambda done, total: progress(0.3 + 0.7 * done / total, "")
     )

@@ -62,7 +62,7 @@ def detect(
     landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone. described: write features, which are keypoints
     with their descriptors, which the source must have.
     """
-    build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by an actor
+    build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by a worker
     find = _Find(images, landmarks, config, seed)
     rule = _outlier_rule(find, selection, seed, pool)
     if rule:

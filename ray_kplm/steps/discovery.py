@@ -112,7 +112,7 @@ class Discovery:
             self._steps.selection(0),
             self.config.keypoints,
             self.config.seed,
-            Pool(compute.detect_actors or os.cpu_count() or 1, gpus=gpus),
+            Pool(compute.detect_workers or os.cpu_count() or 1, gpus=gpus),
             lambda done, total: self._progress.advance(done / total),
             described=self.method.clusters_keypoints,
         )

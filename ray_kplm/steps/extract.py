@@ -32,7 +32,7 @@ Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
 
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction actor needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
+    """All an extraction worker needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
     whose points are described beside the detected ones. `features` are keypoints alone where the generation has no
     descriptors."""
 
@@ -53,7 +53,7 @@ class Extraction:
 def extract(extraction: Extraction, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
     """Write the features of the selected images; returns the threshold that was used and what was found."""
     compute = extraction.config.compute
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
     images = sum(int(answer["images"]) for answer in answers)
     keypoints = sum(int(answer["keypoints"]) for answer in answers)
@@ -66,11 +66,11 @@ def extract(extraction: Extraction, selection: Selection, progress: Progress | N
 
 
 class ExtractPart:
-    """Holds the network. Every actor calibrates on the same seeded sample, so all find the same threshold."""
+    """Holds the network. Every process calibrates on the same seeded sample, so all find the same threshold."""
 
     def __init__(self, extraction: Extraction) -> None:
         self._work = extraction
-        placement = actor_placement(extraction.config.compute)
+        placement = worker_placement(extraction.config.compute)
         weights = load_weights(extraction.network.read_bytes(NETWORK))
         self._finder = extraction.method.finder(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
@@ -129,10 +129,10 @@ class ExtractPart:
         yield from read_inputs(self._work.images, part, rows, self._work.config)
 
 
-def actor_placement(compute: ComputeConfig) -> Placement:
-    """Where an actor of this process runs the network; it takes its share of the node's cores."""
+def worker_placement(compute: ComputeConfig) -> Placement:
+    """Where a worker in this process runs the network; it takes its share of the node's cores."""
     cv2.setNumThreads(1)
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_actors))
+    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_workers))
     return Placement.choose(
         compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
     )

@@ -17,14 +17,14 @@ from ray_kplm.imaging import frames
 from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.methods.learner import NETWORK
-from ray_kplm.steps.extract import actor_placement, read_inputs
+from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
 class Merging:
-    """All a counting actor needs: the stretch of training whose channels are compared."""
+    """All a counting worker needs: the stretch of training whose channels are compared."""
 
     config: Config
     network: Folder
@@ -41,7 +41,7 @@ def merge_channels(
     """
     config = merging.config
     compute, options = config.compute, config.merging
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(_CountPart, {"merging": merging}, selection, pool, progress)
     found = reduce(add, (Cofiring(int(a["images"]), a["fires"], a["together"]) for a in answers))
     into, history = merge(found, sizes, options.overlap)
@@ -68,7 +68,7 @@ class _CountPart:
 
     def __init__(self, merging: Merging) -> None:
         make = MakeLandmarkPredictor(merging.config, merging.network, merging.channels.flip_map, flip=False)
-        self._merging, self._predictor = merging, make(actor_placement(merging.config.compute))
+        self._merging, self._predictor = merging, make(worker_placement(merging.config.compute))
 
     def __call__(self, part: str, rows: NDArray) -> dict[str, Any]:
         options = self._merging.config.merging

@@ -1,4 +1,4 @@
-"""Work on the parts of a table: one Ray Data row a part, a pool of actors, small answers.
+"""Work on the parts of a table: one Ray Data row a part, small answers.
 
 A worker writes its part itself, atomically, into the table's folder, and answers with numbers. A part that is there is
 done: an interrupted job continues with the missing ones.
@@ -6,13 +6,14 @@ done: an interrupted job continues with the missing ones.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray.data
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 
 from ray_kplm.datasets.selection import Selection
@@ -27,9 +28,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors that hold a worker, and what each reserves."""
+    """How many parts are worked on at a time, and what each reserves."""
 
-    actors: int
+    workers: int
     cpus: float = 1.0
     gpus: float = 0.0
 
@@ -41,24 +42,32 @@ def map_parts(
     pool: Pool,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Build `worker(**arguments)` in each actor and call it with each part's name and chosen rows; its answers (flat dicts of
-    numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
+    """Build `worker(**arguments)` once in each process and call it with each part's name and chosen rows; its answers (flat
+    dicts of numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
 
-    A killed actor's part is tried again elsewhere (Ray Data). Raises RunError when nothing is finished for an hour.
+    The part of a killed process is tried again elsewhere (Ray Data). Raises RunError when nothing is finished for an hour.
     """
     count = len(parts.parts)
     if not count:
         return []
     items = [{"part": part, "rows": rows} for part, rows in zip(parts.parts, parts.rows, strict=True)]
     dataset = ray.data.from_items(items, override_num_blocks=count)
-    answers = dataset.map_batches(
-        _PartCall,
-        fn_constructor_kwargs={"worker": worker, "arguments": arguments},
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(pool.actors, count)),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
+    job = _Job(uuid.uuid4().hex, worker, arguments)
+    workers = min(pool.workers, count)
+    # An actor gives its GPU back, being a process that ends; a task saves the start of one, longer than a short round's work.
+    if pool.gpus:
+        answers = dataset.map_batches(
+            _PartActor,
+            fn_constructor_args=[job],
+            batch_size=1,
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+        )
+    else:
+        answers = dataset.map_batches(
+            _work_on_part, fn_args=[job], batch_size=1, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
+        )
     answers.context.execution_no_progress_timeout_s = _PATIENCE_S
     found = []
     try:
@@ -74,12 +83,33 @@ def map_parts(
     return found
 
 
-class _PartCall:
-    """Adapter: Ray Data's batch of one row -> a call with a part's name and rows."""
+@dataclass(frozen=True)
+class _Job:
+    """One call of `map_parts`."""
 
-    def __init__(self, worker: type, arguments: dict[str, Any]) -> None:
-        self._worker = worker(**arguments)
+    name: str
+    worker: type
+    arguments: dict[str, Any]
+
+
+_held: dict[str, Any] = {}
+"""The worker of this process, by the job it was built for: a process is given many of its parts."""
+
+
+def _work_on_part(batch: dict[str, Any], job: _Job) -> dict[str, list[Any]]:
+    """Ray Data's batch of one row -> a call with a part's name and rows."""
+    if job.name not in _held:
+        _held.clear()
+        _held[job.name] = job.worker(**job.arguments)
+    answer = _held[job.name](str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
+    return {key: [value] for key, value in answer.items()}
+
+
+class _PartActor:
+    """The same, in a process that ends with the job."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        answer = self._worker(str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
-        return {key: [value] for key, value in answer.items()}
+        return _work_on_part(batch, self._job)

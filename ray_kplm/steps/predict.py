@@ -17,7 +17,7 @@ from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
 from ray_kplm.methods.landmarks import MakePredictor, Predictor
 from ray_kplm.run import Step
-from ray_kplm.steps.extract import Inputs, actor_placement, read_inputs
+from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
@@ -36,7 +36,7 @@ def predict(
 ) -> None:
     """Write the landmarks (contracts.PREDICTIONS) of each prediction into its step's folder and publish it.
 
-    All share one pool of actors. Predictions whose step is done are left as they are.
+    All share one pool. Predictions whose step is done are left as they are.
     """
     compute = config.compute
     missing = [prediction for prediction in predictions if prediction.step.manifest() is None]
@@ -48,7 +48,7 @@ def predict(
         names += [f"{index}/{part}" for part in whole.parts]
         rows += whole.rows
     work = [_Work(config, p.make, dataset.images(p.split), p.step.folder) for p in missing]
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     map_parts(_PredictPart, {"work": work}, Selection(names, rows), pool, progress)
     for prediction in missing:
         prediction.step.finish(images=dataset.count(prediction.split))
@@ -66,7 +66,7 @@ class _PredictPart:
     """Holds the networks; each is built when the first part that needs it comes."""
 
     def __init__(self, work: list[_Work]) -> None:
-        self._work, self._placement = work, actor_placement(work[0].config.compute)
+        self._work, self._placement = work, worker_placement(work[0].config.compute)
         self._predictors: dict[MakePredictor, Predictor] = {}
 
     def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:

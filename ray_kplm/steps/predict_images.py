@@ -32,7 +32,7 @@ from ray_kplm.lock import held
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.steps.evaluate import landmark_predictor
-from ray_kplm.steps.extract import actor_placement, inputs
+from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.steps.predict import landmarks_of
@@ -211,7 +211,7 @@ def _predict(
     step: Step, images: _Source, make: MakeLandmarkPredictor, config: Config, progress: Progress | None
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     arguments = {"read": images.read, "make": make, "target": target}
     answers = map_parts(_PredictPart, arguments, everything(images.parts, images.counts), pool, progress)
     aside = target / _REJECTED_ASIDE
@@ -229,7 +229,7 @@ class _PredictPart:
 
     def __init__(self, read: PartImages, make: MakeLandmarkPredictor, target: Folder) -> None:
         self._read, self._target, self._config = read, target, make.config
-        self._predictor = make(actor_placement(make.config.compute))
+        self._predictor = make(worker_placement(make.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
         if self._target.is_file(part):

@@ -27,7 +27,7 @@ from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
 from ray_kplm.run import Run, Step
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.evaluate import STAGE2, predictor
-from ray_kplm.steps.extract import actor_placement, read_inputs
+from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, map_parts
 from ray_kplm.storage import Folder
 
@@ -122,7 +122,7 @@ def _is_done(step: Step) -> bool:
 
 @dataclass(frozen=True)
 class _Work:
-    """All an observing actor needs. alone: the detector without an average over the mirror image, which would agree with
+    """All an observing worker needs. alone: the detector without an average over the mirror image, which would agree with
     itself."""
 
     config: Config
@@ -136,7 +136,7 @@ def _observe(config: Config, make: MakePredictor, images: Folder, step: Step, sa
     step.begin()
     alone = replace(make, flip=False) if isinstance(make, MakeLandmarkPredictor) else make
     compute = config.compute
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     map_parts(_ObservePart, {"work": _Work(config, make, alone, images, step.folder)}, sample, pool)
     step.finish(images=sample.images)
 
@@ -145,7 +145,7 @@ class _ObservePart:
     """Holds the detector; writes what it says of a part's images."""
 
     def __init__(self, work: _Work) -> None:
-        placement = actor_placement(work.config.compute)
+        placement = worker_placement(work.config.compute)
         self._work, self._side = work, work.config.network.image_size
         self._detector = work.make(placement)
         self._alone = self._detector if work.alone is work.make else work.alone(placement)

@@ -17,14 +17,14 @@ from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
-from ray_kplm.steps.extract import actor_placement, read_inputs
+from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
 class Relabelling:
-    """All a labelling actor needs."""
+    """All a labelling worker needs."""
 
     config: Config
     network: Folder
@@ -36,7 +36,7 @@ class Relabelling:
 def relabel(work: Relabelling, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
     """Write the labels of all selected images; returns what was found. Raises CollapseError if that is too little."""
     compute = work.config.compute
-    pool = Pool(compute.extract_actors, compute.cpus_per_worker, compute.gpus_per_worker)
+    pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     parts = map_parts(_RelabelPart, {"work": work}, selection, pool, progress)
     images = sum(int(p["images"]) for p in parts)
     counts = np.sum([p["counts"] for p in parts], axis=0)
@@ -53,7 +53,7 @@ def relabel(work: Relabelling, selection: Selection, progress: Progress | None =
 class _RelabelPart:
     def __init__(self, work: Relabelling) -> None:
         make = MakeLandmarkPredictor(work.config, work.network, work.channels.flip_map, flip=False)
-        self._work, self._predictor = work, make(actor_placement(work.config.compute))
+        self._work, self._predictor = work, make(worker_placement(work.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         least = self._work.config.template.confidence

@@ -137,7 +137,7 @@ class _Room:
         layouts = [*running, compute or running[-1]]
         there = ray.cluster_resources()
         cpus = 1 + sum(needed_cpus(layout) - 1 for layout in layouts)  # the one beside the workers serves all
-        gpus = sum(layout.gpus_per_worker * max(layout.worker_range.min, layout.extract_actors) for layout in layouts)
+        gpus = sum(layout.gpus_per_worker * max(layout.worker_range.min, layout.extract_workers) for layout in layouts)
         return cpus <= there.get("CPU", 0) and gpus <= there.get("GPU", 0)
 
     def take(self, name: str, compute: ComputeConfig) -> None:

@@ -17,7 +17,8 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """A local Ray of four logical CPUs: room for a train worker, an actor pool and the reading tasks."""
+    """A local Ray of four logical CPUs: room for a train worker, a pool of workers and the reading tasks. What asks for a GPU
+    is given a promise of one."""
     import ray
 
     from ray_kplm.steps import session
@@ -27,6 +28,7 @@ def ray_cluster():
     ray.init(
         address="local",  # not the cluster that another test left in /tmp/ray
         num_cpus=4,
+        num_gpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

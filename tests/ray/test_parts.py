@@ -1,7 +1,10 @@
 """Work on parts through Ray Data: what comes back, and when it is given up."""
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from ray_kplm.datasets.selection import everything
@@ -26,6 +29,51 @@ def test_every_part_is_answered_for(ray_cluster):
     found = map_parts(Count, {"pause_s": 0}, PARTS, Pool(2), lambda done, count: heard.append((done, count)))
     assert sorted((answer["part"], answer["rows"]) for answer in found) == [(0, 4), (1, 2), (2, 3)]
     assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
+class Whoami:
+    """Says in which process it is, and how many workers of this job were built there."""
+
+    built = 0
+
+    def __init__(self, wait_for=None):
+        type(self).built += 1
+        self._wait_for = wait_for
+
+    def __call__(self, part, rows):
+        while self._wait_for and not self._wait_for.exists():
+            time.sleep(0.05)
+        return {"process": os.getpid(), "built": self.built}
+
+
+def test_a_process_builds_one_worker_a_job_and_is_found_by_the_next(ray_cluster):
+    first, second = (map_parts(Whoami, {}, PARTS, Pool(1)) for _ in range(2))
+    processes = {answer["process"] for answer in first}
+    assert len({(answer["process"], answer["built"]) for answer in first}) == len(processes)
+    assert processes & {answer["process"] for answer in second}
+
+
+def test_a_worker_on_a_gpu_is_a_process_that_ends_and_gives_it_back(ray_cluster):
+    processes = {answer["process"] for answer in map_parts(Whoami, {}, PARTS, Pool(1, gpus=1.0))}
+    assert len(processes) == 1
+    psutil.wait_procs([psutil.Process(p) for p in processes if psutil.pid_exists(p)], timeout=30)
+    assert not any(map(psutil.pid_exists, processes))
+
+
+def test_the_part_of_a_killed_process_is_tried_again(ray_cluster, kill_workers, tmp_path):
+    killed = []
+
+    def kill():
+        while not killed:
+            killed.extend([1] * kill_workers("MapBatches(_work_on_part)"))
+            time.sleep(0.05)
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(kill)
+        found = map_parts(Whoami, {"wait_for": tmp_path / "go"}, PARTS, Pool(1))
+    assert killed
+    assert len(found) == len(PARTS.parts)
 
 
 def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):
