@@ -27,7 +27,7 @@ from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import KplmError, RunError
 from ray_kplm.methods.generation import Generation
-from ray_kplm.steps.progress import Listener, listening
+from ray_kplm.steps.progress import Board, Listener, hearing
 from ray_kplm.steps.session import here, on_node
 from ray_kplm.storage import Folder
 
@@ -54,38 +54,35 @@ def correspond(
     dying.
     """
     failures = method.config.compute.max_failures
-    with listening(listener) as board:
-        for _ in range(failures + 1):
-            actor = _Coordinator.options(scheduling_strategy=here()).remote(
-                method, features, parts, labels, target, board
-            )
-            try:
+    for _ in range(failures + 1):
+        actor = _Coordinator.options(scheduling_strategy=here()).remote(method, features, parts, labels, target)
+        try:
+            with hearing(actor, listener):
                 return ray.get(actor.run.remote(round_number, previous))
-            except RayTaskError as error:
-                raise _as_user_error(error) from None
-            except RayActorError:
-                continue  # the coordinator died: its inputs are all there
-            finally:
-                ray.kill(actor)
+        except RayTaskError as error:
+            raise _as_user_error(error) from None
+        except RayActorError:
+            continue  # the coordinator died: its inputs are all there
+        finally:
+            ray.kill(actor)
     raise RunError(
         f"{labels}: the clustering actor died {failures + 1} times (compute.max_failures = {failures}); its node may be out of "
         f"memory: lower clustering.start_sample; the same command continues"
     )
 
 
-class CorrespondenceActor:
-    """Coordinates the shards; holds centroids, sums and counts, nothing that an image has."""
+class CorrespondenceActor(Board):
+    """Coordinates the shards; holds centroids, sums and counts, nothing that an image has. Says how far it is while it runs."""
 
-    def __init__(
-        self, method: Generation, features: Folder, parts: list[str], labels: Folder, target: Folder, board: Any
-    ) -> None:
+    def __init__(self, method: Generation, features: Folder, parts: list[str], labels: Folder, target: Folder) -> None:
+        super().__init__()
         self._memory = _Memory()
-        self._method, self._labels, self._target, self._board = method, labels, target, board
+        self._method, self._labels, self._target = method, labels, target
         self._shards = ActorShards(method.config, features, parts)
 
     def run(self, round_number: int, previous: Folder | None) -> dict[str, Any]:
         before = None if previous is None else read_clusters(previous)
-        found = self._method.correspond(self._shards, self._labels, round_number, before, self._board.post.remote)
+        found = self._method.correspond(self._shards, self._labels, round_number, before, self.post)
         self._target.write_bytes(CLUSTERS, _packed(found.arrays()))
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return found.facts() | {
@@ -95,7 +92,7 @@ class CorrespondenceActor:
         }
 
 
-_Coordinator: Any = ray.remote(num_cpus=0)(CorrespondenceActor)
+_Coordinator: Any = ray.remote(num_cpus=0, max_concurrency=2)(CorrespondenceActor)
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,15 @@ class Board:
 
     def __init__(self) -> None:
         self._messages: dict[Any, Any] = {}
+        self._lock = threading.Lock()  # an actor may be asked while it is at work
 
     def post(self, done: Any, message: Any) -> None:
-        self._messages[done] = message  # what is repeated after a failure replaces itself
+        with self._lock:
+            self._messages[done] = message  # what is repeated after a failure replaces itself
 
     def drain(self) -> list[tuple[Any, Any]]:
-        messages, self._messages = self._messages, {}
+        with self._lock:
+            messages, self._messages = self._messages, {}
         return sorted(messages.items())
 
 
