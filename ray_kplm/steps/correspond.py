@@ -25,8 +25,9 @@ from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.errors import KplmError, RunError
+from ray_kplm.errors import RunError
 from ray_kplm.methods.generation import Generation
+from ray_kplm.steps.failures import own_error
 from ray_kplm.steps.progress import Board, Listener, hearing
 from ray_kplm.steps.session import here, on_node
 from ray_kplm.storage import Folder
@@ -60,7 +61,7 @@ def correspond(
             with hearing(actor, listener):
                 return ray.get(actor.run.remote(round_number, previous))
         except RayTaskError as error:
-            raise _as_user_error(error) from None
+            raise own_error(error) or error from None
         except RayActorError:
             continue  # the coordinator died: its inputs are all there
         finally:
@@ -204,7 +205,7 @@ class ActorShards:
             try:
                 return ray.get(answer)
             except RayTaskError as error:
-                raise _as_user_error(error) from None
+                raise own_error(error) or error from None
             except (RayActorError, ActorUnschedulableError):  # it died, or its node did before it was there
                 self.rebuilt += 1
                 self._places[shard] = replace_shard(self._places[shard], ray.nodes(), self._config.compute)
@@ -259,14 +260,6 @@ class _Memory:
     def peak_mib(self) -> float:
         """The peak above the start, MiB."""
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - self._start / 2**20, 1)
-
-
-def _as_user_error(error: RayTaskError) -> Exception:
-    """What was raised where the work was done."""
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError) and cause.cause is not None:
-        cause = cause.cause
-    return cause if isinstance(cause, KplmError) else error
 
 
 def _packed(arrays: dict[str, NDArray]) -> bytes:

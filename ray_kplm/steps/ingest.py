@@ -24,8 +24,9 @@ from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTable
 from ray_kplm.datasets.folder import list_folder
 from ray_kplm.datasets.formats import AUTO, reader_of
 from ray_kplm.datasets.parquet import list_parquet
-from ray_kplm.errors import DataError, KplmError, RunError
+from ray_kplm.errors import DataError, RunError
 from ray_kplm.lock import held
+from ray_kplm.steps.failures import own_error
 from ray_kplm.storage import Folder
 
 Report = Callable[[int, int, str], None]
@@ -198,7 +199,7 @@ def _build(
         try:
             built[job.split, job.part] = ray.get(ready)
         except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, KplmError) else error from None
+            raise own_error(error) or error from None
         done += len(job.entries)
         if report:
             report(done, total, f"{job.split}/{job.part}")

@@ -39,6 +39,8 @@ _PAUSE_S = 0.03
 """Between two looks of Ray Data's scheduler: far less than a block of views lasts."""
 _AHEAD_BYTES = 256 * 2**20
 """Object store that a pipeline may fill ahead of its consumer."""
+_LOGGED = {"ray.data": logging.CRITICAL, "ray.train": logging.ERROR, "ray.tune": logging.ERROR}
+"""Ray Data logs the errors that it raises too, with their traces."""
 _STALL_S = 300
 """A Ray Data pipeline without progress for this long raises instead of waiting."""
 
@@ -167,5 +169,5 @@ def settle() -> None:
     if hasattr(context, "execution_no_progress_timeout_s"):
         context.execution_no_progress_timeout_s = _STALL_S
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in _LOGGED.items():
+        logging.getLogger(name).setLevel(level)

@@ -21,11 +21,12 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.errors import CollapseError, KplmError, RunError, StorageError
+from ray_kplm.errors import KplmError, RunError, StorageError
 from ray_kplm.run import Step
 from ray_kplm.steps import session
 from ray_kplm.steps.desk import Desk
 from ray_kplm.steps.elastic import workers_of
+from ray_kplm.steps.failures import own_error
 from ray_kplm.steps.loop import METRICS, Job, Training, work
 from ray_kplm.steps.progress import Listener, hearing
 from ray_kplm.storage import NO_SPACE, Folder
@@ -205,15 +206,7 @@ def _as_user_error(error: Exception, step: Step) -> KplmError:
 
 def _own_error(error: Exception) -> KplmError | None:
     """What a worker said in this project's terms, which it would say again."""
-    for failure in _failures(error):
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, KplmError):
-                return type(cause)(str(cause))
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if "CollapseError" in str(failure):
-            return CollapseError(str(failure).strip().splitlines()[-1].split("CollapseError: ")[-1])
-    return None
+    return next(filter(None, map(own_error, _failures(error))), None)
 
 
 def _failures(error: Exception) -> list[BaseException]:

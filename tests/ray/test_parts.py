@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from ray_kplm.datasets.selection import everything
-from ray_kplm.errors import RunError
+from ray_kplm.errors import RunError, StorageError
 from ray_kplm.steps import parts
 from ray_kplm.steps.parts import Pool, map_parts
 
@@ -74,6 +74,30 @@ def test_the_part_of_a_killed_process_is_tried_again(ray_cluster, kill_workers, 
         found = map_parts(Whoami, {"wait_for": tmp_path / "go"}, PARTS, Pool(1))
     assert killed
     assert len(found) == len(PARTS.parts)
+
+
+class FullDisk:
+    def __call__(self, part, rows):
+        raise StorageError("store: it is full")
+
+
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+def test_what_a_worker_raises_is_raised_in_its_own_words(ray_cluster, gpus):
+    with pytest.raises(StorageError) as caught:
+        map_parts(FullDisk, {}, PARTS, Pool(1, gpus=gpus))
+    assert str(caught.value) == "store: it is full"
+
+
+class Dies:
+    def __call__(self, part, rows):
+        os._exit(1)
+
+
+def test_a_part_whose_processes_always_die_is_given_up_in_one_line(ray_cluster, monkeypatch):
+    monkeypatch.setattr(parts, "_RETRIES", 2)
+    with pytest.raises(RunError, match="0 of 3 parts are finished; the processes of another died 3 times") as caught:
+        map_parts(Dies, {}, PARTS, Pool(1))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from ray_kplm.config import load
-from ray_kplm.errors import CollapseError, RunError, StorageError
+from ray_kplm.errors import CollapseError, DataError, RunError, StorageError
 from ray_kplm.run import Run
 from ray_kplm.steps.train import _as_user_error
 
@@ -21,6 +21,7 @@ class Failed(Exception):
         (OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"), StorageError, "no space"),
         (CollapseError("the loss is nan"), CollapseError, "the loss is nan"),
         (RuntimeError("Traceback\n  ...\nray_kplm.errors.CollapseError: the loss is nan"), CollapseError, "the loss is nan"),
+        (RuntimeError("...\nray_kplm.errors.DataError: a.parquet: gone\nFailed to apply"), DataError, "a.parquet: gone"),
         (RuntimeError(), RunError, "training failed: RuntimeError; run the same command"),
         (RuntimeError("Traceback\n  ...\nIndexError: 7"), RunError, "training failed: IndexError: 7; run the same command"),
     ],
