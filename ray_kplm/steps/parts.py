@@ -15,7 +15,7 @@ import numpy as np
 import ray.data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import RunError
@@ -23,8 +23,6 @@ from ray_kplm.steps.failures import own_error
 
 _PATIENCE_S = 3600.0
 """Where no part is finished for so long, a worker hangs or finds no room. A pretrained detector on a CPU may need minutes."""
-_RETRIES = 9
-"""Times that a part is tried again whose process died: nodes may come and go, but what always dies is to end."""
 
 Progress = Callable[[int, int], None]
 """Called as parts finish: how many are done, of how many."""
@@ -49,8 +47,8 @@ def map_parts(
     """Build `worker(**arguments)` once in each process and call it with each part's name and chosen rows; its answers (flat
     dicts of numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
 
-    The part of a killed process is tried again elsewhere (Ray Data). Raises what a worker raises; RunError when the processes
-    of a part keep dying, or nothing is finished for an hour.
+    The part of a killed process is tried again elsewhere (Ray Data). Raises what a worker raises; RunError when nothing
+    is finished for an hour.
     """
     count = len(parts.parts)
     if not count:
@@ -68,7 +66,6 @@ def map_parts(
             compute=ActorPoolStrategy(size=workers),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            max_task_retries=_RETRIES,
         )
     else:
         answers = dataset.map_batches(
@@ -77,7 +74,6 @@ def map_parts(
             batch_size=1,
             compute=TaskPoolStrategy(size=workers),
             num_cpus=pool.cpus,
-            max_retries=_RETRIES,
         )
     answers.context.execution_no_progress_timeout_s = _PATIENCE_S
     found = []
@@ -88,17 +84,12 @@ def map_parts(
                 progress(len(found), count)
     except ExecutionTimeoutError:
         raise RunError(
-            f"{len(found)} of {count} parts are finished, and none was in {_PATIENCE_S / 60:.0f} minutes: a worker hangs, or "
-            f"there is no room for one ({pool.cpus:g} CPUs, {pool.gpus:g} GPUs); the same command continues with the others"
+            f"{len(found)} of {count} parts are finished, and none was in {_PATIENCE_S / 60:.0f} minutes: a worker hangs, its "
+            f"process keeps dying, or there is no room for one ({pool.cpus:g} CPUs, {pool.gpus:g} GPUs); the same command "
+            f"continues with the others"
         ) from None
     except RayTaskError as error:
         raise own_error(error) or error from None
-    except RayError as error:
-        raise RunError(
-            f"{len(found)} of {count} parts are finished; the processes of another died {_RETRIES + 1} times, the last one so: "
-            f"{str(error).splitlines()[0]} Its node may be out of memory: fewer workers or a smaller compute.batch_images need "
-            f"less; the same command continues with the others"
-        ) from None
     return found
 
 

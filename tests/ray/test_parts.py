@@ -88,18 +88,6 @@ def test_what_a_worker_raises_is_raised_in_its_own_words(ray_cluster, gpus):
     assert str(caught.value) == "store: it is full"
 
 
-class Dies:
-    def __call__(self, part, rows):
-        os._exit(1)
-
-
-def test_a_part_whose_processes_always_die_is_given_up_in_one_line(ray_cluster, monkeypatch):
-    monkeypatch.setattr(parts, "_RETRIES", 2)
-    with pytest.raises(RunError, match="0 of 3 parts are finished; the processes of another died 3 times") as caught:
-        map_parts(Dies, {}, PARTS, Pool(1))
-    assert len(str(caught.value).splitlines()) == 1
-
-
 def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):
     monkeypatch.setattr(parts, "_PATIENCE_S", 6.0)
     with pytest.raises(RunError, match="of 3 parts are finished, and none was in 0 minutes: a worker hangs"):
