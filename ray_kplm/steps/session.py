@@ -31,6 +31,7 @@ ENVIRONMENT = {
 LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process each training: nobody preempts us
     "RAY_idle_worker_killing_time_threshold_ms": "60000",  # or tasks after a pause of a second wait for new processes
+    "RAY_enable_metrics_collection": "0",  # nobody reads them, and each dataset adds some that stay: 3 MiB a round (Ray 2.60)
 }
 """For a Ray of our own. On a cluster whoever starts its nodes sets the second: `cluster.yaml`, `jobs/Containerfile`."""
 _STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
