@@ -8,8 +8,6 @@ from typing import Any
 
 from ray_kplm.steps.progress import Board
 
-_LOOK_S = 0.05
-
 
 class Desk(Board):
     """Holds the newest job, and the workers' news of it. All methods may be called at once, and wait within the actor.
@@ -21,11 +19,14 @@ class Desk(Board):
     def __init__(self) -> None:
         super().__init__()
         self._number, self._job, self._finished, self._closed = -1, None, -1, False
+        self._changed = asyncio.Condition()
         self._starts: list[int] = []
         self._began = self._ended = 0.0
 
     async def put(self, number: int, job: Any) -> None:
-        self._number, self._job, self._starts = number, job, []
+        async with self._changed:
+            self._number, self._job, self._starts = number, job, []
+            self._changed.notify_all()
 
     async def begin(self, iteration: int) -> None:
         """Said by one worker: the newest job is begun, or gone on with, at this iteration."""
@@ -38,22 +39,24 @@ class Desk(Board):
 
     async def close(self) -> None:
         """There are no more jobs."""
-        self._closed = True
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     async def after(self, number: int) -> tuple[int, Any] | None:
         """The next job once it is there; None: there are no more."""
-        while not self._closed:
-            if self._number > max(number, self._finished):
-                return self._number, self._job
-            await asyncio.sleep(_LOOK_S)
-        return None
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._number > max(number, self._finished))
+            return None if self._closed else (self._number, self._job)
 
     async def finish(self, number: int) -> None:
         """Said by one worker, when all have done the job."""
         self._ended = time.monotonic()
-        self._finished = number
+        async with self._changed:
+            self._finished = number
+            self._changed.notify_all()
 
     async def finished(self, number: int) -> None:
         """Returns when the job is done."""
-        while self._finished < number:
-            await asyncio.sleep(_LOOK_S)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._finished >= number)

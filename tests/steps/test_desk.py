@@ -1,0 +1,45 @@
+"""The desk between the driver and its training workers: who waits, and for what."""
+
+import asyncio
+
+from ray_kplm.steps.desk import Desk
+
+
+def in_loop(scenario):
+    asyncio.run(asyncio.wait_for(scenario(Desk()), timeout=20))
+
+
+def test_a_worker_waits_for_the_next_job_and_the_driver_for_its_end():
+    async def scenario(desk):
+        asked, awaited = asyncio.create_task(desk.after(-1)), asyncio.create_task(desk.finished(0))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await desk.put(0, "job")
+        assert await asked == (0, "job")
+        assert not awaited.done()
+        await desk.begin(7)
+        await desk.finish(0)
+        await awaited
+        assert (await desk.facts())["starts"] == [7]
+
+    in_loop(scenario)
+
+
+def test_a_worker_that_was_started_again_gets_the_job_that_is_not_finished():
+    async def scenario(desk):
+        await desk.put(0, "first")
+        await desk.finish(0)
+        await desk.put(1, "second")
+        assert await desk.after(-1) == (1, "second")
+
+    in_loop(scenario)
+
+
+def test_all_that_wait_learn_that_there_are_no_more_jobs():
+    async def scenario(desk):
+        asked = [asyncio.create_task(desk.after(-1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await desk.close()
+        assert await asyncio.gather(*asked) == [None, None, None]
+
+    in_loop(scenario)
