@@ -66,7 +66,7 @@ def test_trials(ray_cluster, tmp_path):
 
 def test_room_by_what_each_run_reserves(ray_cluster):
     """The cluster has four CPUs; a run of one worker takes two, and one more serves all."""
-    one, two, gpu = ComputeConfig(), ComputeConfig(workers=2), ComputeConfig(gpus_per_worker=1)
+    one, two, gpu = ComputeConfig(), ComputeConfig(workers=2), ComputeConfig(gpus_per_worker=2)
     room = _Room(None)
     assert room.has(two)  # the first run starts in any case: nodes may come
     room.take("a", one)

@@ -44,7 +44,7 @@ places, removed = {}, []
 def listener(done, text):
     if not removed:  # as early as can be: it must be gone before the fit ends
         removed.append(True)
-        places.update((title, cluster.count(title)) for title in ("_ShardActor", "CorrespondenceActor", "Board"))
+        places.update((title, cluster.count(title)) for title in ("_ShardActor", "CorrespondenceActor"))
         threading.Thread(target=cluster.replace_node, args=["_ShardActor"]).start()
 lost = run("lost", listener)
 same = all(a.equals(b) for a, b in zip(calm[1], lost[1], strict=True))
@@ -64,6 +64,5 @@ def test_a_removed_node_changes_nothing(tmp_path):
     (said,) = [line for line in done.stdout.splitlines() if line.startswith('{"shards"')]  # Ray prints there too
     found = json.loads(said)
     assert found.pop("rebuilt") >= 1  # twice, if the new actor was sent to the dying node once more
-    at_the_driver = [1, 0, 0]
-    places = {"_ShardActor": [1, 1, 1], "CorrespondenceActor": at_the_driver, "Board": at_the_driver}
+    places = {"_ShardActor": [1, 1, 1], "CorrespondenceActor": [1, 0, 0]}
     assert found == {"shards": 3, "places": places, "same": True}
