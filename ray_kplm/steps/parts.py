@@ -58,23 +58,17 @@ def map_parts(
     job = _Job(uuid.uuid4().hex, worker, arguments)
     workers = min(pool.workers, count)
     # An actor gives its GPU back, being a process that ends; a task saves the start of one, longer than a short round's work.
-    if pool.gpus:
-        answers = dataset.map_batches(
-            _PartActor,
-            fn_constructor_args=[job],
-            batch_size=1,
-            compute=ActorPoolStrategy(size=workers),
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-        )
-    else:
-        answers = dataset.map_batches(
-            _work_on_part,
-            fn_args=[job],
-            batch_size=1,
-            compute=TaskPoolStrategy(size=workers),
-            num_cpus=pool.cpus,
-        )
+    how: dict[str, Any] = (
+        {
+            "fn": _PartActor,
+            "fn_constructor_args": [job],
+            "compute": ActorPoolStrategy(size=workers),
+            "num_gpus": pool.gpus,
+        }
+        if pool.gpus
+        else {"fn": _work_on_part, "fn_args": [job], "compute": TaskPoolStrategy(size=workers)}
+    )
+    answers = dataset.map_batches(batch_size=1, num_cpus=pool.cpus, **how)
     answers.context.execution_no_progress_timeout_s = _PATIENCE_S
     found = []
     try:
