@@ -23,6 +23,10 @@ class RunError(KplmError):
     """A run directory does not fit what was asked of it."""
 
 
+class ClusterError(KplmError):
+    """The Ray cluster that was named cannot be joined."""
+
+
 class TrackingError(KplmError):
     """MLflow cannot be reached where a run has to be made."""
 

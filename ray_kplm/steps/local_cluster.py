@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
+from ray._private.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 
 from ray_kplm.steps.session import ENVIRONMENT, LOCAL
@@ -20,9 +22,10 @@ class LocalCluster:
     def __init__(self, head_cpus: int, node_cpus: Sequence[int]) -> None:
         """Logical CPUs of the head and of each other node."""
         os.environ.update(ENVIRONMENT | LOCAL)  # its processes inherit it
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False}
-        )
+        with _found_as_before():
+            self._cluster = Cluster(
+                initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False}
+            )
         self._nodes = [self._cluster.add_node(num_cpus=cpus) for cpus in node_cpus]
         self._cluster.wait_for_nodes()
 
@@ -64,7 +67,20 @@ class LocalCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._cluster.shutdown()
+        with _found_as_before():
+            self._cluster.shutdown()
+
+
+@contextmanager
+def _found_as_before() -> Iterator[None]:
+    """Ray notes the head that began last as the one to be found on this machine, to which jobs of another would go."""
+    noted = Path(get_ray_address_file(None))
+    before = noted.read_text() if noted.exists() else None
+    yield
+    if before is None:
+        noted.unlink(missing_ok=True)
+    else:
+        noted.write_text(before)
 
 
 def _raylet(node: Any) -> int:

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray._private.internal_api import memory_summary
@@ -18,6 +20,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_kplm.config import ComputeConfig
+from ray_kplm.errors import ClusterError
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import asks a package index for news
@@ -42,6 +45,8 @@ _AHEAD_BYTES = 256 * 2**20
 """Object store that a pipeline may fill ahead of its consumer."""
 _LOGGED = {"ray.data": logging.CRITICAL, "ray.train": logging.ERROR, "ray.tune": logging.ERROR}
 """Ray Data logs the errors that it raises too, with their traces."""
+_ANSWER_S = 15
+"""Within which the head of a cluster takes a connection."""
 _STALL_S = 300
 """A Ray Data pipeline without progress for this long raises instead of waiting."""
 
@@ -65,6 +70,8 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
     """A Ray to work with: the one this process is in, the cluster of RAY_ADDRESS, or a local one that ends with the block.
 
     runs: how many of this layout go on at once.
+
+    Raises ClusterError where no Ray answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
         settle()
@@ -74,8 +81,8 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         os.environ.setdefault(name, value)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _silent_stderr():
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
+        if os.environ.get("RAY_ADDRESS"):
+            _join(quiet)
         else:  # a local Ray's processes inherit the environment, and start faster without a runtime_env
             for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
@@ -87,6 +94,26 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(quiet: dict[str, Any]) -> None:
+    address = os.environ["RAY_ADDRESS"]
+    try:
+        _knock(address)
+        ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
+    except (OSError, RuntimeError, ValueError) as error:
+        why = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise ClusterError(
+            f"RAY_ADDRESS={address}: cannot join a Ray there ({why}): give the address of its head, as host:port, and its "
+            "token where it has one (RAY_AUTH_MODE=token); or unset RAY_ADDRESS for a Ray of this command's own"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """OSError where nobody listens: Ray itself would go on trying for a quarter of an hour, and say so only on stderr."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
 
 
 def _for_workers() -> dict[str, str]:

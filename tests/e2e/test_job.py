@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,9 +29,13 @@ def cluster():
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     environment["PATH"] = f"{RAY.parent}{os.pathsep}{environment['PATH']}"  # a job's `python` is this one
     environment.pop("RAY_ADDRESS", None)
+    # A job is sent to the Ray that its temporary folder names last: another test's, were this the usual one. Paths of sockets
+    # in it have to be short.
+    temporary = tempfile.mkdtemp(prefix="ray-")
     head = subprocess.Popen(
-        [RAY, "start", "--head", "--block", "--num-cpus=4", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
-         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"],
+        [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={temporary}", f"--port={free_port()}",
+         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
+         "--disable-usage-stats"],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 90
@@ -47,6 +52,7 @@ def cluster():
         process.kill()
     head.kill()
     head.wait(timeout=60)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.mark.skipif(not RAY.exists(), reason=f"no {RAY}: the ray command is not beside this Python")

@@ -1,6 +1,11 @@
 """What the processes of a cluster are told."""
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +13,30 @@ import ray
 
 from ray_kplm.config import ComputeConfig, WorkerRange
 from ray_kplm.steps.session import ENVIRONMENT, _for_workers, needed_cpus, object_store_mib
+
+JOIN = """
+from ray_kplm.config import ComputeConfig
+from ray_kplm.steps.session import session
+
+with session(ComputeConfig()):
+    pass
+"""
+LOCAL_CLUSTER = """
+from pathlib import Path
+
+from ray._private.utils import get_ray_address_file
+from ray_kplm.steps.local_cluster import LocalCluster
+
+with LocalCluster(1, ()):
+    print(Path(get_ray_address_file(None)).read_text())
+"""
+
+
+def python(script, **environment):
+    """A process of its own for the script."""
+    return subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, timeout=100
+    )
 
 
 def test_workers_learn_where_storage_is_and_no_keys(monkeypatch):
@@ -32,6 +61,25 @@ def test_what_a_job_brings_along_is_its_own(monkeypatch):
 @pytest.mark.parametrize(("workers", "expected"), [(1, 3), (4, 9), (WorkerRange(2, 8), 5)])
 def test_what_a_run_cannot_do_without(workers, expected):
     assert needed_cpus(ComputeConfig(workers=workers)) == expected
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_no_ray_at_the_address_is_an_error_of_one_line(address):
+    done = python(JOIN, RAY_ADDRESS=address)
+    assert "ClusterError: RAY_ADDRESS=" + address in done.stderr.splitlines()[-1]
+
+
+def test_a_local_cluster_is_not_found_by_others():
+    with tempfile.TemporaryDirectory(
+        prefix="ray-"
+    ) as temporary:  # not tmp_path: paths of sockets in it have to be short
+        noted = Path(temporary) / "ray" / "ray_current_cluster"
+        noted.parent.mkdir()
+        noted.write_text("192.0.2.1:6379")
+        done = python(LOCAL_CLUSTER, RAY_TMPDIR=temporary)
+        assert done.returncode == 0, done.stderr
+        assert next(noted.parent.glob("session_*"))  # it was there
+        assert done.stdout.strip() == noted.read_text() == "192.0.2.1:6379"
 
 
 def test_the_object_store_is_measured(ray_cluster):
