@@ -106,6 +106,16 @@ class Generation(ABC):
     def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
         """Ordered landmarks from a stage-1 network and what its update found, where the network describes."""
 
+    @property
+    def round_batch(self) -> int:
+        """`Plan.batch` of every round."""
+        return self._batch(self.config.stage1.batch_size)
+
+    @property
+    def landmark_batch(self) -> int:
+        """`Plan.batch` of stage 2."""
+        return self._batch(self.config.stage2.batch_size)
+
     def round_plan(self, round_number: int, usable: NDArray, frames: Frames | None = None) -> Plan:
         """Pairs of images. usable: rows of labelled images. frames: of all images of the round, if they are of videos."""
         stage = self.config.stage1
@@ -113,7 +123,7 @@ class Generation(ABC):
         return pair_plan(
             self._pairs(round_number, identities, usable, frames),
             iterations=self.iterations(stage.round_iterations if round_number else stage.warmup_iterations),
-            pairs=self._batch(stage.batch_size),
+            pairs=self.round_batch,
             flip=self.flips and not identities,
             seed=(self.config.seed, _ROUND if round_number else _WARMUP, round_number),
         )
@@ -144,11 +154,10 @@ class Generation(ABC):
 
     def landmark_plan(self, usable: NDArray, segment: int) -> Plan:
         """Of the stretch of stage 2 before pause number `segment`, or after the last."""
-        stage = self.config.stage2
         return single_plan(
             usable,
             iterations=self.landmark_iterations(segment),
-            batch=self._batch(stage.batch_size),
+            batch=self.landmark_batch,
             flip=self.flips,
             seed=(self.config.seed, _STAGE2, segment) if segment else (self.config.seed, _STAGE2),
         )
@@ -185,12 +194,12 @@ class Generation(ABC):
         """Images that a round can use: as many as its training has views, or `round_images`."""
         stage1, stage2 = self.config.stage1, self.config.stage2
         if round_number > stage1.rounds:
-            views = self.iterations(stage2.iterations) * self._batch(stage2.batch_size)
+            views = self.iterations(stage2.iterations) * self.landmark_batch
         elif round_number == 0:
             per_pair = 2 if self.clusters_keypoints else 1
-            views = self.iterations(stage1.warmup_iterations) * self._batch(stage1.batch_size) * per_pair
+            views = self.iterations(stage1.warmup_iterations) * self.round_batch * per_pair
         else:
-            views = self.iterations(stage1.round_iterations) * self._batch(stage1.batch_size) * 2
+            views = self.iterations(stage1.round_iterations) * self.round_batch * 2
         return self.config.round_images or views
 
     def iterations(self, configured: int) -> int:

@@ -33,6 +33,11 @@ class Plan:
     def iterations(self) -> int:
         return len(self.image) // self.views
 
+    @property
+    def batch(self) -> int:
+        """What an iteration has to share among workers: its groups."""
+        return self.views // self.group
+
     def head(self, iterations: int) -> Plan:
         """The same, but for all that comes after the first `iterations`."""
         rows = slice(iterations * self.views)

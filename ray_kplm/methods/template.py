@@ -68,7 +68,7 @@ class Template(Generation):
         return single_plan(
             usable,
             iterations=self.iterations(stage.round_iterations if round_number else stage.warmup_iterations),
-            batch=self._batch(stage.batch_size),
+            batch=self.round_batch,
             flip=self.config.method.flip,
             seed=(self.config.seed, _ROUND, round_number),
         )
@@ -78,7 +78,7 @@ class Template(Generation):
         if self.config.round_images or round_number > stage1.rounds:
             return super().round_images(round_number)
         iterations = stage1.round_iterations if round_number else stage1.warmup_iterations
-        return self.iterations(iterations) * self._batch(stage1.batch_size)
+        return self.iterations(iterations) * self.round_batch
 
     def first_channels(self, clusters: dict[str, NDArray], label_counts: NDArray) -> Channels:
         return Channels.first(np.ones(len(label_counts), bool))

@@ -28,10 +28,23 @@ class Desk(Board):
             self._number, self._job, self._starts = number, job, []
             self._changed.notify_all()
 
+    async def wanted(self) -> bool:
+        """Returns when there is a job; False: there will be none."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._number >= 0)
+            return not self._closed
+
     async def begin(self, iteration: int) -> None:
         """Said by one worker: the newest job is begun, or gone on with, at this iteration."""
-        self._starts.append(iteration)
         self._began = time.monotonic()
+        async with self._changed:
+            self._starts.append(iteration)
+            self._changed.notify_all()
+
+    async def begun(self, number: int) -> None:
+        """Returns when the job is begun."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._number >= number and self._starts)
 
     async def facts(self) -> dict[str, Any]:
         """Of the newest job, when it is done: where it was begun, each time, and how long the last of these times took."""

@@ -134,6 +134,7 @@ class Discovery:
         if step is None or self._is_done(step):
             return
         self._progress.begin(_key(step), "generic keypoints: clustering")
+        self._crew.prepare(self.method.round_batch)
         seed = self.config.stage1.rounds + 1  # that of no round
         parts = self._steps.selection(0).parts
         facts = correspond(
@@ -182,6 +183,10 @@ class Discovery:
         before = self._steps.labels[number - 1].folder.parent if number and self.method.continues_clusters else None
         extracted = features.folder.read_json(MANIFEST)
         labels.begin()  # its time is that of clustering
+        if number < self.config.stage1.rounds:
+            self._crew.prepare(self.method.round_batch)
+        elif not self.method.single_stage:
+            self._crew.prepare(self.method.landmark_batch)
         parts, target = self._steps.selection(number + 1).parts, labels.folder.parent
         facts = correspond(
             features.folder, parts, labels.folder, target, self.method, number, before, self._progress.advance

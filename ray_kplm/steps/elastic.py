@@ -7,11 +7,10 @@ that do not divide the batch (Ray 2.60).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from ray_kplm.config import ComputeConfig
 
@@ -39,21 +38,35 @@ def choose(compute: ComputeConfig, batch: int, there: int) -> int:
     return max((number for number in allowed if number <= there), default=allowed[0])
 
 
-@contextmanager
-def workers_of(compute: ComputeConfig, batch: int) -> Iterator[int]:
-    """The number of workers of a training step that begins now; `batch` is what they share.
-
-    While the block runs, an autoscaler is asked for the nodes that more workers would need: they serve the next step.
-    """
+def choose_now(compute: ComputeConfig, batch: int) -> int:
+    """The number of workers of a training that begins now, which share `batch`. Sets how long they may take to start."""
     there = room(compute, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     chosen = choose(compute, batch, there) if compute.is_elastic else compute.worker_range.max
     os.environ[_TIMEOUT] = _GIVEN or str(_STARTING_S if there >= chosen else _JOINING_S)
-    # Placement groups ask as long as their driver lives. Those of CPUs alone could take what Ray Data needs.
-    wanted = compute.worker_range.max - max(there, chosen) if compute.gpus_per_worker else 0
-    bundle = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
-    asked = [placement_group([bundle]) for _ in range(wanted)]
-    try:
-        yield chosen
-    finally:
-        for group in asked:
+    return chosen
+
+
+class MoreNodes:
+    """Asks an autoscaler for the GPUs of more workers, which serve the next training. Of CPUs there is no asking: it could
+    take what Ray Data needs.
+
+    Ask when the workers have their GPUs: those that are free are reserved with it. Placement groups ask as long as they are
+    there, and no longer than their driver lives.
+    """
+
+    def __init__(self, compute: ComputeConfig, workers: int) -> None:
+        """workers: how many there are."""
+        self._bundle = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
+        self._wanted = compute.worker_range.max - workers if compute.gpus_per_worker else 0
+        self._asked: list[PlacementGroup] = []
+
+    def ask(self) -> None:
+        """Once: what was asked for stays so."""
+        if not self._asked:
+            self._asked = [placement_group([self._bundle]) for _ in range(self._wanted)]
+
+    def close(self) -> None:
+        """Give back what came of it."""
+        for group in self._asked:
             remove_placement_group(group)
+        self._asked = []

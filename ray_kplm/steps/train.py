@@ -9,23 +9,24 @@ import errno
 import gc
 import os
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import KplmError, RunError, StorageError
 from ray_kplm.run import Step
-from ray_kplm.steps import session
+from ray_kplm.steps import leftovers, session
 from ray_kplm.steps.desk import Desk
-from ray_kplm.steps.elastic import workers_of
+from ray_kplm.steps.elastic import MoreNodes, choose_now
 from ray_kplm.steps.failures import own_error
 from ray_kplm.steps.loop import METRICS, Job, Training, work
 from ray_kplm.steps.progress import Listener, hearing
@@ -53,6 +54,13 @@ class Crew:
         self._compute, self._folder = compute, folder / _RAY_FOLDER
         self._fit: _Fit | None = None
 
+    def prepare(self, batch: int) -> None:
+        """Begin what the start of workers for a training takes before they are: nothing is reserved until it is there.
+
+        batch: what they will share, `Plan.batch`.
+        """
+        self._fit = self._fit or _Fit(self._compute, self._folder, batch)
+
     def train(self, step: Step, training: Training, listener: Listener) -> dict[str, Any]:
         """Run the training to its end, from its last checkpoint if there is one, and publish the step.
 
@@ -75,12 +83,12 @@ class Crew:
     def _train(self, step: Step, job: Job, listener: Listener) -> dict[str, Any]:
         """`workers` that did it; `starts`, the iterations at which they began: 0, and the checkpoints that they went on from;
         `iterating_seconds`, from the first batch to the end. Where it is elastic, as many as there is room for then go on."""
-        tries = self._compute.max_failures + 1 if self._compute.is_elastic else 1
-        batch = job.training.plan.views // job.training.plan.group
+        tries = self._compute.max_failures + 1
+        batch = job.training.plan.batch
         before: list[int] = []
         while True:
             tries -= 1
-            if self._fit and batch % self._fit.workers:
+            if self._fit and not self._fit.suits(batch):
                 self._fit.close()
                 self._fit = None
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
@@ -91,7 +99,9 @@ class Crew:
                 before += self._fit.starts()
                 self._fit.close()
                 self._fit = None
-                if not tries or _own_error(error):
+                # Ray Train itself starts workers again that are not elastic, and is there no more where its controller died.
+                for_us = self._compute.is_elastic or isinstance(error, RayActorError)
+                if not (tries and for_us) or _own_error(error):
                     raise _as_user_error(error, step) from error
 
 
@@ -100,9 +110,10 @@ class _Fit:
 
     def __init__(self, compute: ComputeConfig, folder: Folder, batch: int) -> None:
         self.jobs = 0
+        self._compute = compute
         self._error: Exception | None = None
-        self._until_closed = ExitStack()
-        self.workers = self._until_closed.enter_context(workers_of(compute, batch))
+        leftovers.give_back()
+        self.workers = choose_now(compute, batch)
         self._desk = _DeskActor.options(scheduling_strategy=session.here()).remote()
         trainer = _trainer(compute, folder, self.workers, self._desk)
         # Not in the main thread, where Ray Train would take over Ctrl-C, for all that comes after it too (Ray 2.60).
@@ -115,16 +126,22 @@ class _Fit:
         except Exception as error:
             self._error = error
 
+    def suits(self, batch: int) -> bool:
+        """Whether its workers can share the batch, and are as many as they would be now if they have not started."""
+        return batch % self.workers == 0 and (self.jobs > 0 or self.workers == choose_now(self._compute, batch))
+
     def do(self, job: Job, listener: Listener) -> dict[str, Any]:
         """Returns when the workers have done the job, what the desk knows of it; raises what Ray Train raises when they
         cannot."""
         number, kept = self.jobs, ray.put(job)
         self._desk.put.remote(number, [kept])  # in a list: the desk only passes it on
-        finished = self._desk.finished.remote(number)
-        with hearing(self._desk, listener):
+        begun, finished = self._desk.begun.remote(number), self._desk.finished.remote(number)
+        with hearing(self._desk, listener), closing(MoreNodes(self._compute, self.workers)) as more:
             while not ray.wait([finished], timeout=_LOOK_S)[0]:
                 if not self._thread.is_alive():
                     raise self._error or RunError("the training workers ended before their work did")
+                if ray.wait([begun], timeout=0)[0]:
+                    more.ask()
         self.jobs += 1
         return dict(ray.get(self._desk.facts.remote()))
 
@@ -140,13 +157,23 @@ class _Fit:
             ray.get(self._desk.close.remote())
         self._thread.join()
         ray.kill(self._desk)
-        self._until_closed.close()
+
+
+class _Gate(ControllerCallback):
+    """Lets workers start when the first job is there: until then their CPUs and GPUs are others'."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def on_controller_start_worker_group(self, *, scaling_config: ScalingConfig, num_workers: int) -> None:
+        if not ray.get(self._desk.wanted.remote()):
+            raise RunError("the training workers are not wanted any more")
 
 
 class _Trainer(TorchTrainer):
     """Without the actor that looks whether the controller lives, to remove its placement group else: it asks the Ray that was
-    started last on the machine, and if that is another one, the training ends with its workers destroyed (Ray 2.60). The group
-    goes with its controller anyway."""
+    started last on the machine, and if that is another one, the training ends with its workers destroyed (Ray 2.60). The next
+    fit gives back what the controller of one left."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -171,6 +198,7 @@ def _trainer(compute: ComputeConfig, folder: Folder, workers: int, desk: Any) ->
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=failures, controller_failure_limit=no_room),
+            callbacks=[_Gate(desk)],
         ),
     )
 

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.steps.elastic import choose, room
+from ray_kplm.steps.elastic import MoreNodes, choose, choose_now, room
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +39,23 @@ def test_the_number_of_workers_divides_the_batch():
     assert [choose(compute, 12, there) for there in range(9)] == [2, 2, 2, 3, 4, 4, 6, 6, 6]
     assert choose(compute, 15, 4) == 3
     assert choose(compute, 15, 1) == 3  # less is not allowed: it waits
+
+
+def test_asking_for_more_reserves_what_is_free_and_gives_it_back(ray_cluster):
+    """The tests' Ray promises one GPU."""
+    compute = ComputeConfig(workers=WorkerRange(1, 2), gpus_per_worker=1)
+    assert choose_now(compute, 4) == 1
+    workers, more = placement_group([{"CPU": 1, "GPU": 1}]), MoreNodes(compute, 1)
+    assert workers.wait(30), "the number was chosen, and something reserved with it"
+    more.ask()
+    more.ask()
+    pending = [group for group in placement_group_table().values() if group["state"] == "PENDING"]
+    assert [group["bundles"] for group in pending] == [{0: {"CPU": 1.0, "GPU": 1.0}}]
+    remove_placement_group(workers)
+    more.close()
+    workers = placement_group([{"CPU": 1, "GPU": 1}])
+    assert workers.wait(30)
+    remove_placement_group(workers)
 
 
 SCRIPT = """

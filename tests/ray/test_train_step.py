@@ -24,6 +24,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.run import Run
+from ray_kplm.steps.elastic import MoreNodes
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.steps.loop import Training
@@ -190,6 +191,74 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(data
     assert first != second
     assert third == set(), "they were to leave after three trainings"
     assert sorted(os.listdir(tmp_path / "run")) == ["first", "second", "third"]
+
+
+def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
+    config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20"])
+    run, crew, seen = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
+    crew.prepare(4)
+    prepared = there("TrainController")
+    time.sleep(2)  # a worker would have come within this
+    assert not worker_processes()
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    crew.train(
+        run.step("first", "train", {}, {}),
+        make_training(dataset, config),
+        lambda iteration, metrics: seen.append(worker_processes("TrainController")),
+    )
+    assert seen == [prepared] * 2  # no other was started
+
+
+def test_a_prepared_crew_that_is_not_wanted_is_gone_without_workers(ray_cluster, tmp_path):
+    crew = Crew(configuration.load(None, SMALL).compute, Folder.at(tmp_path / "run"))
+    crew.prepare(4)
+    there("TrainController")
+    crew.close()
+    assert not worker_processes()
+    deadline = time.monotonic() + 30
+    while worker_processes("TrainController"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monkeypatch):
+    began = []
+
+    class Asking(MoreNodes):
+        def ask(self):
+            began.append(worker_processes())
+
+    monkeypatch.setattr("ray_kplm.steps.train.MoreNodes", Asking)
+    run_step(dataset, tmp_path, ["stage1.warmup_iterations=100", "compute.workers={min: 1, max: 2}"])
+    assert began
+    assert all(len(workers) == 1 for workers in began)
+
+
+@pytest.mark.parametrize("workers", ["1", "{min: 1, max: 2}"])
+def test_a_crew_goes_on_when_its_controller_is_killed(dataset, kill_workers, tmp_path, workers):
+    """Whose workers' CPUs Ray would keep reserved until the run ends."""
+    options = ["stage1.warmup_iterations=60", f"compute.workers={workers}"]
+    alone = run_step(dataset, tmp_path / "alone", options)
+    killed: list[int] = []
+
+    class Killing(Heard):
+        def trained(self, iteration, metrics):
+            if iteration >= 20 and not killed:
+                killed.append(kill_workers("TrainController"))
+
+    disturbed = run_step(dataset, tmp_path / "disturbed", options, Killing())
+    assert killed == [1]
+    assert equal(alone, disturbed)
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+def there(title):
+    """The processes of this title, once there is one."""
+    deadline = time.monotonic() + 60
+    while not (found := worker_processes(title)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 def worker_processes(title: str = "RayTrainWorker") -> set[int]:

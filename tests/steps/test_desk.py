@@ -43,3 +43,40 @@ def test_all_that_wait_learn_that_there_are_no_more_jobs():
         assert await asyncio.gather(*asked) == [None, None, None]
 
     in_loop(scenario)
+
+
+def test_workers_are_wanted_with_the_first_job():
+    async def scenario(desk):
+        asked = asyncio.create_task(desk.wanted())
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await desk.put(0, "job")
+        assert await asked
+
+    in_loop(scenario)
+
+
+def test_workers_are_not_wanted_where_no_job_came():
+    async def scenario(desk):
+        asked = asyncio.create_task(desk.wanted())
+        await asyncio.sleep(0)
+        await desk.close()
+        assert not await asked
+
+    in_loop(scenario)
+
+
+def test_the_driver_learns_when_a_job_is_begun():
+    async def scenario(desk):
+        await desk.put(0, "first")
+        await desk.begin(0)
+        await desk.begun(0)
+        asked = asyncio.create_task(desk.begun(1))
+        await asyncio.sleep(0)
+        await desk.put(1, "second")
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await desk.begin(0)
+        await asked
+
+    in_loop(scenario)

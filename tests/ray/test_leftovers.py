@@ -1,0 +1,43 @@
+"""What is reserved when its maker dies."""
+
+import os
+import signal
+import time
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+
+from ray_kplm.steps.leftovers import give_back
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@ray.remote(num_cpus=0)
+class Maker:
+    def make(self):
+        group = placement_group([{"CPU": 1}])
+        group.wait(20)
+        return group
+
+    def pid(self):
+        return os.getpid()
+
+
+def state(group):
+    return placement_group_table(group)["state"]
+
+
+def test_only_what_dead_actors_made_is_given_back():
+    dead, alive, own = Maker.remote(), Maker.remote(), placement_group([{"CPU": 1}])
+    groups = [ray.get(dead.make.remote()), ray.get(alive.make.remote()), own]
+    assert give_back() == 0
+    os.kill(ray.get(dead.pid.remote()), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not give_back():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert [state(group) for group in groups] == ["REMOVED", "CREATED", "CREATED"]
+    assert give_back() == 0
+    for group in groups[1:]:
+        remove_placement_group(group)
