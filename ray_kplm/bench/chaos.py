@@ -48,12 +48,13 @@ _HEAD_CPUS, _NODE_CPUS = 1, (3, 3)
 _LOOK_S, _DEADLINE_S = 0.01, 900.0
 
 WORKER, EXTRACTION, SHARD = "worker", "extraction", "shard"
-COORDINATOR, DRIVER, NODE = "coordinator", "driver", "node"
+COORDINATOR, CONTROLLER, DRIVER, NODE = "coordinator", "controller", "driver", "node"
 _TITLES = {
     WORKER: "RayTrainWorker",
     EXTRACTION: "MapBatches(_work_on_part)",
     SHARD: "_ShardActor",
     COORDINATOR: "CorrespondenceActor",
+    CONTROLLER: "TrainController",
 }
 """In the titles of Ray's processes."""
 
@@ -92,6 +93,7 @@ MOMENTS: tuple[tuple[Fault, ...], ...] = (
         Fault(NODE, "rounds/000/features"),
         Fault(EXTRACTION, "rounds/000/features", _PART),
         Fault(SHARD, "rounds/000/labels"),
+        Fault(CONTROLLER, "rounds/001/train", _CHECKPOINT),
         Fault(COORDINATOR, "rounds/001/labels"),
     ),
     (
@@ -101,8 +103,10 @@ MOMENTS: tuple[tuple[Fault, ...], ...] = (
         Fault(COORDINATOR, "rounds/000/labels"),
         Fault(WORKER, "rounds/001/train", _CHECKPOINT),
         Fault(SHARD, "rounds/001/labels", _PART),
+        Fault(CONTROLLER, "stage2"),
     ),
     (
+        Fault(CONTROLLER, "rounds/000/labels"),
         Fault(COORDINATOR, "rounds/000/labels", _PART),
         Fault(NODE, "rounds/001/train", _CHECKPOINT, 2),
         Fault(EXTRACTION, "rounds/001/features", _PART, 4),
@@ -111,7 +115,7 @@ MOMENTS: tuple[tuple[Fault, ...], ...] = (
         Fault(WORKER, "stage2", _CHECKPOINT, 2),
     ),
 )
-"""Three moments of each of six victims. Those of one row can all happen to one run, in this order."""
+"""Three moments of each of seven victims. Those of one row can all happen to one run, in this order."""
 
 
 def bench(victims: Sequence[str], together: bool, say: Callable[[str], None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_kplm.commands.base import command, print_figures, print_json, ready_config, say
 
-VICTIMS = ("worker", "extraction", "shard", "coordinator", "driver", "node")
+VICTIMS = ("worker", "extraction", "shard", "coordinator", "controller", "driver", "node")
 
 
 def add(commands: Any) -> None:
