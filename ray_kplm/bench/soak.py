@@ -31,7 +31,7 @@ _CONFIG = [
 
 
 def bench(rounds: int, rounds_per_fit: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """After each round: memory, open files and threads of this process, memory and number of its Ray processes, and the object
+    """After each round: own memory, open files and threads of this process, memory and number of its Ray processes, and the object
     store. Of each the mean of the second and of the last tenth of the rounds, and how much it grew by."""
     started = time.monotonic()
     samples: list[dict[str, float]] = []
@@ -61,7 +61,7 @@ def _sample() -> dict[str, float]:
     process = psutil.Process()
     children = [child for child in process.children(recursive=True) if _is_ray(child)]
     return {
-        "driver_mib": process.memory_info().rss / 2**20,
+        "driver_mib": _private_mib(process),
         "driver_files": process.num_fds(),
         "driver_threads": process.num_threads(),
         "ray_processes": len(children),
