@@ -31,8 +31,9 @@ _CONFIG = [
 
 
 def bench(rounds: int, rounds_per_fit: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """After each round: own memory, open files and threads of this process, memory and number of its Ray processes, and the object
-    store. Of each the mean of the second and of the last tenth of the rounds, and how much it grew by."""
+    """After each round: memory, open files and threads of this process, memory and number of its Ray processes, and the object
+    store. Memory is a process's own, without the pages of the object store that it has touched. Of each the mean of the second
+    and of the last tenth of the rounds, and how much it grew by."""
     started = time.monotonic()
     samples: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="kplm-soak-") as folder:
@@ -79,7 +80,6 @@ def _is_ray(process: psutil.Process) -> bool:
 
 
 def _private_mib(process: psutil.Process) -> float:
-    """What is in memory for this process alone, without the object store."""
     try:
         memory = process.memory_info()
     except psutil.Error:

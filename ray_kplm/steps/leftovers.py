@@ -20,5 +20,5 @@ def give_back() -> int:
 
 def _is_left(group: PlacementGroupTableData) -> bool:
     of_actor = not ray.ActorID(group.creator_actor_id).is_nil()
-    of_this_job = group.creator_job_id == ray.get_runtime_context().job_id.binary()
+    of_this_job = group.creator_job_id.hex() == ray.get_runtime_context().get_job_id()
     return of_this_job and of_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED

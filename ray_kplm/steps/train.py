@@ -55,10 +55,8 @@ class Crew:
         self._fit: _Fit | None = None
 
     def prepare(self, batch: int) -> None:
-        """Begin what the start of workers for a training takes before they are: nothing is reserved until it is there.
-
-        batch: what they will share, `Plan.batch`.
-        """
+        """Start the process that will start the workers, which takes seconds, for a training that comes soon. CPUs and GPUs are
+        reserved when it is there. batch: what its workers will share, `Plan.batch`."""
         self._fit = self._fit or _Fit(self._compute, self._folder, batch)
 
     def train(self, step: Step, training: Training, listener: Listener) -> dict[str, Any]:
@@ -75,10 +73,13 @@ class Crew:
 
     def close(self) -> None:
         """Let the workers go; what they kept of finished trainings is deleted. For crews that are not at work."""
+        self._let_go()
+        self._folder.delete()
+
+    def _let_go(self) -> None:
         if self._fit:
             self._fit.close()
             self._fit = None
-        self._folder.delete()
 
     def _train(self, step: Step, job: Job, listener: Listener) -> dict[str, Any]:
         """`workers` that did it; `starts`, the iterations at which they began: 0, and the checkpoints that they went on from;
@@ -89,16 +90,14 @@ class Crew:
         while True:
             tries -= 1
             if self._fit and not self._fit.suits(batch):
-                self._fit.close()
-                self._fit = None
+                self._let_go()
             self._fit = self._fit or _Fit(self._compute, self._folder, batch)
             try:
                 facts = self._fit.do(job, listener)
                 return {"workers": self._fit.workers, **facts, "starts": [*before, *facts["starts"]]}
             except Exception as error:
                 before += self._fit.starts()
-                self._fit.close()
-                self._fit = None
+                self._let_go()
                 # Ray Train itself starts workers again that are not elastic, and is there no more where its controller died.
                 for_us = self._compute.is_elastic or isinstance(error, RayActorError)
                 if not (tries and for_us) or _own_error(error):
