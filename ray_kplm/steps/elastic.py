@@ -51,7 +51,7 @@ class MoreNodes:
     take what Ray Data needs.
 
     Ask when the workers have their GPUs: those that are free are reserved with it. Placement groups ask as long as they are
-    there, and no longer than their driver lives.
+    there, and no longer than their job.
     """
 
     def __init__(self, compute: ComputeConfig, workers: int) -> None:

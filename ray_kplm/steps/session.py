@@ -102,7 +102,7 @@ def _join(quiet: dict[str, Any]) -> None:
         _knock(address)
         ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
     except (OSError, RuntimeError, ValueError) as error:
-        why = str(error.__cause__ or error).strip().splitlines()[-1]
+        why = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
         raise ClusterError(
             f"RAY_ADDRESS={address}: cannot join a Ray there ({why}): give the address of its head, as host:port, and its "
             "token where it has one (RAY_AUTH_MODE=token); or unset RAY_ADDRESS for a Ray of this command's own"
