@@ -164,8 +164,10 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
     assert second >= 15  # a checkpoint every 5
 
 
-def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(dataset, kill_workers, tmp_path):
-    options = ["stage1.warmup_iterations=60", "compute.rounds_per_fit=3"]
+def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
+    dataset, undisturbed, kill_workers, tmp_path
+):
+    options = [*LONGER, "compute.rounds_per_fit=3"]
     config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", *options])
     run, crew, processes = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
 
@@ -180,12 +182,11 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(data
             killed.append(kill_workers("RayTrainWorker"))
 
     killed: list[int] = []
-    alone = run_step(dataset, tmp_path / "alone", ["stage1.warmup_iterations=60"])
-    assert equal(stay("first"), alone)
+    assert equal(stay("first"), undisturbed)
     assert (tmp_path / "run" / "ray").exists()
-    assert equal(stay("second", disturb), alone), "a checkpoint of the first was taken, or none"
+    assert equal(stay("second", disturb), undisturbed), "a checkpoint of the first was taken, or none"
     assert killed == [1]
-    assert equal(stay("third"), alone)
+    assert equal(stay("third"), undisturbed)
     first, second, third = processes
     assert len(first) == len(second) == 1
     assert first != second
@@ -234,11 +235,8 @@ def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monke
     assert all(len(workers) == 1 for workers in began)
 
 
-@pytest.mark.parametrize("workers", ["1", "{min: 1, max: 2}"])
-def test_a_crew_goes_on_when_its_controller_is_killed(dataset, kill_workers, tmp_path, workers):
+def test_a_crew_goes_on_when_its_controller_is_killed(dataset, undisturbed, kill_workers, tmp_path):
     """Whose workers' CPUs Ray would keep reserved until the run ends."""
-    options = ["stage1.warmup_iterations=60", f"compute.workers={workers}"]
-    alone = run_step(dataset, tmp_path / "alone", options)
     killed: list[int] = []
 
     class Killing(Heard):
@@ -246,9 +244,8 @@ def test_a_crew_goes_on_when_its_controller_is_killed(dataset, kill_workers, tmp
             if iteration >= 20 and not killed:
                 killed.append(kill_workers("TrainController"))
 
-    disturbed = run_step(dataset, tmp_path / "disturbed", options, Killing())
+    assert equal(undisturbed, run_step(dataset, tmp_path, LONGER, Killing()))
     assert killed == [1]
-    assert equal(alone, disturbed)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 
 
