@@ -197,8 +197,10 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
 def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
     config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20"])
     run, crew, seen = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
+    until(lambda: not worker_processes("TrainController"))  # of other tests
     crew.prepare(4)
-    prepared = there("TrainController")
+    until(lambda: worker_processes("TrainController"))
+    prepared = worker_processes("TrainController")
     time.sleep(2)  # a worker would have come within this
     assert not worker_processes()
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
@@ -212,14 +214,12 @@ def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
 
 def test_a_prepared_crew_that_is_not_wanted_is_gone_without_workers(ray_cluster, tmp_path):
     crew = Crew(configuration.load(None, SMALL).compute, Folder.at(tmp_path / "run"))
+    until(lambda: not worker_processes("TrainController"))  # of other tests
     crew.prepare(4)
-    there("TrainController")
+    until(lambda: worker_processes("TrainController"))
     crew.close()
     assert not worker_processes()
-    deadline = time.monotonic() + 30
-    while worker_processes("TrainController"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not worker_processes("TrainController"))
 
 
 def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monkeypatch):
@@ -249,13 +249,11 @@ def test_a_crew_goes_on_when_its_controller_is_killed(dataset, undisturbed, kill
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 
 
-def there(title):
-    """The processes of this title, once there is one."""
+def until(condition):
     deadline = time.monotonic() + 60
-    while not (found := worker_processes(title)):
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return found
 
 
 def worker_processes(title: str = "RayTrainWorker") -> set[int]:
