@@ -320,7 +320,7 @@ class ComputeConfig:
     """Iterations between checkpoints inside a training step."""
     rounds_per_fit: int = 1
     """Trainings (the warm-up, a round, stage 2) that the same worker processes do one after the other. More than one saves
-    their start, some 10 s each; in between they keep their CPUs and GPUs: extraction needs others, or a share of the GPU."""
+    their start, some 7 s each; in between they keep their CPUs and GPUs: extraction needs others, or a share of the GPU."""
     max_failures: int = 3
     """Times a training step is restarted from its last checkpoint after a worker died."""
     batch_images: int = 64
