@@ -110,7 +110,7 @@ def _join(quiet: dict[str, Any]) -> None:
 
 
 def _knock(address: str) -> None:
-    """OSError where nobody listens: Ray itself would go on trying for a quarter of an hour, and say so only on stderr."""
+    """OSError where nobody listens: Ray itself goes on trying for five minutes, and says so only on stderr."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()

@@ -70,9 +70,7 @@ def test_no_ray_at_the_address_is_an_error_of_one_line(address):
 
 
 def test_a_local_cluster_is_not_found_by_others():
-    with tempfile.TemporaryDirectory(
-        prefix="ray-"
-    ) as temporary:  # not tmp_path: paths of sockets in it have to be short
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:  # a short path: there are sockets in it
         noted = Path(temporary) / "ray" / "ray_current_cluster"
         noted.parent.mkdir()
         noted.write_text("192.0.2.1:6379")
