@@ -78,6 +78,14 @@ class Step:
                 return found if name == MANIFEST else None
         return None
 
+    def is_current(self) -> bool:
+        """Return whether the result is there. One of another configuration is deleted: for what is cheap to make again."""
+        try:
+            return self.manifest() is not None
+        except RunError:
+            self.folder.delete()
+            return False
+
     def begin(self) -> None:
         """Note what is being made, so that work in progress is only ever continued by the same step."""
         claim = {

@@ -122,6 +122,20 @@ def test_work_begun_under_another_configuration_is_refused(run):
     assert make(run, "keypoints").manifest() is None
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_cheap_to_make_again_is_deleted_when_the_configuration_changed(run, finished):
+    before = make(run, "evaluation/test")
+    before.begin()
+    if finished:
+        before.finish()
+    before.folder.write_bytes("part-00000.parquet", b"decoded otherwise")
+    step = make(run, "evaluation/test", reads=READS | {"decoder": 2})
+    assert not step.is_current()
+    assert not step.folder.names()
+    step.finish()
+    assert step.is_current()
+
+
 def test_a_claim_left_beside_the_manifest_does_not_matter(run):
     step = make(run, "keypoints")
     step.begin()

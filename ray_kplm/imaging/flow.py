@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from ray_kplm.imaging import frames
 
-_LATTICE = 33
-"""Places a side at which the shift of points is told; at 128 pixels one a heatmap cell."""
 _AGREE = 0.015
 """There and back must end so close to the start; share of the side."""
 _LOST = 1e6
@@ -35,9 +33,12 @@ def flow_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
 
 
 def seen_through(flow: NDArray[np.float32], picture_to_view: frames.Affine) -> NDArray[np.float32]:
-    """A flow between pictures (S, S, 2) as shifts in an affine view of them: (G, G, 2) at places evenly over the view."""
+    """A flow between pictures (S, S, 2) as shifts in an affine view of them: (G, G, 2) at places evenly over the view.
+
+    They are a heatmap cell apart or nearer: between a place that has a counterpart and one that has none nothing is told.
+    """
     side = len(flow)
-    at = np.linspace(0, side - 1, _LATTICE, dtype=np.float32)
+    at = np.linspace(0, side - 1, side // frames.STRIDE + 1, dtype=np.float32)
     places = np.stack(np.meshgrid(at, at), axis=-1)
     before = frames.apply(frames.invert(picture_to_view), places.reshape(-1, 2)).reshape(places.shape)
     moved = _at(flow, before[..., 0].astype(np.float32), before[..., 1].astype(np.float32))

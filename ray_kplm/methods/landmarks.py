@@ -72,22 +72,22 @@ class LandmarkPredictor:
         network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
         self._network = placement.move(network).eval()
-        self._placement = placement
+        self._placement, self._sigma = placement, config.stage2.heatmap_sigma
         self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
         self._flip = flip and bool((flip_map != NONE).any())  # without partners the mirror tells nothing
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        xy, confidence = heatmaps.decode(self._maps(images))
+        xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
         return frames.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         maps = self._maps(images)
-        cells, confidence = heatmaps.decode(maps)
-        sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None]).view(confidence.shape)
+        cells, confidence = heatmaps.decode(maps, self._sigma)
+        sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
         xy = frames.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
-        return Observed(xy, confidence.cpu().numpy(), sharpness.cpu().numpy(), None)
+        return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
 
     def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
         batch = self._placement.images(images)
@@ -128,7 +128,7 @@ class ClusterPredictor:
             logits_Bhw, _ = self._network(self._placement.images(images))
         heat_Bhw = logits_Bhw.float().sigmoid()
         cells = torch.from_numpy(frames.input_to_heatmap(np.nan_to_num(xy))).to(heat_Bhw)
-        sharpness = heatmaps.sharpness(heat_Bhw, cells).cpu().numpy()
+        sharpness = heatmaps.sharpness(heat_Bhw, cells, self._config.stage1.heatmap_sigma).cpu().numpy()
         sharpness[np.isnan(xy).any(axis=-1)] = np.nan
         separation = np.full(confidence.shape, np.nan, np.float32)
         separation[found.image, found.landmark] = quality.separation(

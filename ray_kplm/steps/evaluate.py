@@ -24,6 +24,7 @@ from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.methods import build_method
 from ray_kplm.methods.landmarks import MakePredictor
+from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.steps.correspond import read_clusters
@@ -109,7 +110,7 @@ def stage_scores(run: Run, stages: Sequence[str], report: Report = lambda text: 
 def _predicted(run: Run, dataset: Dataset, stages: Sequence[str], report: Report) -> Iterator[tuple[str, Predictions]]:
     """What each stage says of both splits: from storage, or now, all that is missing at once."""
     predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
-    missing = [p for of_stage in predictions.values() for p in of_stage if p.step.manifest() is None]
+    missing = [p for of_stage in predictions.values() for p in of_stage if not p.step.is_current()]
     if missing:
         report(f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
         with session(run.config.compute):
@@ -245,7 +246,12 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
             run.step(
                 f"{place}/{stage}/{split}",
                 "predict",
-                {"stage": stage, "split": split, "flip_at_test": run.config.stage2.flip_at_test},
+                {
+                    "stage": stage,
+                    "split": split,
+                    "flip_at_test": run.config.stage2.flip_at_test,
+                    "decoder": DECODER,
+                },
                 inputs,
             ),
             split,

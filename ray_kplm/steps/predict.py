@@ -36,10 +36,10 @@ def predict(
 ) -> None:
     """Write the landmarks (contracts.PREDICTIONS) of each prediction into its step's folder and publish it.
 
-    All share one pool. Predictions whose step is done are left as they are.
+    All share one pool. Predictions whose step is done are left as they are; those of another configuration are made again.
     """
     compute = config.compute
-    missing = [prediction for prediction in predictions if prediction.step.manifest() is None]
+    missing = [prediction for prediction in predictions if not prediction.step.is_current()]
     names: list[str] = []
     rows: list[NDArray[np.int64]] = []
     for index, prediction in enumerate(missing):

@@ -30,6 +30,7 @@ from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import frames
 from ray_kplm.lock import held
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
@@ -202,6 +203,7 @@ def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) ->
         "margin": options.margin,
         "part_images": options.part_images,
         "flip_at_test": run.config.stage2.flip_at_test,
+        "decoder": DECODER,
     }
     remedy = "Predict into another folder, or remove this one"
     return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)

@@ -24,6 +24,7 @@ from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import Run, Step
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.evaluate import STAGE2, predictor
@@ -64,12 +65,13 @@ def measure_quality(
         "motion": asdict(_MOTION),
         "seed": run.config.seed,
         "flip_at_test": run.config.stage2.flip_at_test,
+        "decoder": DECODER,
     }
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
     whole = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
     sample = whole.sample(images, (run.config.seed, _SAMPLE))
-    if not _is_done(step):
+    if not step.is_current():
         say(f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
         _observe(run.config, make, dataset.images(TRAIN), step, sample)
     seen = _observations(step.folder, sample, run.config.network.image_size, partners, always=stage == STAGE2)
@@ -109,15 +111,6 @@ def _detector(run: Run, stage: str) -> tuple[MakePredictor, NDArray[np.int16], d
     clusters = read_clusters(run.folder / "rounds" / f"{int(stage):03d}")
     landmarks = len(source["label_counts"])
     return make, clusters.get("flip_map", np.full(landmarks, NONE, np.int16)), source
-
-
-def _is_done(step: Step) -> bool:
-    """Whether the observations are there. Those of other options are given up: to observe again is cheap."""
-    try:
-        return step.manifest() is not None
-    except RunError:
-        step.folder.delete()
-        return False
 
 
 @dataclass(frozen=True)

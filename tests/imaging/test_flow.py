@@ -7,7 +7,7 @@ import pytest
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.flow import flow_between
+from ray_kplm.imaging.flow import flow_between, seen_through
 from ray_kplm.imaging.warp import displaced
 
 SIDE = 96
@@ -70,3 +70,10 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
     assert inside.sum() > 30
     assert np.median(np.abs(found - truth)[inside]) < 0.5
     assert np.abs(found - truth)[inside].max() < 1.5
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_a_flow_is_told_at_every_heatmap_cell(side):
+    """Between a place with a counterpart and one without nothing is told: a coarser lattice would lose the places between."""
+    told = seen_through(np.zeros((side, side, 2), np.float32), frames.scaling(1.0))
+    assert (side - 1) / (len(told) - 1) <= frames.STRIDE

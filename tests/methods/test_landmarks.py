@@ -1,5 +1,7 @@
 """Predictors: what they observe beside the landmarks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 from ray_kplm.config import load
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.assignment import on_grid
+from ray_kplm.imaging import frames
 from ray_kplm.methods.landmarks import ClusterPredictor, LandmarkPredictor, nearest_once
+from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
 
@@ -73,3 +77,18 @@ def test_channels_are_observed_as_they_are_predicted(flip, placement):
     assert seen.sharpness.shape == (3, 4)
     assert ((seen.sharpness >= 0) & (seen.sharpness <= 1)).all()
     assert seen.separation is None
+
+
+@pytest.mark.parametrize("sigma", [0.75, 2.0])
+def test_channels_are_decoded_by_the_sigma_that_they_were_trained_on(sigma, placement, monkeypatch):
+    config = replace(CONFIG, stage2=replace(CONFIG.stage2, heatmap_sigma=sigma))
+    predictor = LandmarkPredictor(
+        config, LandmarkNetwork(CONFIG.network, 4).state_dict(), np.arange(4, dtype=np.int16), placement, flip=False
+    )
+    side = CONFIG.network.image_size // 4
+    xy = side / 2 + torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), device="cpu")
+    maps = heatmaps.render(xy, torch.ones(3, 4), side, sigma).to(placement.device)
+    monkeypatch.setattr(predictor, "_maps", lambda images: maps)
+    found, _ = predictor(IMAGES)
+    np.testing.assert_allclose(found, frames.heatmap_to_input(xy.numpy()), atol=0.25)  # pixels: a sixteenth of a cell
+    np.testing.assert_array_equal(predictor.observe(IMAGES).xy, found)
