@@ -137,7 +137,11 @@ class Stage1Config:
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
     decay_at: tuple[float, ...] = (0.75, 0.9)
-    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k)."""
+    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k); in `template`, whose
+    rounds train from nothing, these shares of each. `decay: cosine` does not use it."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """How the learning rate falls. `steps`: at `decay_at`. `cosine`: in the warm-up and in each round anew, to 1 % of it (R,
+    chapter 5)."""
     descriptor_weight: float = 10.0
     """Weight of the descriptor loss against the detector's (R)."""
     correspondence: Literal["clustering", "equivariance"] = "clustering"
@@ -231,7 +235,8 @@ class Stage2Config:
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
     decay_at: tuple[float, ...] = (0.25, 0.35)
-    """Learning rate x 0.1 when these shares of the iterations are done (R 50k and 70k of 200k)."""
+    """Learning rate x 0.1 when these shares of the iterations are done (R 50k and 70k of 200k); in `template`, whose detectors
+    train from nothing, these shares of each one's."""
     heatmap_sigma: float = 0.75
     """Sigma of a target's Gaussian, cells (R: a 3 x 3 stamp 1 / .41 / .17, which is sigma 0.75)."""
     flip_at_test: bool = True

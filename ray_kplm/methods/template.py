@@ -62,6 +62,10 @@ class Template(Generation):
         views = DISTILLING_VIEWS if round_number >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
         return PointFinder(placement.move(network).eval(), placement, self.config.detection, views)
 
+    @property
+    def round_views(self) -> int:
+        return 1
+
     def round_plan(self, round_number: int, usable: NDArray, frames: Frames | None = None) -> Plan:
         """Single images, half of them mirrored."""
         stage = self.config.stage1
