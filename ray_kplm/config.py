@@ -27,8 +27,8 @@ class MethodConfig:
     kind: Literal["kplm", "merge", "template"] = "kplm"
     """Generation: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
     landmarks: int = 30
-    """K, the number of landmarks (T 6.2). In `merge` K is what merging leaves, in `template` the points of the template; this
-    scales how many keypoints are detected."""
+    """K, the number of landmarks (T 6.2). In `template` at most so many: fewer where the template's image has fewer points. In
+    `merge` K is what merging leaves, and this only scales how many keypoints are detected."""
     clusters: int = 100
     """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
     flip: bool = True
@@ -264,11 +264,12 @@ class TemplateConfig:
     """Correspondence with the points of one image, in `method.kind: template` (T 4.2.4, METHOD 6)."""
 
     image: str = ""
-    """image_id of the training image whose points are the template; empty: the one whose points agree best with the others'."""
+    """image_id of the training image whose points are the template; empty: the one whose points the others have most often. Of
+    its points the `method.landmarks` that most images have are kept (T: 13 points of a face)."""
     candidates: int = 30
     """Images that are tried as templates where none is named."""
     sample: int = 150
-    """Images on which each is tried."""
+    """Images on which each is tried, and which tell what points of the template are kept."""
     distance: float = 0.1
     """A point farther from where its template point drifted is another one; share of the image's side."""
     outliers: float = 0.1

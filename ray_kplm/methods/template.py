@@ -26,7 +26,7 @@ _ROUND = 4
 
 @dataclass(frozen=True)
 class Template(Generation):
-    """The number of landmarks is that of the template's points."""
+    """The number of landmarks is that of the template's points: `method.landmarks`, or fewer where its image has fewer."""
 
     @property
     def describes(self) -> bool:
