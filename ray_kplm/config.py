@@ -75,6 +75,8 @@ class KeypointsConfig:
     """A pretrained network's points are no closer than this share of the image's longer side (T 8 px of 218)."""
     image_size: int = 0
     """Longer side of the image that a pretrained network sees, pixels; 0: as it is stored."""
+    scales: tuple[float, ...] = (1.0,)
+    """A pretrained network sees the image enlarged by each of these factors; its points are pooled (T 5.3.2: 1, 1.3, 1.6)."""
     file: str = ""
     """Parquet for `file`: image_id, xy (a list of (x, y), pixels of the source image), optionally score."""
     truth_share: float = 0.4
@@ -136,12 +138,12 @@ class Stage1Config:
     """RMSprop (T 2e-4, R 1e-4)."""
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
-    decay_at: tuple[float, ...] = (0.75, 0.9)
-    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k); in `template`, whose
-    rounds train from nothing, these shares of each. `decay: cosine` does not use it."""
     decay: Literal["steps", "cosine"] = "steps"
     """How the learning rate falls. `steps`: at `decay_at`. `cosine`: in the warm-up and in each round anew, to 1 % of it (R,
     chapter 5)."""
+    decay_at: tuple[float, ...] = (0.75, 0.9)
+    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k); in `template`, whose
+    rounds train from nothing, these shares of each. `decay: cosine` does not use it."""
     descriptor_weight: float = 10.0
     """Weight of the descriptor loss against the detector's (R)."""
     correspondence: Literal["clustering", "equivariance"] = "clustering"
@@ -426,6 +428,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     share = c.keypoints.outlier_share
     yield "keypoints.outlier_share", share, "is a share: 0 <= share < 1", 0 <= share < 1
     yield "keypoints.nms", c.keypoints.nms, "is a share of the image's side: 0 <= share < 1", 0 <= c.keypoints.nms < 1
+    scales = c.keypoints.scales
+    yield (
+        "keypoints.scales",
+        list(scales),
+        "must be one factor or more within 0.1 and 10; [1.0] is the image as it is",
+        bool(scales) and all(0.1 <= scale <= 10 for scale in scales),
+    )
     yield (
         "augment.warp",
         c.augment.warp,
