@@ -27,8 +27,8 @@ class MethodConfig:
     kind: Literal["kplm", "merge", "template"] = "kplm"
     """Generation: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
     landmarks: int = 30
-    """K, the number of landmarks (T 6.2). In `merge` K is what merging leaves, in `template` the points of the template; this
-    scales how many keypoints are detected."""
+    """K, the number of landmarks (T 6.2). In `template` at most so many: fewer where the template's image has fewer points. In
+    `merge` K is what merging leaves, and this only scales how many keypoints are detected."""
     clusters: int = 100
     """M, the training clusters; many more than K, so that one landmark may look several ways (T 6.3.3)."""
     flip: bool = True
@@ -75,6 +75,8 @@ class KeypointsConfig:
     """A pretrained network's points are no closer than this share of the image's longer side (T 8 px of 218)."""
     image_size: int = 0
     """Longer side of the image that a pretrained network sees, pixels; 0: as it is stored."""
+    scales: tuple[float, ...] = (1.0,)
+    """A pretrained network sees the image enlarged by each of these factors; its points are pooled (T 5.3.2: 1, 1.3, 1.6)."""
     file: str = ""
     """Parquet for `file`: image_id, xy (a list of (x, y), pixels of the source image), optionally score."""
     truth_share: float = 0.4
@@ -136,8 +138,12 @@ class Stage1Config:
     """RMSprop (T 2e-4, R 1e-4)."""
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """How the learning rate falls. `steps`: at `decay_at`. `cosine`: in the warm-up and in each round anew, to 1 % of it (R,
+    chapter 5)."""
     decay_at: tuple[float, ...] = (0.75, 0.9)
-    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k)."""
+    """Learning rate x 0.1 when these shares of all stage-1 iterations are done (R 150k and 180k of 200k); in `template`, whose
+    rounds train from nothing, these shares of each. `decay: cosine` does not use it."""
     descriptor_weight: float = 10.0
     """Weight of the descriptor loss against the detector's (R)."""
     correspondence: Literal["clustering", "equivariance"] = "clustering"
@@ -231,7 +237,8 @@ class Stage2Config:
     weight_decay: float = 1e-5
     """RMSprop (T, R)."""
     decay_at: tuple[float, ...] = (0.25, 0.35)
-    """Learning rate x 0.1 when these shares of the iterations are done (R 50k and 70k of 200k)."""
+    """Learning rate x 0.1 when these shares of the iterations are done (R 50k and 70k of 200k); in `template`, whose detectors
+    train from nothing, these shares of each one's."""
     heatmap_sigma: float = 0.75
     """Sigma of a target's Gaussian, cells (R: a 3 x 3 stamp 1 / .41 / .17, which is sigma 0.75)."""
     flip_at_test: bool = True
@@ -259,11 +266,12 @@ class TemplateConfig:
     """Correspondence with the points of one image, in `method.kind: template` (T 4.2.4, METHOD 6)."""
 
     image: str = ""
-    """image_id of the training image whose points are the template; empty: the one whose points agree best with the others'."""
+    """image_id of the training image whose points are the template; empty: the one whose points the others have most often. Of
+    its points the `method.landmarks` that most images have are kept (T: 13 points of a face)."""
     candidates: int = 30
     """Images that are tried as templates where none is named."""
     sample: int = 150
-    """Images on which each is tried."""
+    """Images on which each is tried, and which tell what points of the template are kept."""
     distance: float = 0.1
     """A point farther from where its template point drifted is another one; share of the image's side."""
     outliers: float = 0.1
@@ -420,6 +428,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     share = c.keypoints.outlier_share
     yield "keypoints.outlier_share", share, "is a share: 0 <= share < 1", 0 <= share < 1
     yield "keypoints.nms", c.keypoints.nms, "is a share of the image's side: 0 <= share < 1", 0 <= c.keypoints.nms < 1
+    scales = c.keypoints.scales
+    yield (
+        "keypoints.scales",
+        list(scales),
+        "must be one factor or more within 0.1 and 10; [1.0] is the image as it is",
+        bool(scales) and all(0.1 <= scale <= 10 for scale in scales),
+    )
     yield (
         "augment.warp",
         c.augment.warp,

@@ -24,3 +24,20 @@ def test_the_thesis_configuration_has_the_thesis_numbers():
     assert (stage1.margin, stage1.negative_pairs, stage1.descriptor_weight) == (0.8, 5000, 10)
     assert (stage1.pair_weighting, stage1.positives, stage1.heatmap_sigma) == ("all", "pair", 0)
     assert config.stage2.backbone_factor == 0.1
+
+
+def test_the_configuration_of_chapter_5_has_its_numbers():
+    config = load(FOLDER / "thesis_faces_merge.yaml")
+    assert config.keypoints.scales == (1.0, 1.3, 1.6)
+    stage1, stage2 = config.stage1, config.stage2
+    assert (stage1.learning_rate, stage1.decay, stage1.weight_decay, stage1.batch_size) == (5e-4, "cosine", 1e-5, 16)
+    assert stage1.warmup_iterations + stage1.rounds * stage1.round_iterations == 300_000
+    assert (stage2.learning_rate, stage2.batch_size, stage2.iterations) == (5e-4, 64, 80_000)
+    assert [share * stage2.iterations for share in stage2.decay_at] == [50_000, 65_000]
+
+
+@pytest.mark.parametrize(("name", "landmarks"), [("thesis_faces_template", 13), ("demo_template", 10)])
+def test_the_configurations_of_chapter_4_detect_as_many_points_as_their_template_has(name, landmarks):
+    config = load(FOLDER / f"{name}.yaml")
+    assert config.method.landmarks == landmarks
+    assert config.detection.points_per_landmark >= 1

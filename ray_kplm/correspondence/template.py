@@ -1,4 +1,5 @@
-"""The points of one image as the template of all others: which image, and what the others' points are called (thesis 4.2.4)."""
+"""The points of one image as the template of all others: which image and points, and what the others' are called (thesis
+4.2.4)."""
 
 from __future__ import annotations
 
@@ -47,27 +48,44 @@ def name_points(template: NDArray, points: Padded, *, drift: Drift, farthest: fl
     return Named(found, index, own.mean(axis=1) >= min_matched)
 
 
+@dataclass(frozen=True)
+class Repeatable:
+    """Points of a template that other images have too: xy (K, 2) in the template's order, and score: the share of the wanted
+    points of all images that was found."""
+
+    xy: NDArray[np.float64]
+    score: float
+
+
+def most_repeatable(template: NDArray, points: Padded, count: int, *, drift: Drift, farthest: float) -> Repeatable:
+    """The `count` points of the template (N, 2) that most of the images have; all where it has no more than these.
+
+    Chance decides how many keypoints an image has, not how many landmarks the category has. A wanted point that the template
+    itself lacks is found in no image.
+    """
+    xy, valid = points
+    found = (identify(align(template, xy, valid, drift), xy, valid, farthest) != NONE).sum(axis=0)
+    kept = np.sort(np.argsort(-found, kind="stable")[:count])
+    return Repeatable(np.asarray(template, np.float64)[kept], float(found[kept].sum() / (count * max(len(xy), 1))))
+
+
 def choose_template(
     points: list[NDArray],
     candidates: NDArray[np.int64],
+    count: int,
     *,
     drift: Drift,
     farthest: float,
     told: Callable[[float], None] = lambda share: None,
-) -> tuple[int, float]:
-    """The candidate whose points agree best with the others': its index, and the mean F-score of the matches with it.
-
-    Points that others lack cost as much as points that it lacks: the most central and complete set.
-    """
+) -> tuple[int, Repeatable]:
+    """The candidate whose `count` most repeatable points are found most often in the other images: its index, and these."""
     xy, valid = padded(points)
-    counts = valid.sum(axis=1)
-    best = (-1, -1.0)
+    best: tuple[int, Repeatable] | None = None
     for done, c in enumerate(candidates.tolist()):
         others = np.arange(len(points)) != c
-        index = identify(align(points[c], xy[others], valid[others], drift), xy[others], valid[others], farthest)
-        matched = (index != NONE).sum(axis=1)
-        score = float(np.mean(2 * matched / np.maximum(len(points[c]) + counts[others], 1)))
-        if score > best[1]:
-            best = (c, score)
+        kept = most_repeatable(points[c], (xy[others], valid[others]), count, drift=drift, farthest=farthest)
+        if best is None or kept.score > best[1].score:
+            best = (c, kept)
         told((done + 1) / len(candidates))
+    assert best is not None, "there are candidates"
     return best

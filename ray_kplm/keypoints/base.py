@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,12 @@ class Keypoints:
         """Some of the points, by a mask or indices."""
         descriptors = None if self.descriptors is None else self.descriptors[which]
         return Keypoints(self.xy[which], self.score[which], descriptors)
+
+
+def pooled(found: Sequence[Keypoints]) -> Keypoints:
+    """Points of one image, with descriptors, that were found in several ways, together."""
+    descriptors = np.concatenate([k.descriptors for k in found if k.descriptors is not None])
+    return Keypoints(np.concatenate([k.xy for k in found]), np.concatenate([k.score for k in found]), descriptors)
 
 
 class Detector(Protocol):

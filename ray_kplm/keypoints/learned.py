@@ -15,7 +15,7 @@ from torch import Tensor
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging import frames
-from ray_kplm.keypoints.base import Keypoints, inside_box
+from ray_kplm.keypoints.base import Keypoints, inside_box, pooled
 
 
 class Network(Protocol):
@@ -27,7 +27,11 @@ class Network(Protocol):
 
 
 class LearnedDetector:
-    """A pretrained network on an image, followed by non-maximal suppression over `nms` of the image's longer side."""
+    """A pretrained network on an image in one or more scales, then non-maximal suppression over `nms` of the longer side.
+
+    The points of all scales are pooled (thesis 5.3.2): of several at one place the strongest stays, with the descriptor of its
+    scale.
+    """
 
     def __init__(self, network: Network, config: KeypointsConfig, device: torch.device) -> None:
         self._network, self._config, self._device = network, config, device
@@ -35,20 +39,25 @@ class LearnedDetector:
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], box: NDArray | None = None) -> Keypoints:
         """image: uint8 (H, W, 3) RGB; box: x0, y0, x1, y1 outside of which nothing counts."""
-        seen, to_crop = _resized(image, self._config.image_size)
-        pixels = torch.from_numpy(np.ascontiguousarray(seen)).to(self._device)
-        xy, score, descriptors = self._network(pixels.permute(2, 0, 1)[None].float() / 255)
-        places = frames.apply(to_crop, xy.float().cpu().numpy()).astype(np.float32)
-        found = Keypoints(places, score.float().cpu().numpy(), descriptors.float().cpu().numpy())
+        longer_side = self._config.image_size or max(image.shape[:2])
+        found = pooled([self._found(image, max(1, round(longer_side * scale))) for scale in self._config.scales])
         found = found.chosen(inside_box(found.xy, box))
         radius = self._config.nms * max(image.shape[:2])
         return found.chosen(strongest_apart(found.xy, found.score, radius)[: self._config.limit])
 
+    def _found(self, image: NDArray[np.uint8], longer_side: int) -> Keypoints:
+        """All that the network finds in the image at that longer side, in pixels of the image."""
+        seen, to_crop = _resized(image, longer_side)
+        pixels = torch.from_numpy(np.ascontiguousarray(seen)).to(self._device)
+        xy, score, descriptors = self._network(pixels.permute(2, 0, 1)[None].float() / 255)
+        places = frames.apply(to_crop, xy.float().cpu().numpy()).astype(np.float32)
+        return Keypoints(places, score.float().cpu().numpy(), descriptors.float().cpu().numpy())
+
 
 def _resized(image: NDArray[np.uint8], longer_side: int) -> tuple[NDArray[np.uint8], frames.Affine]:
-    """The image with that longer side (0: as it is), and the map back to it."""
+    """The image with that longer side, and the map back to it."""
     height, width = image.shape[:2]
-    if longer_side in (0, max(height, width)):
+    if longer_side == max(height, width):
         return image, frames.scaling(1.0)
     scale = longer_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

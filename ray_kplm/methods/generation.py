@@ -107,6 +107,11 @@ class Generation(ABC):
         """Ordered landmarks from a stage-1 network and what its update found, where the network describes."""
 
     @property
+    def round_views(self) -> int:
+        """Views that a unit of a round's batch is made of: the two of a pair."""
+        return 2
+
+    @property
     def round_batch(self) -> int:
         """`Plan.batch` of every round."""
         return self._batch(self.config.stage1.batch_size)
@@ -137,11 +142,21 @@ class Generation(ABC):
             return NearbyFrames(usable, frames, stage.frame_gap)
         return AnyImages(usable, same_image_share=1.0)
 
-    def round_schedule(self, round_number: int) -> Schedule:
+    def round_first(self, round_number: int) -> int:
+        """Iterations of stage 1 before a round; `rounds` + 1: all."""
         stage = self.config.stage1
-        warmup, each = self.iterations(stage.warmup_iterations), self.iterations(stage.round_iterations)
-        first = 0 if round_number == 0 else warmup + (round_number - 1) * each
-        return Schedule(first, warmup + stage.rounds * each, stage.decay_at, self._rate_factor())
+        if not round_number:
+            return 0
+        return self.iterations(stage.warmup_iterations) + (round_number - 1) * self.iterations(stage.round_iterations)
+
+    def round_schedule(self, round_number: int) -> Schedule:
+        """Over the stage, whose rounds continue one network; over the round where it has a network or a cosine of its own."""
+        stage = self.config.stage1
+        if self.restarts or stage.decay == "cosine":
+            length = self.round_first(round_number + 1) - self.round_first(round_number)
+            return Schedule(0, length, stage.decay_at, self._rate_factor(), stage.decay)
+        total = self.round_first(stage.rounds + 1)
+        return Schedule(self.round_first(round_number), total, stage.decay_at, self._rate_factor())
 
     # -- stage 2
 
@@ -162,10 +177,17 @@ class Generation(ABC):
             seed=(self.config.seed, _STAGE2, segment) if segment else (self.config.seed, _STAGE2),
         )
 
+    def landmark_first(self, segment: int) -> int:
+        """Iterations of stage 2 before a stretch of it."""
+        return self._segment(segment)[0]
+
     def landmark_schedule(self, segment: int) -> Schedule:
+        """Over the stage, whose stretches continue one network; over the stretch where each has a fresh one."""
         stage = self.config.stage2
-        first, _ = self._segment(segment)
-        return Schedule(first, self.iterations(stage.iterations), stage.decay_at, self._rate_factor())
+        if self.restarts:
+            return Schedule(0, self.landmark_iterations(segment), stage.decay_at, self._rate_factor())
+        total = self.iterations(stage.iterations)
+        return Schedule(self.landmark_first(segment), total, stage.decay_at, self._rate_factor())
 
     def landmark_iterations(self, segment: int) -> int:
         return self._segment(segment)[1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,20 +32,29 @@ class Objective(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
+_COSINE_END = 0.01
+"""Of the learning rate, what a cosine decays to (chapter 5: 5e-4 to 5e-6)."""
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate factor of an iteration, counted over the whole stage: x 0.1 at each of some shares of it.
+    """Learning-rate factor of a training's iterations.
 
-    `first` iterations of `total` were done in earlier steps.
+    It is counted over `total` iterations, of which `first` were done before: of the training itself, or of all trainings that
+    continue one network. decay: `steps`, x 0.1 at each of the shares `decay_at` of the total; `cosine`, half a period from 1 to
+    0.01 (Loshchilov & Hutter, ICLR 2017). factor: on all.
     """
 
     first: int
     total: int
     decay_at: tuple[float, ...]
     factor: float = 1.0
+    decay: Literal["steps", "cosine"] = "steps"
 
     def __call__(self, iteration: int) -> float:
         done = (self.first + iteration) / self.total
+        if self.decay == "cosine":
+            return self.factor * (_COSINE_END + (1 - _COSINE_END) * (1 + math.cos(math.pi * done)) / 2)
         return self.factor * 0.1 ** sum(done >= share for share in self.decay_at)
 
 

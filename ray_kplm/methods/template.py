@@ -26,7 +26,7 @@ _ROUND = 4
 
 @dataclass(frozen=True)
 class Template(Generation):
-    """The number of landmarks is that of the template's points."""
+    """The number of landmarks is that of the template's points: `method.landmarks`, or fewer where its image has fewer."""
 
     @property
     def describes(self) -> bool:
@@ -61,6 +61,10 @@ class Template(Generation):
         network.load_state_dict(weights)
         views = DISTILLING_VIEWS if round_number >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
         return PointFinder(placement.move(network).eval(), placement, self.config.detection, views)
+
+    @property
+    def round_views(self) -> int:
+        return 1
 
     def round_plan(self, round_number: int, usable: NDArray, frames: Frames | None = None) -> Plan:
         """Single images, half of them mirrored."""

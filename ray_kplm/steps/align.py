@@ -15,7 +15,7 @@ from ray_kplm.config import Config
 from ray_kplm.contracts import LABELS, NONE, TRAIN
 from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
-from ray_kplm.correspondence.template import choose_template, name_points, padded
+from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError, ConfigError, RunError
@@ -47,11 +47,12 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
 
     Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
     """
-    config = aligning.config
+    config, wanted = aligning.config, aligning.config.method.landmarks
     choose = ray.remote(num_cpus=1, scheduling_strategy=ANYWHERE)(_choose)
     chosen = ray.get(choose.remote(aligning, selection))
     aligning.labels.write_json(TEMPLATE, chosen)
-    progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}")
+    fewer = f"; it has no more, method.landmarks = {wanted}" if len(chosen["xy"]) < wanted else ""
+    progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}{fewer}")
     pool = Pool(config.compute.detect_workers or config.compute.extract_workers)
     parts = map_parts(
         _AlignPart, {"aligning": aligning}, selection, pool, lambda done, total: progress(0.3 + 0.7 * done / total, "")
@@ -76,29 +77,43 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
 
 
 def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
-    """The template: image_id, xy (K, 2) in the input frame, score (None where the user chose)."""
+    """The template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, fewer where the image has fewer."""
     config = aligning.config
-    options, side = config.template, config.network.image_size
-    if options.image:
-        for part, rows in zip(selection.parts, selection.rows, strict=True):
-            ids = aligning.images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()
-            if options.image in ids:
-                row = ids.index(options.image)
-                points = _read(aligning, part, rows)[row][1]
-                return {"image_id": options.image, "xy": points.tolist(), "score": None}
-        raise ConfigError(f"template.image = {options.image!r}: no such image; the last one is {ids[-1]!r}")
+    options, count = config.template, config.method.landmarks
+    drift, farthest = Drift(options.outliers), options.distance * config.network.image_size
     seed = (config.seed, 41)
     sample = selection.sample(max(options.sample, options.candidates), seed)
     read = [_read(aligning, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [entry for part in read for entry in part]
+    if options.image:
+        template = _named(aligning, selection, options.image)
+        others = padded([xy for name, xy in found if name != options.image])
+        kept = most_repeatable(template, others, count, drift=drift, farthest=farthest)
+        return {"image_id": options.image, "xy": kept.xy.tolist(), "score": kept.score}
     points = [xy for _, xy in found]
     counts = np.array([len(p) for p in points])
-    able = np.flatnonzero(counts >= max(3, np.median(counts)))
+    able = np.flatnonzero(counts >= max(3, min(count, np.median(counts))))
     if not len(able):
         raise CollapseError("no image has three keypoints; look at detection.points_per_landmark")
     candidates = np.random.default_rng(seed).permutation(able)[: options.candidates]
-    best, score = choose_template(points, candidates, drift=Drift(options.outliers), farthest=options.distance * side)
-    return {"image_id": found[best][0], "xy": points[best].tolist(), "score": score}
+    best, kept = choose_template(points, candidates, count, drift=drift, farthest=farthest)
+    return {"image_id": found[best][0], "xy": kept.xy.tolist(), "score": kept.score}
+
+
+def _named(aligning: Aligning, selection: Selection, image_id: str) -> NDArray[np.float64]:
+    """Keypoints (N, 2), in the input frame, of an image. Raises ConfigError if it is not among the selected, or has too few."""
+    for part, rows in zip(selection.parts, selection.rows, strict=True):
+        ids = aligning.images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()
+        if image_id in ids:
+            row = ids.index(image_id)
+            xy = _read(aligning, part, rows)[row][1]
+            if len(xy) >= 3:
+                return xy
+            raise ConfigError(
+                f"template.image = {image_id!r}: has {len(xy)} keypoints, and a template needs three; name another image, or "
+                f"none: one is chosen then"
+            )
+    raise ConfigError(f"template.image = {image_id!r}: no such image; the last one is {ids[-1]!r}")
 
 
 def _read(aligning: Aligning, part: str, rows: NDArray[np.int64]) -> list[tuple[str, NDArray[np.float64]]]:

@@ -328,7 +328,7 @@ class Discovery:
         self._progress.begin(_key(step), title)
         images = RoundImages.load(self.dataset.images(TRAIN), selection)
         stage = seed[0]
-        first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else schedule.first
+        first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else self.method.round_first(seed[1])
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
@@ -348,12 +348,11 @@ class Discovery:
 
     def _iteration(self, number: int) -> int:
         """Global iteration at the end of a round."""
-        stage = self.config.stage1
-        return self.method.iterations(stage.warmup_iterations) + number * self.method.iterations(stage.round_iterations)
+        return self.method.round_first(number + 1)
 
     def _landmark_iteration(self, stretch: int) -> int:
         """Global iteration at the beginning of a stretch of stage 2."""
-        return self._iteration(self.config.stage1.rounds) + self.method.landmark_schedule(stretch).first
+        return self._iteration(self.config.stage1.rounds) + self.method.landmark_first(stretch)
 
     def _is_done(self, step: Step) -> bool:
         manifest = step.manifest()
@@ -378,7 +377,7 @@ class Discovery:
         weights = {_key(self._steps.keypoints): self._steps.images(0) * _DETECT}
         for number in range(stage1.rounds + 1):
             iterations = stage1.round_iterations if number else stage1.warmup_iterations
-            weights[_key(self._steps.train[number])] = iterations * 2 * stage1.batch_size * _TRAIN
+            weights[_key(self._steps.train[number])] = iterations * self.method.round_views * stage1.batch_size * _TRAIN
             for step in self._steps.features[number : number + 1]:
                 weights[_key(step)] = self._steps.images(number + 1) * _FORWARD * 2
             weights[_key(self._steps.labels[number])] = self._steps.images(number + 1) * _FORWARD / 2

@@ -136,7 +136,11 @@ class Steps:
 
     def _aligned(self) -> Step:
         options = asdict(self._config.template)
-        reads = {**self._common(), "template": {k: v for k, v in options.items() if k not in _OF_DETECTORS}}
+        reads = {
+            **self._common(),
+            "landmarks": self._config.method.landmarks,
+            "template": {k: v for k, v in options.items() if k not in _OF_DETECTORS},
+        }
         return self._run.step("template/labels", "align", reads, {"points": self.labels[-1].fingerprint})
 
     def _landmarks(self, path: str) -> Step:

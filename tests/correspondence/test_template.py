@@ -4,7 +4,7 @@ import numpy as np
 
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.alignment import Drift
-from ray_kplm.correspondence.template import choose_template, name_points, padded
+from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
 
 DRIFT = Drift()
 SHAPE = np.array([[20, 20], [44, 18], [30, 34], [22, 50], [46, 48], [33, 60], [12, 36], [54, 38]], float)
@@ -25,18 +25,34 @@ def test_the_complete_and_central_image_is_chosen():
     points[7] = SHAPE + rng.normal(0, 0.3, SHAPE.shape)  # has all points
     points[3] = rng.uniform(5, 60, (8, 2))  # has as many, elsewhere
     told = []
-    best, score = choose_template(points, np.array([3, 7, 9]), drift=DRIFT, farthest=5, told=told.append)
+    best, kept = choose_template(points, np.array([3, 7, 9]), 8, drift=DRIFT, farthest=5, told=told.append)
     assert best == 7
-    assert 0.8 < score <= 1
+    np.testing.assert_array_equal(kept.xy, points[7])
+    assert 0.8 < kept.score <= 1
     assert told == [1 / 3, 2 / 3, 1]
 
 
-def test_more_points_than_others_have_are_no_advantage():
+def test_points_that_others_lack_are_no_part_of_the_template():
     rng = np.random.default_rng(1)
-    points = views(rng, 20)
-    points[0] = SHAPE + rng.normal(0, 0.3, SHAPE.shape)
-    points[1] = np.concatenate([points[0], rng.uniform(5, 60, (12, 2))])
-    assert choose_template(points, np.array([1, 0]), drift=DRIFT, farthest=5)[0] == 0
+    points = views(rng, 40)
+    clutter = rng.uniform(5, 60, (60, 2))
+    clutter = clutter[np.linalg.norm(clutter[:, None] - SHAPE, axis=-1).min(axis=1) > 6][:8]
+    order = rng.permutation(16)
+    template = np.concatenate([SHAPE, clutter])[order]
+    kept = most_repeatable(template, padded(points), 8, drift=DRIFT, farthest=5)
+    np.testing.assert_array_equal(kept.xy, template[order < 8])  # the shape's, in the template's order
+    assert 0.75 < kept.score < 0.95  # each image lacks one of eight
+    best, chosen = choose_template([*points, template], np.array([2, 40]), 8, drift=DRIFT, farthest=5)
+    assert best == 40
+    np.testing.assert_array_equal(chosen.xy, kept.xy)
+
+
+def test_a_template_with_fewer_points_than_wanted_keeps_all_and_counts_as_worse():
+    points = padded(views(np.random.default_rng(3), 40))
+    whole = most_repeatable(SHAPE, points, 8, drift=DRIFT, farthest=5)
+    few = most_repeatable(SHAPE[:5], points, 8, drift=DRIFT, farthest=5)
+    np.testing.assert_array_equal(few.xy, SHAPE[:5])
+    assert few.score <= 5 / 8 < whole.score
 
 
 def test_points_are_named_and_what_is_missing_is_filled_in():

@@ -35,7 +35,7 @@ class Peaks:
 
 
 def detector(network, **changes) -> LearnedDetector:
-    return LearnedDetector(network, replace(KeypointsConfig(), nms=0.1, **changes), CPU)
+    return LearnedDetector(network, replace(KeypointsConfig(), **{"nms": 0.1, **changes}), CPU)
 
 
 def test_points_come_back_in_the_crops_pixels():
@@ -68,6 +68,42 @@ def test_neighbours_of_a_stronger_point_go_and_the_rest_is_bounded():
     ]  # 15 is near 10, and gone when 24 is looked at
     assert detector(network, limit=2)(image).xy[:, 0].tolist() == [10, 24]
     assert detector(network)(image, np.array([20, 0, 60, 60])).xy[:, 0].tolist() == [24, 50]
+
+
+class Dots:
+    """In place of a network: the middle of each bright dot of the image, stronger the larger it is. The descriptor tells which
+    width of the image was seen."""
+
+    widths = (64, 83, 102)
+
+    def __call__(self, image):
+        bright = (image[0, 0].numpy() > 0.5).astype(np.uint8)
+        _, _, boxes, middles = cv2.connectedComponentsWithStats(bright)
+        areas = torch.tensor(boxes[1:, cv2.CC_STAT_AREA]).float()
+        return torch.tensor(middles[1:]), areas, torch.eye(3)[[self.widths.index(image.shape[3])] * len(areas)]
+
+
+def test_points_of_all_scales_are_pooled_in_the_crops_pixels():
+    image = np.zeros((48, 64, 3), np.uint8)
+    places = [(12, 20), (50, 30)]
+    for (x, y), radius in zip(places, (3, 2), strict=True):
+        image[y - radius : y + radius + 1, x - radius : x + radius + 1] = 255
+    for scale, which in ((1.0, 0), (1.3, 1), (1.6, 2)):
+        alone = detector(Dots(), scales=(scale,))(image)
+        np.testing.assert_allclose(alone.xy, places, atol=0.3)
+        np.testing.assert_array_equal(alone.descriptors, np.eye(3)[[which, which]])
+    found = detector(Dots(), scales=(1.0, 1.3, 1.6))(image)
+    np.testing.assert_allclose(found.xy, places, atol=0.3)  # each once
+    assert (found.score > detector(Dots(), scales=(1.3,))(image).score).all()
+    np.testing.assert_array_equal(found.descriptors, np.eye(3)[[2, 2]])  # where it is largest it is strongest
+    assert len(detector(Dots(), scales=(1.0, 1.3, 1.6), nms=0.0)(image).xy) == 6
+    assert len(detector(Dots(), scales=(1.0, 1.3, 1.6), nms=0.0, limit=4)(image).xy) == 4
+
+
+def test_scales_are_of_the_size_at_which_the_network_sees_an_image():
+    network = Peaks((0.0, 0.0))
+    detector(network, image_size=160, scales=(1.0, 1.3))(np.zeros((60, 80, 3), np.uint8))
+    assert network.seen.shape == (1, 3, 156, 208)
 
 
 def test_of_no_points_none_is_left():

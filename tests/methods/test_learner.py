@@ -68,6 +68,13 @@ def test_training_lowers_the_loss():
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+def test_a_cosine_falls_to_a_hundredth():
+    schedule = Schedule(first=0, total=100, decay_at=(0.5,), factor=2.0, decay="cosine")
+    factors = [schedule(i) for i in range(101)]
+    assert [round(factors[i], 6) for i in (0, 50, 100)] == [2.0, 1.01, 0.02]
+    assert (np.diff(factors) < 0).all()
+
+
 def test_the_rate_falls_tenfold_at_its_shares_of_the_whole_stage():
     schedule = Schedule(first=40, total=100, decay_at=(0.5, 0.9), factor=2.0)
     assert [round(schedule(i), 6) for i in (0, 9, 10, 49, 50)] == [2.0, 2.0, 0.2, 0.2, 0.02]
