@@ -35,9 +35,10 @@ def everything(parts: list[str], rows: list[int]) -> Selection:
     return Selection(parts, [np.arange(n) for n in rows])
 
 
-def draw(parts: list[str], rows: list[int], *, count: int, round_number: int, seed: int) -> Selection:
-    """The images of a round: the next `count` of a seeded order that shows every image before any comes twice.
+def draw(parts: list[str], rows: list[int], *, before: int, count: int, seed: int) -> Selection:
+    """Return the images of a round: `count` of a seeded order that shows every image before any comes twice.
 
+    before: how many images the rounds before drew, all together: this one's begin there in the order, whatever their sizes.
     The order is one of parts, anew in every pass over the dataset, and within a part that of its rows. So a round reads the
     parts that it needs and no others: neither its work nor its memory grows with the dataset.
     """
@@ -45,7 +46,7 @@ def draw(parts: list[str], rows: list[int], *, count: int, round_number: int, se
     if count >= total:
         return everything(parts, rows)
     chosen: dict[int, NDArray[np.int64]] = {}
-    first, last = round_number * count, (round_number + 1) * count
+    first, last = before, before + count
     for epoch in range(first // total, (last - 1) // total + 1):
         order = np.random.default_rng([seed, epoch, 17]).permutation(len(parts))
         ends = epoch * total + np.cumsum(np.asarray(rows)[order])

@@ -25,6 +25,8 @@ from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 _RULE = "outliers.npz"
+_SAMPLE = 37
+"""Of the seed of the images that the outlier rule is made from: other ones than quality is measured on."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     config = find.config
     if config.outlier_share == 0:
         return None
-    sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, 23))
+    sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, _SAMPLE))
     describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy=ANYWHERE)(_sample_descriptors)
     pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]

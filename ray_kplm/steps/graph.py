@@ -79,10 +79,22 @@ class Steps:
     def selection(self, number: int) -> Selection:
         """The images that round `number` trains on; the round before it labels them."""
         parts, rows = self._dataset.parts(TRAIN), self._dataset.rows(TRAIN)
-        return draw(parts, rows, count=self.images(number), round_number=number, seed=self._config.seed)
+        before, count = self._images_before(number), self.images(number)
+        return draw(parts, rows, before=before, count=count, seed=self._config.seed)
+
+    def _images_before(self, number: int) -> int:
+        """How many images the rounds before `number` draw, all together."""
+        return sum(self.images(earlier) for earlier in range(number))
+
+    def _drawn(self, number: int) -> dict[str, int]:
+        """What a step reads of round `number`'s images. Where these are all there are, or where the rounds before draw as many
+        each, their count alone tells which they are."""
+        before, count = self._images_before(number), self.images(number)
+        follows = count == self._dataset.count(TRAIN) or before == number * count
+        return {"images": count} if follows else {"images": count, "images_before": before}
 
     def _keypoints(self) -> Step:
-        reads = {**self._common(), "keypoints": asdict(self._config.keypoints), "images": self.images(0)}
+        reads = {**self._common(), "keypoints": asdict(self._config.keypoints), **self._drawn(0)}
         return self._run.step("keypoints", "keypoints", reads, {"dataset": self._dataset.fingerprint})
 
     def _train(self, number: int) -> Step:
@@ -90,7 +102,7 @@ class Steps:
         if number == 0 and not self._method.clusters_keypoints:
             for name in _OF_ROUNDS:
                 del stage1[name]
-        reads = {**self._training(), "stage1": stage1, "images": self.images(number)}
+        reads = {**self._training(), "stage1": stage1, **self._drawn(number)}
         stage2 = self._config.stage2
         if self._method.single_stage:
             reads["joint"] = {"weight": stage2.joint_weight, "heatmap_sigma": stage2.heatmap_sigma}
@@ -113,7 +125,7 @@ class Steps:
             **self._common(),
             "landmarks": self._config.method.landmarks,
             "detection": asdict(self._config.detection),
-            "images": self.images(number + 1),
+            **self._drawn(number + 1),
         }
         if not self._method.describes:
             reads["distil_from"] = self._config.template.distil_from

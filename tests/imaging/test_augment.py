@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import albumentations as A
 import numpy as np
 import pytest
 
@@ -132,6 +135,102 @@ def test_shares_are_shares():
     plain, _ = letterbox(photo(), SIZE)
     changed = sum(not np.array_equal(augment(photo(), seed, False).picture, plain) for seed in range(200))
     assert 30 <= changed <= 70
+
+
+@pytest.fixture
+def applied(monkeypatch) -> list[tuple[A.BasicTransform, dict]]:
+    """What albumentations applies, in order, each with the parameters that it drew."""
+    seen: list[tuple[A.BasicTransform, dict]] = []
+    apply = A.BasicTransform.apply_with_params
+
+    def record(self, params, *args, **kwargs):
+        seen.append((self, dict(params)))
+        return apply(self, params, *args, **kwargs)
+
+    monkeypatch.setattr(A.BasicTransform, "apply_with_params", record)
+    return seen
+
+
+def drawn(applied: list[tuple[A.BasicTransform, dict]], side: int) -> dict[str, float]:
+    """The parameters of one view by name; those of a transform that was not applied are missing."""
+    values = {"colour applied": 0.0, "blur applied": 0.0, "noise applied": 0.0}
+    middle = np.array([(side - 1) / 2, (side - 1) / 2, 1.0])
+    for transform, params in applied:
+        match transform:
+            case A.Affine():
+                shift = (params["matrix"] @ middle - middle)[:2] / side
+                values |= {"scale": params["scale"]["x"], "x-shift": shift[0], "y-shift": shift[1]}
+                values["rotation"] = params["rotate"]
+            case A.ColorJitter() if transform.saturation == (1, 1):
+                values |= {"brightness": params["brightness"], "contrast": params["contrast"]}
+            case A.ColorJitter():
+                values |= {"colour applied": 1.0, "saturation": params["saturation"], "hue": params["hue"]}
+            case A.GaussianBlur():
+                kernel = np.ravel(params["kernel"])
+                offset = np.arange(len(kernel)) - len(kernel) // 2
+                values |= {"blur applied": 1.0, "blur sigma": np.sqrt((kernel * offset**2).sum() / kernel.sum())}
+            case A.GaussNoise():
+                level = params["noise_map"].std() / 255
+                values |= {"noise applied": 1.0, "noise level": level, "per channel": float(transform.per_channel)}
+    return values
+
+
+VIEWS = 2000
+WIDE = AugmentConfig(warp=0.05, noise=0.1, blur=2.0)
+RANGES = {
+    "scale": (*WIDE.scale, 1e-6),
+    "x-shift": (-WIDE.translate, WIDE.translate, 0.5 / SIZE),  # whole pixels
+    "y-shift": (-WIDE.translate, WIDE.translate, 0.5 / SIZE),
+    "rotation": (-WIDE.rotate, WIDE.rotate, 1e-6),
+    "brightness": (*WIDE.brightness, 1e-6),
+    "contrast": (*WIDE.contrast, 1e-6),
+    "saturation": (*WIDE.saturation, 1e-6),
+    "hue": (*WIDE.hue, 1e-6),
+    "blur sigma": (0.0, WIDE.blur, 0.05),  # of a sampled kernel
+    "noise level": (0.0, WIDE.noise, 0.1 * WIDE.noise),  # of a map of noise
+}
+SHARES = {"colour applied": WIDE.colour_share, "blur applied": WIDE.blur_share, "noise applied": WIDE.noise_share}
+
+
+def test_the_parameters_of_a_view_are_independent_and_distributed_as_configured(applied):
+    augment, rows = Augmenter(WIDE, SIZE), []
+    for seed in range(VIEWS):
+        applied.clear()
+        shifts = augment(photo(), seed, seed % 2 == 0).shifts
+        rows.append(drawn(applied, SIZE) | {"warp x": shifts[8, 8, 0], "warp y": shifts[8, 8, 1]})
+    columns = {name: np.array([row.get(name, np.nan) for row in rows]) for row in rows for name in row}
+    assert len(columns) == 16
+
+    # Where a transform was not applied its parameters count as their means, which correlate with nothing. The standard
+    # deviation of a correlation is then 0.022 for every pair.
+    centred = {name: np.nan_to_num(values - np.nanmean(values)) for name, values in columns.items()}
+    correlated = {
+        f"{a} and {b}": round(float(r), 2)
+        for a, b in itertools.combinations(centred, 2)
+        if abs(r := np.corrcoef(centred[a], centred[b])[0, 1]) >= 0.1
+    }
+    assert not correlated
+
+    for name, (low, high, slack) in RANGES.items():
+        values = columns[name][np.isfinite(columns[name])]
+        assert low - slack <= values.min() < low + 0.05 * (high - low) + slack, name
+        assert high - 0.05 * (high - low) - slack < values.max() <= high + slack, name
+        off = abs(values.mean() - (low + high) / 2) / (high - low)
+        assert off < 4 / np.sqrt(12 * len(values)) + slack / (high - low), name
+    per_channel = columns["per channel"][np.isfinite(columns["per channel"])]
+    for name, share, values in [(n, s, columns[n]) for n, s in SHARES.items()] + [("per channel", 0.5, per_channel)]:
+        assert abs(values.mean() - share) < 3 * np.sqrt(share * (1 - share) / len(values)), name
+
+
+def test_a_view_and_its_mirror_image_have_the_same_parameters(applied):
+    augment = Augmenter(WIDE, SIZE)
+    for seed in range(20):
+        both = []
+        for flip in (False, True):
+            applied.clear()
+            view = augment(photo(), seed, flip)
+            both.append(drawn(applied, SIZE) | {"warp": view.shifts[8, 8].tolist()})
+        assert both[0] == both[1]
 
 
 def test_the_crop_is_left_alone():
