@@ -12,6 +12,7 @@ from ray_kplm.errors import CollapseError, DataError
 from ray_kplm.storage import Folder
 
 LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
+SIZES = np.full((IMAGES, 2), 160)
 MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
 CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redos=2"])
 
@@ -44,7 +45,9 @@ def features(tmp_path_factory):
 
         xy = np.stack([truth * 10.0, np.arange(len(truth))], axis=1)
         ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = table_of(ids, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise))
+        table = table_of(
+            ids, SIZES, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise)
+        )
         folder.write_table(f"part-{part:05d}.parquet", table)
     return folder
 
@@ -129,7 +132,7 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
     plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
     plain[0, 3], plain[5] = np.nan, 0
     mirrored[10, 0] = np.inf
-    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, plain, mirrored)
+    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
     folder.write_table("part-00001.parquet", table)
     found, tables = run(folder, tmp_path, 2)
     assert found.facts()["unusable_keypoints"] == 3
@@ -144,7 +147,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
         folder.write_bytes(part, features.read_bytes(part))
     part = read_features(folder, "part-00002.parquet")
     narrow = part.descriptors[:, :8]
-    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, narrow, narrow)
+    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
     folder.write_table("part-00002.parquet", table)
     with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
         run(folder, tmp_path, 1)
@@ -193,6 +196,7 @@ def marked(features, folder):
 
         table = table_of(
             read.image_id.to_pylist(),
+            read.sizes,
             read.counts + 1,
             joined(moved, mark),
             joined(read.score, np.full(IMAGES, 0.5)),
