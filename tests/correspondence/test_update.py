@@ -212,7 +212,7 @@ def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, t
     config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3"])
     found, _ = run(folder, tmp_path, 2, config)
     (still,) = found.facts()["static_landmarks"]
-    assert found.facts()["position_spread"][still] < 1
+    assert found.facts()["position_spread"][still] == pytest.approx(0.3 * 2**0.5 / 160 * 100, rel=0.1)
     assert found.facts()["static_keypoints"] == 0
 
     config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3", "method.drop_static=true"])
@@ -225,6 +225,51 @@ def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, t
         assert (np.linalg.norm(xy - [40, 90], axis=1) < 1).mean() < 0.02
         kept[shards] = tables
     assert all(a.equals(b) for a, b in zip(kept[1], kept[3], strict=True))
+
+
+FIXED = 3
+
+
+def of_sizes(folder, sizes, fixed=FIXED):
+    """Ten landmarks in crops of given sizes (PARTS * IMAGES, 2), the first `fixed` at one place of the network's input."""
+    rng = np.random.default_rng(2)
+    folder = Folder.at(folder)
+    centres = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][:10]
+    home = rng.uniform(0.2, 0.8, (10, 2))
+    home[:2] = [0.1, 0.9], [0.9, 0.1]
+    for part, of_part in enumerate(np.split(sizes, PARTS)):
+        share = home + rng.normal(size=(IMAGES, 10, 2)) * np.where(np.arange(10) < fixed, 0.003, 0.08)[:, None]
+        longer = of_part.max(axis=1)[:, None]
+        xy = share * longer[:, None] - 0.5 - ((longer - of_part) / 2)[:, None]
+        looks = (centres + rng.normal(size=(IMAGES, 10, DIM)) * 0.05 / np.sqrt(DIM)).reshape(-1, DIM).astype(np.float16)
+        ids, counts = [f"{part}/{i}" for i in range(IMAGES)], np.full(IMAGES, 10)
+        table = table_of(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
+        folder.write_table(f"part-{part:05d}.parquet", table)
+    return folder
+
+
+@pytest.mark.parametrize("crops", ["equal", "square", "any"])
+def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_path, crops):
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(200, 257, (PARTS * IMAGES, 2))
+    if crops != "any":
+        sizes[:, 1] = sizes[:, 0] = 230 if crops == "equal" else sizes[:, 0]
+    folder = of_sizes(tmp_path / "features", sizes)
+    config = load(None, ["method.landmarks=10", "method.clusters=20"])
+    found, tables = run(folder, tmp_path, 2, config)
+    static, spread = found.facts()["static_landmarks"], found.facts()["position_spread"]
+    assert len(static) == FIXED
+    assert [spread[k] for k in static] == pytest.approx([0.3 * 2**0.5] * FIXED, abs=0.05)  # % of the side
+    assert min(spread[k] for k in range(10) if k not in static) == pytest.approx(8 * 2**0.5, rel=0.15)
+    for part, table in zip(folder.parts(), tables, strict=True):  # labels stay in the crops' pixels
+        assert table["xy"].to_pylist() == folder.read_table(part)["xy"].to_pylist()
+
+
+def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
+    folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230), fixed=10)
+    config = load(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
+    with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=false"):
+        run(folder, tmp_path, 1, config)
 
 
 def test_progress_rises_to_the_end(features, tmp_path):
