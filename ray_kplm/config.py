@@ -37,7 +37,7 @@ class MethodConfig:
     """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R), or `pairs`, one to one, and none where
     the counts do not agree."""
     drop_static: bool = False
-    """Leave out keypoints of landmarks that stand still while the others move: background (T 7.1)."""
+    """Leave out keypoints of landmarks that stand still over the images: background (T 7.1)."""
 
 
 @dataclass(frozen=True)

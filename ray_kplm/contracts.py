@@ -75,7 +75,8 @@ LABELS = pa.schema(
 
 
 def features_schema(descriptor_dim: int) -> pa.Schema:
-    """`<run>/rounds/000/features/part-00000.parquet`: the network's detections and their descriptors.
+    """`<run>/rounds/000/features/part-00000.parquet`: the network's detections, their descriptors, and the crop's size, which
+    places them in the network's input whatever the crop's pixels are.
 
     `descriptors` and `descriptors_flipped` are float16 (N, d), unit norm, stored flat (N * d).
     """
@@ -84,6 +85,8 @@ def features_schema(descriptor_dim: int) -> pa.Schema:
     return pa.schema(
         [
             *KEYPOINTS,
+            IMAGES.field("width"),
+            IMAGES.field("height"),
             pa.field("descriptors", flat, nullable=False),
             pa.field("descriptors_flipped", flat, nullable=False),
         ],

@@ -97,7 +97,9 @@ def write_features(folder: Folder, points: int, dim: int, *, part_images: int = 
         counts[-1] = count - _IMAGE_POINTS * (images - 1)
         xy, score = rng.uniform(0, 255, (count, 2)), rng.random(count)
         names = [f"{part}/{i}" for i in range(images)]
-        folder.write_table(f"part-{part:05d}.parquet", table_of(names, counts, xy, score, unit(count), unit(count)))
+        sizes = np.full((images, 2), 256)
+        table = table_of(names, sizes, counts, xy, score, unit(count), unit(count))
+        folder.write_table(f"part-{part:05d}.parquet", table)
         left, part = left - count, part + 1
 
 

@@ -28,6 +28,7 @@ MEASURES = (
     "positional_spread",
     "static_share",
     "min_landmark_distance",
+    "coverage",
 )
 _LEAST = 4
 """Checkpoints without which there is no correlation to speak of."""

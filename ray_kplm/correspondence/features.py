@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import contracts
 from ray_kplm.errors import DataError
+from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
 
 
@@ -18,11 +19,12 @@ from ray_kplm.storage import Folder
 class Features:
     """N keypoints of the images of one part.
 
-    counts: int64 (images,), keypoints of each image. xy float32 (N, 2) crop frame, score float32 (N,),
-    descriptors and descriptors_flipped float16 (N, d), unit norm.
+    sizes: int32 (images, 2), width and height of each crop. counts: int64 (images,), keypoints of each image.
+    xy float32 (N, 2) crop frame, score float32 (N,), descriptors and descriptors_flipped float16 (N, d), unit norm.
     """
 
     image_id: pa.ChunkedArray
+    sizes: NDArray[np.int32]
     counts: NDArray[np.int64]
     xy: NDArray[np.float32]
     score: NDArray[np.float32]
@@ -35,24 +37,31 @@ class Features:
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @property
+    def xy_square(self) -> NDArray[np.float64]:
+        """Where the keypoints are in the network's input, shares of its side: (N, 2)."""
+        return frames.in_square(self.xy, self.sizes[self.image])
+
+    @property
     def nbytes(self) -> int:
         return self.xy.nbytes + self.score.nbytes + self.descriptors.nbytes + self.descriptors_flipped.nbytes
 
 
 def table_of(
     image_ids: list[str],
+    sizes: NDArray,
     counts: NDArray,
     xy: NDArray,
     score: NDArray,
     descriptors: NDArray[np.float16],
     descriptors_flipped: NDArray[np.float16],
 ) -> pa.Table:
-    """The Arrow table (contracts.features_schema) of flat arrays as in `Features`."""
+    """Return the Arrow table (contracts.features_schema) of flat arrays as in `Features`."""
     dim = descriptors.shape[1]
     columns = [
         pa.array(image_ids, pa.string()),
         ragged_points(xy, counts),
         ragged(score.astype(np.float32), counts),
+        *(pa.array(side.astype(np.int32)) for side in np.asarray(sizes).T),
         ragged(descriptors.ravel(), counts * dim),
         ragged(descriptors_flipped.ravel(), counts * dim),
     ]
@@ -85,6 +94,7 @@ def read_features(folder: Folder, part: str) -> Features:
     column = table["xy"].combine_chunks()
     return Features(
         table["image_id"],
+        np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
         column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
         column.flatten().flatten().to_numpy().reshape(-1, 2),
         _flat(table, "score"),

@@ -44,8 +44,8 @@ class Contents(Summed):
 
 @dataclass(frozen=True)
 class Filtered(Summed):
-    """What the first duplicate filter did on a shard: keypoints before and after, the flip counts (K, K), and where those that
-    stayed were."""
+    """What the first duplicate filter did on a shard: keypoints before and after, the flip counts (K, K), and where in the
+    network's input those that stayed were."""
 
     images: int
     detected: int
@@ -129,7 +129,7 @@ class DescriptorShard:
             keep = duplicates.keep_nearest(features.image, landmark, distance)
             self._landmark[part] = np.where(keep, landmark, NONE).astype(np.int16)
             counts = flip.flip_counts(landmark[usable], flipped[usable], k)
-            where = static.positions(landmark[keep], features.xy[keep], k)
+            where = static.positions(landmark[keep], features.xy_square[keep], k)
             total += Filtered(len(features.counts), len(landmark), int(keep.sum()), counts, where)
         return total
 

@@ -65,7 +65,7 @@ class Update:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Numbers for the manifest, the log and MLflow."""
+        """Numbers for the manifest, the log and MLflow; position_spread in % of the input's side."""
         images = max(self.filtered.images, 1)
         return {
             "images": self.filtered.images,
@@ -74,7 +74,8 @@ class Update:
             "static_landmarks": np.flatnonzero(self.filtered.positions.static()).tolist(),
             "static_keypoints": self.excluded,
             "position_spread": [
-                None if np.isnan(px) else round(px, 2) for px in self.filtered.positions.spread().tolist()
+                None if np.isnan(share) else round(100 * share, 2)
+                for share in self.filtered.positions.spread().tolist()
             ],
             "detected_per_image": self.filtered.detected / images,
             "points_per_image": self.filtered.kept / images,
@@ -140,8 +141,8 @@ def update(
 def _landmarks(
     shards: Shards, config: Config, round_number: int, tell: Tell, previous: NDArray[np.float32] | None
 ) -> tuple[kmeans.Clustering, Filtered, int]:
-    """The K clusters and what the duplicate filter left; with `drop_static` again without keypoints that stand still, how many
-    of them."""
+    """Return the K clusters, what the duplicate filter left, and how many keypoints `drop_static` left out before: those that
+    stand still. Raises CollapseError where all do."""
     excluded = 0
     for attempt in range(_STATIC_FITS):
         found = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), tell)
@@ -151,6 +152,11 @@ def _landmarks(
         static = filtered.positions.static()
         if not config.method.drop_static or not static.any() or attempt == _STATIC_FITS - 1:
             break
+        if static.all():
+            raise CollapseError(
+                f"all {len(static)} landmarks stand still, which method.drop_static = true leaves out: they are background, or "
+                f"the images are aligned so that the object does not move; then set method.drop_static=false"
+            )
         excluded += reduce(add, shards.ask("exclude", found.centroids, static))
     return found, filtered, excluded
 

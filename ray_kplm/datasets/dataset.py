@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ray_kplm import contracts
 from ray_kplm.datasets.formats import AUTO
 from ray_kplm.errors import ConfigError, DataError
+from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.imaging.frames import Affine
 from ray_kplm.storage import Folder
 
@@ -282,7 +283,7 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
         flat = pc.list_flatten(pc.list_flatten(points["landmarks"])).to_numpy()
         landmarks.append(flat.reshape(-1, count, 2))
         boxes.append(np.array([box or [np.nan] * 4 for box in images["box"].to_pylist()], np.float32).reshape(-1, 4))
-        sizes.append(np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1))
+        sizes.append(crop_sizes(images))
         visible.append(pc.list_flatten(points["visible"]).to_numpy().reshape(-1, count))
         given += [dict(row) for row in points["attributes"].to_pylist()]
     names = sorted({name for row in given for name in row})

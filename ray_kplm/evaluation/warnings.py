@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.flip import is_involution
+from ray_kplm.evaluation.quality import ONE_PATCH
 
 RARE = 0.2
 """A landmark detected in a smaller share of the images is rare."""
@@ -23,6 +24,7 @@ def warnings_of(quality: Mapping[str, Any]) -> list[str]:
     """What is wrong with the landmarks whose measures these are (`evaluation.quality.measure`), worst first; empty: nothing."""
     found = [
         _static(quality),
+        _one_patch(quality),
         *_rare(quality),
         _wandering(quality),
         _mirror(quality),
@@ -35,9 +37,21 @@ def _static(quality: Mapping[str, Any]) -> str:
     static = quality["static_landmarks"]
     if not static:
         return ""
+    if len(static) == quality["landmarks"]:
+        return "no landmark moves with the object: all are background, or the images are aligned so that nothing moves"
     return (
         f"{_landmarks(static)} {_verb(static, 'do', 'does')} not move with the object: maybe background; "
         f"method.drop_static=true leaves such out"
+    )
+
+
+def _one_patch(quality: Mapping[str, Any]) -> str:
+    coverage = quality["coverage"]
+    if coverage is None or coverage >= ONE_PATCH:
+        return ""
+    return (
+        f"the landmarks lie in one patch, {coverage:.1f} % of the side about their middle, and leave out the rest: an "
+        f"object that fills its image has more than {ONE_PATCH:.0f} %"
     )
 
 

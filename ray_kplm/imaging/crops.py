@@ -16,6 +16,11 @@ def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def crop_sizes(images: pa.Table) -> NDArray[np.int32]:
+    """Return the width and height of each crop of a table of images (contracts.IMAGES), pixels: (N, 2)."""
+    return np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1)
+
+
 def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
     """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
     height, width = image.shape[:2]

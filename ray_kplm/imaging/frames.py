@@ -60,6 +60,15 @@ def crop_to_input(width: int, height: int, size: int) -> Affine:
     return compose(translation((size - width * scale) / 2, (size - height * scale) / 2), scaled)
 
 
+def in_square(xy: NDArray, sizes: NDArray) -> NDArray[np.float64]:
+    """Points (..., 2) of crops of sizes (..., 2), width and height -> shares, 0 to 1, of the square that the letterbox fills.
+
+    Crops of any size compare there, as in the input frame, of which it is the scaled copy: input pixel x is (x + 0.5) / S.
+    """
+    longer = np.max(sizes, axis=-1, keepdims=True)
+    return (np.asarray(xy, np.float64) + 0.5 + (longer - sizes) / 2) / longer
+
+
 def input_to_heatmap(xy: NDArray) -> NDArray:
     """Input pixels (..., 2) -> heatmap cells (..., 2), fractional. Works on arrays and on tensors."""
     return (xy - (STRIDE - 1) / 2) / STRIDE

@@ -133,6 +133,7 @@ _HEADLINES = (
     ("Detection rate", "detection_rate", 100, "landmarks found, over all images"),
     ("Equivariance", "equivariance_error", 1, "of the side: how far a landmark is off when the image is warped"),
     ("Mirror error", "flip_error", 1, "of the side: how far image and mirror image disagree"),
+    ("Coverage", "coverage", 1, "of the side: how far the landmarks of an image are from their middle"),
 )
 
 

@@ -59,13 +59,6 @@ def montage(patches: Sequence[NDArray[np.uint8]], columns: int) -> Thumbnail:
     return Thumbnail(jpeg(sheet, 80), sheet.shape[1], sheet.shape[0], 1.0)
 
 
-def in_square(xy: NDArray, sizes: NDArray) -> NDArray[np.float64]:
-    """Points (N, K, 2) of images with sizes (N, 2), width and height -> shares (0 to 1) of the square that holds the image."""
-    longer = np.max(sizes, axis=1)[:, None, None]
-    margin = (longer - np.asarray(sizes)[:, None, :]) / 2
-    return (np.asarray(xy, np.float64) + 0.5 + margin) / longer
-
-
 def heat_map(places: NDArray, colour: Sequence[int]) -> str:
     """URI of a PNG: where points (N, 2), shares of a square, lie; the denser the more opaque. NaN rows are left out."""
     places = places[np.isfinite(places).all(axis=1)]

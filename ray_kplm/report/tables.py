@@ -28,10 +28,11 @@ def quality_table(quality: Mapping[str, Any]) -> str:
         cells = [_cell(quality[PER_LANDMARK[name]][number], form) for _, name, form in columns]
         rows.append([str(number), *cells, "-" if partner == NONE else str(partner)])
     rows.append(["mean", *(_cell(quality[name], form) for _, name, form in columns), ""])
-    closest = _cell(quality["min_landmark_distance"], "{:.1f} %")
+    closest, coverage = (_cell(quality[name], "{:.1f} %") for name in ("min_landmark_distance", "coverage"))
     facts = [
         f"{quality['images']} training images; errors, distances and spread in % of the image's side",
-        f"closest two landmarks: {closest}; score (lower is better): {_cell(quality['score'], '{:.2f}')}",
+        f"closest two landmarks: {closest}; coverage: {coverage}; "
+        f"score (lower is better): {_cell(quality['score'], '{:.2f}')}",
     ]
     return "\n".join([*aligned(rows), *facts, *(f"warning: {text}" for text in quality["warnings"])])
 

@@ -90,11 +90,8 @@ def _described(run: Run, dataset: Dataset, sample: Selection, number: int, targe
     pieces, before = [], 0
     for part, rows in zip(sample.parts, sample.rows, strict=True):
         features = read_features(target, part)
-        sizes = dataset.images(TRAIN).read_table(part, ["width", "height"]).take(rows)
-        longer = np.maximum(sizes["width"].to_numpy(), sizes["height"].to_numpy())
-        xy = features.xy / longer[features.image][:, None]
         own = nearest(features.descriptors, grid)
-        pieces.append(Described(features.image + before, xy, features.descriptors, own))
+        pieces.append(Described(features.image + before, features.xy_square, features.descriptors, own))
         before += len(rows)
     target.delete()
     names = ("image", "xy", "descriptors", "cluster")

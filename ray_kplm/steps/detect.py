@@ -18,6 +18,7 @@ from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import Commonness
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source
 from ray_kplm.steps.parts import Pool, Progress, map_parts
@@ -104,7 +105,8 @@ class DetectPart:
         xy, score = np.concatenate([k.xy for k in kept]), np.concatenate([k.score for k in kept])
         if self._described:
             descriptors = self._descriptors(kept)
-            table = table_of(image_id.to_pylist(), counts, xy, score, descriptors, descriptors)
+            sizes = crop_sizes(self._find.images.read_table(part, ["width", "height"]).take(rows))
+            table = table_of(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
         else:
             table = keypoints_table(image_id, counts, xy, score)
         self._target.write_table(part, table)

@@ -17,7 +17,7 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.imaging import frames
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
 from ray_kplm.methods.detection import calibrated_threshold
 from ray_kplm.methods.generation import Generation
 from ray_kplm.methods.learner import NETWORK, load_weights
@@ -104,9 +104,11 @@ class ExtractPart:
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
-        table = (
-            table_of(ids, counts, *joined) if self._work.method.describes else keypoints_table(ids, counts, *joined[:2])
-        )
+        if self._work.method.describes:
+            sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
+            table = table_of(ids, sizes, counts, *joined)
+        else:
+            table = keypoints_table(ids, counts, *joined[:2])
         self._work.features.write_table(part, table)
         return {
             "images": len(ids),

@@ -18,7 +18,7 @@ TITLES = {FORWARD_NME: "forward NME, %", LABEL_FREE: "label-free score"}
 
 _FIGURES = ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nme", "stage1_backward_nme",
             "stage1_points_per_image", "landmarks")  # fmt: skip
-_QUALITY = ("equivariance_error", "detection_rate", "repeatability", "static_share", "landmarks")
+_QUALITY = ("equivariance_error", "detection_rate", "repeatability", "static_share", "coverage", "landmarks")
 
 
 def choose(wanted: str, dataset: Dataset) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import crop_sizes, decode
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.report.cards import Findings, choose, make_album
@@ -96,7 +96,7 @@ def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -
     xy, confidence = landmarks_of(run, dataset, split)
     columns = [dataset.images(split).read_table(p, ["image_id", "width", "height"]) for p in dataset.parts(split)]
     ids = [name for table in columns for name in table["image_id"].to_pylist()]
-    sizes = np.concatenate([np.stack([t["width"].to_numpy(), t["height"].to_numpy()], axis=1) for t in columns])
+    sizes = np.concatenate([crop_sizes(table) for table in columns])
     errors = None
     scored = metrics.get("per_image") or {}
     if split == TEST and scored.get("image_id"):

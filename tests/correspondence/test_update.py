@@ -12,6 +12,7 @@ from ray_kplm.errors import CollapseError, DataError
 from ray_kplm.storage import Folder
 
 LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
+SIZES = np.full((IMAGES, 2), 160)
 MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
 CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redos=2"])
 
@@ -44,7 +45,9 @@ def features(tmp_path_factory):
 
         xy = np.stack([truth * 10.0, np.arange(len(truth))], axis=1)
         ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = table_of(ids, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise))
+        table = table_of(
+            ids, SIZES, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise)
+        )
         folder.write_table(f"part-{part:05d}.parquet", table)
     return folder
 
@@ -129,7 +132,7 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
     plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
     plain[0, 3], plain[5] = np.nan, 0
     mirrored[10, 0] = np.inf
-    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, plain, mirrored)
+    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
     folder.write_table("part-00001.parquet", table)
     found, tables = run(folder, tmp_path, 2)
     assert found.facts()["unusable_keypoints"] == 3
@@ -144,7 +147,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
         folder.write_bytes(part, features.read_bytes(part))
     part = read_features(folder, "part-00002.parquet")
     narrow = part.descriptors[:, :8]
-    table = table_of(part.image_id.to_pylist(), part.counts, part.xy, part.score, narrow, narrow)
+    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
     folder.write_table("part-00002.parquet", table)
     with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
         run(folder, tmp_path, 1)
@@ -193,6 +196,7 @@ def marked(features, folder):
 
         table = table_of(
             read.image_id.to_pylist(),
+            read.sizes,
             read.counts + 1,
             joined(moved, mark),
             joined(read.score, np.full(IMAGES, 0.5)),
@@ -208,7 +212,7 @@ def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, t
     config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3"])
     found, _ = run(folder, tmp_path, 2, config)
     (still,) = found.facts()["static_landmarks"]
-    assert found.facts()["position_spread"][still] < 1
+    assert found.facts()["position_spread"][still] == pytest.approx(0.3 * 2**0.5 / 160 * 100, rel=0.1)
     assert found.facts()["static_keypoints"] == 0
 
     config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3", "method.drop_static=true"])
@@ -221,6 +225,51 @@ def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, t
         assert (np.linalg.norm(xy - [40, 90], axis=1) < 1).mean() < 0.02
         kept[shards] = tables
     assert all(a.equals(b) for a, b in zip(kept[1], kept[3], strict=True))
+
+
+FIXED = 3
+
+
+def of_sizes(folder, sizes, fixed=FIXED):
+    """Ten landmarks in crops of given sizes (PARTS * IMAGES, 2), the first `fixed` at one place of the network's input."""
+    rng = np.random.default_rng(2)
+    folder = Folder.at(folder)
+    centres = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][:10]
+    home = rng.uniform(0.2, 0.8, (10, 2))
+    home[:2] = [0.1, 0.9], [0.9, 0.1]
+    for part, of_part in enumerate(np.split(sizes, PARTS)):
+        share = home + rng.normal(size=(IMAGES, 10, 2)) * np.where(np.arange(10) < fixed, 0.003, 0.08)[:, None]
+        longer = of_part.max(axis=1)[:, None]
+        xy = share * longer[:, None] - 0.5 - ((longer - of_part) / 2)[:, None]
+        looks = (centres + rng.normal(size=(IMAGES, 10, DIM)) * 0.05 / np.sqrt(DIM)).reshape(-1, DIM).astype(np.float16)
+        ids, counts = [f"{part}/{i}" for i in range(IMAGES)], np.full(IMAGES, 10)
+        table = table_of(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
+        folder.write_table(f"part-{part:05d}.parquet", table)
+    return folder
+
+
+@pytest.mark.parametrize("crops", ["equal", "square", "any"])
+def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_path, crops):
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(200, 257, (PARTS * IMAGES, 2))
+    if crops != "any":
+        sizes[:, 1] = sizes[:, 0] = 230 if crops == "equal" else sizes[:, 0]
+    folder = of_sizes(tmp_path / "features", sizes)
+    config = load(None, ["method.landmarks=10", "method.clusters=20"])
+    found, tables = run(folder, tmp_path, 2, config)
+    static, spread = found.facts()["static_landmarks"], found.facts()["position_spread"]
+    assert len(static) == FIXED
+    assert [spread[k] for k in static] == pytest.approx([0.3 * 2**0.5] * FIXED, abs=0.05)  # % of the side
+    assert min(spread[k] for k in range(10) if k not in static) == pytest.approx(8 * 2**0.5, rel=0.15)
+    for part, table in zip(folder.parts(), tables, strict=True):  # labels stay in the crops' pixels
+        assert table["xy"].to_pylist() == folder.read_table(part)["xy"].to_pylist()
+
+
+def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
+    folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230), fixed=10)
+    config = load(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
+    with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=false"):
+        run(folder, tmp_path, 1, config)
 
 
 def test_progress_rises_to_the_end(features, tmp_path):

@@ -8,8 +8,11 @@ import pytest
 
 from ray_kplm.contracts import NONE
 from ray_kplm.evaluation.quality import (
+    NOWHERE,
+    ONE_PATCH,
     PER_LANDMARK,
     Observations,
+    coverage,
     flip_error,
     is_detected,
     landmark_distances,
@@ -19,6 +22,7 @@ from ray_kplm.evaluation.quality import (
     separation,
     usual_peak,
 )
+from ray_kplm.evaluation.warnings import warnings_of
 
 SIDE, IMAGES, VIEWS, LANDMARKS = 200, 40, 3, 4
 SHIFT = np.array([[6.0, 8.0], [-3.0, 4.0], [0.0, 15.0]])
@@ -213,11 +217,29 @@ NONE_USELESS = np.zeros(3, bool)
 
 def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhere():
     error, spread = np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0])
-    assert score(error, np.ones(3), spread, NONE_USELESS) == pytest.approx(4)
-    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS) == pytest.approx((2 + 0.5 * 4 + 0.5 * 12 + 6) / 3)
-    never = score(np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS)
+    assert score(error, np.ones(3), spread, NONE_USELESS, 25) == pytest.approx(4)
+    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS, 25) == pytest.approx(
+        (2 + 0.5 * 4 + 0.5 * 12 + 6) / 3
+    )
+    never = score(
+        np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS, np.nan
+    )
     assert never == pytest.approx((2 + 12 + 6) / 3)
-    assert np.isnan(score(np.full(3, np.nan), np.zeros(3), np.full(3, np.nan), NONE_USELESS))
+
+
+def test_where_nothing_is_known_a_place_is_anywhere_in_the_image():
+    nothing = np.full(3, np.nan)
+    assert score(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    assert score(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    anywhere = np.random.default_rng(0).uniform(0, 100, (100_000, 2))
+    assert np.sqrt(anywhere.var(axis=0).sum()) == pytest.approx(NOWHERE, rel=0.01)
+
+
+def test_a_patch_counts_by_its_area_and_a_whole_object_for_all():
+    error, spread = np.full(3, 2.0), np.full(3, 12.0)
+    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH / 2) == pytest.approx(0.25 * 2 + 0.75 * 12)
+    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH) == 2
+    assert score(error, np.ones(3), spread, NONE_USELESS, 3 * ONE_PATCH) == 2
 
 
 def test_marks_on_the_background_and_twins_do_not_improve_the_score():
@@ -233,3 +255,91 @@ def test_marks_on_the_background_and_twins_do_not_improve_the_score():
         others = np.mean(found["spread_per_landmark"][:3])
         assert found["score"] == pytest.approx(others / 4)
         assert found["score"] > good
+
+
+WHOLE = np.array([[x, y] for x in (0.2, 0.35, 0.5, 0.65, 0.8) for y in (0.3, 0.7)])
+"""Ten places over the image, shares of its side."""
+PATCH = np.array([0.5, 0.5]) + 0.2 * (WHOLE - 0.5)
+"""The same in a fifth of the room, 3 and 8 % of the side from one another."""
+
+
+def detector(spread, noise=0.005, home=WHOLE, images=64, seed=0) -> Observations:
+    """Ten landmarks whose points on the object move over the images by `spread`, most of it together, and that are found with
+    `noise` along each axis, in images and views alike; shares of the side."""
+    rng = np.random.default_rng(seed)
+    spread, noise = (np.broadcast_to(values, 10)[:, None] for values in (spread, noise))
+    moves = 0.9 * rng.normal(size=(images, 1, 2)) + np.sqrt(1 - 0.9**2) * rng.normal(size=(images, 10, 2))
+    truth = home + moves * spread / np.sqrt(2)
+    shift = rng.normal(size=(images, VIEWS, 1, 2)) * 0.05
+    xy = SIDE * (truth + rng.normal(size=truth.shape) * noise)
+    found = SIDE * (truth[:, None] + shift + rng.normal(size=(images, VIEWS, 10, 2)) * noise)
+    ones, partners = np.ones((images, 10)), np.full(10, NONE, np.int16)
+    return Observations(
+        side=SIDE, xy=xy, confidence=ones, sharpness=ones, separation=None, expected=xy[:, None] + SIDE * shift, found=found,
+        view_confidence=np.ones((images, VIEWS, 10)), alone=xy, mirrored=xy, partners=partners, always=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005, 0.02])
+@pytest.mark.parametrize("fixed", [0, 1, 3, 6, 8, 10])
+def test_any_number_of_fixed_landmarks_is_found_and_costs(fixed, noise):
+    of = np.where(np.arange(10) < fixed, 0, 0.12)
+    found, good = measure(detector(of, np.where(of, 0.005, noise))), measure(detector(0.12))
+    assert found["static_landmarks"] == list(range(fixed))
+    unknown = NOWHERE if fixed == 10 else np.mean(found["spread_per_landmark"][fixed:])
+    known = sum(found["equivariance_per_landmark"][fixed:])
+    assert found["score"] == pytest.approx((fixed * unknown + known) / 10)
+    assert fixed == 0 or found["score"] > good["score"] + fixed
+    assert any("with the object" in text for text in warnings_of(found)) == (fixed > 0)
+
+
+def test_all_on_a_fixed_background_is_worse_than_any_good_detector():
+    background = measure(detector(0, 0.001))["score"]
+    assert all(measure(detector(0.3, noise))["score"] < 0.5 * background for noise in (0.005, 0.02, 0.05))
+
+
+def test_all_in_one_patch_is_worse_than_the_whole_object_and_is_warned_of():
+    whole, patch = (measure(detector(0.12, home=home)) for home in (WHOLE, PATCH))
+    assert whole["coverage"] > 2 * ONE_PATCH
+    assert patch["coverage"] < ONE_PATCH
+    assert patch["landmarks_on_one_place"] == patch["static_landmarks"] == []
+    assert patch["score"] > 2 * whole["score"]
+    assert warnings_of(whole) == []
+    assert [text for text in warnings_of(patch) if text.startswith("the landmarks lie in one patch")]
+
+
+def test_an_aligned_category_gives_no_false_alarm():
+    """Spreads of the annotated points in X-rays of heads (ISBI 2015), which all face one way, 2.6 to 5.1 % of the side."""
+    for seed in range(5):
+        found = measure(detector(np.linspace(0.026, 0.051, 10), 0.01, images=256, seed=seed))
+        assert warnings_of(found) == []
+        assert found["score"] == pytest.approx(found["equivariance_error"])
+
+
+def test_a_wandering_landmark_is_not_static_and_is_no_cover():
+    noise = np.where(np.arange(10) == 4, 0.25, 0.005)
+    found = measure(detector(0.12, noise))
+    assert found["static_landmarks"] == []
+    assert found["score"] == pytest.approx(found["equivariance_error"])  # its own error costs more than a guess would
+    patch = measure(detector(0.12, noise, home=PATCH))
+    assert patch["coverage"] < ONE_PATCH
+
+
+def test_static_landmarks_around_a_patch_are_no_cover():
+    home = np.concatenate([WHOLE[:5], PATCH[5:]])
+    found = measure(detector(np.where(np.arange(10) < 5, 0, 0.12), home=home))
+    assert found["static_landmarks"] == [0, 1, 2, 3, 4]
+    assert found["coverage"] < ONE_PATCH
+
+
+def test_coverage_is_the_standard_deviation_about_the_middle_of_an_image():
+    square = np.array([[0, 0], [0, 6], [6, 0], [6, 6]], float)
+    pair = np.where(np.arange(4)[:, None] < 2, square, np.nan)
+    one = np.where(np.arange(4)[:, None] < 1, square, np.nan)
+    assert coverage(np.stack([square, pair, one])) == pytest.approx((np.sqrt(4 * 18 / 3) + np.sqrt(2 * 9)) / 2)
+    assert np.isnan(coverage(one[None]))
+    assert np.isnan(coverage(square[None, :0]))
+
+
+def test_a_few_images_do_not_tell_what_stands_still():
+    assert measure(detector(0, 0.001, images=4))["static_landmarks"] == []

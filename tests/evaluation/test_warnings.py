@@ -10,6 +10,7 @@ def quality(landmarks=8, **changes):
     good = {
         "landmarks": landmarks,
         "static_landmarks": [],
+        "coverage": 25.0,
         "detection_rate_per_landmark": [0.9] * landmarks,
         "equivariance_per_landmark": [2.0] * landmarks,
         "view_motion_per_landmark": [6.0] * landmarks,
@@ -42,6 +43,18 @@ def test_static_landmarks(static, text):
     (warning,) = warnings_of(quality(static_landmarks=static))
     assert warning.startswith(text)
     assert "with the object" in warning
+
+
+def test_when_none_moves_leaving_them_out_is_no_advice():
+    (warning,) = warnings_of(quality(static_landmarks=list(range(8)), coverage=None))
+    assert warning.startswith("no landmark moves with the object")
+    assert "drop_static" not in warning
+
+
+def test_one_patch():
+    (warning,) = warnings_of(quality(coverage=4.26))
+    assert warning.startswith("the landmarks lie in one patch, 4.3 % of the side about their middle")
+    assert warnings_of(quality(coverage=10.0)) == warnings_of(quality(coverage=None)) == []
 
 
 def test_rare_and_missing_landmarks():

@@ -32,6 +32,22 @@ def test_scaling_maps_borders_to_borders(scale):
     np.testing.assert_allclose(frames.scaling(scale), frames.scaling(scale, scale))
 
 
+def test_places_are_shares_of_the_square_around_the_image():
+    xy = np.array([[[-0.5, -0.5], [99.5, 49.5]], [[19.5, 39.5], [np.nan, 0]]])
+    shares = frames.in_square(xy, np.array([[100, 50], [40, 80]])[:, None])
+    np.testing.assert_allclose(shares[0], [[0, 0.25], [1, 0.75]])
+    np.testing.assert_allclose(shares[1, 0], [0.5, 0.5])
+    assert np.isnan(shares[1, 1, 0])
+
+
+@pytest.mark.parametrize("size", [(200, 100), (60, 90), (64, 64)])
+def test_the_square_is_the_networks_input(size):
+    xy = np.array([[3.0, 4.0], [50.0, 20.0]])
+    in_input = frames.apply(frames.crop_to_input(*size, 64), xy)
+    np.testing.assert_allclose(frames.in_square(xy, np.array(size)), frames.in_square(in_input, np.array([64, 64])))
+    np.testing.assert_allclose(frames.in_square(in_input, np.array([64, 64])), (in_input + 0.5) / 64)
+
+
 def test_wide_crop_fills_the_width_and_is_centred():
     to_input = frames.crop_to_input(200, 100, 64)
     corners = frames.apply(to_input, np.array([[-0.5, -0.5], [199.5, 99.5]]))

@@ -37,7 +37,13 @@ def features(tmp_path_factory):
 
         ids = [f"{part}/{i}" for i in range(IMAGES)]
         table = table_of(
-            ids, counts, rng.uniform(0, 90, (IMAGES * POINTS, 2)), rng.random(IMAGES * POINTS), unit(), unit()
+            ids,
+            np.full((IMAGES, 2), 90),
+            counts,
+            rng.uniform(0, 90, (IMAGES * POINTS, 2)),
+            rng.random(IMAGES * POINTS),
+            unit(),
+            unit(),
         )
         folder.write_table(f"part-{part:05d}.parquet", table)
     return folder

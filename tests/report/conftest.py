@@ -29,7 +29,7 @@ def quality_of(landmarks):
         "flip_error": 2.5, "flip_per_landmark": flips, "detection_rate": 0.85, "detection_rate_per_landmark": rates,
         "peak_sharpness": 0.5, "sharpness_per_landmark": [0.5] * landmarks, "cluster_compactness": None,
         "compactness_per_landmark": None, "positional_spread": 8.0, "spread_per_landmark": [8.0] * landmarks,
-        "static_landmarks": [1], "static_share": 1 / landmarks, "min_landmark_distance": 5.0, "score": 3.25,
+        "static_landmarks": [1], "static_share": 1 / landmarks, "min_landmark_distance": 5.0, "coverage": 21.5, "score": 3.25,
         "warnings": ["landmark 1 does not move with the object"],
     }  # fmt: skip
 

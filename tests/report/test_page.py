@@ -70,6 +70,7 @@ def test_the_head_says_what_was_found(parsed):
     assert tiles["Forward NME"] == "6.50 %"
     assert tiles["Detection rate"] == "85.0 %"
     assert tiles["Standing still"] == "1 of 4"
+    assert tiles["Coverage"] == "21.5 %"
 
 
 def test_warnings_are_sentences(parsed):

@@ -64,14 +64,6 @@ def test_a_montage_has_its_patches_in_rows():
     np.testing.assert_allclose(sheet[17, [5, 17], 0], [240, 40], atol=6)
 
 
-def test_places_are_shares_of_the_square_around_the_image():
-    xy = np.array([[[-0.5, -0.5], [99.5, 49.5]], [[19.5, 39.5], [np.nan, 0]]])
-    shares = pictures.in_square(xy, np.array([[100, 50], [40, 80]]))
-    np.testing.assert_allclose(shares[0], [[0, 0.25], [1, 0.75]])
-    np.testing.assert_allclose(shares[1, 0], [0.5, 0.5])
-    assert np.isnan(shares[1, 1, 0])
-
-
 def test_a_heat_map_is_opaque_where_the_points_are():
     places = np.full((50, 2), (0.75, 0.25)) + np.random.default_rng(0).normal(0, 0.01, (50, 2))
     image = opened(pictures.heat_map(np.concatenate([places, [[np.nan, np.nan]]]), (230, 30, 60)))

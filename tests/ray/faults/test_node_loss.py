@@ -26,8 +26,8 @@ root, rng = Folder.at(sys.argv[2]), np.random.default_rng(0)
 for part in range(6):
     points = rng.normal(size=(2, 4000, 32))
     points = np.float16(points / np.linalg.norm(points, axis=2, keepdims=True))
-    table = table_of([f"{part}/{i}" for i in range(400)], np.full(400, 10), rng.uniform(0, 90, (4000, 2)),
-                     rng.random(4000), *points)
+    table = table_of([f"{part}/{i}" for i in range(400)], np.full((400, 2), 90), np.full(400, 10),
+                     rng.uniform(0, 90, (4000, 2)), rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
 method = build_method(
     load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=12", "clustering.tolerance=0"])
