@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ _T = TypeVar("_T")
 _IN_MEMORY = 64 * 2**20
 """Bytes of a file for an object store that are not put on disk before they are uploaded."""
 _CHUNK = 16 * 2**20
+_READERS = 16
+"""Tables that are read at a time."""
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a request that failed is made again."""
 _TOLD_S = _PAUSES_S[2]
@@ -196,6 +199,13 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         path = f"{self.path}/{name}"
         return self._patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
+
+    def read_tables(self, names: Sequence[str], columns: list[str] | None = None) -> list[pa.Table]:
+        """Several tables in the order of their names. They are read side by side: a request to an object store takes 30 ms."""
+        if len(names) <= 1:
+            return [self.read_table(name, columns) for name in names]
+        with ThreadPoolExecutor(min(_READERS, len(names)), thread_name_prefix="read") as readers:
+            return list(readers.map(lambda name: self.read_table(name, columns), names))
 
     def rows(self, name: str) -> int:
         """Number of rows of a Parquet file, from its footer."""
