@@ -305,9 +305,10 @@ class ComputeConfig:
     """Ray Train workers (processes of DDP); `{min: 1, max: 8}`: of the numbers that divide the batch, the largest that the
     cluster has room for when a training step begins."""
     gpus_per_worker: float = 0.0
-    """GPUs of a training worker, of an extraction worker and of a K-means shard; 0: CPU."""
+    """GPUs of a training worker, of an extraction worker and of a K-means shard; 0: CPU. A fraction shares a GPU between one
+    training worker and what extracts or clusters beside it: several training workers need whole ones (NCCL)."""
     cpus_per_worker: float = 1.0
-    """CPUs that a training worker reserves in Ray."""
+    """CPUs that a training worker and an extraction worker reserve in Ray; 0 is for workers with a GPU."""
     threads: int = 0
     """Threads of a training worker or of a K-means shard; 0: its node's cores shared by those on the node."""
     data_workers: int = 1
@@ -328,7 +329,8 @@ class ComputeConfig:
     """Iterations between checkpoints inside a training step."""
     rounds_per_fit: int = 1
     """Trainings (the warm-up, a round, stage 2) that the same worker processes do one after the other. More than one saves
-    their start, some 7 s each; in between they keep their CPUs and GPUs: extraction needs others, or a share of the GPU."""
+    their start, some 7 s each; in between they keep their CPUs and GPUs: extraction needs others, or a share of a single
+    worker's GPU."""
     max_failures: int = 3
     """Times a training step is restarted from its last checkpoint after a worker died."""
     batch_images: int = 64
@@ -465,6 +467,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         "must be one number with compute.linear_rule=true, whose iterations depend on it",
         not (c.compute.linear_rule and c.compute.is_elastic),
     )
+    yield from _resource_rules(c.compute, shown)
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size
         yield (
@@ -482,7 +485,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         yield path, value, f"must be at least {least}", value >= least
     for path in ("compute.data_workers", "compute.extract_workers", "keypoints.limit",
                  "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
-                 "compute.batch_images", "detection.nms_radius"):  # fmt: skip
+                 "compute.batch_images", "compute.rounds_per_fit", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")
         value = getattr(getattr(c, section), name)
         yield path, value, "must be at least 1", value >= 1
@@ -503,11 +506,36 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     share = c.template.min_matched
     yield "template.min_matched", share, "is a share: 0 <= share <= 1", 0 <= share <= 1
     yield "template.distance", c.template.distance, "must be positive, a share of the side", c.template.distance > 0
-    yield "compute.shards", c.compute.shards, "must be at least 1, or 0 for one a node", c.compute.shards >= 0
     yield "clustering.memory_gib", c.clustering.memory_gib, "must be positive", c.clustering.memory_gib > 0
     for name in ("warmup_points_per_landmark", "points_per_landmark"):
         points = getattr(c.detection, name)
         yield f"detection.{name}", points, "must be positive; 2 keeps 2 x K points an image", points > 0
+
+
+def _resource_rules(compute: ComputeConfig, workers: Any) -> Iterable[tuple[str, Any, str, bool]]:
+    """What no cluster can give. workers: `compute.workers` as it is shown."""
+    gpus, cpus = compute.gpus_per_worker, compute.cpus_per_worker
+    yield "compute.gpus_per_worker", gpus, "must not be negative; 0 trains on CPUs", gpus >= 0
+    yield (
+        "compute.gpus_per_worker",
+        gpus,
+        f"two of compute.workers = {workers} may land on one GPU, which NCCL refuses: take 1, or compute.workers=1",
+        not 0 < gpus < 1 or compute.worker_range.max <= 1,
+    )
+    yield "compute.gpus_per_worker", gpus, "must be whole above 1: Ray gives no other", gpus <= 1 or gpus == int(gpus)
+    yield "compute.cpus_per_worker", cpus, "must not be negative", cpus >= 0
+    yield (
+        "compute.cpus_per_worker",
+        cpus,
+        "must be positive where compute.gpus_per_worker = 0: a worker that reserves nothing finds no place",
+        cpus > 0 or gpus > 0,
+    )
+    yield "compute.threads", compute.threads, "must be at least 1, or 0 for a share of the cores", compute.threads >= 0
+    detect = compute.detect_workers
+    yield "compute.detect_workers", detect, "must be at least 1, or 0 for one a core", detect >= 0
+    yield "compute.shards", compute.shards, "must be at least 1, or 0 for one a node", compute.shards >= 0
+    failures = compute.max_failures
+    yield "compute.max_failures", failures, "must be at least 0, which restarts nothing", failures >= 0
 
 
 def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> Config:

@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ _T = TypeVar("_T")
 _IN_MEMORY = 64 * 2**20
 """Bytes of a file for an object store that are not put on disk before they are uploaded."""
 _CHUNK = 16 * 2**20
+_READERS = 16
+"""Tables that are read at a time."""
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a request that failed is made again."""
 _TOLD_S = _PAUSES_S[2]
@@ -189,13 +192,20 @@ class Folder:
     def write_table(self, name: str, table: pa.Table) -> None:
         def write() -> None:
             with self.writing(name) as stream:
-                pq.write_table(table, stream, compression="zstd")
+                pq.write_table(table, stream, compression="zstd", use_dictionary=_repeating(table.schema))
 
         self._patiently(write)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         path = f"{self.path}/{name}"
         return self._patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
+
+    def read_tables(self, names: Sequence[str], columns: list[str] | None = None) -> list[pa.Table]:
+        """Several tables in the order of their names. They are read side by side: a request to an object store takes 30 ms."""
+        if len(names) <= 1:
+            return [self.read_table(name, columns) for name in names]
+        with ThreadPoolExecutor(min(_READERS, len(names)), thread_name_prefix="read") as readers:
+            return list(readers.map(lambda name: self.read_table(name, columns), names))
 
     def rows(self, name: str) -> int:
         """Number of rows of a Parquet file, from its footer."""
@@ -240,6 +250,27 @@ class Folder:
         if self.is_local:
             return error.errno in _PASSING
         return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the columns whose values come again: strings and whole numbers.
+
+    A dictionary of the others is built for nothing and given up: descriptors are read 3.7 times as fast without (90 and 331
+    MB/s a core), and written twice as fast (46 and 88; 151 without zstd, which saves 8 % of them in storage).
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    return [path for path, kind in leaves if pa.types.is_string(kind) or pa.types.is_integer(kind)]
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The columns that Parquet makes of one of a table, and their types."""
+    if pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind
 
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:

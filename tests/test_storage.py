@@ -8,11 +8,13 @@ import pickle
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
 
-from ray_kplm import storage
+from ray_kplm import contracts, storage
 from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
@@ -88,6 +90,30 @@ def test_tables_and_json_come_back(tmp_path):
     assert folder.is_file("facts.json")
     assert folder.size("facts.json") == (tmp_path / "sub/facts.json").stat().st_size
     assert not Folder.at(tmp_path).is_file("sub")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [contracts.features_schema(3), contracts.IMAGES, contracts.LANDMARKS, contracts.LABELS],
+    ids=["features", "images", "landmarks", "labels"],
+)
+def test_dictionaries_are_made_of_what_repeats_only(tmp_path, schema):
+    """Descriptors, points and encoded images never come twice."""
+    values = {
+        "image_id": "a", "image": b"jpeg", "width": 2, "height": 2, "box": [1.0], "crop_to_source": [1.0] * 6,
+        "sequence": "v", "frame": 3, "landmarks": [[1.0, 2.0]], "visible": [True], "group": "g",
+        "attributes": [("yaw", 1.0)], "xy": [[1.0, 2.0]], "score": [0.5], "landmark": [1], "cluster": [1],
+        "cluster_flipped": [1],
+    }  # fmt: skip
+    row = {name: values.get(name, np.ones(3, np.float16)) for name in schema.names}
+    Folder.at(tmp_path).write_table("t.parquet", pa.Table.from_pylist([row] * 4, schema=schema))
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    dictionaries = {column.path_in_schema for column in columns if column.has_dictionary_page}
+    leaves = {"landmark", "cluster", "cluster_flipped"} & set(schema.names)
+    strings = {"image_id", "sequence", "group"} & set(schema.names)
+    expected = {f"{name}.list.element" for name in leaves} | strings | {"width", "height", "frame"} & set(schema.names)
+    assert dictionaries == expected | {"attributes.key_value.key"} & {c.path_in_schema for c in columns}
 
 
 def test_the_same_json_has_the_same_bytes(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, on_grid
+from ray_kplm.correspondence.assignment import BLOCK, Assigner, Search, as_float32, on_grid
 from ray_kplm.correspondence.sums import Summed
 
 _SQUARE_UNIT = 2.0**-20
@@ -84,8 +84,11 @@ def size_of(blocks: Iterable[NDArray]) -> Size:
 def partial(
     blocks: Iterable[NDArray], centroids: NDArray[np.float32], *, search: Search | None = None, threads: int = 1
 ) -> Partial:
-    """One pass over blocks of points (N, d) float16, of which each thread takes the next when it is free."""
-    waiting, turn = iter(blocks), threading.Lock()
+    """One pass over blocks of points (N, d) float16, of which each thread takes the next when it is free.
+
+    A search that may not run in parallel gets one block at a time; conversions and sums of the others go on beside it.
+    """
+    waiting, turn, assign = iter(blocks), threading.Lock(), Assigner(centroids, search)
 
     def work() -> Partial:
         faiss.omp_set_num_threads(1)  # of this thread: the blocks are what is parallel
@@ -95,7 +98,7 @@ def partial(
                 block = next(waiting, None)
             if block is None:
                 return Partial(sums, counts)
-            _accumulate(sums, counts, block, centroids, search)
+            _accumulate(sums, counts, block, assign)
 
     shares = [_pool(threads).submit(work) for _ in range(threads)]
     found = [share.result() for share in shares]
@@ -108,21 +111,20 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kmeans")
 
 
-def _accumulate(
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    block: NDArray,
-    centroids: NDArray[np.float32],
-    search: Search | None,
-) -> None:
-    if not len(block):
-        return
+def _accumulate(sums: NDArray[np.float64], counts: NDArray[np.int64], block: NDArray, assign: Assigner) -> None:
+    """Add a block's points to the sums (k, d) and counts (k,) of their clusters."""
     points = as_float32(block)
-    cluster = nearest(points, centroids, search)
-    shape = (len(block), len(centroids))
-    membership = sparse.csr_matrix((np.ones(len(block)), cluster, np.arange(len(block) + 1)), shape=shape)
-    sums += membership.T @ points.astype(np.float64)
-    counts += np.bincount(cluster, minlength=len(centroids))
+    cluster = assign(points)
+    for start in range(0, len(block), BLOCK):
+        piece = slice(start, start + BLOCK)
+        sums += _membership(cluster[piece], len(counts)).T @ points[piece].astype(np.float64)
+    counts += np.bincount(cluster, minlength=len(counts))
+
+
+def _membership(cluster: NDArray[np.int32], clusters: int) -> sparse.csr_matrix:
+    """One-hot rows: (N, clusters)."""
+    shape = (len(cluster), clusters)
+    return sparse.csr_matrix((np.ones(len(cluster)), cluster, np.arange(len(cluster) + 1)), shape=shape)
 
 
 class InMemory:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from ray_kplm import contracts
 from ray_kplm.contracts import NONE
 from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans, static
-from ray_kplm.correspondence.assignment import BLOCK, Search, as_float32, nearest, squared_distance
+from ray_kplm.correspondence.assignment import (
+    BLOCK,
+    Assigner,
+    Search,
+    as_float32,
+    faiss_search,
+    squared_distance,
+)
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
 from ray_kplm.correspondence.static import Positions
@@ -78,7 +85,7 @@ class DescriptorShard:
         search: Search | None = None,
     ) -> None:
         self._folder, self._parts = features, parts
-        self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search
+        self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search or faiss_search()
         self._share, self._mirrored = 1.0, True
         self._held: dict[str, NDArray[np.float16]] = {}
         self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: not in any more
@@ -114,17 +121,17 @@ class DescriptorShard:
 
     def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
         """This shard's contribution to a K-means iteration."""
-        blocks = (block for _, points in self._fit() for block in _blocks(points))
+        blocks = (block for _, points in self._fit() for block in _blocks(points, self._search.block))
         return kmeans.partial(blocks, centroids, search=self._search, threads=self._threads)
 
     def filter_landmarks(self, centroids: NDArray[np.float32]) -> Filtered:
         """Assign all keypoints to the K centroids and keep, for each landmark of an image, the nearest one."""
-        k = len(centroids)
+        k, assign = len(centroids), Assigner(centroids, self._search)
         total = Filtered(0, 0, 0, np.zeros((k, k), np.int64), static.positions(np.zeros(0, int), np.zeros((0, 2)), k))
         for part, features in self._read():
             usable = self._landmark[part] != NONE
-            landmark = self._assigned(features.descriptors, usable, centroids)
-            flipped = self._assigned(features.descriptors_flipped, usable, centroids)
+            landmark = self._assigned(features.descriptors, usable, assign)
+            flipped = self._assigned(features.descriptors_flipped, usable, assign)
             distance = squared_distance(features.descriptors, centroids, landmark)
             keep = duplicates.keep_nearest(features.image, landmark, distance)
             self._landmark[part] = np.where(keep, landmark, NONE).astype(np.int16)
@@ -138,10 +145,10 @@ class DescriptorShard:
 
         All others are in again: for a new fit after `filter_landmarks`.
         """
-        excluded = 0
+        excluded, assign = 0, Assigner(centroids, self._search)
         for part, features in self._read():
             usable = self._usable(part, features)
-            cluster = self._assigned(features.descriptors, usable, centroids)
+            cluster = self._assigned(features.descriptors, usable, assign)
             out = usable & unwanted[cluster]
             self._excluded[part] = self._excluded[part] | out if part in self._excluded else out
             self._landmark[part] = np.where(usable & ~out, 0, NONE).astype(np.int16)
@@ -150,12 +157,12 @@ class DescriptorShard:
 
     def label(self, centroids: NDArray[np.float32], landmarks: int, labels: Folder) -> Labelled:
         """Assign what was kept to the M centroids, drop duplicates again and write the parts of labels."""
-        total = Labelled(0, 0, np.zeros(landmarks, np.int64))
+        total, assign = Labelled(0, 0, np.zeros(landmarks, np.int64)), Assigner(centroids, self._search)
         for part, features in self._read():
             keep = self._landmark[part] != NONE
             image, landmark = features.image[keep], self._landmark[part][keep]
-            cluster = self._unique_clusters(image, features.descriptors[keep], centroids)
-            flipped = self._unique_clusters(image, features.descriptors_flipped[keep], centroids)
+            cluster = self._unique_clusters(image, features.descriptors[keep], assign)
+            flipped = self._unique_clusters(image, features.descriptors_flipped[keep], assign)
             labels.write_table(part, _labels_table(features, keep, landmark, cluster, flipped))
             total += _labelled(features, image, cluster, np.bincount(landmark, minlength=landmarks))
         return total
@@ -163,10 +170,10 @@ class DescriptorShard:
     def spread(self, centroids: NDArray[np.float32]) -> Spread:
         """How far the keypoints of each cluster are from its centroid (chapter 5)."""
         nothing = np.zeros(len(centroids), np.int64)
-        total = Spread(nothing, nothing, nothing)
+        total, assign = Spread(nothing, nothing, nothing), Assigner(centroids, self._search)
         for part, features in self._read():
             points = features.descriptors[self._landmark[part] != NONE]
-            cluster = nearest(points, centroids, self._search)
+            cluster = assign(points)
             total += hungarian.spread(cluster, squared_distance(points, centroids, cluster), len(centroids))
         return total
 
@@ -224,23 +231,22 @@ class DescriptorShard:
 
     # -- assigning
 
-    def _assigned(self, descriptors: NDArray, usable: NDArray, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
+    def _assigned(self, descriptors: NDArray, usable: NDArray, assign: Assigner) -> NDArray[np.int32]:
         """The nearest cluster of the usable keypoints, NONE of the others."""
         cluster = np.full(len(descriptors), NONE, np.int32)
-        cluster[usable] = nearest(descriptors[usable], centroids, self._search)
+        cluster[usable] = assign(descriptors[usable])
         return cluster
 
-    def _unique_clusters(
-        self, image: NDArray, descriptors: NDArray, centroids: NDArray[np.float32]
-    ) -> NDArray[np.int16]:
-        cluster = nearest(descriptors, centroids, self._search)
-        keep = duplicates.keep_nearest(image, cluster, squared_distance(descriptors, centroids, cluster))
+    def _unique_clusters(self, image: NDArray, descriptors: NDArray, assign: Assigner) -> NDArray[np.int16]:
+        """The nearest cluster, NONE where another keypoint of the image is nearer to it: (N,)."""
+        cluster = assign(descriptors)
+        keep = duplicates.keep_nearest(image, cluster, squared_distance(descriptors, assign.centroids, cluster))
         return np.where(keep, cluster, NONE).astype(np.int16)
 
 
-def _blocks(points: NDArray) -> Iterator[NDArray]:
-    for start in range(0, len(points), BLOCK):
-        yield points[start : start + BLOCK]
+def _blocks(points: NDArray, rows: int = BLOCK) -> Iterator[NDArray]:
+    for start in range(0, len(points), rows):
+        yield points[start : start + rows]
 
 
 def _thinned(points: NDArray, share: float, rng: np.random.Generator) -> NDArray:

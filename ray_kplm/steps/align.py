@@ -17,7 +17,7 @@ from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError, ConfigError, RunError
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import decode
@@ -82,7 +82,7 @@ def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
     options, count = config.template, config.method.landmarks
     drift, farthest = Drift(options.outliers), options.distance * config.network.image_size
     seed = (config.seed, 41)
-    sample = selection.sample(max(options.sample, options.candidates), seed)
+    sample = selection.sample(max(options.sample, options.candidates), seed, SAMPLE_PARTS)
     read = [_read(aligning, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [entry for part in read for entry in part]
     if options.image:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import Commonness
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source
@@ -151,7 +151,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     config = find.config
     if config.outlier_share == 0:
         return None
-    sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, _SAMPLE))
+    sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, _SAMPLE), SAMPLE_PARTS)
     describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy=ANYWHERE)(_sample_descriptors)
     pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]

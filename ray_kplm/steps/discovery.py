@@ -29,7 +29,7 @@ from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.steps.align import Aligning, align_points
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.steps.detect import detect
-from ray_kplm.steps.extract import Extraction, extract
+from ray_kplm.steps.extract import Extraction, calibration_sample, extract
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.loop import Training
@@ -208,7 +208,7 @@ class Discovery:
             number,
             self._steps.train[number].folder,
             self.dataset.images(TRAIN),
-            selection.sample(detection.calibration_images, (self.config.seed, 29)),
+            calibration_sample(selection, self.config),
             detection.points_per_landmark if number else detection.warmup_points_per_landmark,
             step.folder,
             self._steps.labels[number - 1].folder if number and self.method.keeps_points else None,

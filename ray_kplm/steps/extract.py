@@ -1,4 +1,8 @@
-"""The frozen network's keypoints and descriptors, part by part (METHOD 3, step 1)."""
+"""The frozen network's keypoints and descriptors, part by part (METHOD 3, step 1).
+
+The threshold is calibrated where the network runs, by the processes that extract: each part of a small sample is done by
+whichever comes to it first, and its peaks are left on storage for the others, and for a run that continues.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
 from ray_kplm.methods.detection import calibrated_threshold
@@ -25,6 +29,8 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
+_CALIBRATION = "calibration"
+"""Folder of the peaks of the sample, below that of the features while they are made."""
 _NOWHERE = np.zeros((0, 2), np.float32)
 
 Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
@@ -55,6 +61,7 @@ def extract(extraction: Extraction, selection: Selection, progress: Progress | N
     compute = extraction.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
+    (extraction.features / _CALIBRATION).delete()
     images = sum(int(answer["images"]) for answer in answers)
     keypoints = sum(int(answer["keypoints"]) for answer in answers)
     return {
@@ -65,8 +72,13 @@ def extract(extraction: Extraction, selection: Selection, progress: Progress | N
     }
 
 
+def calibration_sample(selection: Selection, config: Config) -> Selection:
+    """Return the images on which the threshold is chosen: of few parts, and the same whatever does the work."""
+    return selection.sample(config.detection.calibration_images, (config.seed, 29), SAMPLE_PARTS)
+
+
 class ExtractPart:
-    """Holds the network. Every process calibrates on the same seeded sample, so all find the same threshold."""
+    """Holds the network. All processes find the same threshold, from the peaks of one sample that they share."""
 
     def __init__(self, extraction: Extraction) -> None:
         self._work = extraction
@@ -80,13 +92,19 @@ class ExtractPart:
         options = config.detection
         if options.threshold == "fixed":
             return options.fixed_threshold
-        sample = self._work.sample
-        scores = []
-        for part, rows in zip(sample.parts, sample.rows, strict=True):
-            scores += [self._finder.scores(images) for images, _, _ in self._batches(part, rows)]
-        return calibrated_threshold(
-            np.concatenate(scores), sample.images, self._work.points_per_landmark * config.method.landmarks
-        )
+        wanted = self._work.points_per_landmark * config.method.landmarks
+        return calibrated_threshold(np.concatenate(self._sample_scores()), self._work.sample.images, wanted)
+
+    def _sample_scores(self) -> list[NDArray[np.float32]]:
+        """Heights of the sample's peaks, part by part. Nobody waits for a part that another process has begun, which may have
+        died: in the worst case it is done twice."""
+        sample, shared = self._work.sample, self._work.features / _CALIBRATION
+        for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
+            part = sample.parts[i]
+            if not shared.is_file(part):
+                scores = [self._finder.scores(images) for images, _, _ in self._batches(part, sample.rows[i])]
+                shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
+        return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         found, ids, peaks = [], [], []

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from types import SimpleNamespace
+
+import faiss
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 
-from ray_kplm.correspondence.assignment import nearest, squared_distance
+from ray_kplm.correspondence.assignment import (
+    faiss_search,
+    gpu_search,
+    nearest,
+    on_grid,
+    squared_distance,
+    torch_search,
+)
 from ray_kplm.correspondence.kmeans import Partial, fit, partial, plus_plus, size_of
 
 CENTRES = np.eye(6, 12) * np.array([1, -1, 1, -1, 1, -1])[:, None]
@@ -217,3 +230,78 @@ def test_the_layout_of_blocks_changes_no_bit(shards):
     expected = partial(blocks, centroids)
     assert found.sums.tobytes() == expected.sums.tobytes()
     assert found.counts.tobytes() == expected.counts.tobytes()
+
+
+class FaissGpu:
+    """Stands for the faiss that a GPU build has: how many threads are in it at once, and what was sent to the device."""
+
+    def __init__(self, monkeypatch):
+        self.most, self.prepared, self._active, self._lock = 0, 0, 0, threading.Lock()
+        resources = object()
+
+        class Index:
+            def __init__(self, given, dim, config):
+                assert given is resources
+                assert not config.use_cuvs
+                self.dim = dim
+
+            def add(index, centroids):
+                with self:
+                    self.prepared += 1
+                    assert centroids.shape[1] == index.dim
+                    index.centroids = centroids.copy()
+
+            def search(index, points, count):
+                with self:
+                    return faiss.knn(points, index.centroids, count)
+
+        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
+        monkeypatch.setattr(faiss, "GpuIndexFlatConfig", SimpleNamespace, raising=False)
+        monkeypatch.setattr(faiss, "GpuIndexFlatL2", Index, raising=False)
+
+    def __enter__(self):
+        with self._lock:
+            self._active += 1
+            self.most = max(self.most, self._active)
+        time.sleep(0.001)  # others would come in
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._active -= 1
+
+
+def assert_same(found: Partial, expected: Partial):
+    assert found.sums.tobytes() == expected.sums.tobytes()
+    assert found.counts.tobytes() == expected.counts.tobytes()
+
+
+def test_a_pass_on_a_gpu_has_one_caller_and_sends_the_centroids_once(monkeypatch):
+    points = unit_points(4000)
+    centroids = start(points, 0, k=20)
+    expected = partial([points], centroids)
+    device = FaissGpu(monkeypatch)
+    search = gpu_search()
+    for passes in (1, 2):
+        assert_same(partial(np.array_split(points, 80), centroids, search=search, threads=8), expected)
+        assert (device.most, device.prepared) == (1, passes)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "make_search",
+    [
+        pytest.param(faiss_search, id="faiss"),
+        pytest.param(lambda: torch_search(torch.device("cpu")), id="torch"),
+        pytest.param(lambda: torch_search(torch.device("cuda")), id="torch-gpu", marks=pytest.mark.gpu),
+        pytest.param(gpu_search, id="faiss-gpu", marks=pytest.mark.gpu),
+    ],
+)
+def test_the_search_changes_no_bit(make_search, threads, request):
+    """Blocks longer than what the search takes at once, and centroids that float32 cannot tell apart among them."""
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    points = unit_points(40_000)
+    centroids = start(points[:2000], 0, k=20)
+    centroids[10:] = on_grid(centroids[:10] + 2.0**-24)
+    found = partial(np.array_split(points, [3, 17_000]), centroids, search=make_search(), threads=threads)
+    assert_same(found, partial([points], centroids))

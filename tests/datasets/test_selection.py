@@ -63,3 +63,29 @@ def test_a_round_reads_no_more_parts_than_it_needs():
         assert len(chosen.parts) <= 5
     seen = {part for n in range(200) for part in draw(parts, rows, before=2000 * n, count=2000, seed=3).parts}
     assert len(seen) == 800
+
+
+def test_a_sample_of_few_parts_is_spread_over_them():
+    parts, rows = [f"part-{i:05d}.parquet" for i in range(313)], [512] * 312 + [100]
+    whole = everything(parts, rows)
+    chosen = whole.sample(500, (0, 29), 16)
+    assert (chosen.images, len(chosen.parts)) == (500, 16)
+    assert chosen.parts == sorted(chosen.parts)
+    assert max(len(r) for r in chosen.rows) <= 60  # 31 of each on average
+    assert all((np.diff(r) > 0).all() and r.max() < 512 for r in chosen.rows)
+    again, other = whole.sample(500, (0, 29), 16), whole.sample(500, (1, 29), 16)
+    assert [r.tolist() for r in again.rows] == [r.tolist() for r in chosen.rows]
+    assert other.parts != chosen.parts
+    assert len(whole.sample(500, (0, 29)).parts) > 200  # without the bound nearly all are read
+
+
+def test_a_sample_takes_more_parts_where_they_are_small():
+    whole = everything([f"part-{i:05d}.parquet" for i in range(100)], [10] * 100)
+    chosen = whole.sample(305, (0,), 16)
+    assert (chosen.images, len(chosen.parts)) == (305, 31)
+    assert whole.sample(2000, (0,), 16).images == 1000
+
+
+def test_a_sample_of_no_more_parts_than_the_bound_is_one_of_all_images():
+    whole = everything(PARTS, ROWS)
+    assert ids(whole.sample(40, (1,), 16)).tolist() == ids(whole.sample(40, (1,))).tolist()
