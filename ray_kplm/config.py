@@ -145,17 +145,17 @@ class Stage1Config:
     of one image, as in the warm-up (T Table 6.3)."""
     negatives: Literal["auto", "same_image", "different_cluster"] = "auto"
     """What a round's negatives are. `same_image`: the other points and random cells of the same image, chapter 6.
-    `different_cluster`: points of other clusters in all images of a worker's batch, chapter 5 (T Table 6.3). `auto`: as the
-    generation has it."""
+    `different_cluster`: points of other clusters in all images of the batch, chapter 5 (T Table 6.3). `auto`: as the generation
+    has it."""
     positives: Literal["pair", "batch"] = "pair"
-    """Where a round finds corresponding points: in the pair's other image (R), or in all images of a worker's batch, which
-    gives some ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
+    """Where a round finds corresponding points: in the pair's other image (R), or in all images of the batch, which gives some
+    ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
     pair_weighting: Literal["all", "balanced"] = "all"
     """`all`: mean over all pairs together (R). `balanced`: mean of positives plus mean of negatives."""
     margin: float = 0.8
     """Distance at which a negative pair costs nothing (R)."""
     negative_pairs: int = 5_000
-    """Most negative pairs of an image: all of its own points, the rest with random cells (R)."""
+    """Negative pairs of an image: all of its own points, and as many with random cells as fill them up (R)."""
     negative_distance: float = 0.09
     """Closer points are no negatives; share of the heatmap's side (R 5.7 of 64 cells)."""
     heatmap_sigma: float = 0.0
@@ -291,7 +291,8 @@ class WorkerRange:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the work is laid out. Nothing here changes what is computed, but for rounding."""
+    """How the work is laid out. Nothing here but `linear_rule` changes what is computed, but for rounding: the gradients of any
+    number of training workers are those of the whole batch in one process."""
 
     workers: int | WorkerRange = 1
     """Ray Train workers (processes of DDP); `{min: 1, max: 8}`: of the numbers that divide the batch, the largest that the
