@@ -53,7 +53,8 @@ class NetworkConfig:
     descriptor_dim: int = 256
     """d, width of a descriptor."""
     norm: Literal["group", "batch"] = "group"
-    """Group norm beats batch norm under label noise (T 4.2.3)."""
+    """Group norm beats batch norm under label noise (T 4.2.3). `batch` takes its statistics over the whole batch: with several
+    training workers on GPUs only."""
     groups: int = 32
     """Groups of a group norm; layers whose width they do not divide use the greatest common divisor."""
 
@@ -450,6 +451,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         shown,
         "must be one number with compute.linear_rule=true, whose iterations depend on it",
         not (c.compute.linear_rule and c.compute.is_elastic),
+    )
+    yield (
+        "network.norm",
+        c.network.norm,
+        f"on CPUs its statistics would be of the share that each of compute.workers = {shown} has of a batch: take "
+        "network.norm=group, compute.workers=1 or compute.gpus_per_worker=1",
+        c.network.norm != "batch" or workers.max <= 1 or c.compute.gpus_per_worker > 0,
     )
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size

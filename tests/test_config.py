@@ -21,6 +21,8 @@ BROKEN = [
     ("network.depth", ["network.depth=0"]),
     ("network.image_size", ["network.image_size=100"]),
     ("network.image_size", ["network.image_size=0"]),
+    ("network.norm", ["network.norm=batch", "compute.workers=2"]),
+    ("network.norm", ["network.norm=batch", "compute.workers={min: 1, max: 2}"]),
     ("network.width", ["network.width=24"]),
     ("network.width", ["network.width=0"]),
     ("keypoints.outlier_share", ["keypoints.outlier_share=1"]),
@@ -85,6 +87,8 @@ def test_every_rule_is_broken_above():
         ["stage1.rounds=0"],
         ["keypoints.outlier_share=0"],
         ["method.landmarks=100"],
+        ["network.norm=batch"],
+        ["network.norm=batch", "compute.workers=2", "compute.gpus_per_worker=1"],
         ["stage1.batch_size=6", "stage2.batch_size=6", "compute.workers=4", "compute.linear_rule=true"],
     ],
 )

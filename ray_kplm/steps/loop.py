@@ -15,6 +15,7 @@ import ray.train
 import torch
 from ray.train import Checkpoint
 from ray.train.torch import prepare_model
+from torch import nn
 
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
@@ -77,7 +78,7 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     placement = Placement.choose(config.compute, device)
     learner = Learner(
         training.objective, training.make_labels(), training.schedule, placement, training.seed,
-        (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else lambda network: network,
+        _distributed if workers > 1 else lambda network: network,
     )  # fmt: skip
     first = _resume(learner, job)
     views = training.views(
@@ -109,6 +110,12 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     if rank == 0:
         job.target.write_json(METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
         job.target.write_bytes(NETWORK, learner.state())
+
+
+def _distributed(network: nn.Module) -> nn.Module:
+    """The network as one of several workers has it. A batch norm takes its statistics over all of them, which PyTorch does on
+    GPUs; the configuration admits it nowhere else."""
+    return prepare_model(nn.SyncBatchNorm.convert_sync_batchnorm(network), move_to_device=False)
 
 
 class _Pace:
