@@ -53,7 +53,8 @@ class NetworkConfig:
     descriptor_dim: int = 256
     """d, width of a descriptor."""
     norm: Literal["group", "batch"] = "group"
-    """Group norm beats batch norm under label noise (T 4.2.3)."""
+    """Group norm beats batch norm under label noise (T 4.2.3). `batch` takes its statistics over the whole batch: with several
+    training workers on GPUs only."""
     groups: int = 32
     """Groups of a group norm; layers whose width they do not divide use the greatest common divisor."""
 
@@ -151,17 +152,17 @@ class Stage1Config:
     of one image, as in the warm-up (T Table 6.3)."""
     negatives: Literal["auto", "same_image", "different_cluster"] = "auto"
     """What a round's negatives are. `same_image`: the other points and random cells of the same image, chapter 6.
-    `different_cluster`: points of other clusters in all images of a worker's batch, chapter 5 (T Table 6.3). `auto`: as the
-    generation has it."""
+    `different_cluster`: points of other clusters in all images of the batch, chapter 5 (T Table 6.3). `auto`: as the generation
+    has it."""
     positives: Literal["pair", "batch"] = "pair"
-    """Where a round finds corresponding points: in the pair's other image (R), or in all images of a worker's batch, which
-    gives some ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
+    """Where a round finds corresponding points: in the pair's other image (R), or in all images of the batch, which gives some
+    ten times as many and matters when training is short. The warm-up's identities hold in a pair only."""
     pair_weighting: Literal["all", "balanced"] = "all"
     """`all`: mean over all pairs together (R). `balanced`: mean of positives plus mean of negatives."""
     margin: float = 0.8
     """Distance at which a negative pair costs nothing (R)."""
     negative_pairs: int = 5_000
-    """Most negative pairs of an image: all of its own points, the rest with random cells (R)."""
+    """Negative pairs of an image: all of its own points, and as many with random cells as fill them up (R)."""
     negative_distance: float = 0.09
     """Closer points are no negatives; share of the heatmap's side (R 5.7 of 64 cells)."""
     heatmap_sigma: float = 0.0
@@ -299,7 +300,8 @@ class WorkerRange:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the work is laid out. Nothing here changes what is computed, but for rounding."""
+    """How the work is laid out. Nothing here but `linear_rule` changes what is computed, but for rounding: the gradients of any
+    number of training workers are those of the whole batch in one process."""
 
     workers: int | WorkerRange = 1
     """Ray Train workers (processes of DDP); `{min: 1, max: 8}`: of the numbers that divide the batch, the largest that the
@@ -468,6 +470,13 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         not (c.compute.linear_rule and c.compute.is_elastic),
     )
     yield from _resource_rules(c.compute, shown)
+    yield (
+        "network.norm",
+        c.network.norm,
+        f"on CPUs its statistics would be of the share that each of compute.workers = {shown} has of a batch: take "
+        "network.norm=group, compute.workers=1 or compute.gpus_per_worker=1",
+        c.network.norm != "batch" or workers.max <= 1 or c.compute.gpus_per_worker > 0,
+    )
     for stage in ("stage1", "stage2"):
         batch = getattr(c, stage).batch_size
         yield (

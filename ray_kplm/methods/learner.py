@@ -83,13 +83,14 @@ class Learner:
         self.network.train()
         self._forward = _Precise(wrap(self.network), placement)
 
-    def step(self, iteration: int, rank: int, views: Views) -> dict[str, Tensor]:
-        """One update; returns the loss and its parts, detached, on the device."""
+    def step(self, iteration: int, views: Views) -> dict[str, Tensor]:
+        """One update, with this rank's share of the batch. Returns the loss and its parts, detached, on the device; their means
+        over ranks are those of the whole batch."""
         factor = self.schedule(iteration)
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         points = self.labels.in_views(views, self.placement.device)
-        self._generator.manual_seed(_mixed(*self.seed, iteration, rank))
+        self._generator.manual_seed(_mixed(*self.seed, iteration))  # the same on all ranks
         loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()

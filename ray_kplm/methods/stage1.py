@@ -12,7 +12,7 @@ from ray_kplm.config import Config
 from ray_kplm.contracts import NONE
 from ray_kplm.methods.stage2 import by_channel
 from ray_kplm.methods.views import Points
-from ray_kplm.network import heatmaps, losses
+from ray_kplm.network import distributed, heatmaps, losses
 from ray_kplm.network.hourglass import DetectorNetwork, JointNetwork, KeypointNetwork
 
 
@@ -59,25 +59,26 @@ class PairObjective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         stage = self.config.stage1
         points = heatmaps.read_cells(map_Bdhw, xy_BP2)
-        squared, positive = self._positives(points, valid_BP, identity_BP)
-        pull, positives = (squared * positive).sum(), positive.sum()
-        push, negatives = self._negatives(points, map_Bdhw, xy_BP2, valid_BP, identity_BP, generator)
-        pull_mean, push_mean = pull / positives.clamp(min=1), push / negatives.clamp(min=1)
+        pull, own_positives = self._positives(points, valid_BP, identity_BP)
+        push, own_negatives = self._negatives(points, map_Bdhw, xy_BP2, valid_BP, identity_BP, generator)
+        positives, negatives = distributed.sum_over_ranks(torch.stack([own_positives, own_negatives])).unbind()
+        pull_mean = distributed.share_of_mean(pull, positives)
+        push_mean = distributed.share_of_mean(push, negatives)
         if stage.pair_weighting == "balanced":
             total = pull_mean + push_mean
         else:
-            total = (pull + push) / (positives + negatives).clamp(min=1)
-        pairs = len(xy_BP2) // 2
+            total = distributed.share_of_mean(pull + push, positives + negatives)
+        pairs = distributed.world_size() * len(xy_BP2) // 2
         return total, {"positive": pull_mean, "negative": push_mean, "positives_per_pair": positives / pairs}
 
     def _positives(self, points_BPd: Tensor, valid_BP: Tensor, identity_BP: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances, and which of them are of corresponding points."""
+        """Sum of the squared distances and number of positive pairs, of this rank."""
         stage = self.config.stage1
         if self.across and stage.correspondence == "equivariance":
             identity_BP = torch.where(valid_BP, torch.arange(valid_BP.shape[1], device=valid_BP.device), NONE)
         elif self.across and stage.positives == "batch":
-            return losses.batch_terms(points_BPd, identity_BP)
-        return losses.pair_terms(points_BPd[0::2], points_BPd[1::2], identity_BP[0::2], identity_BP[1::2])
+            return losses.batch_positives(points_BPd, identity_BP)
+        return losses.pair_positives(points_BPd[0::2], points_BPd[1::2], identity_BP[0::2], identity_BP[1::2])
 
     def _negatives(
         self,
@@ -88,29 +89,36 @@ class PairObjective:
         identity_BP: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the hinge and number of negative pairs."""
+        """Sum of the hinge and number of negative pairs, of this rank."""
         stage, side = self.config.stage1, map_Bdhw.shape[-1]
         if self.across and self.negatives == "different_cluster":
             return losses.different_cluster_negatives(points_BPd, identity_BP, margin=stage.margin)
-        random_xy = self._random_cells(xy_BP2, side, generator)
-        push_B, negatives_B = losses.same_image_negatives(
-            points_BPd,
-            xy_BP2,
-            valid_BP,
-            heatmaps.read_cells(map_Bdhw, random_xy),
-            random_xy,
-            margin=stage.margin,
-            minimum_distance=stage.negative_distance * side,
+        limits = {"margin": stage.margin, "minimum_distance": stage.negative_distance * side}
+        own, own_pairs = losses.own_negatives(points_BPd, xy_BP2, valid_BP, **limits)
+        point_BR, cell_BR, taken_BR = self._random_pairs(valid_BP, side, generator)
+        background, background_pairs = losses.background_negatives(
+            points_BPd, xy_BP2, map_Bdhw, point_BR, cell_BR, taken_BR, **limits
         )
-        return push_B.sum(), negatives_B.sum()
+        return own + background, own_pairs + background_pairs
 
-    def _random_cells(self, xy_BP2: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        """As many random cells (B, R, 2) as fill the image's negative pairs after those of its own points."""
-        batch, points, _ = xy_BP2.shape
-        left = self.config.stage1.negative_pairs - points * (points - 1) // 2
-        count = max(1, left // max(points, 1))
-        cells = torch.randint(0, side, (batch, count, 2), generator=generator, device=generator.device)
-        return cells.to(xy_BP2)
+    def _random_pairs(self, valid_BP: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Points and random cells of R pairs, (B, R) each, and which of the pairs an image has, bool (B, R): each of its n
+        points with the same cells, as many as fill its negative pairs after those of its own points, and at least one.
+
+        The draw is of a fixed size, for the batch of all ranks: an image's cells are the first of its row there, whatever the
+        other images hold and however many ranks there are.
+        """
+        pairs = self.config.stage1.negative_pairs
+        shape = (distributed.world_size() * len(valid_BP), max(pairs, 1))
+        drawn = torch.randint(0, side * side, shape, generator=generator, device=generator.device)
+        points_B1 = valid_BP.sum(1, keepdim=True)
+        n_B1 = points_B1.clamp(min=1)
+        cells_B1 = ((pairs - n_B1 * (n_B1 - 1) // 2) // n_B1).clamp(min=1)
+        # Pair r is of the image's point r mod n and its cell r div n, until it has as many as it may.
+        pair_R = torch.arange(max(pairs, valid_BP.shape[1]), device=valid_BP.device)
+        point_BR = valid_BP.int().argsort(dim=1, descending=True, stable=True).gather(1, pair_R % n_B1)
+        cell_BR = distributed.own_rows(drawn).to(valid_BP.device).gather(1, (pair_R // n_B1).clamp(max=shape[1] - 1))
+        return point_BR, cell_BR, pair_R < points_B1 * cells_B1
 
 
 @dataclass(frozen=True)

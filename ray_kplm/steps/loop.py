@@ -15,6 +15,7 @@ import ray.train
 import torch
 from ray.train import Checkpoint
 from ray.train.torch import prepare_model
+from torch import nn
 
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
@@ -22,6 +23,7 @@ from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.learner import NETWORK, Learner, Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.methods.views import Views
+from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
@@ -74,8 +76,10 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     _limit_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
     placement = Placement.choose(config.compute, device)
-    wrap = (lambda network: prepare_model(network, move_to_device=False)) if workers > 1 else (lambda network: network)
-    learner = Learner(training.objective, training.make_labels(), training.schedule, placement, training.seed, wrap)
+    learner = Learner(
+        training.objective, training.make_labels(), training.schedule, placement, training.seed,
+        _distributed if workers > 1 else lambda network: network,
+    )  # fmt: skip
     first = _resume(learner, job)
     views = training.views(
         training.plan,
@@ -93,7 +97,7 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     for iteration, batch in enumerate(views, start=first):
         if rank == 0 and iteration == first:
             begun(first)
-        recent.append(learner.step(iteration, rank, batch))
+        recent.append(learner.step(iteration, batch))
         done = iteration + 1
         if done % _REPORT_EVERY == 0 or done == last:
             metrics, recent = _averaged(recent), []
@@ -106,6 +110,12 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     if rank == 0:
         job.target.write_json(METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
         job.target.write_bytes(NETWORK, learner.state())
+
+
+def _distributed(network: nn.Module) -> nn.Module:
+    """The network as one of several workers has it. A batch norm takes its statistics over all of them, which PyTorch does on
+    GPUs; the configuration admits it nowhere else."""
+    return prepare_model(nn.SyncBatchNorm.convert_sync_batchnorm(network), move_to_device=False)
 
 
 class _Pace:
@@ -151,10 +161,8 @@ def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: 
 def _averaged(recent: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     """Means over the iterations since the last report and over the workers: every rank gets the same numbers."""
     names = sorted(recent[0])
-    mean = torch.stack([torch.stack([parts[name].float() for name in names]) for parts in recent]).mean(0)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
+    own = torch.stack([torch.stack([parts[name].float() for name in names]) for parts in recent]).mean(0)
+    mean = distributed.sum_over_ranks(own) / distributed.world_size()
     return dict(zip(names, mean.tolist(), strict=True))
 
 

@@ -61,7 +61,7 @@ def test_a_head_with_fewer_channels_goes_on_where_it_was():
         np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (4, 1, 1)), np.tile(STILL, (4, 1, 1, 1)),
     )  # fmt: skip
     for iteration in range(3):
-        subject.step(iteration, 0, views)
+        subject.step(iteration, views)
     kept = keep_channels(subject.state(), np.array([1, 4]))
     before, after = load_weights(subject.state()), load_weights(kept)
     for name, value in before.items():
@@ -76,4 +76,4 @@ def test_a_head_with_fewer_channels_goes_on_where_it_was():
     torch.testing.assert_close(new[last]["square_avg"], old[last]["square_avg"][[1, 4]], rtol=0, atol=0)
     torch.testing.assert_close(new[last - 1]["square_avg"], old[last - 1]["square_avg"][[1, 4]], rtol=0, atol=0)
     torch.testing.assert_close(new[0]["square_avg"], old[0]["square_avg"], rtol=0, atol=0)
-    assert np.isfinite(float(smaller.step(3, 0, views)["loss"]))
+    assert np.isfinite(float(smaller.step(3, views)["loss"]))

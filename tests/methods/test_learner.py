@@ -42,7 +42,7 @@ def batch(iteration):
 
 
 def train(subject, first, last):
-    return [{k: float(v) for k, v in subject.step(i, 0, batch(i)).items()} for i in range(first, last)]
+    return [{k: float(v) for k, v in subject.step(i, batch(i)).items()} for i in range(first, last)]
 
 
 def test_the_same_seed_gives_the_same_losses_and_weights():

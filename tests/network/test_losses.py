@@ -63,7 +63,7 @@ def loss_of(settings: Config, network: Maps, xy, valid, identity):
 def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[float, float, float]:
     """METHOD 3 with loops: total, detector, descriptor."""
     stage = settings.stage1
-    random_cells = PairObjective(settings, across=False)._random_cells(xy, SIDE, generator(7)).tolist()
+    random = PairObjective(settings, across=False)._random_pairs(valid, SIDE, generator(7))
     maps, probability = network.map.tolist(), network.logits.sigmoid().tolist()
 
     def descriptor(image, x, y):
@@ -78,7 +78,12 @@ def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[flo
                 positive.append(math.dist(a, b) ** 2)
     for image in range(len(xy)):
         own = [xy[image, p].tolist() for p in range(POINTS) if valid[image, p]]
-        pairs = [*itertools.combinations(own, 2), *itertools.product(own, random_cells[image])]
+        background = [
+            (xy[image, point].tolist(), (cell % SIDE, cell // SIDE))
+            for point, cell, taken in zip(*(values[image].tolist() for values in random), strict=True)
+            if taken
+        ]
+        pairs = [*itertools.combinations(own, 2), *background]
         for a, b in pairs:
             if math.dist(a, b) >= stage.negative_distance * SIDE:
                 gap = math.dist(descriptor(image, *a), descriptor(image, *b))
@@ -120,15 +125,6 @@ def test_parts_of_the_loss_are_means_and_counts():
     _, balanced = loss_of(config(pair_weighting="balanced"), Maps(4), *scene())
     assert balanced["descriptor"].item() == pytest.approx((parts["positive"] + parts["negative"]).item())
     assert parts["descriptor"].item() < balanced["descriptor"].item()
-
-
-def test_random_cells_fill_up_the_negative_pairs():
-    xy, _, _ = scene()
-    random = PairObjective(config(negative_pairs=60), across=False)._random_cells(xy, SIDE, generator())
-    assert random.shape == (4, (60 - POINTS * (POINTS - 1) // 2) // POINTS, 2)
-    assert 0 <= random.min() <= 1
-    assert SIDE - 2 <= random.max() <= SIDE - 1
-    assert PairObjective(config(negative_pairs=1), across=False)._random_cells(xy, SIDE, generator()).shape == (4, 1, 2)
 
 
 @pytest.mark.parametrize("pair_weighting", ["all", "balanced"])
@@ -211,11 +207,33 @@ def test_negatives_of_chapter_5_are_all_points_of_other_clusters(correspondence)
     assert parts["negative"].item() == pytest.approx(sum(max(0.0, 1.5 - g) ** 2 for g in gaps) / len(gaps), rel=1e-3)
 
 
-def test_pair_terms_match_equal_identities_only():
+def test_positives_of_a_pair_have_equal_identities():
     a, b = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]]]), torch.tensor([[[3.0, 4.0], [1.0, 2.0]]])
-    squared, positive = losses.pair_terms(a, b, torch.tensor([[7, 2, NONE]]), torch.tensor([[2, NONE]]))
-    torch.testing.assert_close(squared, torch.tensor([[[25.0, 5.0], [13.0, 1.0], [5.0, 25.0]]]))
-    assert positive.tolist() == [[[False, False], [True, False], [False, False]]]
+    total, count = losses.pair_positives(a, b, torch.tensor([[7, 2, NONE]]), torch.tensor([[2, NONE]]))
+    assert (total.item(), count.item()) == (3**2 + 2**2, 1)
+
+
+@pytest.mark.parametrize("kind", ["positives", "negatives"])
+def test_pairs_of_a_batch_count_once_and_pull_on_both_their_points(kind):
+    descriptors = torch.rand(3, POINTS, DIM, generator=generator(4)).requires_grad_()
+    identity = torch.randint(NONE, 4, (3, POINTS), generator=generator(5))
+    flat, names = descriptors.flatten(0, 1), identity.flatten().tolist()
+    squared = []
+    for m, n in itertools.combinations(range(3 * POINTS), 2):
+        same = names[m] == names[n]
+        chosen = (same and m // POINTS != n // POINTS) if kind == "positives" else not same
+        if chosen and NONE not in (names[m], names[n]):
+            squared.append(((flat[m] - flat[n]) ** 2).sum())
+    terms = torch.stack(squared)
+    expected = terms.sum() if kind == "positives" else losses.hinge(terms, 0.8).sum()
+    if kind == "positives":
+        total, count = losses.batch_positives(descriptors, identity)
+    else:
+        total, count = losses.different_cluster_negatives(descriptors, identity, margin=0.8)
+    assert count.item() == len(terms) > 10
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=0)
+    gradients = [torch.autograd.grad(value, descriptors)[0] for value in (total, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_squared_distances_never_fall_below_zero():
@@ -231,18 +249,24 @@ def test_hinge_is_of_the_distance():
     torch.testing.assert_close(losses.hinge(squared, 0.8), expected, rtol=0, atol=2e-4)
 
 
-def test_same_image_negatives_count_pairs_once_and_leave_out_close_ones():
-    # Points at 0, 3 and 9 on a line (distances 3, 6, 9), one masked; a random cell at 12.
+def test_negatives_within_an_image_count_once_and_leave_out_close_ones():
+    # Points at 0, 3 and 9 on a line (distances 3, 6, 9), one masked.
     xy = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [9.0, 0.0], [5.0, 5.0]]])
     valid = torch.tensor([[True, True, True, False]])
     descriptors = torch.tensor([[[0.0], [0.1], [0.3], [0.0]]])
-    loss, count = losses.same_image_negatives(
-        descriptors, xy, valid, torch.tensor([[[0.7]]]), torch.tensor([[[12.0, 0.0]]]), margin=0.8, minimum_distance=6.0
+    loss, count = losses.own_negatives(descriptors, xy, valid, margin=0.8, minimum_distance=6.0)
+    assert count.item() == 2  # (0, 9) and (3, 9), which are just far enough
+    assert loss.item() == pytest.approx((0.8 - 0.3) ** 2 + (0.8 - 0.2) ** 2, rel=1e-3)
+    # Cells at (12, 0) and (5, 15) of a map, the second with one point only, in a pair that is not taken.
+    maps = torch.zeros(1, 1, SIDE, SIDE)
+    maps[0, 0, 0, 12], maps[0, 0, 15, 5] = 0.7, 0.5
+    point, cell = torch.tensor([[0, 1, 2, 0]]), torch.tensor([[12, 12, 12, 15 * SIDE + 5]])
+    taken = torch.tensor([[True, True, True, False]])
+    loss, count = losses.background_negatives(
+        descriptors, xy, maps, point, cell, taken, margin=0.8, minimum_distance=6.0
     )
-    # Own: (0, 9) and (3, 9), which are just far enough; background: from 0 and from 3, not from 9.
-    assert count.tolist() == [4]
-    expected = (0.8 - 0.3) ** 2 + (0.8 - 0.2) ** 2 + (0.8 - 0.7) ** 2 + (0.8 - 0.6) ** 2
-    torch.testing.assert_close(loss, torch.tensor([expected]), rtol=1e-3, atol=0)
+    assert count.item() == 2  # from 0 and from 3, not from 9
+    assert loss.item() == pytest.approx((0.8 - 0.7) ** 2 + (0.8 - 0.6) ** 2, rel=1e-3)
 
 
 def test_masked_mse_looks_at_labelled_channels_alone():

@@ -114,8 +114,7 @@ def test_the_same_seed_gives_the_same_network_however_many_data_workers_there_ar
 
 
 def test_two_workers_share_a_batch_and_have_the_gradients_of_one(dataset, tmp_path):
-    # Without the descriptors, whose random cells are each worker's own, the loss is a mean over the batch.
-    options = ["stage1.warmup_iterations=1", "stage1.learning_rate=1e-6", "stage1.descriptor_weight=0"]
+    options = ["stage1.warmup_iterations=1", "stage1.learning_rate=1e-6"]
     step = {}
     for workers in (1, 2):
         run_step(dataset, tmp_path / str(workers), [*options, f"compute.workers={workers}"])

@@ -15,7 +15,7 @@ class Sampled(Exception):
     """Raised in place of a sample, with its seed."""
 
 
-def sample(self: Selection, count: int, seed: tuple[int, ...]) -> Selection:
+def sample(self: Selection, count: int, seed: tuple[int, ...], parts: int | None = None) -> Selection:
     raise Sampled(*seed)
 
 

@@ -1,0 +1,91 @@
+"""Stage 1: how many negative pairs an image has, and with which cells."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ray_kplm.config import load
+from ray_kplm.methods.stage1 import PairObjective
+
+SIDE, DIM, PAIRS = 16, 4, 5_000
+
+
+def objective(negative_pairs: int = PAIRS) -> PairObjective:
+    settings = [f"stage1.negative_pairs={negative_pairs}", "stage1.negative_distance=0"]
+    return PairObjective(load(None, settings), across=False)
+
+
+def points(*counts: int) -> Tensor:
+    """Which points of images with so many are valid: bool (B, P), P being the largest of the counts."""
+    return torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+
+
+def random_cells(valid: Tensor, negative_pairs: int = PAIRS, seed: int = 0) -> list[list[int]]:
+    """The cells with which every point of an image is paired."""
+    generator = torch.Generator().manual_seed(seed)
+    point, cell, taken = objective(negative_pairs)._random_pairs(valid, SIDE, generator)
+    found = []
+    for image, present in enumerate(valid):
+        points, cells = point[image, taken[image]], cell[image, taken[image]]
+        of_each = [cells[points == one].tolist() for one in present.nonzero()[:, 0]]
+        assert all(one == of_each[0] for one in of_each)
+        assert sum(map(len, of_each)) == len(points)
+        found.append(of_each[0] if of_each else [])
+    return found
+
+
+@pytest.mark.parametrize("neighbour", [10, 60, 99])
+def test_an_image_has_its_negative_pairs_whatever_the_others_hold(neighbour):
+    valid = points(10, neighbour)
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, DIM, SIDE, SIDE, generator=generator)
+    xy = (SIDE - 1) * torch.rand(*valid.shape, 2, generator=generator)
+    descriptors, identity = torch.rand(*valid.shape, DIM, generator=generator), torch.zeros(valid.shape).long()
+    _, both = objective()._negatives(descriptors, maps, xy, valid, identity, generator)
+    valid[1] = False
+    _, count = objective()._negatives(descriptors, maps, xy, valid, identity, generator)
+    assert count.item() == 45 + 10 * 495  # 4,995
+    assert PAIRS - neighbour < both.item() - count.item() <= PAIRS
+
+
+@pytest.mark.parametrize(
+    ("count", "cells"),
+    [
+        (0, 0),
+        (1, PAIRS),
+        (2, 2499),
+        (10, 495),
+        (60, 53),
+        (99, 1),
+        (101, 1),
+        (120, 1),
+    ],  # 101 have 5,050 pairs themselves
+)
+def test_random_cells_fill_up_the_negative_pairs_of_every_image(count, cells):
+    assert [len(found) for found in random_cells(points(count, 30, 7))] == [cells, (5_000 - 435) // 30, 711]
+
+
+def test_there_is_a_random_cell_even_where_no_pair_is_left():
+    assert [len(found) for found in random_cells(points(3, 1, 0), negative_pairs=0)] == [1, 1, 0]
+
+
+def test_points_that_are_not_valid_are_in_no_pair():
+    valid = torch.tensor([[False, True, False, True], [False] * 4])
+    assert [len(found) for found in random_cells(valid, negative_pairs=61)] == [30, 0]
+
+
+def test_the_cells_of_an_image_do_not_depend_on_the_other_images():
+    few, many = random_cells(points(10, 10, 10)), random_cells(points(99, 10, 1))
+    assert few[1] == many[1]
+    assert few[0][:1] == many[0]
+    assert few[2] == many[2][: len(few[2])]
+    assert few[0] != few[1] != random_cells(points(10, 10, 10), seed=1)[1]
+
+
+def test_random_cells_are_all_over_the_heatmap():
+    hits = torch.bincount(torch.tensor(random_cells(points(1))[0]), minlength=SIDE**2)
+    assert len(hits) == SIDE**2
+    assert hits.min() > 3  # 5,000 of 256 cells are 19.5 a cell
+    assert hits.max() < 45
