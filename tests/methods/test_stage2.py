@@ -57,7 +57,7 @@ def test_the_mean_with_the_mirror_of_an_equivariant_network_moves_nothing():
     plain = rendered(xy)
     mean = mirrored_mean(plain, rendered(mirrored_xy), FLIP)
     torch.testing.assert_close(mean, plain, rtol=0, atol=1e-12)
-    for found, expected in zip(heatmaps.decode(mean, 0.75), heatmaps.decode(plain, 0.75), strict=True):
+    for found, expected in zip(heatmaps.decode(mean, 1.0), heatmaps.decode(plain, 1.0), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
@@ -81,7 +81,7 @@ def test_the_mean_halves_a_disagreement():
     xy = torch.tensor([[[10.0, 12.0]]])
     shifted = xy + torch.tensor([0.6, 0.0])
     mirrored = rendered(xy.new_tensor(frames.mirrored(shifted.numpy(), SIDE)))
-    found, _ = heatmaps.decode(mirrored_mean(rendered(xy), mirrored, torch.tensor([0])), 0.75)
+    found, _ = heatmaps.decode(mirrored_mean(rendered(xy), mirrored, torch.tensor([0])), 1.0)
     torch.testing.assert_close(found, xy + torch.tensor([0.3, 0.0]), rtol=0, atol=0.05)
 
 
