@@ -105,7 +105,7 @@ MIB = 2**20
 
 
 def test_room_ahead_grows_with_the_tasks_and_their_blocks():
-    """128 views of 256 pixels are 24 MiB. A batch of 32 leaves two blocks at the consumer: its prefetched one, and one in use."""
+    """128 views of 256 pixels are 24 MiB. Batches of 32 leave two blocks at the consumer: a prefetched one, and one in use."""
     least, huge = session.AHEAD_BYTES, 2**50
     assert ahead_bytes(32, 256, 8, 1, huge) == 2 * 24 * MIB * (2 * 8 + 2)
     assert ahead_bytes(32, 256, 16, 1, huge) == 2 * 24 * MIB * (2 * 16 + 2)
