@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import fsspec
@@ -90,6 +91,23 @@ def test_tables_and_json_come_back(tmp_path):
     assert folder.is_file("facts.json")
     assert folder.size("facts.json") == (tmp_path / "sub/facts.json").stat().st_size
     assert not Folder.at(tmp_path).is_file("sub")
+
+
+def test_tables_are_read_side_by_side_and_in_order(tmp_path, monkeypatch):
+    folder, together = Folder.at(tmp_path), threading.Barrier(4, timeout=60)
+    names = [f"part-{i:05d}.parquet" for i in (3, 1, 2, 0)]
+    for number, name in enumerate(names):
+        folder.write_table(name, pa.table({"n": [number], "m": ["x"]}))
+    read = pq.read_table
+
+    def wait_for_all(*arguments, **options):
+        together.wait()  # broken where one is read after the other
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(pq, "read_table", wait_for_all)
+    tables = folder.read_tables(names, ["n"])
+    assert [table.to_pydict() for table in tables] == [{"n": [number]} for number in range(4)]
+    assert folder.read_tables([]) == []
 
 
 @pytest.mark.parametrize(

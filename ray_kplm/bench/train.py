@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -126,12 +125,12 @@ def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> 
     """Images a second, the median after a warm start."""
     method = build_method(config)
     selection = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
-    make_labels = partial(_made_up_labels, selection.images, config)
-    plan = method.round_plan(1, make_labels().usable()).head(iterations)
+    labels = _made_up_labels(selection.images, config)
+    plan = method.round_plan(1, labels.usable()).head(iterations)
     told: list[tuple[int, float]] = []
     step = Run.start(config).step("bench", "bench", {}, {})
     training = Training(
-        config, method.objective(1), make_labels, plan, method.round_schedule(1),
+        config, method.objective(1), labels, plan, method.round_schedule(1),
         RoundImages.load(dataset.images(TRAIN), selection), None, (0,), feed if layout.piped else in_memory,
     )  # fmt: skip
     train(step, training, lambda done, metrics: told.append((done, metrics["images_per_s"])))

@@ -23,8 +23,8 @@ class Frames(NamedTuple):
 def read_frames(images: Folder, selection: Selection) -> Frames:
     """Of a round's images, in its order. Reads no pixels."""
     names, frames = [], []
-    for part, rows in zip(selection.parts, selection.rows, strict=True):
-        table = images.read_table(part, ["sequence", "frame"]).take(rows)
+    for whole, rows in zip(images.read_tables(selection.parts, ["sequence", "frame"]), selection.rows, strict=True):
+        table = whole.take(rows)
         names.append(np.asarray(pc.fill_null(table["sequence"], "").to_pylist(), dtype=object))
         frames.append(pc.fill_null(table["frame"], 0).to_numpy())
     known, sequence = np.unique(np.concatenate(names).astype(str), return_inverse=True)

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,17 +153,17 @@ class Discovery:
         if labels and self.method.describes:
             joint = number > 0 and self.method.single_stage
             flip_map = read_clusters(labels.folder.parent)["flip_map"] if joint else None
-            make_labels = partial(_clusters, labels.folder, selection.parts, flip_map)
+            points = _clusters(labels.folder, selection.parts, flip_map)
         else:
-            make_labels = partial(_keypoints, (labels or self._steps.keypoints).folder, selection.parts)
+            points = _keypoints((labels or self._steps.keypoints).folder, selection.parts)
         fresh = number == 0 or self.method.restarts
         start = None if fresh else (self._steps.train[number - 1].folder, "continue")
         frames = read_frames(self.dataset.images(TRAIN), selection) if self.dataset.has_sequences else None
-        plan = self.method.round_plan(number, make_labels().usable(), frames)
+        plan = self.method.round_plan(number, points.usable(), frames)
         schedule = self.method.round_schedule(number)
         title = self._round_title(number)
         self._train(
-            step, title, self.method.objective(number), make_labels, plan, schedule, selection, start, (_STAGE1, number)
+            step, title, self.method.objective(number), points, plan, schedule, selection, start, (_STAGE1, number)
         )
 
     def renew_labels(self, number: int) -> None:
@@ -272,15 +271,15 @@ class Discovery:
         if self._is_done(step):
             return
         step.folder.write_json(CHANNELS, channels.to_dict())
-        selection, labels = self._landmark_images(), self._steps.landmark_labels(stretch)
-        make_labels = partial(_landmarks, labels.folder, selection.parts, channels)
-        plan = self.method.landmark_plan(make_labels().usable(), stretch)
+        selection = self._landmark_images()
+        labels = _landmarks(self._steps.landmark_labels(stretch).folder, selection.parts, channels)
+        plan = self.method.landmark_plan(labels.usable(), stretch)
         schedule = self.method.landmark_schedule(stretch)
         objective = self.method.landmark_objective(len(channels))
         of = f", {stretch + 1} of {len(self._steps.stretches) + 1}" if self._steps.stretches else ""
         title = f"stage 2, {len(channels)} channels{of}"
         begin = None if self.method.restarts else start
-        self._train(step, title, objective, make_labels, plan, schedule, selection, begin, (_STAGE2, stretch))
+        self._train(step, title, objective, labels, plan, schedule, selection, begin, (_STAGE2, stretch))
 
     def _merge_channels(
         self, step: Step, stretch: int, trained: Step, channels: Channels, counts: np.ndarray
@@ -318,7 +317,7 @@ class Discovery:
         step: Step,
         title: str,
         objective: Objective,
-        make_labels: Callable[[], Labels],
+        labels: Labels,
         plan: Plan,
         schedule: Schedule,
         selection: Selection,
@@ -331,7 +330,7 @@ class Discovery:
         first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else self.method.round_first(seed[1])
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
-        training = Training(self.config, objective, make_labels, plan, schedule, images, start, seeds)
+        training = Training(self.config, objective, labels, plan, schedule, images, start, seeds)
         manifest = self._crew.train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 
@@ -427,12 +426,12 @@ def _key(step: Step) -> str:
 
 
 def _keypoints(folder: Folder, parts: list[str]) -> Labels:
-    return keypoint_labels(folder.read_table(part) for part in parts)
+    return keypoint_labels(folder.read_tables(parts, ["xy"]))
 
 
 def _clusters(folder: Folder, parts: list[str], flip_map: np.ndarray | None) -> Labels:
-    return cluster_labels((folder.read_table(part) for part in parts), flip_map)
+    return cluster_labels(folder.read_tables(parts, ["xy", "landmark", "cluster", "cluster_flipped"]), flip_map)
 
 
 def _landmarks(folder: Folder, parts: list[str], channels: Channels) -> Labels:
-    return landmark_labels((folder.read_table(part) for part in parts), channels)
+    return landmark_labels(folder.read_tables(parts, ["xy", "score", "landmark"]), channels)

@@ -179,7 +179,7 @@ class _Annotation:
     def of_keypoints(self, run: Run) -> dict[str, Any]:
         """Where the run began: its generic keypoints an image, and how many are near an annotated point."""
         folder, arrays = run.folder / "keypoints", self.arrays[TRAIN]
-        tables = [folder.read_table(part, ["image_id", "xy"]) for part in folder.parts()]
+        tables = folder.read_tables(folder.parts(), ["image_id", "xy"])
         ids = [name for table in tables for name in table["image_id"].to_pylist()]
         found = [np.reshape(xy, (-1, 2)) for table in tables for xy in table["xy"].to_pylist()]
         rows = [row for row in map({name: i for i, name in enumerate(arrays.ids)}.get, ids) if row is not None]

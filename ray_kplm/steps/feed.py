@@ -6,6 +6,7 @@ many there are, view i of the plan is row i of the output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,20 +14,48 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import ray
 import ray.data
 from numpy.typing import NDArray
-from ray.data import TaskPoolStrategy
+from ray.data import ExecutionResources, TaskPoolStrategy
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.methods.plan import Plan
 from ray_kplm.methods.views import Views
 from ray_kplm.steps.images import RoundImages
+from ray_kplm.steps.session import AHEAD_BYTES
 
 if TYPE_CHECKING:
     from ray_kplm.imaging.augment import Augmenter
 
 _BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to hide a task's few milliseconds, little enough to start soon."""
+_PREFETCHED_BATCHES = 2
+_STORE_SHARE = 0.5
+"""Of the cluster's object store for views: images, labels and what else runs need the rest."""
+
+
+def ahead_bytes(share: int, size: int, data_workers: int, workers: int, store_bytes: float) -> int:
+    """Return how much of the object store a training worker's views may fill, bytes.
+
+    2 b (2 D + P), for D = `data_workers` tasks and blocks of b bytes. A block for each running task, as many finished ones
+    behind a slow first one, since order is kept, and P at the consumer: those of its prefetched batches, and the one that
+    batches are cut from. So much Ray Data 2.60 counts before it starts a task; and twice that, as from half of the limit on it
+    also holds tasks back for a consumer that has less than a third of what is finished. With less not all D run.
+
+    No less than other pipelines have, which bridges pauses; no more than the worker's part of half of the store.
+
+    share: views of a batch; size: of a view, pixels.
+    """
+    block_views = _block_views(share)
+    prefetched = math.ceil(_PREFETCHED_BATCHES * share / block_views) + 1
+    wanted = 2 * block_views * 3 * size**2 * (2 * data_workers + prefetched)
+    return int(min(max(wanted, AHEAD_BYTES), _STORE_SHARE * store_bytes / workers))
+
+
+def _block_views(share: int) -> int:
+    """Views of a block: whole batches."""
+    return max(1, _BLOCK_VIEWS // share) * share
 
 
 def feed(
@@ -45,7 +74,7 @@ def feed(
     rows = plan.rows(first, plan.iterations, rank, workers)
     if not len(rows):
         return
-    per_block = max(1, _BLOCK_VIEWS // share) * share
+    per_block = _block_views(share)
     blocks = [
         pa.table({"image": plan.image[r], "shown": plan.shown[r], "seed": plan.seed[r], "flip": plan.flip[r]})
         for r in np.split(rows, np.arange(per_block, len(rows), per_block))
@@ -62,7 +91,10 @@ def feed(
         compute=TaskPoolStrategy(size=data_workers),
         num_cpus=1,
     )
-    for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2):
+    store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
+    ahead = ahead_bytes(share, size, data_workers, workers, store_bytes)
+    dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=ahead)
+    for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES):
         yield Views(**batch)
 
 

@@ -42,8 +42,8 @@ class Training:
 
     config: Config
     objective: Objective
-    make_labels: Callable[[], Labels]
-    """Reads the labels where the worker runs."""
+    labels: Labels
+    """Read once, by the driver. They travel in the job's object, one on a node, whose memory its workers share read-only."""
     plan: Plan
     schedule: Schedule
     images: RoundImages
@@ -76,10 +76,8 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     _limit_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
     placement = Placement.choose(config.compute, device)
-    learner = Learner(
-        training.objective, training.make_labels(), training.schedule, placement, training.seed,
-        _distributed if workers > 1 else lambda network: network,
-    )  # fmt: skip
+    wrap = _distributed if workers > 1 else lambda network: network
+    learner = Learner(training.objective, training.labels, training.schedule, placement, training.seed, wrap)
     first = _resume(learner, job)
     views = training.views(
         training.plan,

@@ -104,6 +104,6 @@ def _table(ids: list[str], xy: NDArray, confidence: NDArray) -> pa.Table:
 
 def read_predictions(folder: Folder, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """All landmarks of a split in the dataset's order: xy (N, K, 2) crop frame, NaN: not detected; confidence (N, K)."""
-    tables = [folder.read_table(part) for part in dataset.parts(split)]
+    tables = folder.read_tables(dataset.parts(split))
     xy = np.concatenate([np.array(t["xy"].to_pylist(), np.float32) for t in tables])
     return xy, np.concatenate([np.array(t["confidence"].to_pylist(), np.float32) for t in tables])

@@ -181,7 +181,7 @@ class _ObservePart:
 
 
 def _observations(folder: Folder, sample: Selection, side: int, partners: NDArray, *, always: bool) -> Observations:
-    table = pa.concat_tables([folder.read_table(part) for part in sample.parts])
+    table = pa.concat_tables(folder.read_tables(sample.parts))
 
     def column(name: str) -> NDArray:
         return np.array(table[name].to_pylist(), np.float64)

@@ -94,7 +94,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
 
 def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -> Findings:
     xy, confidence = landmarks_of(run, dataset, split)
-    columns = [dataset.images(split).read_table(p, ["image_id", "width", "height"]) for p in dataset.parts(split)]
+    columns = dataset.images(split).read_tables(dataset.parts(split), ["image_id", "width", "height"])
     ids = [name for table in columns for name in table["image_id"].to_pylist()]
     sizes = np.concatenate([crop_sizes(table) for table in columns])
     errors = None

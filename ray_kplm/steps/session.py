@@ -41,8 +41,8 @@ _STORAGE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAUL
 """Where an object store is. Keys to it do not travel: a runtime environment is shown in Ray's dashboard."""
 _PAUSE_S = 0.03
 """Between two looks of Ray Data's scheduler: far less than a block of views lasts."""
-_AHEAD_BYTES = 256 * 2**20
-"""Object store that a pipeline may fill ahead of its consumer."""
+AHEAD_BYTES = 256 * 2**20
+"""Object store that a pipeline may fill ahead of its consumer, where it does not know better (`feed.ahead_bytes`)."""
 _LOGGED = {"ray.data": logging.CRITICAL, "ray.train": logging.ERROR, "ray.tune": logging.ERROR}
 """Ray Data logs the errors that it raises too, with their traces."""
 _ANSWER_S = 15
@@ -188,7 +188,7 @@ def object_store_mib() -> float:
 def settle() -> None:
     """Ray Data as this project uses it, in whichever process builds a dataset: in order, quiet, bounded, never hanging."""
     context = DataContext.get_current()
-    context.execution_options.resource_limits = ExecutionResources(object_store_memory=_AHEAD_BYTES)
+    context.execution_options.resource_limits = ExecutionResources(object_store_memory=AHEAD_BYTES)
     if _Unhurried not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(_Unhurried)
     context.enable_progress_bars = False

@@ -61,7 +61,6 @@ def test_asking_for_more_reserves_what_is_free_and_gives_it_back(ray_cluster):
 SCRIPT = """
 import json, os, sys
 os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "12"
-from functools import partial
 from pathlib import Path
 import numpy as np, pyarrow as pa, ray
 from ray.cluster_utils import Cluster
@@ -103,14 +102,11 @@ with session(config.compute):
         keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
     selection = everything(data.parts("train"), data.rows("train"))
 
-    def read_labels(folder, parts):
-        return keypoint_labels(folder.read_table(part) for part in parts)
-
     run = Run.start(config).save()
 
     def step(name):
-        make_labels, method = partial(read_labels, keypoints, selection.parts), build_method(config)
-        training = Training(config, method.objective(0), make_labels, method.round_plan(0, make_labels().usable()),
+        labels, method = keypoint_labels(keypoints.read_tables(selection.parts)), build_method(config)
+        training = Training(config, method.objective(0), labels, method.round_plan(0, labels.usable()),
                             method.round_schedule(0), RoundImages.load(data.images("train"), selection), None, (0, 1, 0))
         manifest = train(run.step(name, "train", {}, {}), training, lambda done, metrics: None)
         return manifest["workers"], manifest["iterations"]

@@ -1,12 +1,16 @@
 """A plan is executed in its order, whoever makes the views, and a resume is its tail."""
 
 from contextlib import suppress
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import psutil
 import pytest
+import ray
 import torch
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ray_kplm.bench.train import data_pipeline, in_memory
 from ray_kplm.config import AugmentConfig, load
@@ -20,7 +24,7 @@ from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.plan import pair_plan
 from ray_kplm.steps import session
-from ray_kplm.steps.feed import feed
+from ray_kplm.steps.feed import ahead_bytes, feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
 
@@ -95,6 +99,44 @@ def test_a_killed_process_changes_nothing(images, kill_workers):
     assert killed
     for a, b in zip(whole, found, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
+
+
+MIB = 2**20
+
+
+def test_room_ahead_grows_with_the_tasks_and_their_blocks():
+    """128 views of 256 pixels are 24 MiB. Batches of 32 leave two blocks at the consumer: a prefetched one, and one in use."""
+    least, huge = session.AHEAD_BYTES, 2**50
+    assert ahead_bytes(32, 256, 8, 1, huge) == 2 * 24 * MIB * (2 * 8 + 2)
+    assert ahead_bytes(32, 256, 16, 1, huge) == 2 * 24 * MIB * (2 * 16 + 2)
+    assert ahead_bytes(32, 512, 8, 1, huge) == 4 * ahead_bytes(32, 256, 8, 1, huge)
+    assert ahead_bytes(200, 256, 8, 1, huge) == 2 * 200 * 3 * 256**2 * (
+        2 * 8 + 3
+    )  # a batch is a block, two are prefetched
+    assert ahead_bytes(32, 64, 1, 1, huge) == least  # as all pipelines have
+    assert ahead_bytes(32, 256, 8, 1, 1000 * MIB) == 500 * MIB  # half of the store,
+    assert ahead_bytes(32, 256, 8, 4, 1000 * MIB) == 125 * MIB  # which four workers share
+
+
+class Limits(ExecutionCallback):
+    """What Ray Data may fill, of every execution, as it runs."""
+
+    seen: ClassVar[set[float]] = set()
+
+    def on_execution_step(self, executor):
+        self.seen.add(executor._options.resource_limits.object_store_memory)
+
+
+def test_a_feed_has_the_room_of_its_tasks(plan, images, monkeypatch):
+    context = DataContext.get_current()
+    monkeypatch.setattr(
+        context, "custom_execution_callback_classes", [*context.custom_execution_callback_classes, Limits]
+    )
+    Limits.seen.clear()
+    batches(plan, images, data_workers=300)
+    store = ray.cluster_resources()["object_store_memory"]
+    assert Limits.seen == {ahead_bytes(8, SIZE, 300, 1, store)}
+    assert min(Limits.seen) > session.AHEAD_BYTES
 
 
 def test_a_resume_is_the_tail(plan, images):

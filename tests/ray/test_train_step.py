@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 import psutil
@@ -29,7 +28,7 @@ from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.steps.loop import Training
 from ray_kplm.steps.train import Crew, train
-from ray_kplm.storage import Folder
+from ray_kplm.storage import Folder, copy_file
 
 SMALL = [
     "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
@@ -73,13 +72,13 @@ def read_labels(folder: Folder, parts: list[str]) -> Labels:
 def make_training(dataset, config):
     data, keypoints = dataset
     selection = everything(data.parts("train"), data.rows("train"))
-    make_labels = partial(read_labels, keypoints, selection.parts)
+    labels = read_labels(keypoints, selection.parts)
     method = build_method(config)
     return Training(
         config,
         method.objective(0),
-        make_labels,
-        method.round_plan(0, make_labels().usable()),
+        labels,
+        method.round_plan(0, labels.usable()),
         method.round_schedule(0),
         RoundImages.load(data.images("train"), selection),
         None,
@@ -104,6 +103,22 @@ def test_a_step_trains_reports_and_leaves_its_network_only(dataset, tmp_path):
     assert sorted(heard.news) == [10, 20, 30, 40]
     assert heard.news[40]["loss"] < heard.news[10]["loss"]
     assert sorted(os.listdir(tmp_path / "run" / "train")) == ["manifest.json", "metrics.json", NETWORK]
+
+
+def test_workers_read_no_labels_from_storage(dataset, tmp_path):
+    """The driver has read them for the plan; the arrays that workers get are read-only."""
+    data, keypoints = dataset
+    aside = Folder.at(tmp_path / "keypoints")
+    for part in data.parts("train"):
+        copy_file(keypoints, aside, part)
+    config = configuration.load(None, [*SMALL, f"run={tmp_path}/run", "stage1.warmup_iterations=2"])
+    training = make_training((data, aside), config)
+    aside.delete()
+    train(Run.start(config).step("train", "train", {"seed": 0}, {}), training, Heard().trained)
+    assert equal(
+        load_weights(Folder.at(tmp_path / "run" / "train").read_bytes(NETWORK)),
+        run_step(dataset, tmp_path / "whole", ["stage1.warmup_iterations=2"]),
+    )
 
 
 def test_the_same_seed_gives_the_same_network_however_many_data_workers_there_are(dataset, tmp_path):
