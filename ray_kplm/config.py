@@ -322,9 +322,9 @@ class ComputeConfig:
     shards: int = 0
     """Actors over which K-means is spread; 0: one a node, or one a GPU where GPUs are used."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast; `auto`: bf16 on GPUs and on CPUs that multiply it."""
+    """Autocast; `auto`: bf16 on GPUs and on CPUs that multiply it, decided for the whole run by the driver that begins it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
-    """Memory format; `auto`: on GPUs only."""
+    """Memory format; `auto`: on GPUs only, decided as `precision` is."""
     linear_rule: bool = False
     """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: one batch is shared."""
     checkpoint_iterations: int = 250

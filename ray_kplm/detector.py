@@ -71,6 +71,9 @@ class LandmarkDetector:
     ) -> LandmarkDetector:
         """The detector of a finished run directory, or of a folder that `export` wrote (a path or a URI).
 
+        `compute.precision: auto` is decided by the device, not by what the run was trained with: the landmarks are the same but
+        for rounding, and a CPU that cannot multiply bf16 is slow at it.
+
         device: `cpu` or `cuda`, by default a GPU if there is one. flip: average with the mirror image, by default as the run
         is configured (on). Raises RunError if the run is not finished.
         """

@@ -4,7 +4,7 @@ A step writes into a folder of its own and publishes `manifest.json` there last.
 it holds the step's fingerprint, a hash of what the step does, of the configuration it reads and of the fingerprints of its
 inputs. Run again: a step whose manifest matches is skipped, a mismatch is an error that says what changed.
 
-    <run>/config.yaml                     resolved configuration, versions
+    <run>/config.yaml                     resolved configuration; beside it versions.json and number_format.json
     <run>/keypoints/                      generic keypoints
     <run>/rounds/000/{train,features,labels}/   the warm-up; 001, 002, ... the rounds
     <run>/stage2/                         the landmark detector
@@ -19,17 +19,20 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from ray_kplm.config import Config, from_dict
 from ray_kplm.errors import RunError
+from ray_kplm.number_format import DECIDED, decided
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
+NUMBER_FORMAT = "number_format.json"
+"""What `auto` precision and memory format are in a run: decided when it is begun, by the driver."""
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -158,10 +161,27 @@ class Run:
         return cls(folder, config)
 
     def save(self) -> Run:
-        """Write the configuration and the library versions: from now on this is a run directory. Returns itself."""
+        """Write the configuration, the library versions and, the first time, the number format: from now on this is a run
+        directory. Returns itself."""
         self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
         self.folder.write_json("versions.json", versions())
+        if not self.folder.is_file(NUMBER_FORMAT):
+            compute = self.resolved.compute
+            self.folder.write_json(NUMBER_FORMAT, {name: getattr(compute, name) for name in DECIDED})
         return self
+
+    @property
+    def resolved(self) -> Config:
+        """The configuration that the run's workers get: `auto` is what was decided when the run was begun, on whatever machine
+        it goes on. In a run that has no record of it, this process decides.
+
+        `config` says what was asked for, and fingerprints are made of that.
+        """
+        compute = self.config.compute
+        if self.folder.is_file(NUMBER_FORMAT):
+            record = self.folder.read_json(NUMBER_FORMAT)
+            compute = replace(compute, **{name: record[name] for name in DECIDED if getattr(compute, name) == "auto"})
+        return replace(self.config, compute=decided(compute, gpu=compute.gpus_per_worker > 0))
 
     @classmethod
     def open(cls, uri: str) -> Run:

@@ -51,6 +51,7 @@ def test_the_tree_of_a_run(run):
         "config.yaml",
         "keypoints/manifest.json",
         "keypoints/part-00000.parquet",
+        "number_format.json",
         "rounds/000/labels/manifest.json",
         "rounds/000/labels/part-00000.parquet",
         "rounds/000/train/manifest.json",
@@ -164,6 +165,53 @@ def test_a_run_is_opened_again_with_its_configuration(run):
     assert {"python", "torch", "ray", "numpy"} <= set(versions)
 
 
+def on_cpu(monkeypatch, *flags: str) -> None:
+    """From now on this machine's CPU has these features."""
+    monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: list(flags))
+
+
+def formats(run: Run) -> tuple[str, str]:
+    return run.resolved.compute.precision, run.resolved.compute.channels_last
+
+
+def test_the_number_format_is_decided_when_a_run_is_begun(tmp_path, monkeypatch):
+    config = load(None, [f"run={tmp_path / 'run'}"])
+    on_cpu(monkeypatch, "avx2", "avx512_bf16")
+    assert formats(Run.start(config).save()) == ("bf16", "no")
+    on_cpu(monkeypatch, "avx2")
+    for run in (Run.start(config), Run.start(config).save(), Run.open(config.run)):
+        assert formats(run) == ("bf16", "no")
+        assert run.config == config  # what was asked for stays, and fingerprints with it
+    other = load(None, [f"run={tmp_path / 'other'}"])
+    assert formats(Run.start(other).save()) == ("fp32", "no")
+
+
+def test_a_run_begun_on_gpus_goes_on_as_it_was(tmp_path, monkeypatch):
+    on_cpu(monkeypatch, "avx2")
+    config = load(None, [f"run={tmp_path / 'run'}", "compute.gpus_per_worker=1"])
+    assert formats(Run.start(config).save()) == ("bf16", "yes")
+    without = load(None, [f"run={tmp_path / 'run'}"])
+    assert formats(Run.start(without).save()) == ("bf16", "yes")
+
+
+def test_a_configured_number_format_is_no_question_of_the_machine(tmp_path, monkeypatch):
+    on_cpu(monkeypatch, "amx_bf16")
+    changes = [f"run={tmp_path / 'run'}", "compute.precision=fp32", "compute.channels_last=yes"]
+    assert formats(Run.start(load(None, changes)).save()) == ("fp32", "yes")
+
+
+def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, monkeypatch):
+    config = load(None, [f"run={tmp_path / 'run'}"])
+    run = Run.start(config).save()
+    run.folder.delete_file("number_format.json")
+    on_cpu(monkeypatch, "amx_bf16")
+    assert formats(Run.open(config.run)) == ("bf16", "no")
+    assert "number_format.json" not in tree(tmp_path / "run")
+    Run.start(config).save()
+    on_cpu(monkeypatch, "avx2")
+    assert formats(Run.open(config.run)) == ("bf16", "no")
+
+
 @pytest.mark.parametrize("inside", ["photo.jpg", "album/photo.jpg"])
 def test_a_foreign_folder_is_left_alone(tmp_path, inside):
     Folder.at(tmp_path).write_bytes(inside, b"")
@@ -176,7 +224,7 @@ def test_an_empty_folder_becomes_a_run(tmp_path):
     run = Run.start(load(None, [f"run={tmp_path}"]))
     assert tree(tmp_path) == []  # a refused configuration must not have replaced the one of the run
     run.save()
-    assert tree(tmp_path) == ["config.yaml", "versions.json"]
+    assert tree(tmp_path) == ["config.yaml", "number_format.json", "versions.json"]
 
 
 def test_a_run_needs_a_name_and_a_place(tmp_path):

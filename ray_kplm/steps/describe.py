@@ -80,7 +80,7 @@ def read_embeddings(run: Run, step: Step) -> list[Embedding]:
 
 def _described(run: Run, dataset: Dataset, sample: Selection, number: int, target: Folder) -> Described:
     """The network's keypoints with the nearest of its round's clusters."""
-    method, options = build_method(run.config), run.config.detection
+    method, options = build_method(run.resolved), run.config.detection
     folder = run.folder / "rounds" / f"{number:03d}"
     per_landmark = options.points_per_landmark if number else options.warmup_points_per_landmark
     extraction = Extraction(method, number, folder / "train", dataset.images(TRAIN), sample, per_landmark, target)

@@ -74,6 +74,8 @@ class Discovery:
     @contextmanager
     def workers(self) -> Iterator[None]:
         """Training workers that are there when they are needed, and gone after the block."""
+        compute = self.run.resolved.compute
+        self._progress.note(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
         try:
             yield
         except Exception:
@@ -203,7 +205,7 @@ class Discovery:
         self._progress.begin(_key(step), f"{self._round_title(number)}: extracting keypoints")
         selection, detection = self._steps.selection(number + 1), self.config.detection
         extraction = Extraction(
-            self.method,
+            build_method(self.run.resolved),
             number,
             self._steps.train[number].folder,
             self.dataset.images(TRAIN),
@@ -289,7 +291,7 @@ class Discovery:
         self._progress.begin(_key(step), f"stage 2: merging {len(channels)} channels")
         named = channels.of != NONE
         sizes = np.bincount(channels.of[named], counts[named], len(channels))
-        merging = Merging(self.config, trained.folder, self.dataset.images(TRAIN), channels)
+        merging = Merging(self.run.resolved, trained.folder, self.dataset.images(TRAIN), channels)
         left, facts = merge_channels(
             merging,
             step.folder,
@@ -304,7 +306,7 @@ class Discovery:
         if self._is_done(step):
             return
         self._progress.begin(_key(step), "stage 2: labels for the next detector")
-        work = Relabelling(self.config, trained.folder, self.dataset.images(TRAIN), channels, step.folder)
+        work = Relabelling(self.run.resolved, trained.folder, self.dataset.images(TRAIN), channels, step.folder)
         facts = relabel(work, self._landmark_images(), lambda done, total: self._progress.advance(done / total))
         self._progress.points(facts["points_per_image"])
         self._finish(step, facts, _metrics(facts), self._landmark_iteration(stretch + 1))
@@ -330,7 +332,7 @@ class Discovery:
         first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else self.method.round_first(seed[1])
         listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
-        training = Training(self.config, objective, labels, plan, schedule, images, start, seeds)
+        training = Training(self.run.resolved, objective, labels, plan, schedule, images, start, seeds)
         manifest = self._crew.train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 

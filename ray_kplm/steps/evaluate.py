@@ -114,7 +114,7 @@ def _predicted(run: Run, dataset: Dataset, stages: Sequence[str], report: Report
     if missing:
         report(f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
         with session(run.config.compute):
-            predict(missing, run.config, dataset)
+            predict(missing, run.resolved, dataset)
     for stage, of_stage in predictions.items():
         report(f"scores of {_name(stage)}")
         yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}
@@ -232,7 +232,7 @@ def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[np.ndarray, np
     """The detector's xy (N, K, 2), crop frame, and confidence (N, K) in all images of a split. Needs Ray only for what it has
     not predicted before."""
     predictions = _predictions(run, dataset, STAGE2, (split,))
-    predict(predictions, run.config, dataset)
+    predict(predictions, run.resolved, dataset)
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 

@@ -31,6 +31,7 @@ from ray_kplm.imaging import frames
 from ray_kplm.lock import held
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.number_format import decided
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
@@ -98,6 +99,8 @@ def predict_images(
         raise ConfigError(
             "predict: only compute.* may differ from the run's configuration, which its network was made for"
         )
+    # Of images outside of the run: in the format that suits where it is done, and the same in all workers.
+    config = replace(config, compute=decided(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
     images = _open(source, options, config)
     target = Folder.at(out)

@@ -73,7 +73,7 @@ def measure_quality(
     sample = whole.sample(images, (run.config.seed, _SAMPLE))
     if not step.is_current():
         say(f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
-        _observe(run.config, make, dataset.images(TRAIN), step, sample)
+        _observe(run.resolved, make, dataset.images(TRAIN), step, sample)
     seen = _observations(step.folder, sample, run.config.network.image_size, partners, always=stage == STAGE2)
     quality = {"stage": stage, **measure(seen)}
     quality["warnings"] = warnings_of(quality)

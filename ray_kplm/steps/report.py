@@ -18,7 +18,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.report.cards import Findings, choose, make_album
 from ray_kplm.report.page import Evidence, build_page
-from ray_kplm.run import Run
+from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.steps.describe import embed, embedding_step, read_embeddings
 from ray_kplm.steps.evaluate import STAGE2, evaluate, landmarks_of
 from ray_kplm.steps.graph import Steps
@@ -120,6 +120,7 @@ def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
     manifests = [step.manifest() for step in Steps(run, dataset, build_method(config))]
     seconds = sum(m["seconds"] + m.get("extraction_seconds", 0) for m in manifests if m)
     versions = run.folder.read_json("versions.json") if run.folder.is_file("versions.json") else {}
+    decided = run.folder.read_json(NUMBER_FORMAT) if run.folder.is_file(NUMBER_FORMAT) else {}
     return {
         "Written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "Generation": config.method.kind,
@@ -129,6 +130,7 @@ def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
         "Rounds": f"{config.stage1.rounds} after a warm-up of {config.stage1.warmup_iterations:,} iterations",
         "Stage 2": f"{config.stage2.iterations:,} iterations",
         "Seed": str(config.seed),
+        "Precision": decided.get("precision", config.compute.precision),
         "Time of the steps": str(datetime.timedelta(seconds=round(seconds))),
         **{name: versions[name] for name in ("ray-kplm", "python", "torch", "ray") if name in versions},
         "Licence of the images": str(dataset.meta.get("licence") or "not stated"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.errors import StoppedEarly, TrackingError
-from ray_kplm.run import Run
+from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import model
 from ray_kplm.tracking.record import Record
@@ -133,7 +133,7 @@ def tracked(run: Run, dataset: Mapping[str, Any], parent: Parent | None = None) 
     tags = {PARENT_TAG: parent_id} if parent_id else {}
     identity = Identity(experiment_name(dataset), run.config.flat(), tags)
     with _ending(Tracker(run.folder, place, identity)) as tracker:
-        for name in ("config.yaml", "versions.json"):
+        for name in ("config.yaml", "versions.json", NUMBER_FORMAT):
             tracker.file(name, run.folder.read_bytes(name))
         tracker.file("environment.txt", model.environment().encode())
         yield tracker

@@ -45,7 +45,8 @@ def test_a_run_on_an_object_store(s3, small, tmp_path):
     run = Run.open(f"{s3}/runs/first")
     assert run.rounds() == [0, 1]
     assert run.manifest("stage2")["iterations"] == 15
-    assert run.folder.names() == ["config.yaml", "mlflow.json", "versions.json"]  # and no claim of a driver
+    # And no claim of a driver.
+    assert run.folder.names() == ["config.yaml", "mlflow.json", "number_format.json", "versions.json"]
     assert (run.folder / "stage2").names() == ["channels.json", "manifest.json", "metrics.json", "network.pt"]
     assert not [name for name in (run.folder / "stage2").folders() if (run.folder / "stage2" / name).names()]
     lines = Folder.at(f"{s3}/found").read_bytes("landmarks.csv").decode().splitlines()

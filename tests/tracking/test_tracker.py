@@ -62,7 +62,7 @@ def test_configuration_versions_and_environment_are_artifacts(run, tmp_path):
     with tracked(run, DATASET) as tracker:
         pass
     got = mlflow.artifacts.download_artifacts(run_id=tracker.run_id, tracking_uri=tracker.uri, dst_path=str(tmp_path))
-    assert sorted(os.listdir(got)) == ["config.yaml", "environment.txt", "versions.json"]
+    assert sorted(os.listdir(got)) == ["config.yaml", "environment.txt", "number_format.json", "versions.json"]
     assert (Path(got) / "config.yaml").read_bytes() == run.folder.read_bytes("config.yaml")
     assert f"mlflow=={mlflow.__version__}" in (Path(got) / "environment.txt").read_text().splitlines()
 

@@ -1,0 +1,38 @@
+"""The number format and memory format of networks: what `auto` is, which a run decides once (`Run.resolved`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ray_kplm.config import ComputeConfig
+
+DECIDED = ("precision", "channels_last")
+"""The options of `compute` whose `auto` depends on the machine."""
+
+
+def decided(compute: ComputeConfig, *, gpu: bool) -> ComputeConfig:
+    """Return the layout with `auto` decided: bf16 on GPUs and where this CPU multiplies it, channels_last on GPUs only.
+
+    One training step of 8 images at 128 px on one core, fp32 / bf16 / bf16 with channels_last: with AMX at width 64 0.135 /
+    0.101 / 0.151 s, at width 128 - / 0.205 / 0.199 s; with AVX-512 bf16 alone at width 64 0.182 / 0.150 / 0.202 s. Group norm
+    makes channels_last slow on the CPU.
+    """
+    precision, channels_last = compute.precision, compute.channels_last
+    if precision == "auto":
+        precision = "bf16" if gpu or _multiplies_bf16() else "fp32"
+    if channels_last == "auto":
+        channels_last = "yes" if gpu else "no"
+    return replace(compute, precision=precision, channels_last=channels_last)
+
+
+def _multiplies_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware: with matrix units (AMX) or vector units (AVX-512)."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as lines:
+            return next((line for line in lines if line.startswith("flags")), "").split()
+    except OSError:
+        return []

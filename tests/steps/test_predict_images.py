@@ -1,0 +1,41 @@
+"""The number format of a prediction; no Ray is started."""
+
+import numpy as np
+import pytest
+
+from ray_kplm.config import ComputeConfig, load
+from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.run import Run
+from ray_kplm.steps import predict_images
+from ray_kplm.storage import Folder
+
+
+class Sent(Exception):
+    """Raised in place of work on workers, with the layout that these would get."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        self.compute = compute
+
+
+def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, monkeypatch):
+    """Images outside of the run: on a CPU that cannot multiply bf16, which the run was begun with, they are not slow."""
+    splits = {"train": {"parts": ["part-00000.parquet"], "rows": [9], "images": 9}}
+    manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
+    Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
+    Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
+    monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["amx_bf16"])
+    run = Run.start(load(None, [f"run={tmp_path / 'run'}"])).save()
+    run.step("stage2", "landmarks", {}, {}).finish()
+    monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
+    make = MakeLandmarkPredictor(run.config, run.folder, np.zeros(2, np.int16), True)
+    monkeypatch.setattr(predict_images, "landmark_predictor", lambda run: make)
+
+    def send(worker, arguments, *rest):
+        raise Sent(arguments["make"].config.compute)
+
+    monkeypatch.setattr(predict_images, "map_parts", send)
+    for gpus, expected in ((0, ("fp32", "no")), (1, ("bf16", "yes"))):
+        config = load(None, [f"run={tmp_path / 'run'}", f"compute.gpus_per_worker={gpus}"])
+        with pytest.raises(Sent) as sent:
+            predict_images.predict_images(run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config)
+        assert (sent.value.compute.precision, sent.value.compute.channels_last) == expected
