@@ -9,6 +9,7 @@ import pytest
 from ray_kplm import contracts
 from ray_kplm.cli import _parser
 from ray_kplm.config import Config
+from ray_kplm.datasets.formats import FORMATS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -83,6 +84,23 @@ def test_every_table_on_storage_is_described():
     for name in ("IMAGES", "LANDMARKS", "REJECTED", "KEYPOINTS", "LABELS", "PREDICTIONS", "OBSERVATIONS"):
         for column in getattr(contracts, name).names:
             assert f"`{column}`" in text, f"{name}.{column}"
+
+
+def test_every_module_has_a_place_in_the_tree():
+    """Those at the top and in `steps`, whose names say least."""
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    named = {word.strip("()/,:") for word in tree.split()}
+    package = ROOT / "ray_kplm"
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    modules = {path.name for folder in (package, package / "steps") for path in folder.glob("*.py")}
+    assert rooms | modules <= named | {"__init__.py"}, (rooms | modules) - named
+
+
+def test_every_format_is_listed():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, form in FORMATS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert form.text in line
 
 
 def test_the_readme_is_short_and_both_tables_of_expected_figures_agree():
