@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ray_kplm.detector import LandmarkDetector, Landmarks
     from ray_kplm.pipeline import discover
 
-__all__ = ["Config", "LandmarkDetector", "Landmarks", "discover", "load"]
+__all__ = ["Config", "LandmarkDetector", "Landmarks", "__version__", "discover", "load"]
+
+__version__ = "0.1.0"
 
 _HOMES = {
     "Config": "ray_kplm.config",

@@ -14,7 +14,7 @@ LEVELS = [
     {"steps"},
     {"methods", "detector", "tracking", "keypoints", "report", "export"},
     {"network", "correspondence", "evaluation", "datasets", "search"},
-    {"imaging", "run", "lock", "progress", "number_format"},
+    {"imaging", "run", "lock", "progress", "number_format", "reference"},
     {"contracts", "config", "parsing", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""

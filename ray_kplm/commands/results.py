@@ -82,9 +82,15 @@ def _add_predict(commands: Any) -> None:
 def _add_show(commands: Any) -> None:
     parser = command(commands, "show", _show, "Draw a contact sheet of images with the landmarks of a finished run.")
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--out", help="PNG to write; default: RUN/evaluation/SPLIT.png")
+    parser.add_argument("--out", help="PNG to write beside RUN/evaluation/SPLIT.png")
     parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
     parser.add_argument("--count", type=int, default=48, help="images on the sheet")
+    parser.add_argument("--tile", type=int, default=160, help="side of an image on the sheet, pixels")
+    parser.add_argument(
+        "--keypoints",
+        action="store_true",
+        help="each image twice, above with the generic keypoints that the run began with (SPLIT_keypoints.png)",
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -161,17 +167,18 @@ def _count_parts(done: int, total: int) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from ray_kplm.run import Run
-    from ray_kplm.steps.evaluate import show
+    from ray_kplm.steps.evaluate import picture_name, show
     from ray_kplm.steps.session import session
     from ray_kplm.tracking import add_picture
 
     run = Run.open(options.run)
     with session(run.config.compute):
-        png = show(run, options.split, options.count)
-    add_picture(run, png, f"{options.split}.png")
+        png = show(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints)
+    name = picture_name(options.split, options.keypoints)
+    add_picture(run, png, name)
     if options.out:
         Path(options.out).write_bytes(png)
-    print(options.out or f"{run.folder}/evaluation/{options.split}.png")
+    print(options.out or f"{run.folder}/evaluation/{name}")
 
 
 def _report(options: argparse.Namespace) -> None:

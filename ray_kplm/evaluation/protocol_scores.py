@@ -20,7 +20,7 @@ from ray_kplm.evaluation.summary import matched_oks, mean_over, number
 Floats = NDArray[np.float64]
 
 _DRAWN = 300
-"""Images of the regressors that are not fitted on all (METHOD 9)."""
+"""Images of the regressors that are not fitted on all (thesis 2.6)."""
 
 
 def protocol_scores(

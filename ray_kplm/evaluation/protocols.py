@@ -1,4 +1,4 @@
-"""Protocols of the field's datasets, ready by name: what is scored, by which normaliser, on which split (thesis 2.7, METHOD 9).
+"""Protocols of the field's datasets, ready by name: what is scored, by which normaliser, on which split (thesis 2.7).
 
 A protocol names landmarks, and finds them among a dataset's `landmark_names` in whatever order these are; case, spaces
 and hyphens do not matter. The names that the readers in `datasets/` give:

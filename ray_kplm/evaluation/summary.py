@@ -29,7 +29,7 @@ from ray_kplm.evaluation.stability import nearest_points, normalised_mutual_info
 Floats = NDArray[np.float64]
 
 TRAIN_SIZES = (300, 10, 50, 100, 1000, None)
-"""Annotated images of the regressors (METHOD 9); the first one's figures are the main ones."""
+"""Annotated images of the regressors (thesis 2.6); the first one's figures are the main ones."""
 
 REFERENCE_SIDE = 256
 DISTANCES = (8, 10, 12)

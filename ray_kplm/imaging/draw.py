@@ -21,6 +21,8 @@ INK = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TITLE_HEIGHT = 32
 LEGEND_CELL = (44, 24)  # width, height
+KEYPOINT = (255, 214, 10)
+"""RGB of points without identity."""
 
 
 def palette(k: int) -> np.ndarray:
@@ -74,6 +76,7 @@ def contact_sheet(
     xy: Sequence[np.ndarray],
     *,
     confidence: Sequence[np.ndarray] | None = None,
+    keypoints: Sequence[np.ndarray] | None = None,
     columns: int = 8,
     tile: int = 160,
     title: str | None = None,
@@ -81,17 +84,21 @@ def contact_sheet(
     """A grid of letterboxed tiles with their landmarks, over a legend of landmark numbers in their colours.
 
     images: N of uint8 (H, W, 3), each of any size; xy: N of float32 (K, 2), pixels of its own image;
-    confidence: N of float32 (K,). Returns uint8 (H', columns' * tile, 3).
+    confidence: N of float32 (K,); keypoints: N of float32 (P, 2), points without identity, drawn in one colour on a second
+    tile above each image's own. Returns uint8 (H', columns' * tile, 3).
     """
     if not images or len(images) != len(xy) or (confidence is not None and len(confidence) != len(images)):
         counts = f"{len(images)} images, {len(xy)} point sets"
         raise DataError(f"{counts}: a sheet takes one point set (and confidence) per image; match them")
     columns = min(columns, len(images))
-    sheet = np.full((math.ceil(len(images) / columns) * tile, columns * tile, 3), PAPER, np.uint8)
+    height = tile if keypoints is None else 2 * tile
+    sheet = np.full((math.ceil(len(images) / columns) * height, columns * tile, 3), PAPER, np.uint8)
     for i, image in enumerate(images):
-        top, left = i // columns * tile, i % columns * tile
-        drawn = letterboxed(image, xy[i], None if confidence is None else confidence[i], tile)
-        sheet[top : top + tile, left : left + tile] = drawn
+        tiles = [letterboxed(image, xy[i], None if confidence is None else confidence[i], tile)]
+        if keypoints is not None:
+            tiles.insert(0, letterboxed(image, keypoints[i], None, tile, colour=KEYPOINT))
+        top, left = i // columns * height, i % columns * tile
+        sheet[top : top + height, left : left + tile] = np.concatenate(tiles)
     strips = [sheet, legend(max(len(points) for points in xy), sheet.shape[1])]
     return np.concatenate(strips if title is None else [headline(title, sheet.shape[1]), *strips])
 
@@ -111,8 +118,14 @@ def save_png(path_or_file: str | Path | BinaryIO, image: np.ndarray) -> None:
         path_or_file.write(content)
 
 
-def letterboxed(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray | None, tile: int) -> np.ndarray:
-    """One tile (tile, tile, 3): the image scaled to fit, centred on grey, with its landmarks."""
+def letterboxed(
+    image: np.ndarray,
+    xy: np.ndarray,
+    confidence: np.ndarray | None,
+    tile: int,
+    colour: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Return one tile (tile, tile, 3): the image scaled to fit, centred on grey, with its points, in one colour if given."""
     height, width = image.shape[:2]
     affine = frames.crop_to_input(width, height, tile)
     # Shrinking by interpolation alone aliases; area averaging enlarges badly.
@@ -124,7 +137,7 @@ def letterboxed(image: np.ndarray, xy: np.ndarray, confidence: np.ndarray | None
     # The picture lies on whole pixels, half a pixel from the exact letterbox where the margin is odd.
     scaled = frames.scaling(fitted[0] / width, fitted[1] / height)
     points = frames.apply(frames.compose(frames.translation(left, top), scaled), checked(xy))
-    mark(canvas, points, hollow(confidence, len(xy), 0.25), numbers=False)
+    mark(canvas, points, hollow(confidence, len(xy), 0.25), numbers=False, colour=colour)
     return canvas
 
 
@@ -153,19 +166,22 @@ def hollow(confidence: np.ndarray | None, k: int, below: float) -> np.ndarray:
     return confidence < below
 
 
-def mark(canvas: np.ndarray, xy: np.ndarray, rings: np.ndarray, numbers: bool) -> None:
-    """Draws landmarks (K, 2), pixels of the canvas, into it; a disc where `rings` (K,) is False."""
+def mark(
+    canvas: np.ndarray, xy: np.ndarray, rings: np.ndarray, numbers: bool, colour: Sequence[int] | None = None
+) -> None:
+    """Draw points (K, 2), pixels of the canvas, into it; a disc where `rings` (K,) is False. colour: of all; None: one each."""
     if not len(xy):
         return
     radius = max(2.0, 0.018 * max(canvas.shape[:2]))
-    for k, (point, colour) in enumerate(zip(xy, palette(len(xy)).tolist(), strict=True)):
+    colours = palette(len(xy)).tolist() if colour is None else [colour] * len(xy)
+    for k, (point, paint) in enumerate(zip(xy, colours, strict=True)):
         if not np.isfinite(point).all():
             continue
         if rings[k]:
-            ring(canvas, point, radius, colour)
+            ring(canvas, point, radius, paint)
         else:
             disc(canvas, point, radius + 1, OUTLINE)
-            disc(canvas, point, radius, colour)
+            disc(canvas, point, radius, paint)
         if numbers:
             label(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
 

@@ -170,7 +170,7 @@ class LandmarkNetwork(nn.Module):
         return self.landmarks(self.backbone(image_B3SS))
 
     def start_from(self, stage1: dict[str, Tensor]) -> None:
-        """Take stage 1's weights; the descriptor branch becomes the landmark head but for its last layer (METHOD 4)."""
+        """Take stage 1's weights; the descriptor branch becomes the landmark head but for its last layer (thesis 6.2.1)."""
         taken = {
             name.replace("descriptor.", "landmarks.", 1): value
             for name, value in stage1.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,7 @@ class DetectPart:
                 "kept": int(kept.sum()),
                 "empty": int((kept < 2).sum()),
             }
-        image_id, points = self._find(part, rows)
-        kept = [self._without_outliers(keypoints) for keypoints in points]
+        image_id, points, kept = self.find(part, rows)
         counts = np.array([len(k.xy) for k in kept], np.int64)
         xy, score = np.concatenate([k.xy for k in kept]), np.concatenate([k.score for k in kept])
         if self._described:
@@ -113,6 +113,11 @@ class DetectPart:
         found = sum(len(k.xy) for k in points)
         return {"images": len(kept), "found": found, "kept": int(counts.sum()), "empty": int((counts < 2).sum())}
 
+    def find(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints], list[Keypoints]]:
+        """Return the ids of some rows of a part, their keypoints, and those of them that are no outliers."""
+        image_id, points = self._find(part, rows)
+        return image_id, points, [self._without_outliers(keypoints) for keypoints in points]
+
     def _descriptors(self, kept: list[Keypoints]) -> NDArray[np.float16]:
         """Of all points in a row. Those of mirror images are not known, and not used where these are."""
         found = [k.descriptors for k in kept if k.descriptors is not None]
@@ -124,6 +129,18 @@ class DetectPart:
             return keypoints
         keep = self._commonness.distance(keypoints.descriptors) <= self._limit
         return keypoints.chosen(keep)
+
+
+def keypoint_finder(
+    images: Folder, landmarks: Folder, detected: Folder, config: KeypointsConfig, seed: int
+) -> Callable[[str, NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """Return what finds the keypoints of rows of a part, xy float32 (P, 2) of each, as the run whose `detected` this is began.
+
+    images, landmarks: of any split of its dataset. In this process, on one thread, without Ray.
+    """
+    build_source(config, landmarks, seed)
+    worker = DetectPart(_Find(images, landmarks, config, seed), detected, described=False)
+    return lambda part, rows: [keypoints.xy for keypoints in worker.find(part, rows)[2]]
 
 
 @dataclass

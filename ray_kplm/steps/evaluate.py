@@ -28,6 +28,7 @@ from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.detect import keypoint_finder
 from ray_kplm.steps.predict import Prediction, predict, read_predictions
 from ray_kplm.steps.session import session
 from ray_kplm.storage import Folder
@@ -204,28 +205,57 @@ class _Annotation:
         ]
 
 
-def show(run: Run, split: str = TEST, count: int = 48, *, columns: int = 8) -> bytes:
-    """A contact sheet of seeded images of a split with their landmarks, as PNG; also at `<run>/evaluation/<split>.png`."""
+def show(
+    run: Run, split: str = TEST, count: int = 48, *, columns: int = 8, tile: int = 160, keypoints: bool = False
+) -> bytes:
+    """Return a contact sheet of seeded images of a split with their landmarks, as PNG; kept at
+    `<run>/evaluation/<picture_name>`.
+
+    tile: side of an image on the sheet, pixels. keypoints: show each image twice, above with the generic keypoints that the run
+    would begin with there.
+    """
     dataset = Dataset.open(run.config.dataset)
     if split not in dataset.manifest["splits"] or not dataset.count(split):
         raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
+    find = _generic_keypoints(run, dataset, split) if keypoints else None
     xy, confidence = landmarks_of(run, dataset, split)
     total = dataset.count(split)
     chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
     starts = np.cumsum([0, *dataset.rows(split)])
-    images = []
+    images, generic = [], []
     for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
         rows = chosen[(chosen >= first) & (chosen < last)] - first
         if len(rows):
             images += [decode(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
-    title = f"{run.folder.name}: {xy.shape[1]} landmarks on {len(images)} of {total} {split} images"
+            generic += find(part, rows) if find else []
+    before = f"{run.config.keypoints.detector} keypoints (above) and " if keypoints else ""
+    title = f"{run.folder.name}: {before}{xy.shape[1]} landmarks on {len(images)} of {total} {split} images"
     usual = np.median(confidence, axis=0)  # a landmark is drawn hollow where it is far less sure than usual
     sheet = contact_sheet(
-        images, list(xy[chosen]), confidence=list(confidence[chosen] / usual.clip(1e-6)), columns=columns, title=title
+        images,
+        list(xy[chosen]),
+        confidence=list(confidence[chosen] / usual.clip(1e-6)),
+        keypoints=generic if keypoints else None,
+        columns=columns,
+        tile=tile,
+        title=title,
     )
     png = encode_png(sheet)
-    (run.folder / "evaluation").write_bytes(f"{split}.png", png)
+    (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
     return png
+
+
+def picture_name(split: str, keypoints: bool = False) -> str:
+    """Return the file name of the contact sheet of a split: `test.png`, or with keypoints `test_keypoints.png`."""
+    return f"{split}_keypoints.png" if keypoints else f"{split}.png"
+
+
+def _generic_keypoints(run: Run, dataset: Dataset, split: str) -> Callable[[str, np.ndarray], list[np.ndarray]]:
+    run.finished("keypoints")
+    config = run.config
+    return keypoint_finder(
+        dataset.images(split), dataset.landmarks(split), run.folder / "keypoints", config.keypoints, config.seed
+    )
 
 
 def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:

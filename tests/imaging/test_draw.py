@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.errors import DataError
-from ray_kplm.imaging.draw import contact_sheet, draw_landmarks, encode_png, palette, save_png
+from ray_kplm.imaging.draw import KEYPOINT, contact_sheet, draw_landmarks, encode_png, palette, save_png
 
 
 def grey(height: int = 40, width: int = 60) -> np.ndarray:
@@ -149,3 +149,14 @@ def test_png_round_trip(tmp_path) -> None:
 def test_unusable_arguments_are_named(call) -> None:
     with pytest.raises(DataError, match=";"):
         call()
+
+
+def test_contact_sheet_shows_generic_keypoints_above_the_landmarks_of_the_same_image() -> None:
+    images = [grey(100, 100), grey(100, 100)]
+    landmarks = [np.array([[30, 20], [70, 80]], np.float32), np.array([[40, 50], [60, 10]], np.float32)]
+    generic = [np.array([[80, 20]], np.float32), np.array([[20, 90]], np.float32)]
+    sheet = contact_sheet(images, landmarks, keypoints=generic, columns=1, tile=100)
+    for i in range(2):
+        above, below = (sheet[top : top + 100] for top in (200 * i, 200 * i + 100))
+        np.testing.assert_allclose(centroid_of(above, np.array(KEYPOINT)), generic[i][0], atol=0.6)
+        np.testing.assert_array_equal(below, contact_sheet([images[i]], [landmarks[i]], tile=100)[:100])

@@ -1,14 +1,56 @@
-"""Which images the outlier rule is made from; no Ray is started."""
+"""Generic keypoints of single images, as a run began with them, and the outlier rule; no Ray is started."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
+import ray
 
 from ray_kplm.config import KeypointsConfig
+from ray_kplm.contracts import IMAGES
+from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.imaging import frames
+from ray_kplm.imaging.draw import encode_png
 from ray_kplm.steps import quality
-from ray_kplm.steps.detect import _Find, _outlier_rule
+from ray_kplm.steps.detect import DetectPart, OutlierRule, _Find, _outlier_rule, keypoint_finder
 from ray_kplm.steps.parts import Pool
 from ray_kplm.storage import Folder
+
+PART = "part-00000.parquet"
+CONFIG = KeypointsConfig(detector="sift", limit=30)
+ROWS = np.array([0, 2])
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+
+
+@pytest.fixture
+def images(tmp_path) -> Folder:
+    """Three pictures of squares of random greys."""
+    part, rng = PartBuilder(0), np.random.default_rng(3)
+    for i in range(3):
+        image = np.kron(rng.integers(0, 255, (8, 8, 1), dtype=np.uint8), np.ones((12, 12, 3), np.uint8))
+        part.add(f"{i}", encode_png(image), image, None, frames.translation(0, 0), None)
+    folder = Folder.at(tmp_path / "images")
+    folder.write_table(PART, part.tables().images.cast(IMAGES))
+    return folder
+
+
+def test_a_picture_of_the_start_shows_the_keypoints_that_the_run_began_with(images, tmp_path):
+    landmarks, detected = Folder.at(tmp_path / "landmarks"), Folder.at(tmp_path / "keypoints")
+    plain = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)
+    descriptors = np.concatenate([k.descriptors for k in _Find(images, landmarks, CONFIG, 0)(PART, ROWS)[1]])
+    rule = OutlierRule(descriptors, limit=float(np.linalg.norm(descriptors[:, None] - descriptors, axis=2).mean()))
+    detected.write_bytes("outliers.npz", rule.packed())
+    DetectPart(_Find(images, landmarks, CONFIG, 0), detected, described=False)(PART, ROWS)
+    stored = [np.reshape(xy, (-1, 2)) for xy in detected.read_table(PART)["xy"].to_pylist()]
+    found = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)
+    for xy, expected in zip(found, stored, strict=True):
+        np.testing.assert_array_equal(xy, expected.astype(np.float32))
+    assert 0 < sum(map(len, found)) < sum(map(len, plain))
 
 
 class Sampled(Exception):

@@ -1,7 +1,9 @@
 """Scoring a finished run whose predictions are on storage: it needs no Ray, and says what is wrong before it predicts."""
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,18 +11,20 @@ import ray
 
 from ray_kplm import contracts
 from ray_kplm.cli import main
-from ray_kplm.config import load
+from ray_kplm.config import from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
-from ray_kplm.errors import ConfigError, DataError
+from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.evaluation.protocols import PROTOCOLS
 from ray_kplm.imaging import frames
+from ray_kplm.imaging.draw import KEYPOINT, TITLE_HEIGHT, encode_png
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.run import Run
 from ray_kplm.steps import evaluate as step
-from ray_kplm.steps.evaluate import STAGE2, Options, evaluate
+from ray_kplm.steps.evaluate import STAGE2, Options, evaluate, picture_name, show
 from ray_kplm.storage import Folder
 
 NAMES = list(PROTOCOLS["human36m"].points)
+TRUE_POINTS = ["keypoints.detector=truth_mix", "keypoints.truth_share=1", "keypoints.truth_shift=0"]
 COUNTS = {"train": 60, "test": 30}
 HIDDEN = NAMES.index("left_wrist")
 SHAPE = np.random.default_rng(9).uniform(20, 108, size=(len(NAMES), 2))
@@ -54,7 +58,7 @@ def make_dataset(path, seed=0, names=NAMES, name="bodies", splits=("train", "tes
             }
             box = np.array([10.0, 10.0, 110.0, 110.0])
             image = np.zeros((128, 128, 3), np.uint8)
-            part.add(f"{split}/{i}", b"png", image, box, frames.translation(0, 0), annotation)
+            part.add(f"{split}/{i}", encode_png(image), image, box, frames.translation(0, 0), annotation)
         tables = part.tables()
         (root / split / "images").write_table("part-00000.parquet", tables.images)
         (root / split / "landmarks").write_table("part-00000.parquet", tables.landmarks)
@@ -234,3 +238,29 @@ def test_the_command_prints_a_table_and_takes_both_forms(run, capsys):
     assert main(["evaluate", path, "--model", path]) == 2
     assert main(["evaluate"]) == 2
     assert capsys.readouterr().err.count("name one run directory, as RUN or as --model RUN") == 2
+
+
+def test_show_pictures_landmarks_and_on_demand_the_generic_keypoints_above_them(run):
+    run = replace(run, config=from_dict(with_overrides(run.config.to_dict(), TRUE_POINTS)))
+    run.step("keypoints", "keypoints", {}, {}).finish()
+    without = cv2.imdecode(np.frombuffer(show(run, count=4, tile=128), np.uint8), cv2.IMREAD_COLOR)
+    with_keypoints = cv2.imdecode(
+        np.frombuffer(show(run, count=4, tile=128, keypoints=True), np.uint8), cv2.IMREAD_COLOR
+    )
+    assert len(with_keypoints) == len(without) + 128
+    top = len(with_keypoints) - len(without) + TITLE_HEIGHT
+    np.testing.assert_array_equal(with_keypoints[top:], without[TITLE_HEIGHT:])
+    rows = np.sort(np.random.default_rng(run.config.seed).permutation(COUNTS["test"])[:4])
+    for i, points in enumerate(bodies("test", 0)[rows]):
+        tile = with_keypoints[TITLE_HEIGHT:top, i * 128 : (i + 1) * 128, ::-1]
+        yellow = np.argwhere((tile == KEYPOINT).all(axis=2))[:, ::-1]
+        assert np.linalg.norm(points[:, None] - yellow, axis=2).min(axis=1).max() < 3
+        assert np.linalg.norm(points[:, None] - yellow, axis=2).min(axis=0).max() < 3
+    evaluation = run.folder / "evaluation"
+    assert evaluation.is_file(picture_name("test"))
+    assert evaluation.is_file(picture_name("test", keypoints=True))
+
+
+def test_show_with_keypoints_needs_a_run_that_has_begun_with_some(run):
+    with pytest.raises(RunError, match="keypoints is not finished"):
+        show(run, keypoints=True)

@@ -1,0 +1,36 @@
+"""The configuration reference is that of the configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from ray_kplm.config import Config
+from ray_kplm.reference import reference
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+
+def test_the_committed_page_is_current():
+    now = "python -m ray_kplm.reference > docs/configuration.md"
+    assert PAGE.read_text(encoding="utf-8") == reference(), f"run {now}"
+
+
+def test_every_key_has_a_line_with_its_default_and_a_sentence():
+    lines = reference().splitlines()
+    for path in Config().flat():
+        (line,) = [line for line in lines if line.startswith(f"* **`{path}`**")]
+        assert ", default `" in line
+        assert len(line.split("`. ", 1)[1]) > 10, line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '* **`method.kind`**: one of `kplm`, `merge`, `template`, default `"kplm"`. ',
+        "* **`augment.scale`**: two numbers `[low, high]`, default `[0.8, 1.2]`. Zoom factor.",
+        "* **`stage1.rounds`**: whole number, default `34`. ",
+        "* **`compute.workers`**: whole number or `{min: ..., max: ...}`, default `1`. ",
+    ],
+)
+def test_types_and_defaults_read_as_in_yaml(line):
+    assert line in reference()
