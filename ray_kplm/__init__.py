@@ -2,7 +2,7 @@
 
 from ray_kplm import LandmarkDetector, discover, load
 
-discover(load("jobs/configs/faces_cpu.yaml", ["dataset=data/faces", "run=runs/faces"]))
+discover(load("faces_cpu", ["dataset=data/faces", "run=runs/faces"]))
 LandmarkDetector.load("runs/faces").predict(["photo.jpg"])[0].xy
 """
 

@@ -1,6 +1,6 @@
 """The one configuration tree: every default, its unit and its source.
 
-`load("jobs/configs/faces_cpu.yaml", ["dataset=DIR", "method.landmarks=20"])` reads YAML and dotted overrides into a frozen
+`load("faces_cpu", ["dataset=DIR", "method.landmarks=20"])` reads YAML and dotted overrides into a frozen
 `Config`. Unknown keys, wrong types and broken rules are a `ConfigError` that names the path.
 
 Sources: T is the thesis (Mallis 2023, chapter 6 unless said otherwise), R the authors' released code.
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ray_kplm import parsing
+from ray_kplm import parsing, ready_configs
 from ray_kplm.errors import ConfigError
 
 
@@ -548,21 +548,24 @@ def _resource_rules(compute: ComputeConfig, workers: Any) -> Iterable[tuple[str,
 
 
 def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> Config:
-    """A configuration file (YAML, or none for all defaults) and `key.sub=value` overrides, in their order.
+    """Read a configuration: a YAML file, else the ready one of this name (None: all defaults), and `key.sub=value` overrides.
 
     Raises ConfigError for a missing file, unknown keys, wrong types and broken rules.
     """
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            with open(path, encoding="utf-8") as stream:
+            with open(ready_configs.find(path), encoding="utf-8") as stream:
                 tree = yaml.safe_load(stream) or {}
-        except (IsADirectoryError, UnicodeDecodeError) as error:
+        except (FileNotFoundError, NotADirectoryError):
+            near = ready_configs.near(path)
+            hint = f"did you mean {', '.join(near)}?" if near else "`kplm configs` lists the ready ones"
+            raise ConfigError(f"{path}: no such configuration file, nor a ready one of this name; {hint}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not text"
             raise ConfigError(
-                f"{path}: not a YAML file ({type(error).__name__}); give one, as those in jobs/configs/"
+                f"{path}: not readable as a YAML file ({why}); give one, or a name that `kplm configs` lists"
             ) from None
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such configuration file; ready ones lie in jobs/configs/") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):

@@ -72,9 +72,20 @@ def _hint(kind: type, key: str, prefix: str) -> Any:
 
 
 def _unknown(kind: type, key: str, prefix: str) -> ConfigError:
-    near = difflib.get_close_matches(str(key), _names(kind), n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(_names(kind))}"
+    near = difflib.get_close_matches(str(key), _names(kind), n=1) or _below(kind, str(key))
+    hint = (
+        f"did you mean {' or '.join(prefix + name for name in near)}?"
+        if near
+        else f"known keys: {', '.join(_names(kind))}"
+    )
     return ConfigError(f"{prefix}{key}: unknown key; {hint}")
+
+
+def _below(kind: type, key: str) -> list[str]:
+    """The keys of the sections of `kind` that are closest to `key`, with their sections: its own was left out."""
+    sections = {name: hint for name, hint in typing.get_type_hints(kind).items() if dataclasses.is_dataclass(hint)}
+    near = difflib.get_close_matches(key, {name for hint in sections.values() for name in _names(hint)}, n=1)
+    return [f"{section}.{name}" for section, hint in sections.items() for name in near if name in _names(hint)]
 
 
 def _names(kind: Any) -> list[str]:

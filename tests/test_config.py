@@ -160,6 +160,8 @@ def test_rules_hold_however_a_configuration_is_made():
         ("method.landmark=3", r"^method\.landmark: unknown key; did you mean method\.landmarks\?"),
         ("stage1.learnin_rate=3", r"^stage1\.learnin_rate: unknown key; did you mean stage1\.learning_rate\?"),
         ("metod.landmarks=3", r"^metod: unknown key; did you mean method\?"),
+        ("landmarks=3", r"^landmarks: unknown key; did you mean method\.landmarks\?"),
+        ("batch_size=3", r"^batch_size: unknown key; did you mean stage1\.batch_size or stage2\.batch_size\?"),
         ("method.xyz=3", r"^method\.xyz: unknown key; known keys: kind, landmarks, clusters, flip"),
     ],
 )
@@ -232,6 +234,13 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such configuration file"):
         load(tmp_path / "nowhere.yaml")
+
+
+def test_a_folder_and_a_picture_are_no_configurations(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    for path in (tmp_path, tmp_path / "photo.png"):
+        with pytest.raises(ConfigError, match=f"{path.name}: not readable as a YAML file"):
+            load(path)
 
 
 @pytest.mark.parametrize(

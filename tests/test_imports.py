@@ -15,7 +15,7 @@ LEVELS = [
     {"methods", "detector", "tracking", "keypoints", "report", "export"},
     {"network", "correspondence", "evaluation", "datasets", "search"},
     {"imaging", "run", "lock", "progress", "number_format", "reference"},
-    {"contracts", "config", "parsing", "errors", "storage"},
+    {"contracts", "config", "parsing", "ready_configs", "config_schema", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""
 

@@ -4,14 +4,58 @@ from pathlib import Path
 
 import pytest
 
+from ray_kplm import ready_configs
 from ray_kplm.config import Config, load
+from ray_kplm.errors import ConfigError
+from ray_kplm.ready_configs import FOLDER
 
-FOLDER = Path(__file__).parent.parent / "jobs" / "configs"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.name)
 def test_they_load(path):
     assert isinstance(load(path), Config)
+
+
+@pytest.mark.parametrize("name", ready_configs.names())
+def test_they_are_found_by_name_anywhere_and_by_their_path_in_a_checkout(name, tmp_path, monkeypatch):
+    assert load(ROOT / "jobs" / "configs" / f"{name}.yaml") == load(FOLDER / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load(name) == load(FOLDER / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("name", ready_configs.names())
+def test_the_first_line_says_what_they_are_for(name):
+    assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
+    assert ready_configs.summary(name).endswith(".")  # a sentence, not its beginning
+
+
+def test_a_file_goes_first_and_a_folder_hides_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").write_text("seed: 77")
+    assert load("demo").seed == 77
+    Path("faces_cpu").mkdir()
+    assert load("faces_cpu") == load(FOLDER / "faces_cpu.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("face_cpu", "did you mean faces_cpu"),
+        ("jobs/configs/thesis_face.yaml", "did you mean thesis_faces, "),
+        ("faces_cpu.yaml", "did you mean faces_cpu, "),
+        ("pyproject.toml/demo.yaml", "did you mean demo?"),  # below a file: where a checkout left the link as text
+        ("zzz", "`kplm configs` lists"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_near_ones(name, hint, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError) as error:
+        load(name)
+    message = str(error.value)
+    assert message.startswith(f"{name}: no such configuration file")
+    assert hint in message
+    assert "\n" not in message
 
 
 def test_the_thesis_configuration_has_the_thesis_numbers():

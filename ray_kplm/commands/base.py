@@ -1,62 +1,103 @@
-"""What commands share: how they are declared, and how they speak."""
+"""What commands share: how they are declared, and how they speak.
+
+What a command is for goes to stdout, once, at its end: a `Result`. All that it says on the way goes to stderr by `Console`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_kplm.progress import Progress
+
+OUTPUT_CLOSED = 141
+"""128 + SIGPIPE: how shells see a program whose reader, as `head`, has gone away."""
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults of options that have one."""
+@dataclass(frozen=True)
+class Result:
+    """What a command found."""
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+    text: str
+    """As a person reads it."""
+    figures: dict[str, Any] | None = None
+    """For `--json`, where a command has it."""
+    exit_code: int = 0
+
+    def as_json(self) -> str:
+        """Return the figures as one JSON object on one line; those of single images are in files."""
+        kept = {name: value for name, value in (self.figures or {}).items() if name != "per_image"}
+        return json.dumps(kept, allow_nan=False)
 
 
-class Lists(Help, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of what stands below the options."""
+class Console:
+    """Says on stderr what is being done and how far it is; nothing when quiet. Warnings and errors do not go through it."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._out = _Nowhere() if quiet else sys.stderr
+
+    def inform(self, text: str) -> None:
+        """A line."""
+        print(text, file=self._out, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line about what begins."""
+        self.inform(f"{text} ...")
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """How far it is: one line that moves on a terminal."""
+        end = "\n" if done == total or not self._out.isatty() else "\r"
+        print(f"[{done / total:4.0%}] {done}/{total} {what}", end=end, file=self._out, flush=True)
+
+    def progress(self, weights: dict[str, float]) -> Progress:
+        """The progress of a run, see `ray_kplm.progress`."""
+        from ray_kplm.progress import Progress
+
+        return Progress(weights, self._out)
 
 
-def command(commands: Any, name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+class _Nowhere(io.StringIO):
+    """Swallows what is written."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def emit(text: str) -> None:
+    """Print to stdout. When its reader has gone away the command ends there, silently, as one that SIGPIPE ends."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        raise SystemExit(OUTPUT_CLOSED) from None
+
+
+def command(
+    commands: Any, name: str, call: Callable[[argparse.Namespace], Result], text: str
+) -> argparse.ArgumentParser:
     """A command of this name that does `call` and is described by `text`."""
-    parser = commands.add_parser(name, help=text, description=text, formatter_class=Help)
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(call=call)
     return parser
 
 
-def say(text: str) -> None:
-    """What is being done, to stderr."""
-    print(f"{text} ...", file=sys.stderr, flush=True)
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option `--json` of a command whose result has figures."""
+    parser.add_argument(
+        "--json", action="store_true", help=f"print {what} as one JSON object, and nothing else, on stdout"
+    )
 
 
-def count(done: int, total: int, what: str) -> None:
-    """How far it is, to stderr: one line that moves on a terminal."""
-    end = "\n" if done == total or not sys.stderr.isatty() else "\r"
-    print(f"[{done / total:4.0%}] {done}/{total} {what}", end=end, file=sys.stderr, flush=True)
-
-
-def print_figures(found: dict[str, Any]) -> None:
+def figures_text(found: dict[str, Any]) -> str:
     """A line each."""
-    for name, value in found.items():
-        print(f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}")
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """The scores as a person reads them."""
-    from ray_kplm.evaluation.tables import lines
-
-    print("\n".join(lines(metrics)))
-
-
-def print_json(metrics: dict[str, Any]) -> None:
-    """One object, as the last line."""
-    print(json.dumps({k: v for k, v in metrics.items() if k != "per_image"}, allow_nan=False), flush=True)
-
-
-def ready_config(name: str) -> Path:
-    """A configuration of jobs/configs, in the checkout that the package was installed from."""
-    return Path(__file__).parents[2] / "jobs" / "configs" / f"{name}.yaml"
+    return "\n".join(
+        f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}"
+        for name, value in found.items()
+    )

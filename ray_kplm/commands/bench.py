@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_kplm.commands.base import command, print_figures, print_json, ready_config, say
+from ray_kplm.commands.base import Result, add_json, command, figures_text
 
 VICTIMS = ("worker", "extraction", "shard", "coordinator", "controller", "driver", "node")
 
@@ -26,31 +26,33 @@ def add(commands: Any) -> None:
         "--memory", action="store_true", help="also 1, 4 and 16 million descriptors (minutes, 3 GB of disk)"
     )
     parser.add_argument("--run", help="also the share of clustering in the rounds of this run")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = "Stage 1's training loop against the same steps on batches in memory, the data pipeline alone, and a second worker."
     parser = command(kinds, "train", _bench_train, text)
-    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file; default: jobs/configs/faces_cpu.yaml")
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", help="a YAML file or a ready one's name; default: faces_cpu"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
     parser.add_argument("--iterations", type=int, default=200, help="of each training that is timed")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = "Processor seconds of forward and backward NME, and of all figures of an evaluation, on made-up landmarks."
     parser = command(kinds, "evaluation", _bench_evaluation, text)
     parser.add_argument("--images", type=int, default=2_500, help="test images, and as many training images")
     parser.add_argument("--points", type=int, default=68, help="annotated points")
     parser.add_argument("--landmarks", type=int, default=30, help="discovered landmarks, at most as many as points")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = "What a round reads of datasets of growing size: its cost must not grow."
     parser = command(kinds, "rounds", _bench_rounds, text)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images of the datasets")
     parser.add_argument("--images", type=int, default=2_000, help="images of a round")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = (
         "Label-free measures of all finished rounds and of stage 2 of some runs beside their forward NME, and how well each "
         "measure ranks them as the NME does (Spearman)."
     )
     parser = command(kinds, "quality", _bench_quality, text)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = (
         "Small runs on a cluster of three nodes on this machine, whose processes are killed one after the other: each must end "
         "with the bits of a run that was left alone. A minute or two each."
@@ -64,15 +66,15 @@ def add(commands: Any) -> None:
         action="store_true",
         help="three runs, in each of which all victims are killed; default: a run each",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
     text = "Many short rounds in one process: memory, open files, processes and the object store must not grow."
     parser = command(kinds, "soak", _bench_soak, text)
     parser.add_argument("--rounds", type=int, default=200, help="rounds after the warm-up")
     parser.add_argument("--rounds-per-fit", type=int, default=20, help="rounds by the same training workers")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
+    add_json(parser, "the figures")
 
 
-def _bench_correspondence(options: argparse.Namespace) -> None:
+def _bench_correspondence(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.correspondence import Sizes, bench
 
     sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
@@ -80,72 +82,59 @@ def _bench_correspondence(options: argparse.Namespace) -> None:
         sizes,
         memory=options.memory,
         run=options.run,
-        say=say,
+        say=options.console.say,
     )
-    print_figures(found)
-    if options.json:
-        print_json(found)
+    return Result(figures_text(found), found)
 
 
-def _bench_train(options: argparse.Namespace) -> None:
+def _bench_train(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.train import bench
     from ray_kplm.config import load
+    from ray_kplm.ready_configs import path_of
 
-    found = bench(load(options.config or ready_config("faces_cpu"), options.overrides), options.iterations, say)
-    print_figures(found)
-    if options.json:
-        print_json(found)
+    found = bench(
+        load(options.config or path_of("faces_cpu"), options.overrides), options.iterations, options.console.say
+    )
+    return Result(figures_text(found), found)
 
 
-def _bench_evaluation(options: argparse.Namespace) -> None:
+def _bench_evaluation(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.evaluation import bench
 
-    found = bench(options.images, options.points, options.landmarks, say)
-    print_figures(found)
-    if options.json:
-        print_json(found)
+    found = bench(options.images, options.points, options.landmarks, options.console.say)
+    return Result(figures_text(found), found)
 
 
-def _bench_rounds(options: argparse.Namespace) -> None:
+def _bench_rounds(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.rounds import bench
 
-    found = bench(options.sizes, options.images, say)
-    for row in found["rounds"]:
-        print(
-            "   ".join(
-                f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}"
-                for name, value in row.items()
-            )
+    found = bench(options.sizes, options.images, options.console.say)
+    lines = [
+        "   ".join(
+            f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items()
         )
-    print(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
-    if options.json:
-        print_json(found)
+        for row in found["rounds"]
+    ]
+    lines.append(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
+    return Result("\n".join(lines), found)
 
 
-def _bench_quality(options: argparse.Namespace) -> None:
+def _bench_quality(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.quality import bench, lines
 
-    found = bench(options.runs, say)
-    print("\n".join(lines(found)))
-    if options.json:
-        print_json(found)
+    found = bench(options.runs, options.console.say)
+    return Result("\n".join(lines(found)), found)
 
 
-def _bench_chaos(options: argparse.Namespace) -> None:
+def _bench_chaos(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.chaos import bench, lines
 
-    found = bench(options.victims or VICTIMS, options.together, say)
-    print("\n".join(lines(found)))
-    if options.json:
-        print_json(found)
-    if not found["same"]:
-        raise SystemExit(1)
+    found = bench(options.victims or VICTIMS, options.together, options.console.say)
+    return Result("\n".join(lines(found)), found, exit_code=0 if found["same"] else 1)
 
 
-def _bench_soak(options: argparse.Namespace) -> None:
+def _bench_soak(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.soak import bench
 
-    found = bench(options.rounds, options.rounds_per_fit, say)
-    print_figures(found)
-    if options.json:
-        print_json(found)
+    found = bench(options.rounds, options.rounds_per_fit, options.console.say)
+    return Result(figures_text(found), found)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.commands.base import Lists, command, count, print_json, print_metrics, ready_config, say
+from ray_kplm.commands.base import Result, add_json, command
+from ray_kplm.commands.parser import Lists
 from ray_kplm.errors import DataError
 
 
@@ -25,10 +25,10 @@ def add(commands: Any) -> None:
 def _add_demo(commands: Any) -> None:
     text = "Render a synthetic object category, discover its landmarks, score them, and picture what was found."
     parser = command(commands, "demo", _demo, text)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to jobs/configs/demo.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the ready configuration demo")
     parser.add_argument("--folder", default="runs/demo", help="where images, dataset and run go")
     parser.add_argument("--images", type=int, default=1000, help="images to render")
-    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
+    add_json(parser, "the scores")
 
 
 def _add_synth(commands: Any) -> None:
@@ -86,7 +86,7 @@ def _add_ingest(commands: Any) -> None:
 def _add_train(commands: Any) -> None:
     text = "Discover landmarks: from dataset to landmark detector. The same command again continues an interrupted run."
     parser = command(commands, "train", _train, text)
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file; ready ones are in jobs/configs")
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name that `kplm configs` lists")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR method.landmarks=20 ...")
 
 
@@ -100,11 +100,13 @@ def _add_fork(commands: Any) -> None:
     )
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
+    from ray_kplm.evaluation.tables import lines
     from ray_kplm.imaging.synthetic import write_category
     from ray_kplm.pipeline import discover
+    from ray_kplm.ready_configs import path_of
     from ray_kplm.steps.evaluate import evaluate, show
     from ray_kplm.steps.ingest import ingest
     from ray_kplm.steps.session import session
@@ -112,22 +114,20 @@ def _demo(options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     root = Path(options.folder)
-    config = load(ready_config("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
+    config = load(path_of("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
     if not _is_rendered(root / "images", options.images):
-        print(f"rendering {options.images} images to {root / 'images'}", file=sys.stderr)
+        options.console.inform(f"rendering {options.images} images to {root / 'images'}")
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
     with session(config.compute):
-        print(ingest(root / "images", root / "dataset", IngestOptions(part_images=128)), file=sys.stderr)
-        run, _ = discover(config)
-        metrics = evaluate(run, say)
+        options.console.inform(str(ingest(root / "images", root / "dataset", IngestOptions(part_images=128))))
+        run, _ = discover(config, options.console.progress)
+        metrics = evaluate(run, options.console.say)
         picture = show(run)
     add_evaluation(run, metrics)
     add_picture(run, picture, "test.png")
     metrics["seconds"] = time.monotonic() - started
-    print_metrics(metrics)
-    print(f"picture: {run.folder}/evaluation/test.png   curves: {run.folder}/evaluation/curves.png")
-    if options.json:
-        print_json(metrics)
+    pictures = f"picture: {run.folder}/evaluation/test.png   curves: {run.folder}/evaluation/curves.png"
+    return Result("\n".join([*lines(metrics), pictures]), metrics)
 
 
 def _is_rendered(folder: Path, images: int) -> bool:
@@ -141,15 +141,15 @@ def _is_rendered(folder: Path, images: int) -> bool:
     return True
 
 
-def _synth(options: argparse.Namespace) -> None:
+def _synth(options: argparse.Namespace) -> Result:
     from ray_kplm.imaging.synthetic import write_category
 
     names = ("test_share", "size", "seed", "mark")
     write_category(options.folder, options.images, **{name: getattr(options, name) for name in names})
-    print(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
+    return Result(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
 
 
-def _ingest(options: argparse.Namespace) -> None:
+def _ingest(options: argparse.Namespace) -> Result:
     from ray_kplm.config import ComputeConfig
     from ray_kplm.datasets.dataset import IngestOptions
     from ray_kplm.steps.ingest import ingest
@@ -170,25 +170,25 @@ def _ingest(options: argparse.Namespace) -> None:
     )
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):
-        print(ingest(options.source, options.dataset, chosen, report=_count_line))
+        summary = ingest(
+            options.source, options.dataset, chosen,
+            report=lambda done, total, part: options.console.count(done, total, "images"),
+        )  # fmt: skip
+    return Result(str(summary))
 
 
-def _count_line(done: int, total: int, part: str) -> None:
-    count(done, total, "images")
-
-
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
     from ray_kplm.pipeline import discover
 
     started = time.monotonic()
     config = load(options.config, options.overrides)
-    run, worked = discover(config)
+    run, worked = discover(config, options.console.progress)
     state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
-    print(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
+    return Result(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
 
 
-def _fork(options: argparse.Namespace) -> None:
+def _fork(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
     from ray_kplm.run import Run
     from ray_kplm.steps.fork import fork
@@ -196,4 +196,5 @@ def _fork(options: argparse.Namespace) -> None:
     source = Run.open(options.run)
     config = from_dict(with_overrides(source.config.to_dict(), [*options.overrides, f"run={options.target}"]))
     taken = fork(source, config)
-    print(f"{options.target}: took over {', '.join(taken) or 'nothing'}; next: kplm train {options.target}/config.yaml")
+    state = f"took over {', '.join(taken) or 'nothing'}"
+    return Result(f"{options.target}: {state}; next: kplm train {options.target}/config.yaml")

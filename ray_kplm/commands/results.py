@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.commands.base import command, count, print_json, print_metrics, say
+from ray_kplm.commands.base import Result, add_json, command
 from ray_kplm.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ def _add_evaluate(commands: Any) -> None:
         "--visible-only", action=argparse.BooleanOptionalAction, default=None,
         help="leave out points that are annotated though hidden; default: as the protocol does, else they are scored",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the scores as one JSON object in the last line")
+    add_json(parser, "the scores")
 
 
 def _add_quality(commands: Any) -> None:
@@ -56,7 +56,7 @@ def _add_quality(commands: Any) -> None:
         "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up), by its clusters"
     )
     parser.add_argument("--images", type=int, default=256, help="training images looked at, a seeded sample")
-    parser.add_argument("--json", action="store_true", help="print the measures as one JSON object in the last line")
+    add_json(parser, "the measures")
 
 
 def _add_predict(commands: Any) -> None:
@@ -114,7 +114,8 @@ def _add_template(commands: Any) -> None:
     parser.add_argument("--out", help="PNG to write; default: RUN/template/IMAGE_ID.png")
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> Result:
+    from ray_kplm.evaluation.tables import lines
     from ray_kplm.run import Run
     from ray_kplm.steps.evaluate import Options, evaluate
     from ray_kplm.tracking import add_evaluation
@@ -123,17 +124,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
     run = Run.open(options.run or options.model)
     chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
-    metrics = evaluate(run, say, chosen)
+    metrics = evaluate(run, options.console.say, chosen)
     if not options.data:
         add_evaluation(run, metrics)
-    print_metrics(metrics)
-    print(f"all scores: {metrics['folder']}/metrics.json")
-    print(f"curves: {metrics['folder']}/curves.png")
-    if options.json:
-        print_json(metrics)
+    files = [f"all scores: {metrics['folder']}/metrics.json", f"curves: {metrics['folder']}/curves.png"]
+    return Result("\n".join([*lines(metrics), *files]), metrics)
 
 
-def _quality(options: argparse.Namespace) -> None:
+def _quality(options: argparse.Namespace) -> Result:
     from ray_kplm.report.tables import quality_table
     from ray_kplm.run import Run
     from ray_kplm.steps.quality import measure_quality
@@ -141,13 +139,11 @@ def _quality(options: argparse.Namespace) -> None:
 
     run = Run.open(options.run)
     with session(run.config.compute):
-        quality = measure_quality(run, options.stage, images=options.images, say=say)
-    print(quality_table(quality))
-    if options.json:
-        print_json(quality)
+        quality = measure_quality(run, options.stage, images=options.images, say=options.console.say)
+    return Result(quality_table(quality), quality)
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
     from ray_kplm.run import Run
     from ray_kplm.steps.predict_images import PredictOptions, predict_images
@@ -158,14 +154,14 @@ def _predict(options: argparse.Namespace) -> None:
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     chosen = PredictOptions(**{name: getattr(options, name) for name in names})
     with session(config.compute):
-        print(predict_images(run, options.source, options.out, chosen, config=config, progress=_count_parts))
+        summary = predict_images(
+            run, options.source, options.out, chosen, config=config,
+            progress=lambda done, total: options.console.count(done, total, "parts"),
+        )  # fmt: skip
+    return Result(str(summary))
 
 
-def _count_parts(done: int, total: int) -> None:
-    count(done, total, "parts")
-
-
-def _show(options: argparse.Namespace) -> None:
+def _show(options: argparse.Namespace) -> Result:
     from ray_kplm.run import Run
     from ray_kplm.steps.evaluate import picture_name, show
     from ray_kplm.steps.session import session
@@ -178,21 +174,21 @@ def _show(options: argparse.Namespace) -> None:
     add_picture(run, png, name)
     if options.out:
         Path(options.out).write_bytes(png)
-    print(options.out or f"{run.folder}/evaluation/{name}")
+    return Result(options.out or f"{run.folder}/evaluation/{name}")
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> Result:
     from ray_kplm.run import Run
     from ray_kplm.steps.report import report
     from ray_kplm.tracking import add_report
 
     run = Run.open(options.run)
-    path = report(run, say, options.images)
+    path = report(run, options.console.say, options.images)
     add_report(run)
-    print(path)
+    return Result(str(path))
 
 
-def _template(options: argparse.Namespace) -> None:
+def _template(options: argparse.Namespace) -> Result:
     from ray_kplm.run import Run
     from ray_kplm.steps.align import picture
 
@@ -202,4 +198,4 @@ def _template(options: argparse.Namespace) -> None:
         Path(options.out).write_bytes(png)
     else:
         (run.folder / "template").write_bytes(f"{name.replace('/', '_')}.png", png)
-    print(options.out or f"{run.folder}/template/{name.replace('/', '_')}.png")
+    return Result(options.out or f"{run.folder}/template/{name.replace('/', '_')}.png")

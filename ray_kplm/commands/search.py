@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from ray_kplm.commands.base import Lists, command, print_json
+from ray_kplm.commands.base import Result, add_json, command
+from ray_kplm.commands.parser import Lists
 
 
 def add(commands: Any) -> None:
@@ -20,7 +20,9 @@ def _add_ablate(commands: Any) -> None:
         "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
     )
     parser = command(commands, "ablate", _ablate, text)
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file; the runs go below its run directory")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file or a ready one's name; the runs go below its run directory"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
     parser.add_argument(
         "--over", nargs="+", required=True, metavar="AXIS",
@@ -29,7 +31,7 @@ def _add_ablate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
     parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
-    parser.add_argument("--json", action="store_true", help="print the rows as one JSON object in the last line")
+    add_json(parser, "the rows")
 
 
 _SWEEP_EXAMPLES = """
@@ -42,7 +44,7 @@ or a YAML file of such: `stage1.batch_size: [8, 16, 32]`, `stage1.learning_rate:
 
 Examples:
   All nine combinations, one after the other or side by side as there is room:
-    kplm sweep jobs/configs/faces_cpu.yaml dataset=data/mine run=runs/sweep \\
+    kplm sweep faces_cpu dataset=data/mine run=runs/sweep \\
       --over stage1.batch_size=8,16,32 method.clusters=50,100,200
   40 trials that learn from each other (pip install "ray-kplm[sweep]"), weak ones stopped after a round or more:
     kplm sweep CONFIG dataset=data/mine run=runs/sweep --search tpe --samples 40 --asha \\
@@ -61,7 +63,9 @@ def _add_sweep(commands: Any) -> None:
     parser = command(commands, "sweep", _sweep, text)
     parser.formatter_class = Lists
     parser.epilog = _SWEEP_EXAMPLES
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file: what all trials have in common")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a YAML file, or a ready one's name: what all trials have in common"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR (the sweep's folder) ..."
     )
@@ -88,24 +92,22 @@ def _add_sweep(commands: Any) -> None:
     parser.add_argument(
         "--reduction", type=float, default=3.0, help="with --asha: the best 1/REDUCTION go on each time"
     )
-    parser.add_argument("--json", action="store_true", help="print best and trials as one JSON object in the last line")
+    add_json(parser, "best and trials")
 
 
-def _ablate(options: argparse.Namespace) -> None:
+def _ablate(options: argparse.Namespace) -> Result:
     from ray_kplm.ablation import ablate, plain, table_lines
     from ray_kplm.config import load
 
     config = load(options.config, options.overrides)
     rows = ablate(
         config, options.over, options.seeds, at_once=options.at_once,
-        told=lambda name, line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+        told=lambda name, line: options.console.inform(f"{name}: {line}"),
     )  # fmt: skip
-    print("\n".join(table_lines(rows)))
-    if options.json:
-        print_json({"rows": plain(rows)})
+    return Result("\n".join(table_lines(rows)), {"rows": plain(rows)})
 
 
-def _sweep(options: argparse.Namespace) -> None:
+def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
     from ray_kplm.report.sweep import sweep_table
     from ray_kplm.search.halving import Halving
@@ -115,8 +117,6 @@ def _sweep(options: argparse.Namespace) -> None:
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
     chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
     config = load(options.config, options.overrides)
-    results = sweep(config, chosen, lambda name, line: print(f"{name or 'sweep'}: {line}", file=sys.stderr, flush=True))
-    print(sweep_table(results))
-    print(f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW")
-    if options.json:
-        print_json({name: results[name] for name in ("best", "trials")})
+    results = sweep(config, chosen, lambda name, line: options.console.inform(f"{name or 'sweep'}: {line}"))
+    files = f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW"
+    return Result(f"{sweep_table(results)}\n{files}", {name: results[name] for name in ("best", "trials")})

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ray_kplm.errors import ConfigError, DataError, RunError
+
 DEADLINE_S = 240
 
 
@@ -71,7 +73,7 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
 
     process = kplm(*train, "stage1.round_iterations=31")
     _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 2
+    assert process.returncode == RunError.exit_code
     assert "stage1.round_iterations was 30, is 31" in err
     assert len(err.strip().splitlines()) == 1
 
@@ -80,7 +82,7 @@ def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish,
     assert "stage2" not in out.split("next:")[0]
 
     out, _ = finish("evaluate", run, "--json")
-    scores = json.loads(out.strip().splitlines()[-1])
+    scores = json.loads(out)
     assert scores["landmarks"] == 5
     assert scores["images"] + 0 > 10
     for name in ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nme", "mean_shape_nme", "seconds"):
@@ -120,15 +122,15 @@ def test_landmarks_come_back_in_source_pixels(folder):
 
 
 def test_errors_are_one_line_with_the_way_out(kplm, folder):
-    for arguments, words in (
-        (["train", "nowhere.yaml"], "no such configuration file"),
-        (["train", folder / "empty.yaml", "dataset=/nowhere", "run=x"], "kplm ingest"),
-        (["train", folder / "empty.yaml", "method.landmark=3"], "did you mean method.landmarks?"),
-        (["evaluate", folder], "no run directory"),
-        (["ingest", folder / "nothing", folder / "x"], "no such file or folder"),
+    for arguments, words, kind in (
+        (["train", "nowhere.yaml"], "no such configuration file", ConfigError),
+        (["train", folder / "empty.yaml", "dataset=/nowhere", "run=x"], "kplm ingest", DataError),
+        (["train", folder / "empty.yaml", "method.landmark=3"], "did you mean method.landmarks?", ConfigError),
+        (["evaluate", folder], "no run directory", RunError),
+        (["ingest", folder / "nothing", folder / "x"], "no such file or folder", DataError),
     ):
         process = kplm(*arguments)
         _, err = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 2, err
+        assert process.returncode == kind.exit_code, err
         assert len(err.strip().splitlines()) == 1, err
         assert words in err

@@ -59,7 +59,7 @@ def cluster():
 def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tmp_path):
     # What a user submits is the checkout; its environments and history are no part of it.
     shutil.copytree(ROOT / "ray_kplm", tmp_path / "checkout" / "ray_kplm")
-    shutil.copytree(ROOT / "jobs", tmp_path / "checkout" / "jobs")
+    shutil.copytree(ROOT / "jobs", tmp_path / "checkout" / "jobs", symlinks=True)  # configs is a link
 
     def submit(script, *arguments):
         command = [RAY, "job", "submit", "--working-dir", tmp_path / "checkout", "--", "python", f"jobs/{script}.py"]
@@ -92,9 +92,10 @@ def test_a_submitted_job_trains_and_says_how_it_ended(cluster, small, folder, tm
     assert (folder / "found" / "coco.json").exists()
     assert_plain(done.stdout)
 
-    failed = submit("train", folder / "empty.yaml", "dataset=/nowhere", f"run={folder / 'other'}")
-    assert failed.returncode != 0
-    assert "/nowhere" in failed.stdout + failed.stderr
+    for config in ("jobs/configs/demo.yaml", "demo"):
+        failed = submit("train", config, "dataset=/nowhere", f"run={folder / 'other'}")
+        assert failed.returncode != 0
+        assert "/nowhere is no finished dataset" in failed.stdout + failed.stderr
 
 
 def assert_plain(log):

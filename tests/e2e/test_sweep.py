@@ -8,6 +8,7 @@ import mlflow
 import pytest
 
 from ray_kplm.config import load
+from ray_kplm.errors import RunError
 
 DEADLINE_S = 240
 TINY = [
@@ -64,8 +65,7 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     for trial in ended.values():
         assert (sweep / trial["name"] / "keypoints" / "manifest.json").read_bytes() == found[0].read_bytes()
 
-    assert out.startswith("trial  learning_rate"), out[:300]
-    results = json.loads(out.strip().splitlines()[-1])
+    results = json.loads(out)
     assert results["best"]["objective"] == min(t["objective"] for t in results["trials"] if t["state"] == "finished")
     assert [row["state"] for row in csv.DictReader((sweep / "results.csv").open())] == states
     assert "<polyline" in (sweep / "index.html").read_text()
@@ -78,12 +78,14 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
 
     assert "3 of 3 trials done" in err
     out, _ = finish(*arguments)  # without a Ray
-    assert json.loads(out.strip().splitlines()[-1]) == results, "a finished sweep changed"
+    assert json.loads(out) == results, "a finished sweep changed"
+    out, _ = finish(*[word for word in arguments if word != "--json"])
+    assert out.startswith("trial  learning_rate"), out[:300]
     out, _ = finish("train", sweep / "best.yaml")
     assert "was finished before" in out
     process = kplm(*arguments, "--seed", 1)
     _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 2
+    assert process.returncode == RunError.exit_code
     assert "is another sweep: --seed was 0, is 1" in err
 
 

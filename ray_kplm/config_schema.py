@@ -1,0 +1,84 @@
+"""The JSON schema of the configuration, for editors that check and complete YAML files as they are written.
+
+It is made of the dataclasses in `ray_kplm.config`: what they hold is in it, with types, choices, defaults and docstrings. It
+takes what `ray_kplm.parsing` takes; rules between fields are checked when a configuration is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+import typing
+from typing import Any, Literal
+
+from ray_kplm.config import Config
+
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""The newest that YAML editors know well."""
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_PLAIN: dict[Any, dict[str, Any]] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": ["number", "string"], "pattern": _NUMBER},  # YAML 1.1 reads 1e-4 as a string
+    str: {"type": ["string", "number"]},  # a name may look like a number
+    type(None): {"type": "null"},
+}
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 7) of a configuration file."""
+    return {"$schema": DIALECT, "title": "ray_kplm configuration", **_section(Config)}
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """Return the docstring of each field of a dataclass by the field's name, its lines joined to one."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
+
+
+def _section(kind: type) -> dict[str, Any]:
+    hints, docs = typing.get_type_hints(kind), field_docs(kind)
+    properties = {}
+    for field in dataclasses.fields(kind):
+        schema = _of(hints[field.name])
+        if field.name in docs:
+            schema["description"] = docs[field.name]
+        if not dataclasses.is_dataclass(hints[field.name]):
+            schema["default"] = _default(field)
+        properties[field.name] = schema
+    text = " ".join((kind.__doc__ or "").split())
+    return {"type": "object", "description": text, "properties": properties, "additionalProperties": False}
+
+
+def _of(kind: Any) -> dict[str, Any]:
+    """The schema of a type, as `parsing.read` understands it."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        yes_or_no = [value for value, word in ((True, "yes"), (False, "no")) if word in parts]  # YAML 1.1's yes and no
+        return {"enum": [*parts, *yes_or_no]}
+    if origin is tuple and parts[-1] is Ellipsis:
+        return {"type": "array", "items": _of(parts[0])}
+    if origin is tuple:
+        return {
+            "type": "array",
+            "items": [_of(part) for part in parts],
+            "additionalItems": False,
+            "minItems": len(parts),
+        }
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [_of(part) for part in parts]}
+    return dict(_PLAIN[kind]) if kind in _PLAIN else _section(kind)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return list(made) if isinstance(made, tuple) else made
