@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_kplm import contracts
-from ray_kplm.cli import _parser
+from ray_kplm.cli import build_parser
 from ray_kplm.config import Config
 from ray_kplm.datasets.formats import FORMATS
 
@@ -45,7 +45,7 @@ def test_files_that_are_named_exist(page):
 def test_commands_in_shell_blocks_parse(page):
     for line in shell(page):
         for command in re.findall(r"\bkplm ([^&;#|]+)", line):
-            assert _parser().parse_args(shlex.split(command)).call, command
+            assert build_parser().parse_args(shlex.split(command)).call, command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -54,7 +54,7 @@ def test_commands_that_are_named_have_the_options_that_are_named(page, capsys):
         for command in re.findall(r"\bkplm ([a-z][^&;#|]*)", snippet):
             names = re.match(r"(bench [a-z]+|[a-z]+)", command)[0].split()
             with pytest.raises(SystemExit) as end:
-                _parser().parse_args([*names, "--help"])
+                build_parser().parse_args([*names, "--help"])
             assert end.value.code == 0, snippet
             known = capsys.readouterr().out
             for option in re.findall(r"(?<=\s)--[a-z-]+", command):
