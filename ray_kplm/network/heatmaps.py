@@ -113,7 +113,7 @@ def decode(heatmaps_BKhw: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     above = (padded.gather(2, window) - floor * confidence_BK.clamp(min=0)[..., None]).clamp(min=0)
     above_BKww = above.unflatten(2, (2 * radius + 1, 2 * radius + 1))
     total_BK = above_BKww.sum((-2, -1)).clamp(min=1e-12)
-    mean_BK2 = torch.stack([(above_BKww.sum(axis) @ offsets.to(above_BKww)) / total_BK for axis in (-2, -1)], dim=-1)
+    mean_BK2 = torch.stack([(above_BKww.sum(axis) * offsets).sum(-1) / total_BK for axis in (-2, -1)], dim=-1)
     return peak_BK2 + _uncut(mean_BK2, peak_BK2, side, radius, sigma), confidence_BK
 
 
