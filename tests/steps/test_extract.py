@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ray_kplm.config import load
@@ -106,6 +107,8 @@ def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, 
 def test_extraction_leaves_features_and_nothing_else(tmp_path, reads, monkeypatch):
     few = everything(PARTS[:3], [40, 40, 40])
     work = extraction(tmp_path, "a", few)
+    for part in few.parts:
+        work.images.write_table(part, pa.table({"width": [90] * 40, "height": [60] * 40}))
 
     def map_parts(worker, arguments, selection, pool, progress):
         workers = [worker(**arguments) for _ in range(2)]
