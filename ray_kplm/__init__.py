@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray_kplm.config import Config, load
-    from ray_kplm.detector import LandmarkDetector, Landmarks
+    from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
     from ray_kplm.pipeline import discover
 
 __all__ = ["Config", "LandmarkDetector", "Landmarks", "__version__", "discover", "load"]
@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "ray_kplm.config",
     "load": "ray_kplm.config",
-    "LandmarkDetector": "ray_kplm.detector",
-    "Landmarks": "ray_kplm.detector",
+    "LandmarkDetector": "ray_kplm.landmark_detector",
+    "Landmarks": "ray_kplm.landmark_detector",
     "discover": "ray_kplm.pipeline",
 }
 

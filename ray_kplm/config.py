@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ray_kplm import parsing, ready_configs
+from ray_kplm import config_parsing, ready_configs
 from ray_kplm.errors import ConfigError
 
 
@@ -576,13 +576,13 @@ def load(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> 
 def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """The tree with `key.sub=value` put in, in their order."""
     for override in overrides:
-        parsing.put(tree, override)
+        config_parsing.put(tree, override)
     return tree
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """The reverse of `Config.to_dict`; missing keys take their defaults."""
-    config: Config = parsing.build(Config, tree)
+    config: Config = config_parsing.build(Config, tree)
     return config
 
 

@@ -1,7 +1,7 @@
 """The JSON schema of the configuration, for editors that check and complete YAML files as they are written.
 
 It is made of the dataclasses in `ray_kplm.config`: what they hold is in it, with types, choices, defaults and docstrings. It
-takes what `ray_kplm.parsing` takes; rules between fields are checked when a configuration is loaded.
+takes what `ray_kplm.config_parsing` takes; rules between fields are checked when a configuration is loaded.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.cli import build_parser
 from ray_kplm.config import Config
 from ray_kplm.datasets.formats import FORMATS
@@ -82,7 +82,7 @@ def test_links_lead_somewhere(page):
 def test_every_table_on_storage_is_described():
     text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
     for name in ("IMAGES", "LANDMARKS", "REJECTED", "KEYPOINTS", "LABELS", "PREDICTIONS", "OBSERVATIONS"):
-        for column in getattr(contracts, name).names:
+        for column in getattr(schemas, name).names:
             assert f"`{column}`" in text, f"{name}.{column}"
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from ray_kplm import lock
+from ray_kplm import run_lock
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.lock import held
+from ray_kplm.run_lock import held
 from ray_kplm.storage import Folder
 
 HOLD = r"""
 import sys, time
-from ray_kplm.lock import held
+from ray_kplm.run_lock import held
 from ray_kplm.storage import Folder
 with held(Folder.at(sys.argv[1]), beat_s=0.05) as lock:
     print("held", flush=True)
@@ -108,7 +108,7 @@ def test_a_holder_on_another_machine_is_known_by_its_beat(tmp_path, holder):
     elsewhere(tmp_path)  # what the holder writes next says its own machine again: all that is left of it is its beat
     (path,) = tmp_path.glob(".driver-*.json")
     ahead = {**json.loads(path.read_text()), "machine": "another", "since": "2099-01-01 00:00:00 UTC"}
-    assert lock._lives(Folder.at(tmp_path), ahead, 60, told.append)  # its clock does not matter
+    assert run_lock._lives(Folder.at(tmp_path), ahead, 60, told.append)  # its clock does not matter
     assert len(told) == 1
     assert "waiting up to 60 s" in told[0]
 
@@ -141,22 +141,22 @@ def test_a_removed_claim_is_a_lost_one(tmp_path):
 
 
 def test_a_full_disk_does_not_end_the_beat(tmp_path, monkeypatch):
-    write, full = lock._write, []
+    write, full = run_lock._write, []
 
     def fail(folder, claim):
         full.append(claim["beat"])
         raise StorageError("no space is left")
 
     with held(Folder.at(tmp_path), beat_s=0.01) as mine:
-        monkeypatch.setattr(lock, "_write", fail)
+        monkeypatch.setattr(run_lock, "_write", fail)
         wait_for(lambda: len(full) > 1)
-        monkeypatch.setattr(lock, "_write", write)
+        monkeypatch.setattr(run_lock, "_write", write)
         wait_for(lambda: claims(tmp_path)[0]["beat"] > full[-1])
         mine.check()
 
 
 def test_a_reused_process_number_is_not_the_holder(tmp_path):
-    claim = lock._acquire(Folder.at(tmp_path), 1, print)
+    claim = run_lock._acquire(Folder.at(tmp_path), 1, print)
     Folder.at(tmp_path).write_json(f".driver-{claim['token']}.json", {**claim, "started": claim["started"] - 1000})
     with held(Folder.at(tmp_path), patience_s=0.2):
         (mine,) = claims(tmp_path)

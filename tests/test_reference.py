@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from ray_kplm.config import Config
-from ray_kplm.reference import reference
+from ray_kplm.config_reference import reference
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 
 def test_the_committed_page_is_current():
-    now = "python -m ray_kplm.reference > docs/configuration.md"
+    now = "python -m ray_kplm.config_reference > docs/configuration.md"
     assert PAGE.read_text(encoding="utf-8") == reference(), f"run {now}"
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
 
-from ray_kplm import contracts, storage
+from ray_kplm import schemas, storage
 from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
@@ -112,7 +112,7 @@ def test_tables_are_read_side_by_side_and_in_order(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "schema",
-    [contracts.features_schema(3), contracts.IMAGES, contracts.LANDMARKS, contracts.LABELS],
+    [schemas.features_schema(3), schemas.IMAGES, schemas.LANDMARKS, schemas.LABELS],
     ids=["features", "images", "landmarks", "labels"],
 )
 def test_dictionaries_are_made_of_what_repeats_only(tmp_path, schema):

@@ -11,8 +11,8 @@ import pytest
 from ray_kplm import storage
 from ray_kplm.config import load
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.lock import held
 from ray_kplm.run import Run
+from ray_kplm.run_lock import held
 from ray_kplm.storage import Folder, copy_file
 
 

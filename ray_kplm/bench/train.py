@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
-from ray_kplm.contracts import TRAIN
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
 from ray_kplm.imaging.crops import decode, letterbox
@@ -25,6 +24,7 @@ from ray_kplm.methods.plan import Plan
 from ray_kplm.methods.views import Views
 from ray_kplm.pipeline import discover
 from ray_kplm.run import MANIFEST, Run, round_path
+from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.feed import feed
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
 _SMALLEST = 1e-8

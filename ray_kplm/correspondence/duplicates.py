@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 _SPARSE = 64
 """Slots (image, cluster) for each point up to which a table of all of them is the fastest way."""

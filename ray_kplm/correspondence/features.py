@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import frames
 from ray_kplm.storage import Folder
@@ -65,7 +65,7 @@ def table_of(
         ragged(descriptors.ravel(), counts * dim),
         ragged(descriptors_flipped.ravel(), counts * dim),
     ]
-    return pa.Table.from_arrays(columns, schema=contracts.features_schema(dim))
+    return pa.Table.from_arrays(columns, schema=schemas.features_schema(dim))
 
 
 def keypoints_table(
@@ -74,7 +74,7 @@ def keypoints_table(
     """The Arrow table (contracts.KEYPOINTS) of flat arrays as in `Features`."""
     ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.array(image_ids, pa.string())
     columns = [ids, ragged_points(xy, counts), ragged(np.asarray(score, np.float32), counts)]
-    return pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS)
+    return pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS)
 
 
 def read_features(folder: Folder, part: str) -> Features:
@@ -87,7 +87,7 @@ def read_features(folder: Folder, part: str) -> Features:
             f"{folder}/{part}: unreadable features ({reason}); delete the round's folder to redo it"
         ) from None
     dim = int((table.schema.metadata or {}).get(b"descriptor_dim", 0))
-    if not dim or not table.schema.equals(contracts.features_schema(dim)):
+    if not dim or not table.schema.equals(schemas.features_schema(dim)):
         raise DataError(
             f"{folder}/{part}: columns {table.schema.names} are not those of features; delete the round's folder"
         )

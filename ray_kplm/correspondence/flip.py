@@ -6,7 +6,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 _AGREEMENT = 0.5
 """Share of two clusters' mirrored keypoints that must lie in each other for them to be partners."""

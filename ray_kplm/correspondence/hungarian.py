@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.assignment import exact_scores
 from ray_kplm.correspondence.sums import Summed
+from ray_kplm.schemas import NONE
 
 _UNIT = 2.0**-20
 """Distances are summed in whole multiples of this."""

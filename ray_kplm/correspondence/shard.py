@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
-from ray_kplm.contracts import NONE
+from ray_kplm import schemas
 from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans, static
 from ray_kplm.correspondence.assignment import (
     BLOCK,
@@ -30,6 +29,7 @@ from ray_kplm.correspondence.hungarian import Spread
 from ray_kplm.correspondence.static import Positions
 from ray_kplm.correspondence.sums import Summed
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
 _HELD_SHARE = 0.75
@@ -276,4 +276,4 @@ def _labels_table(features: Features, keep: NDArray, landmark: NDArray, cluster:
         ragged(cluster, counts),
         ragged(flipped, counts),
     ]
-    return pa.Table.from_arrays(columns, schema=contracts.LABELS)
+    return pa.Table.from_arrays(columns, schema=schemas.LABELS)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.alignment import Drift, align, identify
+from ray_kplm.schemas import NONE
 
 Padded = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Points of images (B, N, 2) in the input frame, and which of them are there (B, N)."""

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import IngestOptions, Listing, split_of
 from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout
 from ray_kplm.datasets.samples import Box, Sample
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
 
 COCO = Distribution("COCO", "https://cocodataset.org/#download", "annotations CC BY 4.0; pictures under Flickr's terms")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets.formats import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import crop_sizes
@@ -102,7 +102,7 @@ class Listing:
 def split_of(key: str, options: IngestOptions) -> str:
     """The split of an image (or of a group) by a seeded hash: it depends on no other image."""
     digest = hashlib.sha256(f"{options.seed}:{key}".encode()).digest()
-    return contracts.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else contracts.TRAIN
+    return schemas.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else schemas.TRAIN
 
 
 def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
@@ -187,11 +187,11 @@ class PartBuilder:
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:
-        landmarks = pa.Table.from_pylist(self._landmarks, schema=contracts.LANDMARKS) if self._count else None
+        landmarks = pa.Table.from_pylist(self._landmarks, schema=schemas.LANDMARKS) if self._count else None
         return PartTables(
-            pa.Table.from_pylist(self._images, schema=contracts.IMAGES),
+            pa.Table.from_pylist(self._images, schema=schemas.IMAGES),
             landmarks,
-            pa.Table.from_pylist(self._rejected, schema=contracts.REJECTED),
+            pa.Table.from_pylist(self._rejected, schema=schemas.REJECTED),
         )
 
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from ray_kplm import contracts
-from ray_kplm.contracts import NONE
+from ray_kplm import schemas
 from ray_kplm.datasets import images
 from ray_kplm.datasets.dataset import (
     IngestOptions,
@@ -25,6 +24,7 @@ from ray_kplm.datasets.dataset import (
 from ray_kplm.datasets.parquet import frame_of, read_meta, read_user_table
 from ray_kplm.datasets.samples import Box, Sample, SampleReader, fault_of
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
 _BOXES = {"image": pa.string(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())}
@@ -169,7 +169,7 @@ def _rows(table: pa.Table, what: str, rejected: list[tuple[str, str]]) -> dict[s
 
 def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOptions) -> dict[str, list[Crop]]:
     """By the top folders if they are `train` and `test`, else by a hash of the group, of the sequence, or of the path."""
-    splits: dict[str, list[Crop]] = {contracts.TRAIN: [], contracts.TEST: []}
+    splits: dict[str, list[Crop]] = {schemas.TRAIN: [], schemas.TEST: []}
     given = {crop.path.partition("/")[0] for crop in crops} == set(splits)
     groups: list[str | None] = []
     if annotations is not None and "group" in annotations.column_names:

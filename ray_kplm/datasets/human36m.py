@@ -23,12 +23,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.layout import Distribution, Layout, between
 from ray_kplm.datasets.samples import Box, Sample, bounds
 from ray_kplm.datasets.video import open_video
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
 
 HUMAN36M = Distribution("Human3.6M", "http://vision.imar.ro/human3.6m/", "on request, academic use only")

@@ -25,12 +25,12 @@ import math
 import posixpath
 from typing import Any
 
-from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import IngestOptions, Listing, split_of
 from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, parse_mat, points
 from ray_kplm.datasets.samples import Sample, bounds
 from ray_kplm.datasets.torch7 import read_tensor
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
 
 LP = Distribution("300W-LP", "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm", "research only")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets import images
 from ray_kplm.datasets.dataset import (
     ANNOTATION,
@@ -80,7 +80,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
         raise DataError(
             f"{source}: --boxes, --landmarks and --sequences are for a folder of images; here they are columns"
         )
-    splits: dict[str, list[Row]] = {contracts.TRAIN: [], contracts.TEST: []}
+    splits: dict[str, list[Row]] = {schemas.TRAIN: [], schemas.TEST: []}
     rejected: list[tuple[str, str]] = []
     seen: set[str] = set()
     identity = hashlib.sha256()

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.datasets.selection import Selection
+from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ray_kplm.contracts import NONE
 from ray_kplm.evaluation.completion import observed_means
+from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.static import Positions, positions
 from ray_kplm.imaging import frames
+from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 
 def normalised_mutual_information(first: ArrayLike, second: ArrayLike) -> float:

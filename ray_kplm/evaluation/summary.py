@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.errors import ConfigError
 from ray_kplm.evaluation import matching, oks
 from ray_kplm.evaluation.annotation import LandmarkSet
@@ -25,6 +24,7 @@ from ray_kplm.evaluation.regression import (
     mean_shape_nme,
 )
 from ray_kplm.evaluation.stability import nearest_points, normalised_mutual_information
+from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
 

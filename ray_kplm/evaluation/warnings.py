@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.flip import is_involution
 from ray_kplm.evaluation.quality import ONE_PATCH
+from ray_kplm.schemas import NONE
 
 RARE = 0.2
 """A landmark detected in a smaller share of the images is rare."""

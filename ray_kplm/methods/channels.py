@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.merging import Merged
+from ray_kplm.schemas import NONE
 
 CHANNELS = "channels.json"
 """In the folder of the step that trained them."""

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.views import Points, Views
+from ray_kplm.schemas import NONE
 
 
 @dataclass(frozen=True)

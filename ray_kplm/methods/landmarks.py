@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.evaluation import quality
@@ -22,6 +21,7 @@ from ray_kplm.methods.stage2 import mirrored_mean
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
+from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
 Assign = Callable[[NDArray[np.int64], NDArray], NDArray]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ray_kplm.contracts import NONE
 from ray_kplm.network import distributed
+from ray_kplm.schemas import NONE
 
 
 def detector_loss(probability_Bhw: Tensor, target_Bhw: Tensor) -> Tensor:

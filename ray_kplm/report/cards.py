@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.report import pictures
 from ray_kplm.report.charts import number
+from ray_kplm.schemas import NONE
 
 PATCHES, PATCH_COLUMNS, PATCH_SIDE = 12, 6, 56
 _PATCH_REACH = 0.13

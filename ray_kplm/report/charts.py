@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import ArrayLike, NDArray
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 Points = Sequence[tuple[float, float | None]]
 

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from ray_kplm.contracts import NONE
+from ray_kplm.schemas import NONE
 
 MOST_POINTS = 1500
 """Of a t-SNE: more make a picture no clearer."""

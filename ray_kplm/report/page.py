@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import TRAIN
 from ray_kplm.evaluation.regression import cumulative_curve
 from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import line_chart, number, scatter
 from ray_kplm.report.pictures import hex_colours
 from ray_kplm.report.warnings import warnings
+from ray_kplm.schemas import TRAIN
 
 STAGES = {"warmup": "warm-up", "stage1": "stage 1", "stage2": "stage 2"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_kplm.contracts import NONE
 from ray_kplm.evaluation.quality import PER_LANDMARK
+from ray_kplm.schemas import NONE
 
 _COLUMNS = (
     ("equivariance", "equivariance_error", "{:.2f} %"),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ray_kplm import parsing
+from ray_kplm import config_parsing
 from ray_kplm.config import Config, from_dict
 from ray_kplm.errors import ConfigError
 
@@ -191,7 +191,7 @@ def _dimension(path: str, what: Any) -> Dimension:
     """what: text of the command line, or of a YAML file also a list, or {distribution: [LOW, HIGH]}."""
     if path in _SHARED:
         raise ConfigError(f"--over {path}: all trials share it; give {path}=... before --over")
-    kind = parsing.kind_of(Config, path)
+    kind = config_parsing.kind_of(Config, path)
     if isinstance(what, str):
         name, separator, ends = what.partition(":")
         if separator and name in _DISTRIBUTIONS:
@@ -207,7 +207,7 @@ def _dimension(path: str, what: Any) -> Dimension:
         what = [what]
     if not isinstance(what, list) or not what:
         raise ConfigError(f"--over {path}={what!r}: give values, A,B,C, or a distribution, uniform:LOW:HIGH")
-    read = [parsing.read(kind, value, path) for value in what]
+    read = [config_parsing.read(kind, value, path) for value in what]
     values = [list(value) if isinstance(value, tuple) else value for value in read]
     return Choice(path, tuple(value for place, value in enumerate(values) if value not in values[:place]))
 
@@ -228,7 +228,7 @@ def _interval(path: str, kind: Any, name: str, ends: Sequence[str]) -> Interval:
         raise ConfigError(f"{spelled}: {path} is a whole number; take {'lograndint' if log else 'randint'}:LOW:HIGH")
     if len(ends) != 2:
         raise ConfigError(f"{spelled}: has {len(ends)} numbers; give two, {name}:LOW:HIGH")
-    low, high = (parsing.read(int if whole else float, _number(end), path) for end in ends)
+    low, high = (config_parsing.read(int if whole else float, _number(end), path) for end in ends)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"{spelled}: LOW must be less than HIGH")
     if log and low <= 0:

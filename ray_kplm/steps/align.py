@@ -12,7 +12,6 @@ import ray
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.contracts import LABELS, NONE, TRAIN
 from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
@@ -24,6 +23,7 @@ from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
+from ray_kplm.schemas import LABELS, NONE, TRAIN
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.parts import Pool, map_parts
 from ray_kplm.steps.session import ANYWHERE

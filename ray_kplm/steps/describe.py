@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.correspondence.assignment import nearest, on_grid
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
@@ -18,6 +17,7 @@ from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
 from ray_kplm.report.page import Embedding
 from ray_kplm.run import Run, Step, round_path
+from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.storage import Folder

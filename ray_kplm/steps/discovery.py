@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.datasets.sequences import read_frames
@@ -25,6 +24,7 @@ from ray_kplm.methods.learner import NETWORK, Objective, Schedule
 from ray_kplm.methods.plan import Plan
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
+from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.align import Aligning, align_points
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.steps.detect import detect

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
-from ray_kplm.detector import landmark_predictor
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
 from ray_kplm.evaluation.buckets import Buckets, bucketed
@@ -22,11 +20,13 @@ from ray_kplm.evaluation.summary import evaluate_landmarks
 from ray_kplm.evaluation.tables import STAGES
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
+from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.landmarks import MakePredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.detect import keypoint_finder
 from ray_kplm.steps.predict import Prediction, predict, read_predictions

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ray_kplm.contracts import TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, draw
 from ray_kplm.methods.generation import Generation
 from ray_kplm.run import Run, Step, round_path
+from ray_kplm.schemas import TRAIN
 
 _OF_DETECTORS = ("distil_from", "rounds", "confidence")
 """Of the template's options, those that are about training."""

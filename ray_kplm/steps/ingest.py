@@ -19,13 +19,13 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayTaskError
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.folder import list_folder
 from ray_kplm.datasets.formats import AUTO, reader_of
 from ray_kplm.datasets.parquet import list_parquet
 from ray_kplm.errors import DataError, RunError
-from ray_kplm.lock import held
+from ray_kplm.run_lock import held
 from ray_kplm.steps.failures import own_error
 from ray_kplm.storage import Folder
 
@@ -104,7 +104,7 @@ def _ingest(
     rejected = _publish_rejected(root, listing)
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
     images = {split: table["images"] for split, table in splits.items()}
-    if not images[contracts.TRAIN]:
+    if not images[schemas.TRAIN]:
         losses = _losses(_kinds(rejected), listing.other_files)
         raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
     manifest = {
@@ -136,7 +136,7 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")
         listing = list_parquet(parent, {folder.name: None}, options)
     elif folder.is_file("train.parquet"):
-        given = [split for split in (contracts.TRAIN, contracts.TEST) if folder.is_file(f"{split}.parquet")]
+        given = [split for split in (schemas.TRAIN, schemas.TEST) if folder.is_file(f"{split}.parquet")]
         listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
     else:
         listing = list_folder(folder, options)
@@ -151,7 +151,7 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     read = dataclasses.asdict(options)
     for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
-    layout = [str(contracts.IMAGES), str(contracts.LANDMARKS)]
+    layout = [str(schemas.IMAGES), str(schemas.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()
 
@@ -252,7 +252,7 @@ def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
 
 
 def _rejected_table(rows: list[tuple[str, str]]) -> pa.Table:
-    return pa.table([[row[0] for row in rows], [row[1] for row in rows]], schema=contracts.REJECTED)
+    return pa.table([[row[0] for row in rows], [row[1] for row in rows]], schema=schemas.REJECTED)
 
 
 def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
@@ -98,8 +98,8 @@ def landmarks_of(
 
 def _table(ids: list[str], xy: NDArray, confidence: NDArray) -> pa.Table:
     columns = [ids, xy.astype(np.float32).tolist(), confidence.astype(np.float32).tolist()]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, contracts.PREDICTIONS, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=contracts.PREDICTIONS)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.PREDICTIONS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schemas.PREDICTIONS)
 
 
 def read_predictions(folder: Folder, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

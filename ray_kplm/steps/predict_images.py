@@ -21,18 +21,18 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.selection import everything
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import frames
-from ray_kplm.lock import held
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
+from ray_kplm.run_lock import held
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
@@ -191,7 +191,7 @@ class _StoredImages:
 
     def __call__(self, part: str) -> PartTables:
         folder, name = self.stored[part]
-        return PartTables(folder.read_table(name, _COLUMNS), None, contracts.REJECTED.empty_table())
+        return PartTables(folder.read_table(name, _COLUMNS), None, schemas.REJECTED.empty_table())
 
 
 def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) -> Step:
@@ -220,7 +220,7 @@ def _predict(
     arguments = {"read": images.read, "make": make, "target": target}
     answers = map_parts(_PredictPart, arguments, everything(images.parts, images.counts), pool, progress)
     aside = target / _REJECTED_ASIDE
-    refused = [pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], contracts.REJECTED)]
+    refused = [pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)]
     rejected = pa.concat_tables([*refused, *(aside.read_table(part) for part in aside.parts())])
     target.write_table("rejected.parquet", rejected)
     found = sum(int(answer["images"]) for answer in answers)
@@ -242,7 +242,7 @@ class _PredictPart:
         tables = self._read(part)
         if tables.rejected.num_rows:
             (self._target / _REJECTED_ASIDE).write_table(part, tables.rejected)
-        table = contracts.SOURCE_LANDMARKS.empty_table()
+        table = schemas.SOURCE_LANDMARKS.empty_table()
         if tables.images.num_rows:
             every = np.arange(tables.images.num_rows)
             _, points, confidence = landmarks_of(inputs(tables.images, every, self._config), self._predictor)
@@ -260,7 +260,7 @@ def _in_source(images: pa.Table, points: list[NDArray], confidence: NDArray[np.f
         confidence.astype(np.float32).tolist(),
         *zip(*_sizes(images, affines), strict=True),
     ]
-    return pa.table(columns, schema=contracts.SOURCE_LANDMARKS)
+    return pa.table(columns, schema=schemas.SOURCE_LANDMARKS)
 
 
 def _sizes(images: pa.Table, affines: list[NDArray]) -> Iterator[tuple[int | None, int | None]]:

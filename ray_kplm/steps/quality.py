@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import AugmentConfig, Config
-from ray_kplm.contracts import NONE, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.errors import ConfigError, RunError
@@ -26,6 +25,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import Run, Step
+from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.correspond import read_clusters
 from ray_kplm.steps.evaluate import STAGE2, predictor
 from ray_kplm.steps.extract import read_inputs, worker_placement
@@ -160,8 +160,8 @@ class _ObservePart:
         turned = frames.mirrored(mirrored, self._side)
         values = (*seen, expected, found, confidence, alone, turned)
         columns = [ids, *([None] * len(ids) if v is None else v.astype(np.float32).tolist() for v in values)]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, contracts.OBSERVATIONS, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=contracts.OBSERVATIONS)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.OBSERVATIONS, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schemas.OBSERVATIONS)
 
     def _view(
         self, images: NDArray[np.uint8], ids: list[str], number: int, xy: NDArray[np.float32]

@@ -10,13 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.contracts import LABELS, NONE
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.schemas import LABELS, NONE
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder

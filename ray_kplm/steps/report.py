@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ray_kplm.contracts import TEST, TRAIN
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging.crops import crop_sizes, decode
@@ -19,6 +18,7 @@ from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.report.cards import Findings, choose, make_album
 from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.describe import embed, embedding_step, read_embeddings
 from ray_kplm.steps.evaluate import STAGE2, evaluate, landmarks_of
 from ray_kplm.steps.graph import Steps

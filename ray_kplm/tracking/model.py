@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.detector import LandmarkDetector, export
+from ray_kplm.landmark_detector import LandmarkDetector, export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.duplicates import keep_nearest
+from ray_kplm.schemas import NONE
 
 
 def slow(image, cluster, distance):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.flip import best_involution, flip_counts, flip_map, is_involution, mirror_pairs
+from ray_kplm.schemas import NONE
 
 MIRROR = np.array([1, 0, 2, 4, 3])
 

@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.correspondence.hungarian import match, numbered_as, spread
+from ray_kplm.schemas import NONE
 
 NEVER = np.full(3, np.inf)
 

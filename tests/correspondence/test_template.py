@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
+from ray_kplm.schemas import NONE
 
 DRIFT = Drift()
 SHAPE = np.array([[20, 20], [44, 18], [30, 34], [22, 50], [46, 48], [33, 60], [12, 36], [54, 38]], float)

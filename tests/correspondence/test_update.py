@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import read_features, table_of
 from ray_kplm.correspondence.shard import DescriptorShard
@@ -64,7 +64,7 @@ def test_landmarks_duplicates_and_the_mirror(features, tmp_path):
     assert found.filtered.kept == PARTS * IMAGES * 4 - 4  # the second, less clear point of landmark 2 went
     column = {}
     for table in tables:
-        assert table.schema.equals(contracts.LABELS)
+        assert table.schema.equals(schemas.LABELS)
         for xy, landmark, score in zip(*(table[c].to_pylist() for c in ("xy", "landmark", "score")), strict=True):
             assert len(set(landmark)) == len(landmark)
             assert all(s > 0.9 for s in score)
@@ -164,13 +164,13 @@ def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, sh
     np.testing.assert_allclose(again.centroids, first.centroids, atol=0.02)
     for part in labels.parts():
         table = labels.read_table(part)
-        assert table.schema.equals(contracts.LABELS)
+        assert table.schema.equals(schemas.LABELS)
         for cluster, landmark, flipped, score in zip(
             *(table[c].to_pylist() for c in ("cluster", "landmark", "cluster_flipped", "score")), strict=True
         ):
             assert len(set(cluster)) == len(cluster)
             assert cluster == landmark
-            assert set(flipped) <= {contracts.NONE}
+            assert set(flipped) <= {schemas.NONE}
             assert all(s > 0.9 for s in score)  # the blurred copy of landmark 2 never wins
     assert again.labelled.trained < 4 * PARTS * IMAGES  # some lie beyond mean + 1 standard deviation
     one = update_matched(LocalShards(features, 1), Folder.at(tmp_path / "one"), config, 1, None, log)

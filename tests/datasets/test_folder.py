@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.folder import list_folder
 from ray_kplm.errors import DataError
@@ -77,7 +77,7 @@ def test_nested_folders_equal_names_hidden_and_other_files(tmp_path):
     assert set(stored) == {"a/face.png", "b/deep/face.PNG", "face.jpeg"}
     assert pixels(stored["a/face.png"]).getpixel((0, 0)) != pixels(stored["b/deep/face.PNG"]).getpixel((0, 0))
     assert listing.other_files == 1
-    assert tables.images.schema.names == contracts.IMAGES.names
+    assert tables.images.schema.names == schemas.IMAGES.names
     assert tables.landmarks is None
 
 
@@ -112,7 +112,7 @@ def test_unusable_files_are_rejected_with_their_reason_and_the_rest_goes_on(tmp_
         "dot.png": "too small",
         "line.png": "too small",
     }
-    assert tables.rejected.schema.equals(contracts.REJECTED)
+    assert tables.rejected.schema.equals(schemas.REJECTED)
 
 
 def test_file_gone_since_the_listing_is_rejected(tmp_path):
@@ -138,7 +138,7 @@ def test_box_is_cropped_and_points_map_both_ways(tmp_path, box):
     to_source = np.reshape(row["crop_to_source"], (2, 3))
     assert np.allclose(frames.apply(to_source, np.array(annotation["landmarks"])), [[x, y]], atol=1e-3)
     assert np.allclose(frames.apply(to_source, np.reshape(row["box"], (2, 2))).ravel(), [x0, y0, x1, y1], atol=1e-3)
-    assert tables.landmarks.schema.equals(contracts.LANDMARKS)
+    assert tables.landmarks.schema.equals(schemas.LANDMARKS)
     assert annotation["visible"] == [True]
 
 

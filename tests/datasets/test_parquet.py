@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets import parquet
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.parquet import Row, list_parquet, read_rows
@@ -70,8 +70,8 @@ def test_given_splits_boxes_and_landmarks_travel_and_bytes_are_kept(tmp_path):
     assert tables.landmarks["landmarks"].to_pylist() == train["landmarks"][1:]
     assert tables.landmarks["visible"].to_pylist() == train["visible"][1:]
     assert tables.landmarks["group"].to_pylist() == train["group"][1:]
-    assert tables.images.schema.names == contracts.IMAGES.names
-    assert tables.landmarks.schema.equals(contracts.LANDMARKS)
+    assert tables.images.schema.names == schemas.IMAGES.names
+    assert tables.landmarks.schema.equals(schemas.LANDMARKS)
 
 
 def test_images_alone_are_enough_and_one_file_is_split_by_group(tmp_path):

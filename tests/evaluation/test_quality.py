@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ray_kplm.contracts import NONE
 from ray_kplm.evaluation.quality import (
     NOWHERE,
     ONE_PATCH,
@@ -23,6 +22,7 @@ from ray_kplm.evaluation.quality import (
     usual_peak,
 )
 from ray_kplm.evaluation.warnings import warnings_of
+from ray_kplm.schemas import NONE
 
 SIDE, IMAGES, VIEWS, LANDMARKS = 200, 40, 3, 4
 SHIFT = np.array([[6.0, 8.0], [-3.0, 4.0], [0.0, 15.0]])

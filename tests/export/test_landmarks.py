@@ -9,7 +9,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.export.landmarks import to_coco, to_csv
 
 NAN = float("nan")
@@ -30,7 +30,7 @@ PARTS = [
 
 
 def tables():
-    return (pa.Table.from_pylist(rows, contracts.SOURCE_LANDMARKS) for rows in PARTS)
+    return (pa.Table.from_pylist(rows, schemas.SOURCE_LANDMARKS) for rows in PARTS)
 
 
 def test_csv_has_a_line_for_each_landmark_that_was_found():

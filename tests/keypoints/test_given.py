@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.keypoints import build_source
@@ -65,7 +65,7 @@ def landmarks(tmp_path) -> Folder:
     xy = [[[float(10 * i), 20.0] for i in range(6)] + [[nan, nan]]] * 3
     columns = {"image_id": ["x", "a", "b"], "landmarks": xy, "visible": [[True] * 7] * 3, "group": [None] * 3,
                "attributes": [[]] * 3}  # fmt: skip
-    folder.write_table("part-00003.parquet", pa.Table.from_pydict(columns, schema=contracts.LANDMARKS))
+    folder.write_table("part-00003.parquet", pa.Table.from_pydict(columns, schema=schemas.LANDMARKS))
     return folder
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from ray_kplm.config import ComputeConfig, load
-from ray_kplm.contracts import NONE
 from ray_kplm.correspondence.merging import Merged
 from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.channels import Channels, keep_channels
@@ -15,6 +14,7 @@ from ray_kplm.methods.learner import Learner, Schedule, load_weights
 from ray_kplm.methods.stage2 import LandmarkObjective
 from ray_kplm.methods.views import Views
 from ray_kplm.network.compute import Placement
+from ray_kplm.schemas import NONE
 
 CONFIG = load(None, ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4"])
 

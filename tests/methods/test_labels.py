@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_kplm.contracts import KEYPOINTS, LABELS, NONE
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.views import Views
+from ray_kplm.schemas import KEYPOINTS, LABELS, NONE
 
 CPU = torch.device("cpu")
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)

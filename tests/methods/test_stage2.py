@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ray_kplm.config import Config, NetworkConfig, load
-from ray_kplm.contracts import NONE
 from ray_kplm.imaging import frames
 from ray_kplm.methods.stage1 import JointObjective, PairObjective
 from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
 from ray_kplm.methods.views import Points
 from ray_kplm.network import heatmaps
+from ray_kplm.schemas import NONE
 
 FLIP = torch.tensor([1, 0, 2, 4, 3])
 SIDE = 32

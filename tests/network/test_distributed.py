@@ -15,7 +15,6 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ray_kplm.config import ComputeConfig, load
-from ray_kplm.contracts import NONE
 from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.learner import Learner, Objective, Schedule
@@ -24,6 +23,7 @@ from ray_kplm.methods.stage2 import LandmarkObjective
 from ray_kplm.methods.views import Views
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
+from ray_kplm.schemas import NONE
 
 ROOT = Path(__file__).parents[2]
 SIDE, VIEWS, LANDMARKS = 32, 8, 4

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ray_kplm.config import Config, NetworkConfig
-from ray_kplm.contracts import NONE
 from ray_kplm.methods.stage1 import PairObjective
 from ray_kplm.methods.views import Points
 from ray_kplm.network import losses
+from ray_kplm.schemas import NONE
 
 SIDE, DIM, POINTS = 16, 4, 6
 

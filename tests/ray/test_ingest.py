@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, landmark_arrays
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.steps.ingest import ingest, list_source
@@ -75,13 +75,13 @@ def test_folder_becomes_a_dataset(source, tmp_path):
         for part, count in zip(dataset.parts(split), dataset.rows(split), strict=True):
             table = dataset.images(split).read_table(part)
             assert table["box"].null_count == table.num_rows
-            assert table.schema.names == contracts.IMAGES.names
+            assert table.schema.names == schemas.IMAGES.names
             assert table.num_rows == count <= 4
             assert Image.open(io.BytesIO(table["image"][0].as_py())).size == (48, 40)
             ids += table["image_id"].to_pylist()
     assert sorted(ids) == sorted(f"{folder}/{i:02d}.png" for folder in "ab" for i in range(10))
     rejected = pq.read_table(target / "rejected.parquet")
-    assert rejected.schema.equals(contracts.REJECTED)
+    assert rejected.schema.equals(schemas.REJECTED)
     assert rejected["source"].to_pylist() == ["a/cut.png", "b/empty.jpg"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ray_kplm import LandmarkDetector, contracts
+from ray_kplm import LandmarkDetector, schemas
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, DataError, RunError
@@ -70,7 +70,7 @@ def tree(path) -> list[str]:
 
 def rows(out) -> dict[str, dict]:
     tables = [pq.read_table(path) for path in sorted(out.glob("part-*.parquet"))]
-    assert all(table.schema.equals(contracts.SOURCE_LANDMARKS) for table in tables)
+    assert all(table.schema.equals(schemas.SOURCE_LANDMARKS) for table in tables)
     return {row["image_id"]: row for row in pa.concat_tables(tables).to_pylist()}
 
 

@@ -14,7 +14,7 @@ import ray
 import torch
 
 from ray_kplm import config as configuration
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory, ray_cluster):
             ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts),
             ragged(np.ones(6 * rows, np.float32), counts),
         ]
-        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
+        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS))
     return dataset, keypoints
 
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm.config import load
-from ray_kplm.contracts import IMAGES
 from ray_kplm.correspondence.features import keypoints_table
 from ray_kplm.datasets.selection import everything
 from ray_kplm.errors import ConfigError
+from ray_kplm.schemas import IMAGES
 from ray_kplm.steps.align import Aligning, _choose
 from ray_kplm.storage import Folder
 

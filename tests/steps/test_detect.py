@@ -7,11 +7,11 @@ import pytest
 import ray
 
 from ray_kplm.config import KeypointsConfig
-from ray_kplm.contracts import IMAGES
 from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.imaging import frames
 from ray_kplm.imaging.draw import encode_png
+from ray_kplm.schemas import IMAGES
 from ray_kplm.steps import quality
 from ray_kplm.steps.detect import DetectPart, OutlierRule, _Find, _outlier_rule, keypoint_finder
 from ray_kplm.steps.parts import Pool

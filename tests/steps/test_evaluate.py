@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.cli import main
 from ray_kplm.config import from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
@@ -78,9 +78,7 @@ def add_predictions(run, dataset, seed=0):
             for i, points in enumerate(xy.astype(np.float32))
         ]
         prediction.step.begin()
-        prediction.step.folder.write_table(
-            "part-00000.parquet", pa.Table.from_pylist(rows, schema=contracts.PREDICTIONS)
-        )
+        prediction.step.folder.write_table("part-00000.parquet", pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
         prediction.step.finish(images=len(rows))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm import contracts
+from ray_kplm import schemas
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
@@ -44,9 +44,9 @@ def finish_round(run, number, landmarks, ids=IDS, shift=0.0, **facts):
     xy = [[(x + shift, y) for x, y in PLACES]] * len(ids)
     nothing = [[-1] * 3] * len(ids)
     columns = [ids, xy, [[1.0] * 3] * len(ids), [landmarks] * len(ids), nothing, nothing]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, contracts.LABELS, strict=True)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.LABELS, strict=True)]
     labels = run.step(f"rounds/{number:03d}/labels", "correspond", {}, {})
-    labels.folder.write_table(PART, pa.Table.from_arrays(arrays, schema=contracts.LABELS))
+    labels.folder.write_table(PART, pa.Table.from_arrays(arrays, schema=schemas.LABELS))
     labels.finish(images=len(ids), points_per_image=3.0, detected_per_image=5.0, **facts)
     run.step(f"rounds/{number:03d}/train", "train", {}, {}).finish(metrics={"loss": 0.5, "detector": 0.25})
 

@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from ray_kplm.detector import LandmarkDetector
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
 from ray_kplm.tracking import add_evaluation, catch_up, grouped, tracked
 from ray_kplm.tracking.store import Store

@@ -1,4 +1,4 @@
-"""The configuration reference, written from `config.py`: python -m ray_kplm.reference > docs/configuration.md"""
+"""The configuration reference, written from `config.py`: python -m ray_kplm.config_reference > docs/configuration.md"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray_kplm import config
 
 _HEAD = """# Configuration
 
-<!-- Written by `python -m ray_kplm.reference > docs/configuration.md` from ray_kplm/config.py. Do not edit. -->
+<!-- Written by `python -m ray_kplm.config_reference > docs/configuration.md` from ray_kplm/config.py. Do not edit. -->
 
 Every key with its type, its default and what it means. `T` is the [thesis](method.md), chapter 6 unless said otherwise; `R` is
 the authors' released code. A configuration is a YAML file of these sections; every key may also be given on the command line as
