@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.datasets import images as pictures
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.landmarks import LandmarkPredictor, MakeLandmarkPredictor
@@ -102,21 +102,21 @@ class LandmarkDetector:
             made = [self._input(given[i], None if wanted is None else wanted[i], margin) for i in range(start, stop)]
             xy, confidence = self._predictor(np.stack([image for image, _ in made]))
             found += [
-                Landmarks(frames.apply(back, points).astype(np.float32), peaks)
+                Landmarks(coordinates.apply(back, points).astype(np.float32), peaks)
                 for (_, back), points, peaks in zip(made, xy, confidence, strict=True)
             ]
         return found
 
-    def _input(self, image: Image, box: NDArray | None, margin: float) -> tuple[NDArray[np.uint8], frames.Affine]:
+    def _input(self, image: Image, box: NDArray | None, margin: float) -> tuple[NDArray[np.uint8], coordinates.Affine]:
         """The network's input and the map input -> source."""
         rgb = _rgb(image)
         if box is None:
-            crop, crop_to_source = rgb, frames.scaling(1.0)
+            crop, crop_to_source = rgb, coordinates.scaling(1.0)
         else:
             window = pictures.around(tuple(box), margin, pictures.whole(rgb))
             crop, crop_to_source = pictures.cut(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
-        return view, frames.compose(crop_to_source, frames.invert(crop_to_input))
+        return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:

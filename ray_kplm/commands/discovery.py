@@ -104,7 +104,7 @@ def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
     from ray_kplm.evaluation.tables import lines
-    from ray_kplm.imaging.synthetic import write_category
+    from ray_kplm.imaging.synthetic.category import write_category
     from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of
     from ray_kplm.steps.evaluate import evaluate, show
@@ -142,7 +142,7 @@ def _is_rendered(folder: Path, images: int) -> bool:
 
 
 def _synth(options: argparse.Namespace) -> Result:
-    from ray_kplm.imaging.synthetic import write_category
+    from ray_kplm.imaging.synthetic.category import write_category
 
     names = ("test_share", "size", "seed", "mark")
     write_category(options.folder, options.images, **{name: getattr(options, name) for name in names})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 
@@ -39,7 +39,7 @@ class Features:
     @property
     def xy_square(self) -> NDArray[np.float64]:
         """Where the keypoints are in the network's input, shares of its side: (N, 2)."""
-        return frames.in_square(self.xy, self.sizes[self.image])
+        return coordinates.in_square(self.xy, self.sizes[self.image])
 
     @property
     def nbytes(self) -> int:

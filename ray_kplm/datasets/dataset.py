@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.datasets.formats import AUTO
 from ray_kplm.errors import ConfigError, DataError
+from ray_kplm.imaging.coordinates import Affine
 from ray_kplm.imaging.crops import crop_sizes
-from ray_kplm.imaging.frames import Affine
 from ray_kplm.storage import Folder
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """What counts as an image file, by name, in lower case."""
@@ -140,7 +140,7 @@ def _text(box: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in box)
 
 
-def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
     """The window's pixels, its longer side at most `size`, never enlarged; and the affine crop -> source.
 
     Where the window leaves the picture, the border is replicated. Pixels are averaged by area, so nothing aliases.
@@ -161,8 +161,8 @@ def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.u
     new_width, new_height = max(1, round(window.width * scale)), max(1, round(window.height * scale))
     if scale < 1:
         inside = cv2.resize(inside, (new_width, new_height), interpolation=cv2.INTER_AREA)
-    scaled = frames.scaling(window.width / new_width, window.height / new_height)
-    return inside, frames.compose(frames.translation(window.left, window.top), scaled)
+    scaled = coordinates.scaling(window.width / new_width, window.height / new_height)
+    return inside, coordinates.compose(coordinates.translation(window.left, window.top), scaled)
 
 
 def check_side(rgb: NDArray[np.uint8], min_side: int) -> None:

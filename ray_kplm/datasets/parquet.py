@@ -29,7 +29,7 @@ from ray_kplm.datasets.dataset import (
     split_of,
 )
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 _REQUIRED = ("image_id", "image")
@@ -69,7 +69,7 @@ class ParquetReader:
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
-        identity = frames.translation(0, 0)
+        identity = coordinates.translation(0, 0)
         frame = frame_of(row.get("sequence"), row.get("frame"))
         part.add(row["image_id"], content if plain else images.encode(rgb), rgb, box, identity, row, frame)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ray_kplm.datasets import images
 from ray_kplm.datasets.dataset import IngestOptions, PartBuilder, PartTables
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 Box = tuple[float, float, float, float]
@@ -102,22 +102,22 @@ def add_sample(
     images.check_side(rgb, options.min_side)
     kept = picture.plain and around is None and rgb.shape == picture.rgb.shape and not sample.mirrored
     if sample.mirrored:
-        crop_to_source = frames.compose(crop_to_source, frames.mirroring(rgb.shape[1]))
+        crop_to_source = coordinates.compose(crop_to_source, coordinates.mirroring(rgb.shape[1]))
         rgb = np.ascontiguousarray(rgb[:, ::-1])
-    source_to_crop = frames.invert(crop_to_source)
+    source_to_crop = coordinates.invert(crop_to_source)
     box = None if sample.box is None else _box_in(source_to_crop, sample.box)
     annotation = sample.annotation
     if annotation is not None and annotation.get("landmarks") is not None and len(annotation["landmarks"]):
         points = np.array(annotation["landmarks"], dtype=np.float64)
-        annotation = {**annotation, "landmarks": frames.apply(source_to_crop, points)}
+        annotation = {**annotation, "landmarks": coordinates.apply(source_to_crop, points)}
     part.add(
         sample.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation, sample.frame
     )
 
 
-def _box_in(source_to_crop: frames.Affine, box: Box) -> NDArray[np.float64]:
+def _box_in(source_to_crop: coordinates.Affine, box: Box) -> NDArray[np.float64]:
     """The box in the crop frame; a mirrored crop exchanges its sides."""
-    corners = frames.apply(source_to_crop, np.reshape(box, (2, 2)))
+    corners = coordinates.apply(source_to_crop, np.reshape(box, (2, 2)))
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 

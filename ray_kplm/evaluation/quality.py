@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.static import Positions, positions
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
@@ -215,7 +215,7 @@ def flip_error(xy: Floats, mirrored: Floats, partners: NDArray) -> Floats:
 def places_of(xy: Floats, side: int) -> Positions:
     """Return the sums over the places of landmarks (N, K, 2), pixels of an input of that side; NaN: not there."""
     image, landmark = np.nonzero(np.isfinite(xy).all(axis=-1))
-    return positions(landmark, frames.in_square(xy[image, landmark], np.array([side, side])), xy.shape[1])
+    return positions(landmark, coordinates.in_square(xy[image, landmark], np.array([side, side])), xy.shape[1])
 
 
 def landmark_distances(xy: Floats) -> Floats:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.imaging.flow import flow_between, seen_through
 from ray_kplm.imaging.warp import STILL, one_after_other, random_warp
@@ -97,11 +97,11 @@ class Augmenter:
             start, crop_to_input = letterbox(before, self.size)
             flow = seen_through(flow_between(start, shown), input_to_view)
             shifts = one_after_other(flow, shifts, self.size)
-        crop_to_view = frames.compose(input_to_view, crop_to_input).astype(np.float32)
+        crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
         return View(picture, crop_to_view, shifts)
 
 
-def _affine_between(before: NDArray, after: NDArray) -> frames.Affine:
+def _affine_between(before: NDArray, after: NDArray) -> coordinates.Affine:
     """The affine map that carries three points to three points."""
     homogeneous = np.concatenate([before, np.ones((3, 1))], axis=1)
     return np.linalg.solve(homogeneous, after).T

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 
 
 def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
@@ -21,17 +21,19 @@ def crop_sizes(images: pa.Table) -> NDArray[np.int32]:
     return np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1)
 
 
-def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
     """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
     height, width = image.shape[:2]
-    to_input = frames.crop_to_input(width, height, size)
+    to_input = coordinates.crop_to_input(width, height, size)
     if (height, width) == (size, size):
         return image, to_input
     scale = size / max(height, width)
     if scale < 1:  # warping samples single pixels: shrink by area first, then place
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        placed = frames.compose(to_input, frames.invert(frames.scaling(small[0] / width, small[1] / height)))
+        placed = coordinates.compose(
+            to_input, coordinates.invert(coordinates.scaling(small[0] / width, small[1] / height))
+        )
     else:
         placed = to_input
     view = cv2.warpAffine(image, placed, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 
 # cv2 takes fixed-point coordinates: this many binary digits after the point.
 SHIFT = 4
@@ -66,7 +66,7 @@ def draw_landmarks(
     if scale < 1:
         raise DataError(f"scale {scale}: images are only enlarged here; pass a whole number from 1")
     enlarged = enlarge(image, scale)
-    points = frames.apply(frames.scaling(scale), checked(xy))
+    points = coordinates.apply(coordinates.scaling(scale), checked(xy))
     mark(enlarged, points, hollow(confidence, len(xy), hollow_below), numbers)
     return enlarged
 
@@ -127,7 +127,7 @@ def letterboxed(
 ) -> np.ndarray:
     """Return one tile (tile, tile, 3): the image scaled to fit, centred on grey, with its points, in one colour if given."""
     height, width = image.shape[:2]
-    affine = frames.crop_to_input(width, height, tile)
+    affine = coordinates.crop_to_input(width, height, tile)
     # Shrinking by interpolation alone aliases; area averaging enlarges badly.
     method = cv2.INTER_AREA if tile < max(height, width) else cv2.INTER_LINEAR
     fitted = (max(1, round(width * affine[0, 0])), max(1, round(height * affine[1, 1])))
@@ -135,8 +135,8 @@ def letterboxed(
     left, top = (tile - fitted[0]) // 2, (tile - fitted[1]) // 2
     canvas[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted, interpolation=method)
     # The picture lies on whole pixels, half a pixel from the exact letterbox where the margin is odd.
-    scaled = frames.scaling(fitted[0] / width, fitted[1] / height)
-    points = frames.apply(frames.compose(frames.translation(left, top), scaled), checked(xy))
+    scaled = coordinates.scaling(fitted[0] / width, fitted[1] / height)
+    points = coordinates.apply(coordinates.compose(coordinates.translation(left, top), scaled), checked(xy))
     mark(canvas, points, hollow(confidence, len(xy), 0.25), numbers=False, colour=colour)
     return canvas
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 
 _AGREE = 0.015
 """There and back must end so close to the start; share of the side."""
@@ -32,15 +32,15 @@ def flow_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
     return there
 
 
-def seen_through(flow: NDArray[np.float32], picture_to_view: frames.Affine) -> NDArray[np.float32]:
+def seen_through(flow: NDArray[np.float32], picture_to_view: coordinates.Affine) -> NDArray[np.float32]:
     """A flow between pictures (S, S, 2) as shifts in an affine view of them: (G, G, 2) at places evenly over the view.
 
     They are a heatmap cell apart or nearer: between a place that has a counterpart and one that has none nothing is told.
     """
     side = len(flow)
-    at = np.linspace(0, side - 1, side // frames.STRIDE + 1, dtype=np.float32)
+    at = np.linspace(0, side - 1, side // coordinates.STRIDE + 1, dtype=np.float32)
     places = np.stack(np.meshgrid(at, at), axis=-1)
-    before = frames.apply(frames.invert(picture_to_view), places.reshape(-1, 2)).reshape(places.shape)
+    before = coordinates.apply(coordinates.invert(picture_to_view), places.reshape(-1, 2)).reshape(places.shape)
     moved = _at(flow, before[..., 0].astype(np.float32), before[..., 1].astype(np.float32))
     return (moved @ picture_to_view[:, :2].T).astype(np.float32)
 

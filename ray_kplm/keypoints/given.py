@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError, DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.keypoints.base import Keypoints
 from ray_kplm.storage import Folder
 
@@ -55,7 +55,7 @@ class FromFile:
             for image_id, to_source in zip(ids.to_pylist(), images["crop_to_source"].to_pylist(), strict=True)
         ]
 
-    def _keypoints(self, row: dict | None, crop_to_source: frames.Affine) -> Keypoints:
+    def _keypoints(self, row: dict | None, crop_to_source: coordinates.Affine) -> Keypoints:
         if row is None or not row["xy"]:
             return Keypoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None)
         xy = np.array(row["xy"], np.float64)
@@ -67,7 +67,7 @@ class FromFile:
             )
         usable = np.isfinite(xy).all(axis=1)
         order = np.flatnonzero(usable)[np.argsort(-score[usable], kind="stable")][: self._config.limit]
-        there = frames.apply(frames.invert(crop_to_source), xy[order])
+        there = coordinates.apply(coordinates.invert(crop_to_source), xy[order])
         return Keypoints(there.astype(np.float32), score[order].astype(np.float32), None)
 
 

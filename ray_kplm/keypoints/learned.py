@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.keypoints.base import Keypoints, inside_box, pooled
 
 
@@ -50,19 +50,19 @@ class LearnedDetector:
         seen, to_crop = _resized(image, longer_side)
         pixels = torch.from_numpy(np.ascontiguousarray(seen)).to(self._device)
         xy, score, descriptors = self._network(pixels.permute(2, 0, 1)[None].float() / 255)
-        places = frames.apply(to_crop, xy.float().cpu().numpy()).astype(np.float32)
+        places = coordinates.apply(to_crop, xy.float().cpu().numpy()).astype(np.float32)
         return Keypoints(places, score.float().cpu().numpy(), descriptors.float().cpu().numpy())
 
 
-def _resized(image: NDArray[np.uint8], longer_side: int) -> tuple[NDArray[np.uint8], frames.Affine]:
+def _resized(image: NDArray[np.uint8], longer_side: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
     """The image with that longer side, and the map back to it."""
     height, width = image.shape[:2]
     if longer_side == max(height, width):
-        return image, frames.scaling(1.0)
+        return image, coordinates.scaling(1.0)
     scale = longer_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=how), frames.scaling(width / size[0], height / size[1])
+    return cv2.resize(image, size, interpolation=how), coordinates.scaling(width / size[0], height / size[1])
 
 
 def strongest_apart(xy: NDArray, score: NDArray, radius: float) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ray_kplm.config import DetectionConfig
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 
@@ -29,8 +29,8 @@ class Detected:
     descriptors: NDArray[np.float16]
     descriptors_flipped: NDArray[np.float16]
 
-    def in_crop(self, input_to_crop: frames.Affine) -> Detected:
-        return replace(self, xy=frames.apply(input_to_crop, self.xy).astype(np.float32))
+    def in_crop(self, input_to_crop: coordinates.Affine) -> Detected:
+        return replace(self, xy=coordinates.apply(input_to_crop, self.xy).astype(np.float32))
 
 
 class Finder(Protocol):
@@ -99,7 +99,7 @@ class PointFinder:
         found = heatmaps.peaks(heat, threshold, self._options.nms_radius, self._options.limit)
         if known is not None:
             found = _with_known(found, heat, known, self._options.nms_radius)
-        xy = frames.heatmap_to_input(found.xy_BN2.cpu().numpy()).astype(np.float32)
+        xy = coordinates.heatmap_to_input(found.xy_BN2.cpu().numpy()).astype(np.float32)
         score, valid = found.score_BN.cpu().numpy(), found.valid_BN.cpu().numpy()
         nothing = np.zeros((len(heat), xy.shape[1], 0), np.float16)
         return [Detected(xy[b][v], score[b][v], nothing[b][v], nothing[b][v]) for b, v in enumerate(valid)]
@@ -173,7 +173,7 @@ def detect_keypoints(
     mirrored_xy[..., 0] = side - 1 - mirrored_xy[..., 0]
     plain = F.normalize(heatmaps.sample(map_Bdhw.float(), found.xy_BN2), dim=-1).half().cpu().numpy()
     flipped = F.normalize(heatmaps.sample(mirrored_Bdhw.float(), mirrored_xy), dim=-1).half().cpu().numpy()
-    xy = frames.heatmap_to_input(found.xy_BN2.cpu().numpy()).astype(np.float32)
+    xy = coordinates.heatmap_to_input(found.xy_BN2.cpu().numpy()).astype(np.float32)
     score, valid = found.score_BN.cpu().numpy(), found.valid_BN.cpu().numpy()
     return [Detected(xy[b][v], score[b][v], plain[b][v], flipped[b][v]) for b, v in enumerate(valid)]
 
@@ -183,7 +183,7 @@ def _with_known(found: heatmaps.Peaks, heat_Bhw: torch.Tensor, known: list[NDArr
     most = max((len(xy) for xy in known), default=0)
     xy_BE2, valid_BE = heat_Bhw.new_zeros(len(known), most, 2), torch.zeros(len(known), most, dtype=torch.bool)
     for b, xy in enumerate(known):
-        xy_BE2[b, : len(xy)] = torch.from_numpy(frames.input_to_heatmap(np.asarray(xy, np.float32))).to(heat_Bhw)
+        xy_BE2[b, : len(xy)] = torch.from_numpy(coordinates.input_to_heatmap(np.asarray(xy, np.float32))).to(heat_Bhw)
         valid_BE[b, : len(xy)] = True
     valid_BE = valid_BE.to(heat_Bhw.device)
     apart_BEN = (xy_BE2[:, :, None] - found.xy_BN2[:, None]).abs().amax(-1) > radius

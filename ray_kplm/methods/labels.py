@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.views import Points, Views
@@ -42,9 +42,9 @@ class Labels:
         """The points of B views, on `device`. A point that left the picture is not valid and has no identity."""
         image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
         placed = np.einsum("bij,bpj->bpi", affine[:, :, :2], self.xy[image]) + affine[:, None, :, 2]
-        cells = frames.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
+        cells = coordinates.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
-        valid = self.present[image] & ((nearest >= 0) & (nearest < size // frames.STRIDE)).all(-1)
+        valid = self.present[image] & ((nearest >= 0) & (nearest < size // coordinates.STRIDE)).all(-1)
 
         def named(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
             names = np.where(views.flip[:, None], flipped[image], plain[image])

@@ -14,7 +14,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.evaluation import quality
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.detection import Detected, detect_keypoints
 from ray_kplm.methods.learner import NETWORK, load_weights
 from ray_kplm.methods.stage2 import mirrored_mean
@@ -79,14 +79,14 @@ class LandmarkPredictor:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
-        return frames.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
+        return coordinates.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         maps = self._maps(images)
         cells, confidence = heatmaps.decode(maps, self._sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
-        xy = frames.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
+        xy = coordinates.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
         return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
 
     def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
@@ -127,7 +127,7 @@ class ClusterPredictor:
         with self._placement.precision():
             logits_Bhw, _ = self._network(self._placement.images(images))
         heat_Bhw = logits_Bhw.float().sigmoid()
-        cells = torch.from_numpy(frames.input_to_heatmap(np.nan_to_num(xy))).to(heat_Bhw)
+        cells = torch.from_numpy(coordinates.input_to_heatmap(np.nan_to_num(xy))).to(heat_Bhw)
         sharpness = heatmaps.sharpness(heat_Bhw, cells, self._config.stage1.heatmap_sigma).cpu().numpy()
         sharpness[np.isnan(xy).any(axis=-1)] = np.nan
         separation = np.full(confidence.shape, np.nan, np.float32)

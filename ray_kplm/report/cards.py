@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.report import pictures
 from ray_kplm.report.charts import number
@@ -163,7 +163,7 @@ def landmark_cards(
     metrics: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """A card a landmark: its colour, pictures, mirror partner, figures (name, value, meaning) and what is wrong with it."""
-    places = frames.in_square(findings.xy, findings.sizes[:, None])
+    places = coordinates.in_square(findings.xy, findings.sizes[:, None])
     quality, metrics = quality or {}, metrics or {}
     cards = []
     for k in range(findings.landmarks):

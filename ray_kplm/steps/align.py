@@ -18,7 +18,7 @@ from ray_kplm.correspondence.template import choose_template, most_repeatable, n
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError, ConfigError, RunError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.methods import build_method
@@ -125,7 +125,7 @@ def _read(aligning: Aligning, part: str, rows: NDArray[np.int64]) -> list[tuple[
     found = []
     for name, width, height in zip(*(table[c].to_pylist() for c in ("image_id", "width", "height")), strict=True):
         xy = np.asarray(of.get(name, []), np.float64).reshape(-1, 2)
-        found.append((name, frames.apply(frames.crop_to_input(width, height, side), xy)))
+        found.append((name, coordinates.apply(coordinates.crop_to_input(width, height, side), xy)))
     return found
 
 
@@ -149,13 +149,13 @@ class _AlignPart:
         )
         sizes = self._work.images.read_table(part, ["width", "height"]).take(rows)
         maps = [
-            frames.invert(frames.crop_to_input(w, h, side))
+            coordinates.invert(coordinates.crop_to_input(w, h, side))
             for w, h in zip(sizes["width"].to_pylist(), sizes["height"].to_pylist(), strict=True)
         ]
         inside = ((named.xy >= -0.5) & (named.xy <= side - 0.5)).all(axis=-1) & named.usable[:, None]
         image, landmark = np.nonzero(inside)
         counts = inside.sum(axis=1)
-        in_crop = [frames.apply(a, xy) for a, xy in zip(maps, named.xy, strict=True)]
+        in_crop = [coordinates.apply(a, xy) for a, xy in zip(maps, named.xy, strict=True)]
         xy = np.stack(in_crop)[image, landmark] if len(image) else np.zeros((0, 2))
         own = (named.index != NONE)[image, landmark]
         columns = [

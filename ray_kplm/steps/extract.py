@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
 from ray_kplm.methods.detection import calibrated_threshold
 from ray_kplm.methods.generation import Generation
@@ -33,7 +33,7 @@ _CALIBRATION = "calibration"
 """Folder of the peaks of the sample, below that of the features while they are made."""
 _NOWHERE = np.zeros((0, 2), np.float32)
 
-Inputs = tuple[NDArray[np.uint8], list[frames.Affine], list[str]]
+Inputs = tuple[NDArray[np.uint8], list[coordinates.Affine], list[str]]
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,13 @@ class ExtractPart:
         for images, crop_to_input, names in self._batches(part, rows):
             extra = None
             if known is not None:
-                extra = [frames.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)]
+                extra = [
+                    coordinates.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)
+                ]
             batch = self._finder.find(images, self._threshold, extra)
             found += [
-                keypoints.in_crop(frames.invert(affine)) for keypoints, affine in zip(batch, crop_to_input, strict=True)
+                keypoints.in_crop(coordinates.invert(affine))
+                for keypoints, affine in zip(batch, crop_to_input, strict=True)
             ]
             peaks += [float(k.score.max(initial=0)) for k in batch]
             ids += names

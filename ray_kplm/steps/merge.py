@@ -13,7 +13,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.merging import Cofiring, cofiring, merge
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.methods.learner import NETWORK
@@ -75,7 +75,7 @@ class _CountPart:
         counts = []
         for images, _, _ in read_inputs(self._merging.images, part, rows, self._merging.config):
             xy, confidence = self._predictor(images)
-            cells = frames.input_to_heatmap(xy)
+            cells = coordinates.input_to_heatmap(xy)
             counts.append(cofiring(cells, confidence, least=options.confidence, distance=options.distance))
         total = reduce(add, counts)
         return {"images": total.images, "fires": total.fires, "together": total.together}

@@ -14,7 +14,7 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.selection import Selection, everything
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmarks import MakePredictor, Predictor
 from ray_kplm.run import Step
 from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
@@ -89,8 +89,8 @@ def landmarks_of(
     ids, points, confidences = [], [], []
     for images, crop_to_input, image_ids in batches:
         xy, confidence = predictor(images)
-        to_crop = [frames.invert(affine) for affine in crop_to_input]
-        points += [frames.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
+        to_crop = [coordinates.invert(affine) for affine in crop_to_input]
+        points += [coordinates.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
         confidences.append(confidence)
         ids += image_ids
     return ids, points, np.concatenate(confidences)

@@ -27,7 +27,7 @@ from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.selection import everything
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.export.landmarks import to_coco, to_csv
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
@@ -256,7 +256,7 @@ def _in_source(images: pa.Table, points: list[NDArray], confidence: NDArray[np.f
     affines = [np.reshape(row, (2, 3)) for row in images["crop_to_source"].to_pylist()]
     columns = [
         images["image_id"],
-        [frames.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, points, strict=True)],
+        [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, points, strict=True)],
         confidence.astype(np.float32).tolist(),
         *zip(*_sizes(images, affines), strict=True),
     ]

@@ -18,7 +18,7 @@ from ray_kplm.datasets.selection import Selection, everything
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.evaluation.quality import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
@@ -157,7 +157,7 @@ class _ObservePart:
         expected, found, confidence = (np.concatenate(column, axis=1) for column in zip(*views, strict=True))
         alone, _ = self._alone(images)
         mirrored, _ = self._alone(np.ascontiguousarray(images[:, :, ::-1]))
-        turned = frames.mirrored(mirrored, self._side)
+        turned = coordinates.mirrored(mirrored, self._side)
         values = (*seen, expected, found, confidence, alone, turned)
         columns = [ids, *([None] * len(ids) if v is None else v.astype(np.float32).tolist() for v in values)]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.OBSERVATIONS, strict=True)]
@@ -171,7 +171,7 @@ class _ObservePart:
         seeds = [zlib.crc32(f"{number}:{name}".encode()) & 0x7FFFFFFF for name in ids]
         views = [self._augmenter(image, seed, flip=False) for image, seed in zip(images, seeds, strict=True)]
         placed = np.stack(
-            [frames.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
+            [coordinates.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
         )
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
         moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)

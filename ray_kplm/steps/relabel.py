@@ -13,7 +13,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.selection import Selection
 from ray_kplm.errors import CollapseError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.landmarks import MakeLandmarkPredictor
 from ray_kplm.schemas import LABELS, NONE
@@ -60,7 +60,7 @@ class _RelabelPart:
         ids, points, scores = [], [], []
         for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
             xy, confidence = self._predictor(images)
-            points += [frames.apply(frames.invert(a), p) for a, p in zip(crop_to_input, xy, strict=True)]
+            points += [coordinates.apply(coordinates.invert(a), p) for a, p in zip(crop_to_input, xy, strict=True)]
             scores.append(confidence)
             ids += names
         score = np.concatenate(scores)

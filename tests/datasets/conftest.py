@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 
@@ -29,13 +29,13 @@ class Read(NamedTuple):
 
     def in_source(self, image_id) -> np.ndarray:
         """(L, 2), source frame."""
-        return frames.apply(np.reshape(self.images[image_id]["crop_to_source"], (2, 3)), self.points(image_id))
+        return coordinates.apply(np.reshape(self.images[image_id]["crop_to_source"], (2, 3)), self.points(image_id))
 
     def box_in_source(self, image_id) -> list[float]:
         """x0, y0, x1, y1, source frame, of a crop that is not mirrored."""
         corners = np.reshape(self.images[image_id]["box"], (2, 2))
         to_source = np.reshape(self.images[image_id]["crop_to_source"], (2, 3))
-        return frames.apply(to_source, corners).ravel().round(3).tolist()
+        return coordinates.apply(to_source, corners).ravel().round(3).tolist()
 
     def attributes(self, image_id) -> dict[str, float]:
         return dict(self.landmarks[image_id]["attributes"])

@@ -5,7 +5,7 @@ import pytest
 
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartBuilder, landmark_arrays
 from ray_kplm.errors import ConfigError, DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 NAN = float("nan")
@@ -14,7 +14,7 @@ NAN = float("nan")
 def make(path, landmarks=2) -> Folder:
     """Two train parts of 2 and 1 images, no test images."""
     root = Folder.at(path)
-    identity = frames.translation(0, 0)
+    identity = coordinates.translation(0, 0)
     for number, ids in enumerate([["a", "b"], ["c"]]):
         part = PartBuilder(landmarks)
         for i, image_id in enumerate(ids):
@@ -88,7 +88,7 @@ def test_visible_must_fit_the_landmarks():
     part = PartBuilder(2)
     annotation = {"landmarks": [[1, 2], [3, 4]], "visible": [True]}
     with pytest.raises(DataError, match="bad annotation: 1 values of visible for 2 landmarks"):
-        part.add("a", b"", np.zeros((9, 9, 3), np.uint8), None, frames.translation(0, 0), annotation)
+        part.add("a", b"", np.zeros((9, 9, 3), np.uint8), None, coordinates.translation(0, 0), annotation)
     tables = part.tables()
     assert tables.images.num_rows == tables.landmarks.num_rows == 0
 

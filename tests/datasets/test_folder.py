@@ -13,7 +13,7 @@ from ray_kplm import schemas
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.folder import list_folder
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 
@@ -136,8 +136,10 @@ def test_box_is_cropped_and_points_map_both_ways(tmp_path, box):
     assert row["width"] == row["height"] <= 60
     assert np.abs(centre_of_light(pixels(row)) - annotation["landmarks"][0]).max() < 0.2
     to_source = np.reshape(row["crop_to_source"], (2, 3))
-    assert np.allclose(frames.apply(to_source, np.array(annotation["landmarks"])), [[x, y]], atol=1e-3)
-    assert np.allclose(frames.apply(to_source, np.reshape(row["box"], (2, 2))).ravel(), [x0, y0, x1, y1], atol=1e-3)
+    assert np.allclose(coordinates.apply(to_source, np.array(annotation["landmarks"])), [[x, y]], atol=1e-3)
+    assert np.allclose(
+        coordinates.apply(to_source, np.reshape(row["box"], (2, 2))).ravel(), [x0, y0, x1, y1], atol=1e-3
+    )
     assert tables.landmarks.schema.equals(schemas.LANDMARKS)
     assert annotation["visible"] == [True]
 
@@ -162,7 +164,7 @@ def test_source_frame_is_the_upright_picture(tmp_path):
     [row], [annotation] = tables.images.to_pylist(), tables.landmarks.to_pylist()
     light = centre_of_light(pixels(row))
     assert np.abs(light - annotation["landmarks"][0]).max() < 0.2
-    assert np.abs(frames.apply(np.reshape(row["crop_to_source"], (2, 3)), light) - [100, 40]).max() < 0.2
+    assert np.abs(coordinates.apply(np.reshape(row["crop_to_source"], (2, 3)), light) - [100, 40]).max() < 0.2
 
 
 def test_several_boxes_of_an_image_and_boxes_that_cannot_be(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ray_kplm.datasets import images
 from ray_kplm.errors import DataError
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -180,7 +180,7 @@ def test_cut_replicates_the_border():
     assert (crop[7:67, 5:85] == rgb).all()
     assert (crop[:7, 5:85] == rgb[:1]).all()
     assert (crop[67:, 85:] == rgb[-1, -1]).all()
-    assert frames.apply(crop_to_source, np.array([5.0, 7.0])).tolist() == [0, 0]
+    assert coordinates.apply(crop_to_source, np.array([5.0, 7.0])).tolist() == [0, 0]
 
 
 def test_cut_averages_by_area_and_its_affine_maps_centres():
@@ -188,7 +188,7 @@ def test_cut_averages_by_area_and_its_affine_maps_centres():
     crop, crop_to_source = images.cut(rgb, images.Window(8, 4, 40, 40), 10)
     cells = rgb[4:44, 8:48].reshape(10, 4, 10, 4, 3).mean(axis=(1, 3))
     assert np.abs(crop - cells).max() <= 0.51
-    assert frames.apply(crop_to_source, np.array([0.0, 2.0])).tolist() == [9.5, 13.5]
+    assert coordinates.apply(crop_to_source, np.array([0.0, 2.0])).tolist() == [9.5, 13.5]
 
 
 def test_whole_picture_keeps_its_aspect_and_is_never_enlarged():

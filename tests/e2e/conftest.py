@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.imaging.synthetic.category import write_category
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240

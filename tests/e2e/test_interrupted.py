@@ -106,7 +106,7 @@ def test_landmarks_come_back_in_source_pixels(folder):
     import numpy as np
 
     from ray_kplm import LandmarkDetector
-    from ray_kplm.imaging.synthetic import render
+    from ray_kplm.imaging.synthetic.category import render
 
     if not (folder / "run" / "stage2" / "manifest.json").exists():
         pytest.skip("the run of the test before did not finish")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.crops import letterbox
 
@@ -63,7 +63,7 @@ def test_the_map_carries_a_dot_to_where_it_is(flip, crop):
         dot = np.array([width, height]) * np.random.default_rng(seed).uniform(0.38, 0.62, 2)
         view = augment(blob(width, height, dot, sigma=2.0 * max(crop) / SIZE), seed, flip)
         assert view.picture.shape == (SIZE, SIZE, 3)
-        assert np.linalg.norm(centre_of_mass(view.picture) - frames.apply(view.crop_to_view, dot)) < 0.15, seed
+        assert np.linalg.norm(centre_of_mass(view.picture) - coordinates.apply(view.crop_to_view, dot)) < 0.15, seed
 
 
 def test_only_a_flip_turns_the_map_inside_out():
@@ -85,7 +85,7 @@ def test_scale_rotation_and_shift_stay_in_their_ranges_and_use_them(flip):
         scales.append(np.sqrt(np.linalg.det(linear)))
         angles.append(np.degrees(np.arctan2(linear[1, 0], linear[0, 0])))
         np.testing.assert_allclose(linear @ linear.T, scales[-1] ** 2 * np.eye(2), atol=1e-4)  # a similarity
-        shifts.append((frames.apply(affine, np.array([middle, middle])) - middle) / SIZE)
+        shifts.append((coordinates.apply(affine, np.array([middle, middle])) - middle) / SIZE)
     rounding = 0.5 / SIZE + 1e-4
     for values, low, high, slack in (
         (scales, 0.9, 1.3, 1e-4),
@@ -108,8 +108,8 @@ def test_without_ranges_a_flipped_view_is_the_mirrored_crop():
     expected, to_input = letterbox(photo(), SIZE)
     np.testing.assert_array_equal(view.picture, expected[:, ::-1])
     xy = np.array([[10.0, 20.0], [50.0, 3.0]])
-    expected_xy = frames.mirrored(frames.apply(to_input, xy), SIZE)
-    np.testing.assert_allclose(frames.apply(view.crop_to_view, xy), expected_xy, atol=1e-4)
+    expected_xy = coordinates.mirrored(coordinates.apply(to_input, xy), SIZE)
+    np.testing.assert_allclose(coordinates.apply(view.crop_to_view, xy), expected_xy, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.flow import flow_between, seen_through
 from ray_kplm.imaging.warp import displaced
@@ -36,7 +36,7 @@ INSIDE = np.stack(np.meshgrid(np.arange(24.0, 73, 8), np.arange(24.0, 73, 8)), -
 def test_flow_finds_a_motion(scene):
     flow = flow_between(scene, moved(scene, MOTION))
     found = INSIDE + flow[INSIDE[:, 1].astype(int), INSIDE[:, 0].astype(int)]
-    assert np.abs(found - frames.apply(MOTION, INSIDE)).max() < 1.0
+    assert np.abs(found - coordinates.apply(MOTION, INSIDE)).max() < 1.0
     assert not flow_between(scene, scene).any()
 
 
@@ -62,10 +62,10 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
     np.testing.assert_array_equal(alone.picture, carried.picture)
 
     def place(view, points):
-        at = frames.apply(np.float64(view.crop_to_view), points)
+        at = coordinates.apply(np.float64(view.crop_to_view), points)
         return displaced(at[None], view.shifts[None], SIDE)[0]
 
-    truth, found = place(alone, frames.apply(MOTION, INSIDE)), place(carried, INSIDE)
+    truth, found = place(alone, coordinates.apply(MOTION, INSIDE)), place(carried, INSIDE)
     inside = ((truth > 2) & (truth < SIDE - 3)).all(1)
     assert inside.sum() > 30
     assert np.median(np.abs(found - truth)[inside]) < 0.5
@@ -75,5 +75,5 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_a_flow_is_told_at_every_heatmap_cell(side):
     """Between a place with a counterpart and one without nothing is told: a coarser lattice would lose the places between."""
-    told = seen_through(np.zeros((side, side, 2), np.float32), frames.scaling(1.0))
-    assert (side - 1) / (len(told) - 1) <= frames.STRIDE
+    told = seen_through(np.zeros((side, side, 2), np.float32), coordinates.scaling(1.0))
+    assert (side - 1) / (len(told) - 1) <= coordinates.STRIDE

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging import synthetic
-from ray_kplm.imaging.synthetic import LANDMARK_NAMES, NORMALISER, SWAP_PAIRS, render, write_category
-from ray_kplm.imaging.synthetic_creature import (
+from ray_kplm.imaging.synthetic.category import LANDMARK_NAMES, NORMALISER, SWAP_PAIRS, category, render, write_category
+from ray_kplm.imaging.synthetic.creature import (
     View,
     chart_to_sphere,
     draw_creature,
@@ -21,8 +20,8 @@ from ray_kplm.imaging.synthetic_creature import (
     rotation_y,
     sphere_to_chart,
 )
-from ray_kplm.imaging.synthetic_paint import DARK, WHITE, draw_coat, paint
-from ray_kplm.imaging.synthetic_scene import photograph
+from ray_kplm.imaging.synthetic.paint import DARK, WHITE, draw_coat, paint
+from ray_kplm.imaging.synthetic.scene import photograph
 
 COUNT = len(LANDMARK_NAMES)
 NUMBER = {name: i for i, name in enumerate(LANDMARK_NAMES)}
@@ -33,7 +32,7 @@ for left, right in SWAP_PAIRS:
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[synthetic.SyntheticImage]:
+def samples() -> list[category.SyntheticImage]:
     return [render(11, i) for i in range(300)]
 
 
@@ -110,7 +109,7 @@ def test_visible_landmark_lies_on_its_structure(name: str, colour) -> None:
         view = draw_view(rng, creature, 384)
         canvas = np.full((384, 384, 3), 128, np.uint8)
         paint(rng, canvas, creature, coat, view)
-        if not synthetic.visible_landmarks(creature, view)[NUMBER[name]]:
+        if not category.visible_landmarks(creature, view)[NUMBER[name]]:
             continue
         x, y = view.project(creature.landmarks())[NUMBER[name]].round().astype(int)
         total += 1
@@ -142,7 +141,7 @@ def test_canvas_and_image_agree_on_pixel_centres() -> None:
     creature = draw_creature(rng)
     view = draw_view(rng, creature, 96)
     points = creature.landmarks()
-    x, y = synthetic.on_canvas(view).project(points)[NUMBER["nose"]]
+    x, y = category.on_canvas(view).project(points)[NUMBER["nose"]]
     rows, columns = np.indices((192, 192))
     blob = 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 50)
     image = photograph(rng, np.repeat(blob[..., None], 3, axis=2).astype(np.uint8), 96).mean(axis=2)
@@ -164,9 +163,9 @@ def test_some_landmarks_are_hidden_and_finite(samples) -> None:
 def test_far_side_is_hidden_at_a_turn_and_shown_in_front() -> None:
     creature = draw_creature(np.random.default_rng(0))
     front = frontal(creature)
-    assert synthetic.visible_landmarks(creature, front).all()
+    assert category.visible_landmarks(creature, front).all()
     turned = replace(front, turn=rotation_y(np.deg2rad(75)))
-    visible = synthetic.visible_landmarks(creature, turned)
+    visible = category.visible_landmarks(creature, turned)
     # The nose now points to the image right: the creature's image-right half is away from the viewer.
     assert turned.project(creature.nose_tip()[None])[0, 0] > front.project(creature.nose_tip()[None])[0, 0]
     assert visible[NUMBER["cheek_left"]]
@@ -183,7 +182,7 @@ def test_surface_seen_edge_on_counts_as_hidden() -> None:
     for angle in np.deg2rad(np.arange(20, 90, 0.5)):
         view = replace(frontal(creature), turn=rotation_y(angle))
         if not view.behind_head(cheek)[0] and view.facing(cheek)[0] < 0.11:
-            seen.append(synthetic.visible_landmarks(creature, view)[NUMBER["cheek_right"]])
+            seen.append(category.visible_landmarks(creature, view)[NUMBER["cheek_right"]])
     assert len(seen) > 3
     assert not any(seen)
 
@@ -192,7 +191,7 @@ def test_nose_hides_what_it_covers() -> None:
     creature = draw_creature(np.random.default_rng(0))
     over_mouth = replace(creature, nose_y=creature.lower_lip[1])
     view = frontal(creature)
-    shown, covered = (synthetic.visible_landmarks(c, view) for c in (creature, over_mouth))
+    shown, covered = (category.visible_landmarks(c, view) for c in (creature, over_mouth))
     assert [name for name in LANDMARK_NAMES if shown[NUMBER[name]] != covered[NUMBER[name]]] == ["lower_lip"]
 
 
@@ -276,7 +275,7 @@ def test_written_category_reads_back(tmp_path) -> None:
 
 
 def test_rows_are_written_in_groups(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(synthetic, "ROWS_PER_GROUP", 3)
+    monkeypatch.setattr(category, "ROWS_PER_GROUP", 3)
     write_category(tmp_path, 10, size=32)
     file = pq.ParquetFile(tmp_path / "train.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 3, 2]
@@ -286,12 +285,12 @@ def test_failed_writing_leaves_the_old_data(tmp_path, monkeypatch) -> None:
     write_category(tmp_path, 4, size=32)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail_late(seed: int, index: int, size: int) -> synthetic.SyntheticImage:
+    def fail_late(seed: int, index: int, size: int) -> category.SyntheticImage:
         if index == 4:
             raise OSError("disk full")
         return render(seed, index, size)
 
-    monkeypatch.setattr(synthetic, "render", fail_late)
+    monkeypatch.setattr(category, "render", fail_late)
     with pytest.raises(OSError, match="disk full"):
         write_category(tmp_path, 6, size=32, seed=1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -300,14 +299,14 @@ def test_failed_writing_leaves_the_old_data(tmp_path, monkeypatch) -> None:
 def test_interrupted_publishing_leaves_no_description(tmp_path, monkeypatch) -> None:
     """New training rows beside old test rows must not pass for a data set."""
     write_category(tmp_path, 4, size=32)
-    replace_file = synthetic.os.replace
+    replace_file = category.os.replace
 
     def fail_on_test(source, target) -> None:
         if target.name == "test.parquet":
             raise OSError("killed")
         replace_file(source, target)
 
-    monkeypatch.setattr(synthetic.os, "replace", fail_on_test)
+    monkeypatch.setattr(category.os, "replace", fail_on_test)
     with pytest.raises(OSError, match="killed"):
         write_category(tmp_path, 6, size=32, seed=1)
     assert not (tmp_path / "dataset.json").exists()

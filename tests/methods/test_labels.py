@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
@@ -124,7 +124,7 @@ def test_points_move_with_the_view():
     xy, valid, _ = views(labels, [0, 0], np.stack([affine, IDENTITY]))
     # Closed form: 0.5 * 10 + 0.25 * 20 + 8 = 18 and -2.5 + 10 + 16 = 23.5, then (p - 1.5) / 4.
     np.testing.assert_allclose(xy[0, 0], [(18 - 1.5) / 4, (23.5 - 1.5) / 4])
-    np.testing.assert_allclose(xy[0, 1], frames.input_to_heatmap(frames.apply(affine, np.array([30, 7.5]))))
+    np.testing.assert_allclose(xy[0, 1], coordinates.input_to_heatmap(coordinates.apply(affine, np.array([30, 7.5]))))
     np.testing.assert_allclose(xy[1, 0], [(10 - 1.5) / 4, (20 - 1.5) / 4])
     assert valid.all()
     assert xy.dtype == torch.float32

@@ -8,7 +8,7 @@ import torch
 
 from ray_kplm.config import load
 from ray_kplm.correspondence.assignment import on_grid
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmarks import ClusterPredictor, LandmarkPredictor, nearest_once
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
@@ -90,5 +90,7 @@ def test_channels_are_decoded_by_the_sigma_that_they_were_trained_on(sigma, plac
     maps = heatmaps.render(xy, torch.ones(3, 4), side, sigma).to(placement.device)
     monkeypatch.setattr(predictor, "_maps", lambda images: maps)
     found, _ = predictor(IMAGES)
-    np.testing.assert_allclose(found, frames.heatmap_to_input(xy.numpy()), atol=0.25)  # pixels: a sixteenth of a cell
+    np.testing.assert_allclose(
+        found, coordinates.heatmap_to_input(xy.numpy()), atol=0.25
+    )  # pixels: a sixteenth of a cell
     np.testing.assert_array_equal(predictor.observe(IMAGES).xy, found)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ray_kplm.config import Config, NetworkConfig, load
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.stage1 import JointObjective, PairObjective
 from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
 from ray_kplm.methods.views import Points
@@ -53,7 +53,7 @@ def test_the_mean_with_the_mirror_of_an_equivariant_network_moves_nothing():
     xy = 3 + (SIDE - 7) * torch.rand(6, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # In the mirror image the landmark FLIP[k] stands at the mirrored place of landmark k.
     mirrored_xy = torch.empty_like(xy)
-    mirrored_xy[:, FLIP] = xy.new_tensor(frames.mirrored(xy.numpy(), SIDE))
+    mirrored_xy[:, FLIP] = xy.new_tensor(coordinates.mirrored(xy.numpy(), SIDE))
     plain = rendered(xy)
     mean = mirrored_mean(plain, rendered(mirrored_xy), FLIP)
     torch.testing.assert_close(mean, plain, rtol=0, atol=1e-12)
@@ -80,7 +80,7 @@ def test_a_landmark_without_a_partner_is_read_from_the_image_alone():
 def test_the_mean_halves_a_disagreement():
     xy = torch.tensor([[[10.0, 12.0]]])
     shifted = xy + torch.tensor([0.6, 0.0])
-    mirrored = rendered(xy.new_tensor(frames.mirrored(shifted.numpy(), SIDE)))
+    mirrored = rendered(xy.new_tensor(coordinates.mirrored(shifted.numpy(), SIDE)))
     found, _ = heatmaps.decode(mirrored_mean(rendered(xy), mirrored, torch.tensor([0])), 1.0)
     torch.testing.assert_close(found, xy + torch.tensor([0.3, 0.0]), rtol=0, atol=0.05)
 

@@ -69,7 +69,7 @@ from ray_kplm import config as configuration, contracts
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
-from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import keypoint_labels
 from ray_kplm.run import Run

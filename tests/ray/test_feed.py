@@ -18,7 +18,7 @@ from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.selection import everything
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.pairs import AnyImages

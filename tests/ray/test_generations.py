@@ -9,7 +9,7 @@ from ray_kplm.bench import quality as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.imaging.synthetic import write_category
+from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.steps import session
 from ray_kplm.steps.align import picture

@@ -9,7 +9,7 @@ import ray
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.selection import Selection, everything
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.schemas import IMAGES
 from ray_kplm.steps import quality
@@ -33,7 +33,7 @@ def images(tmp_path) -> Folder:
     part, rng = PartBuilder(0), np.random.default_rng(3)
     for i in range(3):
         image = np.kron(rng.integers(0, 255, (8, 8, 1), dtype=np.uint8), np.ones((12, 12, 3), np.uint8))
-        part.add(f"{i}", encode_png(image), image, None, frames.translation(0, 0), None)
+        part.add(f"{i}", encode_png(image), image, None, coordinates.translation(0, 0), None)
     folder = Folder.at(tmp_path / "images")
     folder.write_table(PART, part.tables().images.cast(IMAGES))
     return folder

@@ -15,7 +15,7 @@ from ray_kplm.config import from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.evaluation.protocols import PROTOCOLS
-from ray_kplm.imaging import frames
+from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import KEYPOINT, TITLE_HEIGHT, encode_png
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.run import Run
@@ -58,7 +58,7 @@ def make_dataset(path, seed=0, names=NAMES, name="bodies", splits=("train", "tes
             }
             box = np.array([10.0, 10.0, 110.0, 110.0])
             image = np.zeros((128, 128, 3), np.uint8)
-            part.add(f"{split}/{i}", encode_png(image), image, box, frames.translation(0, 0), annotation)
+            part.add(f"{split}/{i}", encode_png(image), image, box, coordinates.translation(0, 0), annotation)
         tables = part.tables()
         (root / split / "images").write_table("part-00000.parquet", tables.images)
         (root / split / "landmarks").write_table("part-00000.parquet", tables.landmarks)

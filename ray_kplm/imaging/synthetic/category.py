@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging.synthetic_creature import (
+from ray_kplm.imaging.synthetic.creature import (
     LANDMARK_NAMES,
     SWAP_PAIRS,
     View,
@@ -28,8 +28,8 @@ from ray_kplm.imaging.synthetic_creature import (
     draw_view,
     visible_landmarks,
 )
-from ray_kplm.imaging.synthetic_paint import draw_coat, paint
-from ray_kplm.imaging.synthetic_scene import background, photograph
+from ray_kplm.imaging.synthetic.paint import draw_coat, paint
+from ray_kplm.imaging.synthetic.scene import background, photograph
 
 __all__ = ["LANDMARK_NAMES", "NORMALISER", "SWAP_PAIRS", "SyntheticImage", "render", "write_category"]
 

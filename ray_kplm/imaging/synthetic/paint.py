@@ -8,8 +8,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from ray_kplm.imaging.synthetic_creature import NOSE_KNOB, SIDES, Creature, View, extent, sphere_to_chart
-from ray_kplm.imaging.synthetic_scene import Colour, hsv, smooth_noise
+from ray_kplm.imaging.synthetic.creature import NOSE_KNOB, SIDES, Creature, View, extent, sphere_to_chart
+from ray_kplm.imaging.synthetic.scene import Colour, hsv, smooth_noise
 
 # Half the width of the painted chart: 105 degrees round the head to either side; beyond, its border repeats.
 CHART_REACH = 2.6

@@ -1,0 +1,1 @@
+"""The synthetic category: creatures with known landmarks in a painted scene."""
