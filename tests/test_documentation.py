@@ -9,7 +9,7 @@ import pytest
 from ray_kplm import schemas
 from ray_kplm.cli import build_parser
 from ray_kplm.config import Config
-from ray_kplm.datasets.formats import FORMATS
+from ray_kplm.datasets.registry import FORMATS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

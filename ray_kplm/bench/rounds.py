@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_kplm.config import load
-from ray_kplm.datasets.selection import draw
+from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.plan import pair_plan
 from ray_kplm.steps.images import RoundImages

@@ -44,7 +44,7 @@ def _add_synth(commands: Any) -> None:
 
 
 def _add_ingest(commands: Any) -> None:
-    from ray_kplm.datasets.formats import AUTO, FORMATS
+    from ray_kplm.datasets.registry import AUTO, FORMATS
 
     text = "Make a dataset of a folder of images, of Parquet files with an image column, or of a published data set."
     parser = command(commands, "ingest", _ingest, text)

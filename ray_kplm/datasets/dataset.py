@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.datasets.formats import AUTO
+from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
 from ray_kplm.imaging.crops import crop_sizes

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 

@@ -16,7 +16,7 @@ from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
+from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError, ConfigError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import decode

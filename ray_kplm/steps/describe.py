@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray_kplm.correspondence.assignment import nearest, on_grid
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne

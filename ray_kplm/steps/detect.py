@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import Commonness
-from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
+from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.base import Keypoints, Source

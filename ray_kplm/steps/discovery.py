@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging.crops import decode, letterbox

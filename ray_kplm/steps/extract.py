@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
-from ray_kplm.datasets.selection import SAMPLE_PARTS, Selection
+from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
 from ray_kplm.methods.detection import calibrated_threshold

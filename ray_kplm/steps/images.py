@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import decode
 from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder

@@ -21,9 +21,9 @@ from ray.exceptions import RayTaskError
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
-from ray_kplm.datasets.folder import list_folder
-from ray_kplm.datasets.formats import AUTO, reader_of
-from ray_kplm.datasets.parquet import list_parquet
+from ray_kplm.datasets.readers.folder import list_folder
+from ray_kplm.datasets.readers.parquet import list_parquet
+from ray_kplm.datasets.registry import AUTO, reader_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.run_lock import held
 from ray_kplm.steps.failures import own_error

@@ -17,7 +17,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayTaskError
 
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import RunError
 from ray_kplm.steps.failures import own_error
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmarks import MakePredictor, Predictor
 from ray_kplm.run import Step

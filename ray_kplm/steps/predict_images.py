@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import coordinates

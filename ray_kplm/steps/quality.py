@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.evaluation.quality import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of

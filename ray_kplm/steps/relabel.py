@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.features import ragged, ragged_points
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels

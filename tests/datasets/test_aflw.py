@@ -6,7 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.aflw import FEATURES, list_aflw
+from ray_kplm.datasets.readers.aflw import FEATURES, list_aflw
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

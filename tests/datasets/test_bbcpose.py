@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.bbcpose import list_bbcpose
+from ray_kplm.datasets.readers.bbcpose import list_bbcpose
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

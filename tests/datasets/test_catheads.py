@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.catheads import LANDMARKS, list_catheads
+from ray_kplm.datasets.readers.catheads import LANDMARKS, list_catheads
 from ray_kplm.errors import DataError
 
 # The first file of the data set, as public loaders quote it.

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.celeba import list_celeba
 from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.datasets.readers.celeba import list_celeba
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 from ray_kplm.storage import Folder

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.coco import list_coco
+from ray_kplm.datasets.readers.coco import list_coco
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.cub import LANDMARKS, list_cub
+from ray_kplm.datasets.readers.cub import LANDMARKS, list_cub
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import IngestOptions
-from ray_kplm.datasets.folder import list_folder
+from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder

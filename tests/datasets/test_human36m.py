@@ -9,7 +9,7 @@ h5py = pytest.importorskip("h5py")
 
 from cdflib.cdfwrite import CDF  # noqa: E402
 
-from ray_kplm.datasets.human36m import LANDMARKS, list_human36m  # noqa: E402
+from ray_kplm.datasets.readers.human36m import LANDMARKS, list_human36m  # noqa: E402
 from ray_kplm.errors import DataError  # noqa: E402
 from ray_kplm.evaluation.normalisers import normaliser  # noqa: E402
 

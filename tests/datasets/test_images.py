@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ray_kplm.datasets import images
+from ray_kplm.datasets import image_io
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 
@@ -33,7 +33,7 @@ def noise(width: int = 80, height: int = 60) -> Image.Image:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_every_format_opens_and_only_rgb_jpeg_and_png_may_be_kept(form):
-    picture = images.decode(saved(smooth(), form))
+    picture = image_io.decode(saved(smooth(), form))
     assert picture.rgb.shape == (60, 80, 3)
     assert picture.rgb.dtype == np.uint8
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 8
@@ -47,7 +47,7 @@ def test_exif_rotation_comes_out_upright(form, options, orientation):
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # the transposition a camera would have stored
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = images.decode(saved(upright.transpose(Image.Transpose(undo)), form, exif=exif, **options))
+    picture = image_io.decode(saved(upright.transpose(Image.Transpose(undo)), form, exif=exif, **options))
     assert picture.rgb.shape == (60, 80, 3)
     assert np.abs(picture.rgb.astype(int) - np.asarray(upright)).mean() < 4
     assert not picture.plain
@@ -56,26 +56,26 @@ def test_exif_rotation_comes_out_upright(form, options, orientation):
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_clipped(form):
     deep = np.array([[0, 257, 32768, 65535]] * 2, dtype=np.uint16)
-    rgb = images.decode(saved(Image.fromarray(deep), form)).rgb
+    rgb = image_io.decode(saved(Image.fromarray(deep), form)).rgb
     assert rgb[0].tolist() == [[0, 0, 0], [1, 1, 1], [128, 128, 128], [255, 255, 255]]
 
 
 def test_float_tiff_is_taken_as_zero_to_one():
     unit = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
-    assert images.decode(saved(Image.fromarray(unit), "TIFF")).rgb[0, :, 0].tolist() == [0, 128, 255]
+    assert image_io.decode(saved(Image.fromarray(unit), "TIFF")).rgb[0, :, 0].tolist() == [0, 128, 255]
     with pytest.raises(DataError, match=r"unreadable: grey values 0\.\.100 outside"):
-        images.decode(saved(Image.fromarray(unit * 100), "TIFF"))
+        image_io.decode(saved(Image.fromarray(unit * 100), "TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_grey_and_bilevel(mode):
-    picture = images.decode(saved(Image.new("RGB", (8, 8), WHITE).convert(mode), "PNG"))
+    picture = image_io.decode(saved(Image.new("RGB", (8, 8), WHITE).convert(mode), "PNG"))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
 
 def test_cmyk_jpeg():
-    rgb = images.decode(saved(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG")).rgb
+    rgb = image_io.decode(saved(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG")).rgb
     assert np.abs(rgb[8, 8].astype(int) - RED).max() < 10
 
 
@@ -83,14 +83,14 @@ def test_transparency_shows_white():
     rgba = Image.new("RGBA", (4, 1), (0, 0, 255, 255))
     rgba.putpixel((0, 0), (255, 0, 0, 0))
     rgba.putpixel((1, 0), (0, 0, 0, 128))
-    rgb = images.decode(saved(rgba, "PNG")).rgb
+    rgb = image_io.decode(saved(rgba, "PNG")).rgb
     assert rgb[0, 0].tolist() == [255, 255, 255]
     assert rgb[0, 1].tolist() == [127, 127, 127]
     assert rgb[0, 2].tolist() == [0, 0, 255]
 
 
 def test_one_transparent_colour_of_an_rgb_png():
-    picture = images.decode(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
+    picture = image_io.decode(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
@@ -100,19 +100,19 @@ def test_palette_with_a_transparent_entry(form):
     palette = Image.new("P", (2, 1))
     palette.putpalette([*RED, *GREEN])
     palette.putpixel((1, 0), 1)
-    rgb = images.decode(saved(palette, form, transparency=0)).rgb
+    rgb = image_io.decode(saved(palette, form, transparency=0)).rgb
     assert rgb[0].tolist() == [list(WHITE), list(GREEN)]
 
 
 def test_phone_jpeg_with_a_second_picture_opens_but_is_not_kept():
-    picture = images.decode(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
+    picture = image_io.decode(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 4
     assert not picture.plain
 
 
 def test_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), BLUE)
-    assert images.decode(saved(first, "GIF", save_all=True, append_images=[second])).rgb[0, 0].tolist() == [*RED]
+    assert image_io.decode(saved(first, "GIF", save_all=True, append_images=[second])).rgb[0, 0].tolist() == [*RED]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -120,7 +120,7 @@ def test_animation_gives_its_first_frame():
 def test_truncated_is_refused(form, share):
     content = saved(noise(), form)
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        images.decode(content[: int(len(content) * share)])
+        image_io.decode(content[: int(len(content) * share)])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -128,7 +128,7 @@ def test_download_that_stopped_in_a_file_of_full_length_is_refused(form):
     content = saved(noise(), form)
     half = len(content) // 2
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        images.decode(content[:half] + bytes(len(content) - half))
+        image_io.decode(content[:half] + bytes(len(content) - half))
 
 
 @pytest.mark.parametrize("trailer", [b"", bytes(999), b"\xff\xda" + bytes(range(256)) * 8])
@@ -138,10 +138,10 @@ def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(pro
     exif[0x927C] = saved(smooth(8, 8), "JPEG")
     content = saved(noise(), "JPEG", exif=exif, progressive=progressive, restart_marker_blocks=2)
     assert content.count(b"\xff\xd9") == 2, "the thumbnail's end must not pass for the picture's"
-    assert images.decode(content + trailer).rgb.shape == (60, 80, 3)
+    assert image_io.decode(content + trailer).rgb.shape == (60, 80, 3)
     cut_short = content[: len(content) // 2] + bytes(999)
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        images.decode(cut_short)
+        image_io.decode(cut_short)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(pro
 )
 def test_not_an_image(content, reason):
     with pytest.raises(DataError, match=f"^{reason}$"):
-        images.decode(content)
+        image_io.decode(content)
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])
@@ -164,19 +164,19 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     with pytest.raises(DataError, match=r"^too large: "):
-        images.decode(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
+        image_io.decode(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
 
 
 def test_cut_is_exact_where_nothing_is_scaled():
     rgb = np.asarray(noise())
-    crop, crop_to_source = images.cut(rgb, images.Window(10, 20, 30, 30), 64)
+    crop, crop_to_source = image_io.cut(rgb, image_io.Window(10, 20, 30, 30), 64)
     assert (crop == rgb[20:50, 10:40]).all()
     assert crop_to_source.tolist() == [[1, 0, 10], [0, 1, 20]]
 
 
 def test_cut_replicates_the_border():
     rgb = np.asarray(noise())
-    crop, crop_to_source = images.cut(rgb, images.Window(-5, -7, 90, 90), 90)
+    crop, crop_to_source = image_io.cut(rgb, image_io.Window(-5, -7, 90, 90), 90)
     assert (crop[7:67, 5:85] == rgb).all()
     assert (crop[:7, 5:85] == rgb[:1]).all()
     assert (crop[67:, 85:] == rgb[-1, -1]).all()
@@ -185,7 +185,7 @@ def test_cut_replicates_the_border():
 
 def test_cut_averages_by_area_and_its_affine_maps_centres():
     rgb = np.asarray(noise())
-    crop, crop_to_source = images.cut(rgb, images.Window(8, 4, 40, 40), 10)
+    crop, crop_to_source = image_io.cut(rgb, image_io.Window(8, 4, 40, 40), 10)
     cells = rgb[4:44, 8:48].reshape(10, 4, 10, 4, 3).mean(axis=(1, 3))
     assert np.abs(crop - cells).max() <= 0.51
     assert coordinates.apply(crop_to_source, np.array([0.0, 2.0])).tolist() == [9.5, 13.5]
@@ -193,16 +193,16 @@ def test_cut_averages_by_area_and_its_affine_maps_centres():
 
 def test_whole_picture_keeps_its_aspect_and_is_never_enlarged():
     rgb = np.asarray(smooth(300, 100))
-    assert images.cut(rgb, images.whole(rgb), 50)[0].shape == (17, 50, 3)
-    assert images.cut(rgb, images.whole(rgb), 999)[0].shape == (100, 300, 3)
+    assert image_io.cut(rgb, image_io.whole(rgb), 50)[0].shape == (17, 50, 3)
+    assert image_io.cut(rgb, image_io.whole(rgb), 999)[0].shape == (100, 300, 3)
     strip = np.zeros((2, 4000, 3), np.uint8)
-    assert images.cut(strip, images.whole(strip), 50)[0].shape == (1, 50, 3)
+    assert image_io.cut(strip, image_io.whole(strip), 50)[0].shape == (1, 50, 3)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("box", [(10.0, 20.0, 39.0, 29.0), (3.3, 4.4, 20.1, 33.3), (-20.0, 10.0, 0.0, 12.0)])
 def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
-    window = images.around(box, margin, images.Window(0, 0, 80, 60))
+    window = image_io.around(box, margin, image_io.Window(0, 0, 80, 60))
     x0, y0, x1, y1 = box
     longer = max(x1 - x0, y1 - y0) + 1
     assert window.width == window.height
@@ -221,19 +221,22 @@ def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
 )
 def test_impossible_boxes(box, reason):
     with pytest.raises(DataError, match=reason):
-        images.around(box, 0.2, images.Window(0, 0, 80, 60))
+        image_io.around(box, 0.2, image_io.Window(0, 0, 80, 60))
 
 
 def test_crop_beyond_the_pixel_limit_is_refused():
     with pytest.raises(DataError, match="box too large"):
-        images.around((0.0, 0.0, 11_999.0, 99.0), 0.0, images.Window(0, 0, 12_000, 100))
+        image_io.around((0.0, 0.0, 11_999.0, 99.0), 0.0, image_io.Window(0, 0, 12_000, 100))
 
 
 def test_encode_keeps_colours_in_order():
-    assert np.abs(images.decode(images.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)).max() < 4
+    assert (
+        np.abs(image_io.decode(image_io.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)).max()
+        < 4
+    )
 
 
 def test_check_side():
-    images.check_side(np.zeros((32, 99, 3), np.uint8), 32)
+    image_io.check_side(np.zeros((32, 99, 3), np.uint8), 32)
     with pytest.raises(DataError, match=r"^too small: 99 x 31 px"):
-        images.check_side(np.zeros((31, 99, 3), np.uint8), 32)
+        image_io.check_side(np.zeros((31, 99, 3), np.uint8), 32)

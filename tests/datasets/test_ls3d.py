@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.ls3d import list_300wlp, list_ls3d
+from ray_kplm.datasets.readers.ls3d import list_300wlp, list_ls3d
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ray_kplm import schemas
-from ray_kplm.datasets import parquet
 from ray_kplm.datasets.dataset import IngestOptions
-from ray_kplm.datasets.parquet import Row, list_parquet, read_rows
+from ray_kplm.datasets.readers import parquet
+from ray_kplm.datasets.readers.parquet import Row, list_parquet, read_rows
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 

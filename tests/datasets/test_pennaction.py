@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.pennaction import list_pennaction
+from ray_kplm.datasets.readers.pennaction import list_pennaction
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.normalisers import normaliser
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.selection import draw, everything
+from ray_kplm.datasets.round_sampling import draw, everything
 
 PARTS, ROWS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"], [50, 7, 43]
 

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.torch7 import read_tensor
+from ray_kplm.datasets.readers.torch7 import read_tensor
 from ray_kplm.errors import DataError
 
 # hexdump of torch.save('tensor-a.t7', torch.rand(2, 3)) in gist.github.com/Atcold/4b8f320c3c4035984363, up to its storage.

@@ -68,7 +68,7 @@ sys.path[:0] = [sys.argv[1]]
 from ray_kplm import config as configuration, contracts
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import keypoint_labels

@@ -15,7 +15,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray_kplm.bench.train import data_pipeline, in_memory
 from ray_kplm.config import AugmentConfig, load
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.synthetic.category import write_category

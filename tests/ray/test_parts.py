@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.errors import RunError, StorageError
 from ray_kplm.steps import parts
 from ray_kplm.steps.parts import Pool, map_parts

@@ -17,7 +17,7 @@ from ray_kplm import config as configuration
 from ray_kplm import schemas
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, keypoint_labels

@@ -6,7 +6,7 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import keypoints_table
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.errors import ConfigError
 from ray_kplm.schemas import IMAGES
 from ray_kplm.steps.align import Aligning, _choose

@@ -8,7 +8,7 @@ import ray
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.datasets.dataset import PartBuilder
-from ray_kplm.datasets.selection import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.schemas import IMAGES

@@ -8,7 +8,7 @@ import torch
 
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.selection import everything
+from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.compute import Placement
 from ray_kplm.progress import Progress

@@ -11,7 +11,7 @@ import torch
 
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import read_features
-from ray_kplm.datasets.selection import Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods.detection import Detected
 from ray_kplm.methods.learner import NETWORK

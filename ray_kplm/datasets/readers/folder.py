@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from ray_kplm import schemas
-from ray_kplm.datasets import images
+from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
@@ -21,8 +21,8 @@ from ray_kplm.datasets.dataset import (
     count_landmarks,
     split_of,
 )
-from ray_kplm.datasets.parquet import frame_of, read_meta, read_user_table
-from ray_kplm.datasets.samples import Box, Sample, SampleReader, fault_of
+from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, fault_of
+from ray_kplm.datasets.readers.parquet import frame_of, read_meta, read_user_table
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
@@ -104,7 +104,7 @@ def _files(source: Folder) -> tuple[list[str], Any, int]:
         path = info.path[start:]
         if info.type != pafs.FileType.File or any(name.startswith(".") for name in path.split("/")):
             continue
-        if posixpath.splitext(path)[1].lower() in images.EXTENSIONS:
+        if posixpath.splitext(path)[1].lower() in image_io.EXTENSIONS:
             found.append((path, info.size, info.mtime_ns))
         else:
             other_files += 1

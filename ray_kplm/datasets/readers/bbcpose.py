@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.layout import Distribution, Layout, between
-from ray_kplm.datasets.samples import Sample, bounds
+from ray_kplm.datasets.ingest_source import Sample, bounds
+from ray_kplm.datasets.readers.layout import Distribution, Layout, between
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder

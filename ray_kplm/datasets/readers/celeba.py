@@ -19,8 +19,8 @@ over the whole width that the literature uses (rows 30 to 207 of Thewlis et al. 
 from __future__ import annotations
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.layout import Distribution, Layout, between, points
-from ray_kplm.datasets.samples import Box, Sample
+from ray_kplm.datasets.ingest_source import Box, Sample
+from ray_kplm.datasets.readers.layout import Distribution, Layout, between, points
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder

@@ -18,7 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ray_kplm import schemas
-from ray_kplm.datasets import images
+from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import (
     ANNOTATION,
     IngestOptions,
@@ -64,14 +64,14 @@ class ParquetReader:
 
     def _add(self, part: PartBuilder, row: dict[str, Any]) -> None:
         content = row["image"] or b""
-        rgb, plain = images.decode(content)
-        images.check_side(rgb, self.min_side)
+        rgb, plain = image_io.decode(content)
+        image_io.check_side(rgb, self.min_side)
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
         identity = coordinates.translation(0, 0)
         frame = frame_of(row.get("sequence"), row.get("frame"))
-        part.add(row["image_id"], content if plain else images.encode(rgb), rgb, box, identity, row, frame)
+        part.add(row["image_id"], content if plain else image_io.encode(rgb), rgb, box, identity, row, frame)
 
 
 def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOptions) -> Listing:

@@ -26,9 +26,9 @@ import posixpath
 from typing import Any
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing, split_of
-from ray_kplm.datasets.layout import BOX_SIZE, Distribution, Layout, parse_mat, points
-from ray_kplm.datasets.samples import Sample, bounds
-from ray_kplm.datasets.torch7 import read_tensor
+from ray_kplm.datasets.ingest_source import Sample, bounds
+from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, parse_mat, points
+from ray_kplm.datasets.readers.torch7 import read_tensor
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 
-from ray_kplm.datasets import images
-from ray_kplm.datasets.samples import Opened, Sample
+from ray_kplm.datasets import image_io
+from ray_kplm.datasets.ingest_source import Opened, Sample
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
@@ -32,6 +32,6 @@ def open_video(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
             done, bgr = video.retrieve()
             if not done:
                 raise DataError(f"unreadable: frame {wanted} of the video")
-            yield b"", images.Picture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), plain=False)
+            yield b"", image_io.Picture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), plain=False)
     finally:
         video.release()

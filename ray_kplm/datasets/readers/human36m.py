@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.layout import Distribution, Layout, between
-from ray_kplm.datasets.samples import Box, Sample, bounds
-from ray_kplm.datasets.video import open_video
+from ray_kplm.datasets.ingest_source import Box, Sample, bounds
+from ray_kplm.datasets.readers.layout import Distribution, Layout, between
+from ray_kplm.datasets.readers.video import open_video
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder

@@ -17,8 +17,8 @@ from pyarrow import fs as pafs
 from scipy.io import loadmat
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.images import EXTENSIONS
-from ray_kplm.datasets.samples import Complete, Opener, Sample, SampleReader, fault_of, open_image
+from ray_kplm.datasets.image_io import EXTENSIONS
+from ray_kplm.datasets.ingest_source import Complete, Opener, Sample, SampleReader, fault_of, open_image
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 

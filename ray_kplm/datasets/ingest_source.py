@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.datasets import images
+from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import IngestOptions, PartBuilder, PartTables
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     mirrored: bool = False  # the crop is stored as its mirror image
 
 
-Opened = tuple[bytes, images.Picture]
+Opened = tuple[bytes, image_io.Picture]
 Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[Opened]]
 """(source, path, samples of it) -> for each sample the encoded file, or b"" where there is none, and the picture."""
 Complete = Callable[[Folder, Sample], Sample]
@@ -50,7 +50,7 @@ def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
         raise DataError("unreadable: gone since the folder was listed") from None
     except PermissionError:
         raise DataError("unreadable: permission denied") from None
-    picture = images.decode(content)
+    picture = image_io.decode(content)
     for _ in samples:
         yield content, picture
 
@@ -84,7 +84,7 @@ class SampleReader:
             except DataError as error:
                 part.reject(sample.image_id, str(error))
 
-    def _add(self, part: PartBuilder, sample: Sample, content: bytes, picture: images.Picture) -> None:
+    def _add(self, part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture) -> None:
         try:
             add_sample(part, sample, content, picture, self.options)
         except DataError as error:
@@ -92,14 +92,14 @@ class SampleReader:
 
 
 def add_sample(
-    part: PartBuilder, sample: Sample, content: bytes, picture: images.Picture, options: IngestOptions
+    part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture, options: IngestOptions
 ) -> None:
     """Cut the object out and add it. A picture that is used whole and needs no change keeps its bytes."""
-    full = images.whole(picture.rgb)
+    full = image_io.whole(picture.rgb)
     around = sample.window or sample.box
-    window = full if around is None else images.around(around, options.margin, full)
-    rgb, crop_to_source = images.cut(picture.rgb, window, options.size)
-    images.check_side(rgb, options.min_side)
+    window = full if around is None else image_io.around(around, options.margin, full)
+    rgb, crop_to_source = image_io.cut(picture.rgb, window, options.size)
+    image_io.check_side(rgb, options.min_side)
     kept = picture.plain and around is None and rgb.shape == picture.rgb.shape and not sample.mirrored
     if sample.mirrored:
         crop_to_source = coordinates.compose(crop_to_source, coordinates.mirroring(rgb.shape[1]))
@@ -111,7 +111,7 @@ def add_sample(
         points = np.array(annotation["landmarks"], dtype=np.float64)
         annotation = {**annotation, "landmarks": coordinates.apply(source_to_crop, points)}
     part.add(
-        sample.image_id, content if kept else images.encode(rgb), rgb, box, crop_to_source, annotation, sample.frame
+        sample.image_id, content if kept else image_io.encode(rgb), rgb, box, crop_to_source, annotation, sample.frame
     )
 
 
