@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ray_kplm.correspondence.assignment import exact_scores
-from ray_kplm.correspondence.sums import Summed
+from ray_kplm.correspondence.reduction import Summed
 from ray_kplm.schemas import NONE
 
 _UNIT = 2.0**-20

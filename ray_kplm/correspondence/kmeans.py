@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ray_kplm.correspondence.assignment import BLOCK, Assigner, Search, as_float32, on_grid
-from ray_kplm.correspondence.sums import Summed
+from ray_kplm.correspondence.reduction import Summed
 
 _SQUARE_UNIT = 2.0**-20
 """Squared lengths are summed in whole multiples of this."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.sums import Summed
+from ray_kplm.correspondence.reduction import Summed
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from ray_kplm.correspondence.assignment import (
 )
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
+from ray_kplm.correspondence.reduction import Summed
 from ray_kplm.correspondence.static import Positions
-from ray_kplm.correspondence.sums import Summed
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder

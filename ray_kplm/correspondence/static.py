@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.sums import Summed
+from ray_kplm.correspondence.reduction import Summed
 
 STATIC_SPREAD = 0.015
 """A landmark is static when its position spreads less than this over the images, share of the input's side: what a mark at one

@@ -13,7 +13,7 @@ from ray_kplm.evaluation.annotation import LandmarkSet
 from ray_kplm.evaluation.buckets import Buckets
 from ray_kplm.evaluation.completion import complete_landmarks, observed_means
 from ray_kplm.evaluation.detection import detection_score
-from ray_kplm.evaluation.quality import landmark_distances
+from ray_kplm.evaluation.label_free import landmark_distances
 from ray_kplm.evaluation.regression import (
     BACKWARD_RIDGE,
     FORWARD_RIDGE,

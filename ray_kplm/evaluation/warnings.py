@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.flip import is_involution
-from ray_kplm.evaluation.quality import ONE_PATCH
+from ray_kplm.evaluation.label_free import ONE_PATCH
 from ray_kplm.schemas import NONE
 
 RARE = 0.2

@@ -8,11 +8,11 @@ import torch
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.keypoints.aliked import Aliked
-from ray_kplm.keypoints.base import FromImages, Source
 from ray_kplm.keypoints.given import FromFile, TruthMix
 from ray_kplm.keypoints.learned import LearnedDetector, Network
 from ray_kplm.keypoints.opencv import OpenCVDetector
 from ray_kplm.keypoints.r2d2 import R2D2
+from ray_kplm.keypoints.source import FromImages, Source
 from ray_kplm.keypoints.superpoint import SuperPoint
 from ray_kplm.storage import Folder
 

@@ -15,7 +15,7 @@ from pyarrow import fs as pafs
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.keypoints.base import Keypoints
+from ray_kplm.keypoints.source import Keypoints
 from ray_kplm.storage import Folder
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging import coordinates
-from ray_kplm.keypoints.base import Keypoints, inside_box, pooled
+from ray_kplm.keypoints.source import Keypoints, inside_box, pooled
 
 
 class Network(Protocol):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.keypoints.base import Keypoints, inside_box
+from ray_kplm.keypoints.source import Keypoints, inside_box
 
 _ROBUST = 0.9
 """A point counts as stronger only when it beats another clearly (Brown et al., CVPR 2005)."""

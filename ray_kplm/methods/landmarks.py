@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
-from ray_kplm.evaluation import quality
+from ray_kplm.evaluation import label_free
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.detection import Detected, detect_keypoints
 from ray_kplm.methods.learner import NETWORK, load_weights
@@ -131,7 +131,7 @@ class ClusterPredictor:
         sharpness = heatmaps.sharpness(heat_Bhw, cells, self._config.stage1.heatmap_sigma).cpu().numpy()
         sharpness[np.isnan(xy).any(axis=-1)] = np.nan
         separation = np.full(confidence.shape, np.nan, np.float32)
-        separation[found.image, found.landmark] = quality.separation(
+        separation[found.image, found.landmark] = label_free.separation(
             found.joined("descriptors"), self._centroids, found.landmark
         )
         return Observed(xy, confidence, sharpness, separation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_kplm.evaluation.quality import PER_LANDMARK
+from ray_kplm.evaluation.label_free import PER_LANDMARK
 from ray_kplm.schemas import NONE
 
 _COLUMNS = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
-from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
+from ray_kplm.correspondence.template_matching import choose_template, most_repeatable, name_points, padded
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError, ConfigError, RunError

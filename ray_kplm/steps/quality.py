@@ -16,7 +16,7 @@ from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.evaluation.quality import Observations, measure
+from ray_kplm.evaluation.label_free import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter

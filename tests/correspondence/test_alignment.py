@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.correspondence.alignment import Drift, align, identify
-from ray_kplm.correspondence.template import padded
+from ray_kplm.correspondence.template_matching import padded
 from ray_kplm.schemas import NONE
 
 # 13 points like those of a face: brows, eyes, nose, mouth, chin; 256 px.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ray_kplm.correspondence.alignment import Drift
-from ray_kplm.correspondence.template import choose_template, most_repeatable, name_points, padded
+from ray_kplm.correspondence.template_matching import choose_template, most_repeatable, name_points, padded
 from ray_kplm.schemas import NONE
 
 DRIFT = Drift()

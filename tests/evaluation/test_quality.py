@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ray_kplm.evaluation.quality import (
+from ray_kplm.evaluation.label_free import (
     NOWHERE,
     ONE_PATCH,
     PER_LANDMARK,

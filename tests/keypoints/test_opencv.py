@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ray_kplm.keypoints.base import inside_box
 from ray_kplm.keypoints.opencv import OpenCVDetector, spread
+from ray_kplm.keypoints.source import inside_box
 
 NAMES = ["sift", "orb"]
 SIZE = 160

@@ -1,6 +1,6 @@
 """Tables as text."""
 
-from ray_kplm.evaluation.quality import PER_LANDMARK
+from ray_kplm.evaluation.label_free import PER_LANDMARK
 from ray_kplm.report.tables import aligned, quality_table
 
 
