@@ -15,8 +15,8 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.landmarks import LandmarkPredictor, MakeLandmarkPredictor
-from ray_kplm.methods.learner import NETWORK, weights_alone
+from ray_kplm.methods.predictors import LandmarkPredictor, MakeLandmarkPredictor
+from ray_kplm.methods.trainer import NETWORK, weights_alone
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder

@@ -21,7 +21,7 @@ from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import RunError
 from ray_kplm.imaging.synthetic.category import write_category
-from ray_kplm.methods.learner import NETWORK
+from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.run import CLAIM, MANIFEST, Run, round_path
 from ray_kplm.steps.correspond import CLUSTERS, read_clusters
 from ray_kplm.steps.evaluate import evaluate

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ray_kplm.config import load
 from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.pairs import AnyImages
-from ray_kplm.methods.plan import pair_plan
+from ray_kplm.methods.sampling import pair_plan
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.session import session
 from ray_kplm.storage import Folder

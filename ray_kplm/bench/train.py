@@ -19,9 +19,9 @@ from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.plan import Plan
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.sampling import Plan
 from ray_kplm.pipeline import discover
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.schemas import TRAIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ray_kplm.config import Config
-from ray_kplm.methods.generation import Generation
+from ray_kplm.methods.base import Generation
 from ray_kplm.methods.kplm import Kplm
 from ray_kplm.methods.merge import Merge
 from ray_kplm.methods.template import Template

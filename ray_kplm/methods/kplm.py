@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.update import Log, Shards, Update, update
+from ray_kplm.methods.base import Generation
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.generation import Generation
-from ray_kplm.methods.landmarks import MakeClusterPredictor, MakePredictor
-from ray_kplm.methods.stage1 import JointObjective, PairObjective
+from ray_kplm.methods.pair_objective import JointObjective, PairObjective
+from ray_kplm.methods.predictors import MakeClusterPredictor, MakePredictor
 from ray_kplm.storage import Folder
 
 

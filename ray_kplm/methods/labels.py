@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import displaced
+from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.views import Points, Views
 from ray_kplm.schemas import NONE
 
 

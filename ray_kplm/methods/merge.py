@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ray_kplm.correspondence.update import Log, MatchedUpdate, Shards, update_matched
 from ray_kplm.errors import CollapseError
+from ray_kplm.methods.base import Generation
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.generation import Generation
-from ray_kplm.methods.landmarks import MakeClusterPredictor, MakePredictor
-from ray_kplm.methods.stage1 import PairObjective
+from ray_kplm.methods.pair_objective import PairObjective
+from ray_kplm.methods.predictors import MakeClusterPredictor, MakePredictor
 from ray_kplm.storage import Folder
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ray_kplm.correspondence.update import Log, Shards
 from ray_kplm.datasets.sequences import Frames
+from ray_kplm.methods.base import Found, Generation
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.detection import DISTILLING_VIEWS, PointFinder
-from ray_kplm.methods.generation import Found, Generation
-from ray_kplm.methods.landmarks import MakePredictor
-from ray_kplm.methods.plan import Plan, single_plan
-from ray_kplm.methods.stage1 import PointObjective
+from ray_kplm.methods.extractor import DISTILLING_VIEWS, PointFinder
+from ray_kplm.methods.pair_objective import PointObjective
+from ray_kplm.methods.predictors import MakePredictor
+from ray_kplm.methods.sampling import Plan, single_plan
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import DetectorNetwork
 from ray_kplm.storage import Folder

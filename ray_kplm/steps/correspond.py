@@ -26,7 +26,7 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
-from ray_kplm.methods.generation import Generation
+from ray_kplm.methods.base import Generation
 from ray_kplm.steps.failures import own_error
 from ray_kplm.steps.progress import Board, Listener, hearing
 from ray_kplm.steps.session import here, on_node

@@ -20,8 +20,8 @@ from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
-from ray_kplm.methods.learner import NETWORK, Objective, Schedule
-from ray_kplm.methods.plan import Plan
+from ray_kplm.methods.sampling import Plan
+from ray_kplm.methods.trainer import NETWORK, Objective, Schedule
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.schemas import NONE, TRAIN

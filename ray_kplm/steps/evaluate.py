@@ -22,7 +22,7 @@ from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
-from ray_kplm.methods.landmarks import MakePredictor
+from ray_kplm.methods.predictors import MakePredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path

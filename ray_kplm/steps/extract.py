@@ -22,9 +22,9 @@ from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
-from ray_kplm.methods.detection import calibrated_threshold
-from ray_kplm.methods.generation import Generation
-from ray_kplm.methods.learner import NETWORK, load_weights
+from ray_kplm.methods.base import Generation
+from ray_kplm.methods.extractor import calibrated_threshold
+from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ray.data import ExecutionResources, TaskPoolStrategy
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.methods.plan import Plan
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.batch import Views
+from ray_kplm.methods.sampling import Plan
 from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.session import AHEAD_BYTES
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, draw
-from ray_kplm.methods.generation import Generation
+from ray_kplm.methods.base import Generation
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import TRAIN
 

@@ -19,10 +19,10 @@ from torch import nn
 
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.learner import NETWORK, Learner, Objective, Schedule
-from ray_kplm.methods.plan import Plan
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.sampling import Plan
+from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
 from ray_kplm.steps.feed import feed

@@ -28,7 +28,7 @@ from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import MakeLandmarkPredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step

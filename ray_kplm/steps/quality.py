@@ -22,7 +22,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.methods.predictors import MakeLandmarkPredictor, MakePredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import Run, Step
 from ray_kplm.schemas import NONE, TRAIN

@@ -15,7 +15,7 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import MakeLandmarkPredictor
 from ray_kplm.schemas import LABELS, NONE
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.parts import Pool, Progress, map_parts

@@ -8,11 +8,11 @@ import torch
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.correspondence.merging import Merged
 from ray_kplm.imaging.warp import STILL
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import Channels, keep_channels
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.learner import Learner, Schedule, load_weights
-from ray_kplm.methods.stage2 import LandmarkObjective
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.landmark_objective import LandmarkObjective
+from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.schemas import NONE
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ray_kplm.config import ComputeConfig, DetectionConfig
-from ray_kplm.methods.detection import (
+from ray_kplm.methods.extractor import (
     DISTILLING_VIEWS,
     PointFinder,
     calibrated_threshold,

@@ -9,9 +9,9 @@ import torch
 
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import STILL
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
-from ray_kplm.methods.views import Views
 from ray_kplm.schemas import KEYPOINTS, LABELS, NONE
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from ray_kplm.config import load
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.landmarks import ClusterPredictor, LandmarkPredictor, nearest_once
+from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, nearest_once
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork

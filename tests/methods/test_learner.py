@@ -7,9 +7,9 @@ import torch
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.imaging.warp import STILL
 from ray_kplm.methods import build_method
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.learner import Learner, Schedule, load_weights
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 
 CONFIG = load(

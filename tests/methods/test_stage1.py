@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ray_kplm.config import load
-from ray_kplm.methods.stage1 import PairObjective
+from ray_kplm.methods.pair_objective import PairObjective
 
 SIDE, DIM, PAIRS = 16, 4, 5_000
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from ray_kplm.config import Config, NetworkConfig, load
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.stage1 import JointObjective, PairObjective
-from ray_kplm.methods.stage2 import LandmarkObjective, by_channel, mirrored_mean
-from ray_kplm.methods.views import Points
+from ray_kplm.methods.batch import Points
+from ray_kplm.methods.landmark_objective import LandmarkObjective, by_channel, mirrored_mean
+from ray_kplm.methods.pair_objective import JointObjective, PairObjective
 from ray_kplm.network import heatmaps
 from ray_kplm.schemas import NONE
 

@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.imaging.warp import STILL
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.learner import Learner, Objective, Schedule
-from ray_kplm.methods.stage1 import JointObjective, PairObjective, PointObjective
-from ray_kplm.methods.stage2 import LandmarkObjective
-from ray_kplm.methods.views import Views
+from ray_kplm.methods.landmark_objective import LandmarkObjective
+from ray_kplm.methods.pair_objective import JointObjective, PairObjective, PointObjective
+from ray_kplm.methods.trainer import Learner, Objective, Schedule
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
 from ray_kplm.schemas import NONE

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ray_kplm.config import Config, NetworkConfig
-from ray_kplm.methods.stage1 import PairObjective
-from ray_kplm.methods.views import Points
+from ray_kplm.methods.batch import Points
+from ray_kplm.methods.pair_objective import PairObjective
 from ray_kplm.network import losses
 from ray_kplm.schemas import NONE
 

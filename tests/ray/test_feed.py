@@ -22,7 +22,7 @@ from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.pairs import AnyImages
-from ray_kplm.methods.plan import pair_plan
+from ray_kplm.methods.sampling import pair_plan
 from ray_kplm.steps import session
 from ray_kplm.steps.feed import ahead_bytes, feed
 from ray_kplm.steps.images import RoundImages

@@ -17,7 +17,7 @@ from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.learner import NETWORK
+from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.steps.ingest import ingest

@@ -21,7 +21,7 @@ from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, keypoint_labels
-from ray_kplm.methods.learner import NETWORK, load_weights
+from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.run import Run
 from ray_kplm.steps.elastic import MoreNodes
 from ray_kplm.steps.images import RoundImages

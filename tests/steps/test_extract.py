@@ -11,7 +11,7 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, everything
-from ray_kplm.methods.detection import Detected, calibrated_threshold
+from ray_kplm.methods.extractor import Detected, calibrated_threshold
 from ray_kplm.steps import extract as module
 from ray_kplm.steps.extract import Extraction, ExtractPart, calibration_sample
 from ray_kplm.storage import Folder

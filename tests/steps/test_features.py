@@ -13,8 +13,8 @@ from ray_kplm.config import load
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import crop_sizes
-from ray_kplm.methods.detection import Detected
-from ray_kplm.methods.learner import NETWORK
+from ray_kplm.methods.extractor import Detected
+from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.steps.detect import DetectPart, _Find
 from ray_kplm.steps.extract import Extraction, ExtractPart
 from ray_kplm.storage import Folder

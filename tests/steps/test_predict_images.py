@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.config import ComputeConfig, load
-from ray_kplm.methods.landmarks import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import MakeLandmarkPredictor
 from ray_kplm.run import Run
 from ray_kplm.steps import predict_images
 from ray_kplm.storage import Folder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.config import Config
-from ray_kplm.methods.views import Points
+from ray_kplm.methods.batch import Points
 from ray_kplm.network import heatmaps, losses
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.schemas import NONE

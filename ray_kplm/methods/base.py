@@ -13,12 +13,12 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.update import Log, Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.detection import DescribingFinder, Finder
-from ray_kplm.methods.landmarks import MakePredictor
-from ray_kplm.methods.learner import Objective, Schedule
+from ray_kplm.methods.extractor import DescribingFinder, Finder
+from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.pairs import AnyImages, NearbyFrames, PairSource
-from ray_kplm.methods.plan import Plan, pair_plan, single_plan
-from ray_kplm.methods.stage2 import LandmarkObjective
+from ray_kplm.methods.predictors import MakePredictor
+from ray_kplm.methods.sampling import Plan, pair_plan, single_plan
+from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.storage import Folder

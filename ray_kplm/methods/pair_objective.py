@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.config import Config
-from ray_kplm.methods.stage2 import by_channel
-from ray_kplm.methods.views import Points
+from ray_kplm.methods.batch import Points
+from ray_kplm.methods.landmark_objective import by_channel
 from ray_kplm.network import distributed, heatmaps, losses
 from ray_kplm.network.hourglass import DetectorNetwork, JointNetwork, KeypointNetwork
 from ray_kplm.schemas import NONE

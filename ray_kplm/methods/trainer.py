@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.views import Points, Views
 from ray_kplm.network.compute import Placement
 
 NETWORK = "network.pt"

@@ -15,9 +15,9 @@ from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
 from ray_kplm.evaluation import label_free
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.detection import Detected, detect_keypoints
-from ray_kplm.methods.learner import NETWORK, load_weights
-from ray_kplm.methods.stage2 import mirrored_mean
+from ray_kplm.methods.extractor import Detected, detect_keypoints
+from ray_kplm.methods.landmark_objective import mirrored_mean
+from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
