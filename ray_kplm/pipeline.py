@@ -9,8 +9,8 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.progress import Progress
 from ray_kplm.run import Run
 from ray_kplm.run_lock import held
+from ray_kplm.runtime.session import session
 from ray_kplm.steps.discovery import Discovery
-from ray_kplm.steps.session import session
 from ray_kplm.tracking import Parent, catch_up, tracked
 
 

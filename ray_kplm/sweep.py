@@ -20,6 +20,8 @@ from ray_kplm.errors import CollapseError, ConfigError, KplmError, RunError, Sto
 from ray_kplm.methods import build_method
 from ray_kplm.report.sweep import best_yaml, results_csv, sweep_page
 from ray_kplm.run import Run
+from ray_kplm.runtime.session import session
+from ray_kplm.runtime.tune import Report, run_trials
 from ray_kplm.search.halving import Halving
 from ray_kplm.search.journal import FAILED, FINISHED, RUNNING, STOPPED, Journal, Trial, best, read_trial
 from ray_kplm.search.samplers import GRID, RANDOM, Sampler
@@ -27,8 +29,6 @@ from ray_kplm.search.space import Space, configured, read_space
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.graph import LAYOUT, Steps
 from ray_kplm.steps.objective import AUTO, TITLES, at_end, choose, of_round
-from ray_kplm.steps.session import session
-from ray_kplm.steps.trials import Report, run_trials
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
 from ray_kplm.trial import absolute, discover_beside, progress_to
@@ -148,7 +148,7 @@ class _Results:
 
 
 class _Trials:
-    """The source of a sweep's trials (steps/trials.py): first those that were interrupted, then new ones."""
+    """The source of a sweep's trials (runtime/tune.py): first those that were interrupted, then new ones."""
 
     def __init__(
         self,

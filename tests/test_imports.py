@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(path: Path) -> str:
-    """`steps` for steps/train.py, `config` for config.py."""
+    """`steps` for runtime/train_workers.py, `config` for config.py."""
     relative = path.relative_to(PACKAGE)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 

@@ -23,12 +23,12 @@ from ray_kplm.errors import RunError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.run import CLAIM, MANIFEST, Run, round_path
+from ray_kplm.runtime.local_cluster import LocalCluster
+from ray_kplm.runtime.session import session
+from ray_kplm.runtime.train_loop import METRICS
 from ray_kplm.steps.correspond import CLUSTERS, read_clusters
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.local_cluster import LocalCluster
-from ray_kplm.steps.loop import METRICS
-from ray_kplm.steps.session import session
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import audit
 

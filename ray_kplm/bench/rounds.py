@@ -15,8 +15,8 @@ from ray_kplm.config import load
 from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.sampling import pair_plan
-from ray_kplm.steps.images import RoundImages
-from ray_kplm.steps.session import session
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.session import session
 from ray_kplm.storage import Folder
 
 _PART_IMAGES = 500

@@ -24,13 +24,13 @@ from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.pipeline import discover
 from ray_kplm.run import MANIFEST, Run, round_path
+from ray_kplm.runtime.data_pipeline import feed
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.session import session
+from ray_kplm.runtime.train_loop import Training
+from ray_kplm.runtime.train_workers import train
 from ray_kplm.schemas import TRAIN
-from ray_kplm.steps.feed import feed
-from ray_kplm.steps.images import RoundImages
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.loop import Training
-from ray_kplm.steps.session import session
-from ray_kplm.steps.train import train
 from ray_kplm.storage import Folder
 from ray_kplm.trial import progress_to
 

@@ -107,9 +107,9 @@ def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.imaging.synthetic.category import write_category
     from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of
+    from ray_kplm.runtime.session import session
     from ray_kplm.steps.evaluate import evaluate, show
     from ray_kplm.steps.ingest import ingest
-    from ray_kplm.steps.session import session
     from ray_kplm.tracking import add_evaluation, add_picture
 
     started = time.monotonic()
@@ -152,8 +152,8 @@ def _synth(options: argparse.Namespace) -> Result:
 def _ingest(options: argparse.Namespace) -> Result:
     from ray_kplm.config import ComputeConfig
     from ray_kplm.datasets.dataset import IngestOptions
+    from ray_kplm.runtime.session import session
     from ray_kplm.steps.ingest import ingest
-    from ray_kplm.steps.session import session
 
     names = (
         "format",

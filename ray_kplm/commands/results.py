@@ -134,8 +134,8 @@ def _evaluate(options: argparse.Namespace) -> Result:
 def _quality(options: argparse.Namespace) -> Result:
     from ray_kplm.report.tables import quality_table
     from ray_kplm.run import Run
+    from ray_kplm.runtime.session import session
     from ray_kplm.steps.quality import measure_quality
-    from ray_kplm.steps.session import session
 
     run = Run.open(options.run)
     with session(run.config.compute):
@@ -146,8 +146,8 @@ def _quality(options: argparse.Namespace) -> Result:
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
     from ray_kplm.run import Run
+    from ray_kplm.runtime.session import session
     from ray_kplm.steps.predict_images import PredictOptions, predict_images
-    from ray_kplm.steps.session import session
 
     run = Run.open(options.run)
     config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
@@ -163,8 +163,8 @@ def _predict(options: argparse.Namespace) -> Result:
 
 def _show(options: argparse.Namespace) -> Result:
     from ray_kplm.run import Run
+    from ray_kplm.runtime.session import session
     from ray_kplm.steps.evaluate import picture_name, show
-    from ray_kplm.steps.session import session
     from ray_kplm.tracking import add_picture
 
     run = Run.open(options.run)

@@ -23,10 +23,10 @@ from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
+from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.runtime.session import ANYWHERE
 from ray_kplm.schemas import LABELS, NONE, TRAIN
 from ray_kplm.steps.graph import Steps
-from ray_kplm.steps.parts import Pool, map_parts
-from ray_kplm.steps.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 TEMPLATE = "template.json"

@@ -27,9 +27,9 @@ from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
 from ray_kplm.methods.base import Generation
-from ray_kplm.steps.failures import own_error
-from ray_kplm.steps.progress import Board, Listener, hearing
-from ray_kplm.steps.session import here, on_node
+from ray_kplm.runtime.progress_channel import Board, Listener, hearing
+from ray_kplm.runtime.remote_errors import own_error
+from ray_kplm.runtime.session import here, on_node
 from ray_kplm.storage import Folder
 
 CLUSTERS = "clusters.npz"

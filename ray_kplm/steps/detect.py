@@ -22,8 +22,8 @@ from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.source import Keypoints, Source
-from ray_kplm.steps.parts import Pool, Progress, map_parts
-from ray_kplm.steps.session import ANYWHERE
+from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.runtime.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 _RULE = "outliers.npz"

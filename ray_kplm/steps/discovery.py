@@ -24,18 +24,18 @@ from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Objective, Schedule
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.map_parts import Pool
+from ray_kplm.runtime.train_loop import Training
+from ray_kplm.runtime.train_workers import Crew
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.align import Aligning, align_points
 from ray_kplm.steps.correspond import correspond, read_clusters
 from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, calibration_sample, extract
 from ray_kplm.steps.graph import Steps
-from ray_kplm.steps.images import RoundImages
-from ray_kplm.steps.loop import Training
 from ray_kplm.steps.merge import Merging, merge_channels
-from ray_kplm.steps.parts import Pool
 from ray_kplm.steps.relabel import Relabelling, relabel
-from ray_kplm.steps.train import Crew
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Tracker
 

@@ -26,7 +26,7 @@ from ray_kplm.methods.base import Generation
 from ray_kplm.methods.extractor import calibrated_threshold
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
-from ray_kplm.steps.parts import Pool, Progress, map_parts
+from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
 _CALIBRATION = "calibration"

@@ -26,7 +26,7 @@ from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.registry import AUTO, reader_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.run_lock import held
-from ray_kplm.steps.failures import own_error
+from ray_kplm.runtime.remote_errors import own_error
 from ray_kplm.storage import Folder
 
 Report = Callable[[int, int, str], None]

@@ -17,8 +17,8 @@ from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predictors import MakePredictor, Predictor
 from ray_kplm.run import Step
+from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
 from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
-from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
 

@@ -33,10 +33,10 @@ from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import held
+from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
-from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.steps.predict import landmarks_of
 from ray_kplm.storage import Folder
 

@@ -16,9 +16,9 @@ from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.predictors import MakeLandmarkPredictor
+from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
 from ray_kplm.schemas import LABELS, NONE
 from ray_kplm.steps.extract import read_inputs, worker_placement
-from ray_kplm.steps.parts import Pool, Progress, map_parts
 from ray_kplm.storage import Folder
 
 

@@ -18,13 +18,13 @@ from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.report.cards import Findings, choose, make_album
 from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
+from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.describe import embed, embedding_step, read_embeddings
 from ray_kplm.steps.evaluate import STAGE2, evaluate, landmarks_of
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.history import merges, rounds
 from ray_kplm.steps.quality import measure_quality
-from ray_kplm.steps.session import session
 
 PAGE = "index.html"
 IMAGES = 500

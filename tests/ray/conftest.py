@@ -21,7 +21,7 @@ def ray_cluster():
     is given a promise of one."""
     import ray
 
-    from ray_kplm.steps import session
+    from ray_kplm.runtime import session
 
     os.environ.update(session.ENVIRONMENT | session.LOCAL | ENVIRONMENT)  # all processes of a local Ray inherit it
 

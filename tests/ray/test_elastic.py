@@ -9,7 +9,7 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.steps.elastic import MoreNodes, choose, choose_now, room
+from ray_kplm.runtime.scaling import MoreNodes, choose, choose_now, room
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,11 +73,11 @@ from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import keypoint_labels
 from ray_kplm.run import Run
-from ray_kplm.steps.images import RoundImages
+from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.session import session
-from ray_kplm.steps.loop import Training
-from ray_kplm.steps.train import train
+from ray_kplm.runtime.session import session
+from ray_kplm.runtime.train_loop import Training
+from ray_kplm.runtime.train_workers import train
 from ray_kplm.storage import Folder
 
 root = Path(sys.argv[2])

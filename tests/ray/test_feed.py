@@ -23,9 +23,9 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.pairs import AnyImages
 from ray_kplm.methods.sampling import pair_plan
-from ray_kplm.steps import session
-from ray_kplm.steps.feed import ahead_bytes, feed
-from ray_kplm.steps.images import RoundImages
+from ray_kplm.runtime import session
+from ray_kplm.runtime.data_pipeline import ahead_bytes, feed
+from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.steps.ingest import ingest
 
 SIZE = 64

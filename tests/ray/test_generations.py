@@ -11,7 +11,7 @@ from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
-from ray_kplm.steps import session
+from ray_kplm.runtime import session
 from ray_kplm.steps.align import picture
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.fork import fork_best

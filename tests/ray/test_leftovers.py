@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from ray_kplm.steps.leftovers import give_back
+from ray_kplm.runtime.placement_groups import give_back
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -2,7 +2,7 @@
 
 import ray
 
-from ray_kplm.steps.progress import listening
+from ray_kplm.runtime.progress_channel import listening
 
 
 def test_news_arrives_in_the_order_of_how_far_workers_are(ray_cluster):

@@ -12,11 +12,11 @@ import pytest
 import ray
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.steps.session import ENVIRONMENT, _for_workers, needed_cpus, object_store_mib
+from ray_kplm.runtime.session import ENVIRONMENT, _for_workers, needed_cpus, object_store_mib
 
 JOIN = """
 from ray_kplm.config import ComputeConfig
-from ray_kplm.steps.session import session
+from ray_kplm.runtime.session import session
 
 with session(ComputeConfig()):
     pass
@@ -25,7 +25,7 @@ LOCAL_CLUSTER = """
 from pathlib import Path
 
 from ray._private.utils import get_ray_address_file
-from ray_kplm.steps.local_cluster import LocalCluster
+from ray_kplm.runtime.local_cluster import LocalCluster
 
 with LocalCluster(1, ()):
     print(Path(get_ray_address_file(None)).read_text())

@@ -23,11 +23,11 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.run import Run
-from ray_kplm.steps.elastic import MoreNodes
-from ray_kplm.steps.images import RoundImages
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.scaling import MoreNodes
+from ray_kplm.runtime.train_loop import Training
+from ray_kplm.runtime.train_workers import Crew, train
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.loop import Training
-from ray_kplm.steps.train import Crew, train
 from ray_kplm.storage import Folder, copy_file
 
 SMALL = [
@@ -243,7 +243,7 @@ def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monke
         def ask(self):
             began.append(worker_processes())
 
-    monkeypatch.setattr("ray_kplm.steps.train.MoreNodes", Asking)
+    monkeypatch.setattr("ray_kplm.runtime.train_workers.MoreNodes", Asking)
     run_step(dataset, tmp_path, ["stage1.warmup_iterations=100", "compute.workers={min: 1, max: 2}"])
     assert began
     assert all(len(workers) == 1 for workers in began)

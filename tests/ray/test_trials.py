@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.errors import CollapseError
-from ray_kplm.steps.trials import _Room, run_trials
+from ray_kplm.runtime.tune import _Room, run_trials
 from ray_kplm.storage import Folder
 
 

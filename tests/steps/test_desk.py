@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ray_kplm.steps.desk import Desk
+from ray_kplm.runtime.job_queue import Desk
 
 
 def in_loop(scenario):

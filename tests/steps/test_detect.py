@@ -11,10 +11,10 @@ from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.round_sampling import Selection, everything
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
+from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.schemas import IMAGES
 from ray_kplm.steps import quality
 from ray_kplm.steps.detect import DetectPart, OutlierRule, _Find, _outlier_rule, keypoint_finder
-from ray_kplm.steps.parts import Pool
 from ray_kplm.storage import Folder
 
 PART = "part-00000.parquet"

@@ -4,14 +4,14 @@ from torch import nn
 
 from ray_kplm.config import NetworkConfig
 from ray_kplm.network.hourglass import KeypointNetwork
-from ray_kplm.steps import loop
+from ray_kplm.runtime import train_loop
 
 
 def test_batch_norms_of_several_workers_have_the_statistics_of_all(monkeypatch):
-    monkeypatch.setattr(loop, "prepare_model", lambda network, move_to_device: network)
+    monkeypatch.setattr(train_loop, "prepare_model", lambda network, move_to_device: network)
     network = KeypointNetwork(NetworkConfig(image_size=64, width=16, depth=1, norm="batch"))
     names, weights = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
-    wrapped = loop._distributed(network)
+    wrapped = train_loop._distributed(network)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert wrapped is network
     assert len(norms) > 10

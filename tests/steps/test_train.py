@@ -5,7 +5,7 @@ import pytest
 from ray_kplm.config import load
 from ray_kplm.errors import CollapseError, DataError, RunError, StorageError
 from ray_kplm.run import Run
-from ray_kplm.steps.train import _as_user_error
+from ray_kplm.runtime.train_workers import _as_user_error
 
 
 class Failed(Exception):

@@ -16,7 +16,7 @@ from ray_kplm.config import load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.methods import build_method
 from ray_kplm.steps.correspond import correspond, read_clusters
-from ray_kplm.steps.local_cluster import LocalCluster
+from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.storage import Folder
 
 cluster = LocalCluster(2, (1, 1))

@@ -25,8 +25,8 @@ from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
-from ray_kplm.steps.feed import feed
-from ray_kplm.steps.images import RoundImages
+from ray_kplm.runtime.data_pipeline import feed
+from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.storage import Folder
 
 METRICS = "metrics.json"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import decode
-from ray_kplm.steps.session import ANYWHERE
+from ray_kplm.runtime.session import ANYWHERE
 from ray_kplm.storage import Folder
 
 

@@ -22,8 +22,8 @@ from ray.data import ExecutionResources, TaskPoolStrategy
 from ray_kplm.config import AugmentConfig
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.sampling import Plan
-from ray_kplm.steps.images import RoundImages
-from ray_kplm.steps.session import AHEAD_BYTES
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.session import AHEAD_BYTES
 
 if TYPE_CHECKING:
     from ray_kplm.imaging.augment import Augmenter

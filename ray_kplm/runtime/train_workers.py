@@ -24,12 +24,12 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import KplmError, RunError, StorageError
 from ray_kplm.run import Step
-from ray_kplm.steps import leftovers, session
-from ray_kplm.steps.desk import Desk
-from ray_kplm.steps.elastic import MoreNodes, choose_now
-from ray_kplm.steps.failures import own_error
-from ray_kplm.steps.loop import METRICS, Job, Training, work
-from ray_kplm.steps.progress import Listener, hearing
+from ray_kplm.runtime import placement_groups, session
+from ray_kplm.runtime.job_queue import Desk
+from ray_kplm.runtime.progress_channel import Listener, hearing
+from ray_kplm.runtime.remote_errors import own_error
+from ray_kplm.runtime.scaling import MoreNodes, choose_now
+from ray_kplm.runtime.train_loop import METRICS, Job, Training, work
 from ray_kplm.storage import NO_SPACE, Folder
 
 _DeskActor: Any = ray.remote(num_cpus=0)(Desk)
@@ -111,7 +111,7 @@ class _Fit:
         self.jobs = 0
         self._compute = compute
         self._error: Exception | None = None
-        leftovers.give_back()
+        placement_groups.give_back()
         self.workers = choose_now(compute, batch)
         self._desk = _DeskActor.options(scheduling_strategy=session.here()).remote()
         trainer = _trainer(compute, folder, self.workers, self._desk)

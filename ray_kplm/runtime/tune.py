@@ -18,8 +18,8 @@ from ray.tune.search import Searcher
 
 from ray_kplm.config import ComputeConfig, Config, from_dict
 from ray_kplm.errors import KplmError
-from ray_kplm.steps.progress import listening
-from ray_kplm.steps.session import needed_cpus
+from ray_kplm.runtime.progress_channel import listening
+from ray_kplm.runtime.session import needed_cpus
 from ray_kplm.storage import Folder
 
 _CPUS = 0.01

@@ -13,7 +13,7 @@ import psutil
 from ray._private.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 
-from ray_kplm.steps.session import ENVIRONMENT, LOCAL
+from ray_kplm.runtime.session import ENVIRONMENT, LOCAL
 
 
 class LocalCluster:

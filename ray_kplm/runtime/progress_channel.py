@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from ray_kplm.steps.session import here
+from ray_kplm.runtime.session import here
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from ray_kplm.steps.progress import Board
+from ray_kplm.runtime.progress_channel import Board
 
 
 class Desk(Board):

@@ -19,7 +19,7 @@ from ray.exceptions import RayTaskError
 
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import RunError
-from ray_kplm.steps.failures import own_error
+from ray_kplm.runtime.remote_errors import own_error
 
 _PATIENCE_S = 3600.0
 """Where no part is finished for so long, a worker hangs or finds no room. A pretrained detector on a CPU may need minutes."""

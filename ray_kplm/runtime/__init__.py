@@ -1,0 +1,1 @@
+"""Ray's plumbing: sessions, parts, training workers, views. The only room that imports Ray."""
