@@ -26,7 +26,7 @@ from ray_kplm.run import CLAIM, MANIFEST, Run, round_path
 from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.train_loop import METRICS
-from ray_kplm.steps.correspond import CLUSTERS, read_clusters
+from ray_kplm.steps.cluster import CLUSTERS, read_clusters
 from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder

@@ -28,7 +28,7 @@ from ray_kplm.correspondence.update import update
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run, round_path
 from ray_kplm.runtime.session import session
-from ray_kplm.steps.correspond import ActorShards, correspond
+from ray_kplm.steps.cluster import ActorShards, correspond
 from ray_kplm.storage import Folder
 
 _PART_IMAGES, _IMAGE_POINTS = 512, 25

@@ -18,7 +18,7 @@ from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
 from ray_kplm.report.page import Embedding
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.storage import Folder
 

@@ -30,12 +30,12 @@ from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import Crew
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.align import Aligning, align_points
-from ray_kplm.steps.correspond import correspond, read_clusters
+from ray_kplm.steps.cluster import correspond, read_clusters
 from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, calibration_sample, extract
 from ray_kplm.steps.graph import Steps
 from ray_kplm.steps.merge import Merging, merge_channels
-from ray_kplm.steps.relabel import Relabelling, relabel
+from ray_kplm.steps.update_labels import Relabelling, relabel
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Tracker
 

@@ -28,7 +28,7 @@ from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.detect import keypoint_finder
 from ray_kplm.steps.predict import Prediction, predict, read_predictions
 from ray_kplm.storage import Folder

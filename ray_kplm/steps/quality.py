@@ -27,7 +27,7 @@ from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.correspond import read_clusters
+from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.evaluate import STAGE2, predictor
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder

@@ -10,7 +10,7 @@ from ray_kplm.config import ComputeConfig, load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.methods import build_method
-from ray_kplm.steps.correspond import correspond, place_shards, read_clusters, replace_shard
+from ray_kplm.steps.cluster import correspond, place_shards, read_clusters, replace_shard
 from ray_kplm.storage import Folder
 
 DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6

@@ -15,7 +15,7 @@ sys.path[:0] = [sys.argv[1]]
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.methods import build_method
-from ray_kplm.steps.correspond import correspond, read_clusters
+from ray_kplm.steps.cluster import correspond, read_clusters
 from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.storage import Folder
 
