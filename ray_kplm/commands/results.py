@@ -145,9 +145,9 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.inference.images import PredictOptions, predict_images
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
-    from ray_kplm.steps.predict_images import PredictOptions, predict_images
 
     run = Run.open(options.run)
     config = from_dict(with_overrides(run.config.to_dict(), options.overrides))

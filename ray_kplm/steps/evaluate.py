@@ -20,6 +20,7 @@ from ray_kplm.evaluation.summary import evaluate_landmarks
 from ray_kplm.evaluation.tables import STAGES
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
+from ray_kplm.inference.dataset import Prediction, predict, read_predictions
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import MakePredictor
@@ -30,7 +31,6 @@ from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.detect import keypoint_finder
-from ray_kplm.steps.predict import Prediction, predict, read_predictions
 from ray_kplm.storage import Folder
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"

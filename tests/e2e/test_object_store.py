@@ -17,7 +17,7 @@ from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.pipeline import discover
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.predict_images import PredictOptions, predict_images
+from ray_kplm.inference.images import PredictOptions, predict_images
 from ray_kplm.runtime.session import session
 
 source, store, *options = sys.argv[1:]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.export.landmarks import to_coco, to_csv
+from ray_kplm.inference.export.formats import to_coco, to_csv
 
 NAN = float("nan")
 

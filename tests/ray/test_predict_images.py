@@ -16,12 +16,12 @@ from ray_kplm import LandmarkDetector, schemas
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.inference.images import PredictOptions, predict_images
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.predict_images import PredictOptions, predict_images
 from ray_kplm.storage import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

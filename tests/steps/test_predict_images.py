@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ray_kplm.config import ComputeConfig, load
+from ray_kplm.inference import images
 from ray_kplm.methods.predictors import MakeLandmarkPredictor
 from ray_kplm.run import Run
-from ray_kplm.steps import predict_images
 from ray_kplm.storage import Folder
 
 
@@ -28,14 +28,14 @@ def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, 
     run.step("stage2", "landmarks", {}, {}).finish()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
     make = MakeLandmarkPredictor(run.config, run.folder, np.zeros(2, np.int16), True)
-    monkeypatch.setattr(predict_images, "landmark_predictor", lambda run: make)
+    monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
 
     def send(worker, arguments, *rest):
         raise Sent(arguments["make"].config.compute)
 
-    monkeypatch.setattr(predict_images, "map_parts", send)
+    monkeypatch.setattr(images, "map_parts", send)
     for gpus, expected in ((0, ("fp32", "no")), (1, ("bf16", "yes"))):
         config = load(None, [f"run={tmp_path / 'run'}", f"compute.gpus_per_worker={gpus}"])
         with pytest.raises(Sent) as sent:
-            predict_images.predict_images(run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config)
+            images.predict_images(run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config)
         assert (sent.value.compute.precision, sent.value.compute.channels_last) == expected

@@ -26,8 +26,9 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.round_sampling import everything
 from ray_kplm.errors import ConfigError, DataError, RunError
-from ray_kplm.export.landmarks import to_coco, to_csv
 from ray_kplm.imaging import coordinates
+from ray_kplm.inference.dataset import landmarks_of
+from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.methods.predictors import MakeLandmarkPredictor
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
@@ -37,7 +38,6 @@ from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
 from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
-from ray_kplm.steps.predict import landmarks_of
 from ray_kplm.storage import Folder
 
 _STEP = "predict_images"

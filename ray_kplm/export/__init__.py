@@ -1,1 +1,0 @@
-"""What was found, in the formats of other tools."""

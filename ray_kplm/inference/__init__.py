@@ -1,0 +1,1 @@
+"""Landmarks of data sets and of any images."""

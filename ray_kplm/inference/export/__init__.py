@@ -1,0 +1,1 @@
+"""Landmarks in formats that other tools open."""
