@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import RunError
@@ -27,7 +28,6 @@ from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.train_loop import METRICS
 from ray_kplm.steps.cluster import CLUSTERS, read_clusters
-from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import audit

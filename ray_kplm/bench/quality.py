@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from ray_kplm.analysis.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
+from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.report.tables import aligned
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
-from ray_kplm.steps.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
-from ray_kplm.steps.quality import measurable, measure_quality
 
 MEASURES = (
     "score",

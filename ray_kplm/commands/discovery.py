@@ -101,6 +101,7 @@ def _add_fork(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.evaluate import evaluate, show
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
     from ray_kplm.evaluation.tables import lines
@@ -108,7 +109,6 @@ def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of
     from ray_kplm.runtime.session import session
-    from ray_kplm.steps.evaluate import evaluate, show
     from ray_kplm.steps.ingest import ingest
     from ray_kplm.tracking import add_evaluation, add_picture
 

@@ -115,9 +115,9 @@ def _add_template(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.evaluate import Options, evaluate
     from ray_kplm.evaluation.tables import lines
     from ray_kplm.run import Run
-    from ray_kplm.steps.evaluate import Options, evaluate
     from ray_kplm.tracking import add_evaluation
 
     if (options.run is None) == (options.model is None):
@@ -132,10 +132,10 @@ def _evaluate(options: argparse.Namespace) -> Result:
 
 
 def _quality(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.label_free import measure_quality
     from ray_kplm.report.tables import quality_table
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
-    from ray_kplm.steps.quality import measure_quality
 
     run = Run.open(options.run)
     with session(run.config.compute):
@@ -162,9 +162,9 @@ def _predict(options: argparse.Namespace) -> Result:
 
 
 def _show(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.evaluate import picture_name, show
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
-    from ray_kplm.steps.evaluate import picture_name, show
     from ray_kplm.tracking import add_picture
 
     run = Run.open(options.run)
@@ -178,8 +178,8 @@ def _show(options: argparse.Namespace) -> Result:
 
 
 def _report(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.report import report
     from ray_kplm.run import Run
-    from ray_kplm.steps.report import report
     from ray_kplm.tracking import add_report
 
     run = Run.open(options.run)

@@ -22,6 +22,7 @@ import ray
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.analysis.evaluate import landmark_predictor
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.round_sampling import everything
@@ -35,7 +36,6 @@ from ray_kplm.number_format import decided
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import held
 from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
-from ray_kplm.steps.evaluate import landmark_predictor
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder

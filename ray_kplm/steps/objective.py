@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ray_kplm.analysis.evaluate import STAGE1, WARMUP, evaluate, stage_scores
+from ray_kplm.analysis.label_free import measure_quality
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST
-from ray_kplm.steps.evaluate import STAGE1, WARMUP, evaluate, stage_scores
-from ray_kplm.steps.quality import measure_quality
 
 AUTO, FORWARD_NME, LABEL_FREE = "auto", "forward_nme", "label_free"
 TITLES = {FORWARD_NME: "forward NME, %", LABEL_FREE: "label-free score"}

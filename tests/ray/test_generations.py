@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ray_kplm.analysis.evaluate import evaluate
+from ray_kplm.analysis.label_free import measurable, measure_quality
+from ray_kplm.analysis.report import report
 from ray_kplm.bench import quality as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
@@ -13,11 +16,8 @@ from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.runtime import session
 from ray_kplm.steps.align import picture
-from ray_kplm.steps.evaluate import evaluate
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.steps.quality import measurable, measure_quality
-from ray_kplm.steps.report import report
 
 SMALL = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",

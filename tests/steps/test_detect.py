@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import ray
 
+from ray_kplm.analysis import label_free
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.round_sampling import Selection, everything
@@ -13,7 +14,6 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.schemas import IMAGES
-from ray_kplm.steps import quality
 from ray_kplm.steps.detect import DetectPart, OutlierRule, _Find, _outlier_rule, keypoint_finder
 from ray_kplm.storage import Folder
 
@@ -68,5 +68,5 @@ def test_the_outlier_rule_and_the_quality_are_made_from_independent_samples(tmp_
         patch.setattr(Selection, "sample", sample)
         with pytest.raises(Sampled) as sampled:
             _outlier_rule(find, whole, 5, Pool(1))
-    of_rule, of_quality = (whole.sample(100, seed).rows[0] for seed in (sampled.value.args, (5, quality._SAMPLE)))
+    of_rule, of_quality = (whole.sample(100, seed).rows[0] for seed in (sampled.value.args, (5, label_free._SAMPLE)))
     assert len(np.intersect1d(of_rule, of_quality)) < 30  # 10 are expected by chance

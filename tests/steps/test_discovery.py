@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ray_kplm.analysis import embedding, evaluate, label_free
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import everything
@@ -13,7 +14,7 @@ from ray_kplm.methods.channels import Channels
 from ray_kplm.network.compute import Placement
 from ray_kplm.progress import Progress
 from ray_kplm.run import Run
-from ray_kplm.steps import describe, discovery, evaluate, quality
+from ray_kplm.steps import discovery
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.storage import Folder
 
@@ -60,9 +61,9 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
     sends(discovery, "relabel", lambda work, *rest: work.config)
     sends(run._crew, "train", lambda step, training, *rest: training.config)
     sends(evaluate, "predict", lambda predictions, config, *rest: config)
-    sends(describe, "extract", lambda extraction, *rest: extraction.config)
-    sends(quality, "map_parts", lambda worker, arguments, *rest: arguments["work"].config)
-    monkeypatch.setattr(quality, "_detector", lambda run, stage: (None, np.zeros(2), {"fingerprint": "f"}))
+    sends(embedding, "extract", lambda extraction, *rest: extraction.config)
+    sends(label_free, "map_parts", lambda worker, arguments, *rest: arguments["work"].config)
+    monkeypatch.setattr(label_free, "_detector", lambda run, stage: (None, np.zeros(2), {"fingerprint": "f"}))
     monkeypatch.setattr(evaluate, "predictor", lambda run, stage: (None, {"fingerprint": "f"}))
     monkeypatch.setattr(discovery, "RoundImages", SimpleNamespace(load=lambda *arguments: None))
     plan = SimpleNamespace(iterations=1)
@@ -72,8 +73,8 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
         lambda: run._relabel(step, 0, step, channels),
         lambda: run._train(step, "", None, None, plan, run.method.round_schedule(0), whole, None, (1, 0)),
         lambda: evaluate.landmarks_of(resumed, dataset, "train"),
-        lambda: describe._described(resumed, dataset, whole, 0, resumed.folder),
-        lambda: quality.measure_quality(resumed),
+        lambda: embedding._described(resumed, dataset, whole, 0, resumed.folder),
+        lambda: label_free.measure_quality(resumed),
     ):
         with pytest.raises(Sent) as sent:
             work()

@@ -10,6 +10,8 @@ import pytest
 import ray
 
 from ray_kplm import schemas
+from ray_kplm.analysis import evaluate as step
+from ray_kplm.analysis.evaluate import STAGE2, Options, evaluate, picture_name, show
 from ray_kplm.cli import main
 from ray_kplm.config import from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
@@ -19,8 +21,6 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import KEYPOINT, TITLE_HEIGHT, encode_png
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.run import Run
-from ray_kplm.steps import evaluate as step
-from ray_kplm.steps.evaluate import STAGE2, Options, evaluate, picture_name, show
 from ray_kplm.storage import Folder
 
 NAMES = list(PROTOCOLS["human36m"].points)

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ray_kplm.analysis.label_free import _observations, _ObservePart, _Work
 from ray_kplm.config import load
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.evaluation.label_free import measure
 from ray_kplm.methods.predictors import Observed
-from ray_kplm.steps.quality import _observations, _ObservePart, _Work
 from ray_kplm.storage import Folder
 
 SIDE, IMAGES = 64, 12

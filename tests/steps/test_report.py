@@ -5,14 +5,14 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
+from ray_kplm.analysis.embedding import _landmarks
+from ray_kplm.analysis.report import report
+from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.report.embedding import Described
 from ray_kplm.run import Run
-from ray_kplm.steps.describe import _landmarks
-from ray_kplm.steps.history import merges, rounds
-from ray_kplm.steps.report import report
 from ray_kplm.storage import Folder
 
 PART, SIDE = "part-00000.parquet", 100

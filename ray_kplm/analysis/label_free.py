@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.analysis.evaluate import STAGE2, predictor
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, everything
@@ -28,7 +29,6 @@ from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.cluster import read_clusters
-from ray_kplm.steps.evaluate import STAGE2, predictor
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
 

@@ -10,6 +10,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from ray_kplm.analysis.embedding import embed, embedding_step, read_embeddings
+from ray_kplm.analysis.evaluate import STAGE2, evaluate, landmarks_of
+from ray_kplm.analysis.label_free import measure_quality
+from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging.crops import crop_sizes, decode
@@ -20,11 +24,7 @@ from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.steps.describe import embed, embedding_step, read_embeddings
-from ray_kplm.steps.evaluate import STAGE2, evaluate, landmarks_of
 from ray_kplm.steps.graph import Steps
-from ray_kplm.steps.history import merges, rounds
-from ray_kplm.steps.quality import measure_quality
 
 PAGE = "index.html"
 IMAGES = 500
