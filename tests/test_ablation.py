@@ -2,9 +2,9 @@
 
 import pytest
 
-from ray_kplm.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name, table_lines
 from ray_kplm.config import load
 from ray_kplm.errors import ConfigError
+from ray_kplm.experiments.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name, table_lines
 
 CONFIG = load(None, ["dataset=d", "run=runs/a"])
 

@@ -14,11 +14,11 @@ import psutil
 
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.runtime.session import object_store_mib, session
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.trial import progress_to
 
 _IMAGES = 60
 _CONFIG = [

@@ -16,6 +16,7 @@ import numpy as np
 from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
@@ -32,7 +33,6 @@ from ray_kplm.runtime.train_workers import train
 from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
-from ray_kplm.trial import progress_to
 
 _IMAGES, _POINTS = 400, 15
 _KEPT_BATCHES = 8

@@ -96,8 +96,8 @@ def _add_sweep(commands: Any) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> Result:
-    from ray_kplm.ablation import ablate, plain, table_lines
     from ray_kplm.config import load
+    from ray_kplm.experiments.ablation import ablate, plain, table_lines
 
     config = load(options.config, options.overrides)
     rows = ablate(
@@ -109,9 +109,9 @@ def _ablate(options: argparse.Namespace) -> Result:
 
 def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
-    from ray_kplm.report.sweep import sweep_table
-    from ray_kplm.search.halving import Halving
-    from ray_kplm.sweep import SweepOptions, sweep
+    from ray_kplm.experiments.halving import Halving
+    from ray_kplm.experiments.pages import sweep_table
+    from ray_kplm.experiments.sweep import SweepOptions, sweep
 
     names = ("over", "search", "samples", "at_once", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None

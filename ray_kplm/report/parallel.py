@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ray_kplm.search.journal import short_names
-from ray_kplm.search.space import shown
+from ray_kplm.experiments.journal import short_names
+from ray_kplm.experiments.space import shown
 
 _GAP, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 170, 320, 70, 70, 46, 16
 _DISTRIBUTIONS = ("uniform", "loguniform", "randint", "lograndint")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.search.halving import Halving
+from ray_kplm.experiments.halving import Halving
 
 
 def test_rungs_are_ever_farther_apart():

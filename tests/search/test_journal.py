@@ -3,8 +3,8 @@
 import pytest
 
 from ray_kplm.errors import RunError
-from ray_kplm.search.halving import Halving
-from ray_kplm.search.journal import (
+from ray_kplm.experiments.halving import Halving
+from ray_kplm.experiments.journal import (
     FAILED,
     FINISHED,
     RUNNING,

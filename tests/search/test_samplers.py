@@ -8,9 +8,9 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.errors import ConfigError
-from ray_kplm.search.journal import FAILED, FINISHED, RUNNING, STOPPED, Trial
-from ray_kplm.search.samplers import GRID, RANDOM, TPE, Sampler
-from ray_kplm.search.space import configured, read_space
+from ray_kplm.experiments.journal import FAILED, FINISHED, RUNNING, STOPPED, Trial
+from ray_kplm.experiments.samplers import GRID, RANDOM, TPE, Sampler
+from ray_kplm.experiments.space import configured, read_space
 
 BASE = load(None, ["method.landmarks=10"])
 RATE = "stage1.learning_rate=loguniform:1e-5:1e-1"

@@ -7,7 +7,7 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.errors import ConfigError
-from ray_kplm.search.space import Choice, Interval, configured, read_space
+from ray_kplm.experiments.space import Choice, Interval, configured, read_space
 
 BASE = load(None, ["dataset=d", "run=r", "method.landmarks=10"])
 

@@ -5,12 +5,12 @@ import pytest
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
+from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
 from ray_kplm.steps import fork as forking
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.graph import Steps
-from ray_kplm.steps.objective import AUTO, FORWARD_NME, LABEL_FREE, choose
 from ray_kplm.storage import Folder, copy_file
 
 

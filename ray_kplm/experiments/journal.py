@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ray_kplm.errors import RunError
-from ray_kplm.search.halving import Halving
-from ray_kplm.search.space import Values, shown
+from ray_kplm.experiments.halving import Halving
+from ray_kplm.experiments.space import Values, shown
 from ray_kplm.storage import Folder
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"

@@ -1,6 +1,6 @@
 """`kplm sweep`: which configuration finds the best landmarks?
 
-<sweep>/sweep.json, trials/00000.json ...    what is searched, and what is known (search/journal.py)
+<sweep>/sweep.json, trials/00000.json ...    what is searched, and what is known (experiments/journal.py)
 <sweep>/keypoints/<fingerprint>/             generic keypoints, found once for all trials that begin with the same
 <sweep>/000,batch_size=8/ ...                the trials' run directories
 <sweep>/best.yaml, results.{json,csv}, index.html
@@ -17,21 +17,21 @@ from typing import Any
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import CollapseError, ConfigError, KplmError, RunError, StoppedEarly
+from ray_kplm.experiments.halving import Halving
+from ray_kplm.experiments.journal import FAILED, FINISHED, RUNNING, STOPPED, Journal, Trial, best, read_trial
+from ray_kplm.experiments.objective import AUTO, TITLES, at_end, choose, of_round
+from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
+from ray_kplm.experiments.samplers import GRID, RANDOM, Sampler
+from ray_kplm.experiments.space import Space, configured, read_space
+from ray_kplm.experiments.trial import absolute, discover_beside, progress_to
 from ray_kplm.methods import build_method
-from ray_kplm.report.sweep import best_yaml, results_csv, sweep_page
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
-from ray_kplm.search.halving import Halving
-from ray_kplm.search.journal import FAILED, FINISHED, RUNNING, STOPPED, Journal, Trial, best, read_trial
-from ray_kplm.search.samplers import GRID, RANDOM, Sampler
-from ray_kplm.search.space import Space, configured, read_space
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.graph import LAYOUT, Steps
-from ray_kplm.steps.objective import AUTO, TITLES, at_end, choose, of_round
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
-from ray_kplm.trial import absolute, discover_beside, progress_to
 
 Told = Callable[[str, str], None]
 """Hears lines of progress: a trial's name, or none for the sweep's own, and the line."""

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config
+from ray_kplm.experiments.journal import Trial, ranked, short_names
+from ray_kplm.experiments.space import shown
 from ray_kplm.report.parallel import last, parallel_coordinates
 from ray_kplm.report.tables import aligned
-from ray_kplm.search.journal import Trial, ranked, short_names
-from ray_kplm.search.space import shown
 
 _BANDS = 3
 """Into which a distribution's range is cut to compare its parts."""

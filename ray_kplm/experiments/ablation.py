@@ -14,12 +14,12 @@ from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
+from ray_kplm.experiments.trial import absolute, discover_beside
 from ray_kplm.report.figures import errors_over
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, add_evaluation, grouped
-from ray_kplm.trial import absolute, discover_beside
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.search.journal import FAILED, FINISHED, RUNNING, Trial
-from ray_kplm.search.space import Choice, Dimension, Interval, Space, Values
+from ray_kplm.experiments.journal import FAILED, FINISHED, RUNNING, Trial
+from ray_kplm.experiments.space import Choice, Dimension, Interval, Space, Values
 
 GRID, RANDOM, TPE = "grid", "random", "tpe"
 _ATTEMPTS = 100

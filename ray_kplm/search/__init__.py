@@ -1,1 +1,0 @@
-"""Searching configurations: the space, where to look next, when to stop looking, and what was found so far."""
