@@ -120,21 +120,21 @@ def _bench_rounds(options: argparse.Namespace) -> Result:
 
 
 def _bench_quality(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.quality import bench, lines
+    from ray_kplm.bench.label_free import bench, lines
 
     found = bench(options.runs, options.console.say)
     return Result("\n".join(lines(found)), found)
 
 
 def _bench_chaos(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.chaos import bench, lines
+    from ray_kplm.bench.fault_injection import bench, lines
 
     found = bench(options.victims or VICTIMS, options.together, options.console.say)
     return Result("\n".join(lines(found)), found, exit_code=0 if found["same"] else 1)
 
 
 def _bench_soak(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.soak import bench
+    from ray_kplm.bench.endurance import bench
 
     found = bench(options.rounds, options.rounds_per_fit, options.console.say)
     return Result(figures_text(found), found)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.bench.quality import MEASURES, correlations
+from ray_kplm.bench.label_free import MEASURES, correlations
 
 
 def rows(errors, dataset="faces", stage="stage2", **measures):

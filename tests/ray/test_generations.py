@@ -8,7 +8,7 @@ import pytest
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
-from ray_kplm.bench import quality as bench
+from ray_kplm.bench import label_free as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError

@@ -1,6 +1,6 @@
 """What `kplm bench chaos` does to its runs; it is run by hand, as a case takes minutes."""
 
-from ray_kplm.bench.chaos import MOMENTS, lines
+from ray_kplm.bench.fault_injection import MOMENTS, lines
 from ray_kplm.commands.bench import VICTIMS
 
 
