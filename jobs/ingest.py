@@ -2,7 +2,7 @@
 
 import sys
 
-from ray_kplm.cli import main
+from ray_kplm.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["ingest", *sys.argv[1:]]))

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from ray_kplm import errors
-from ray_kplm.cli import EXIT_CODES, main
-from ray_kplm.commands.base import OUTPUT_CLOSED
+from ray_kplm.cli.console import OUTPUT_CLOSED
+from ray_kplm.cli.main import EXIT_CODES, main
 from ray_kplm.errors import KplmError
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +160,7 @@ def test_a_reader_that_has_gone_away_ends_it_silently(arguments):
 
 def test_help_does_not_wait_for_heavy_libraries():
     code = (
-        "import sys; from ray_kplm.cli import build_parser; build_parser().format_help(); "
+        "import sys; from ray_kplm.cli.main import build_parser; build_parser().format_help(); "
         "print(sorted({'torch', 'ray', 'numpy', 'pyarrow', 'mlflow', 'shtab', 'importlib.metadata'} & sys.modules.keys()))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

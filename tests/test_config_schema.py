@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import main
+from ray_kplm.cli.main import main
 from ray_kplm.config import Config, from_dict
 from ray_kplm.config_schema import config_schema, field_docs
 from ray_kplm.errors import ConfigError

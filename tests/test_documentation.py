@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.cli import build_parser
+from ray_kplm.cli.main import build_parser
 from ray_kplm.config import Config
 from ray_kplm.datasets.registry import FORMATS
 

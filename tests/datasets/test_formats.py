@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from ray_kplm.cli import main
+from ray_kplm.cli.main import main
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.ingest_source import Sample
 from ray_kplm.datasets.readers.layout import Distribution, Layout, mirror_pairs

@@ -12,7 +12,7 @@ import ray
 from ray_kplm import schemas
 from ray_kplm.analysis import evaluate as step
 from ray_kplm.analysis.evaluate import STAGE2, Options, evaluate, picture_name, show
-from ray_kplm.cli import main
+from ray_kplm.cli.main import main
 from ray_kplm.config import from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
 from ray_kplm.errors import ConfigError, DataError, RunError

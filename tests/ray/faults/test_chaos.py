@@ -1,7 +1,7 @@
 """What `kplm bench chaos` does to its runs; it is run by hand, as a case takes minutes."""
 
 from ray_kplm.bench.fault_injection import MOMENTS, lines
-from ray_kplm.commands.bench import VICTIMS
+from ray_kplm.cli.bench import VICTIMS
 
 
 def test_three_moments_of_seven_victims():

@@ -12,9 +12,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from ray_kplm.commands import bench, configs, discovery, results, search
-from ray_kplm.commands.base import OUTPUT_CLOSED, Console, Result, command, emit
-from ray_kplm.commands.parser import Lists, Parser, Version
+from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
+from ray_kplm.cli.main import bench, configs, results, search, train
+from ray_kplm.cli.parser import Lists, Parser, Version
 from ray_kplm.errors import KplmError
 
 INTERRUPTED = 130
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for kind in (discovery, results, search, bench, configs):
+    for kind in (train, results, search, bench, configs):
         kind.add(commands)
     text = 'Print a script that completes kplm\'s commands and options in a shell, for example: eval "$(kplm completion bash)"'
     command(commands, "completion", _completion, text).add_argument("shell", choices=_SHELLS, help="which one")
@@ -96,7 +96,3 @@ def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, object]) -
                 _complete_paths(below, kinds)
         elif action.metavar in kinds:
             action.complete = kinds[str(action.metavar)]  # type: ignore[attr-defined]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.commands.base import Result, add_json, command
-from ray_kplm.commands.parser import Lists
+from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Lists
 from ray_kplm.errors import DataError
 
 

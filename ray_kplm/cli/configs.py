@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.commands.base import Result, command
+from ray_kplm.cli.console import Result, command
 
 
 def add(commands: Any) -> None:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ray_kplm.commands.base import emit
+from ray_kplm.cli.console import emit
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):

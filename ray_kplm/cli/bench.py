@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_kplm.commands.base import Result, add_json, command, figures_text
+from ray_kplm.cli.console import Result, add_json, command, figures_text
 
 VICTIMS = ("worker", "extraction", "shard", "coordinator", "controller", "driver", "node")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ray_kplm.commands.base import Result, add_json, command
+from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.errors import ConfigError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_kplm.commands.base import Result, add_json, command
-from ray_kplm.commands.parser import Lists
+from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Lists
 
 
 def add(commands: Any) -> None:
