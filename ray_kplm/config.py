@@ -25,7 +25,7 @@ class MethodConfig:
     """What is discovered, and by which variant of the method."""
 
     kind: Literal["kplm", "merge", "template"] = "kplm"
-    """Generation: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
+    """Method: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
     landmarks: int = 30
     """K, the number of landmarks (T 6.2). In `template` at most so many: fewer where the template's image has fewer points. In
     `merge` K is what merging leaves, and this only scales how many keypoints are detected."""
@@ -63,9 +63,9 @@ class NetworkConfig:
 class KeypointsConfig:
     """The generic keypoints that start the method (T 6.3.4)."""
 
-    detector: Literal["sift", "orb", "superpoint", "aliked", "r2d2", "file", "truth_mix"] = "sift"
+    detector: Literal["sift", "orb", "superpoint", "aliked", "r2d2", "file", "noisy_gt"] = "sift"
     """`sift`, `orb`: with adaptive non-maximal suppression. `superpoint`, `aliked`, `r2d2`: pretrained networks. `file`: your
-    own. `truth_mix`: annotated points among random ones, for experiments on noise (T Fig. 6.5)."""
+    own. `noisy_gt`: annotated points among random ones, for experiments on noise (T Fig. 6.5)."""
     limit: int = 50
     """Most keypoints of an image after suppression."""
     weights: str = ""
@@ -81,7 +81,7 @@ class KeypointsConfig:
     file: str = ""
     """Parquet for `file`: image_id, xy (a list of (x, y), pixels of the source image), optionally score."""
     truth_share: float = 0.4
-    """Share of true points in `truth_mix`; the others lie anywhere."""
+    """Share of true points in `noisy_gt`; the others lie anywhere."""
     truth_shift: float = 0.012
     """True points are moved by up to this share of the image's longer side, each way (T 3 px of 256)."""
     outlier_share: float = 0.4
@@ -204,7 +204,7 @@ class ClusteringConfig:
     """Most Lloyd iterations (R)."""
     tolerance: float = 1e-4
     """A fit ends when the objective falls by less than this share."""
-    redos: int = 10
+    n_init: int = 10
     """k-means++ starts, each fitted on a sample; the best is fitted on all. A bad one loses landmarks for good (R: 10, without
     effect)."""
     fit_points: int = 1_600_000
@@ -300,7 +300,7 @@ class WorkerRange:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the work is laid out. Nothing here but `linear_rule` changes what is computed, but for rounding: the gradients of any
+    """How the work is laid out. Nothing here but `scale_lr` changes what is computed, but for rounding: the gradients of any
     number of training workers are those of the whole batch in one process."""
 
     workers: int | WorkerRange = 1
@@ -325,7 +325,7 @@ class ComputeConfig:
     """Autocast; `auto`: bf16 on GPUs and on CPUs that multiply it, decided for the whole run by the driver that begins it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Memory format; `auto`: on GPUs only, decided as `precision` is."""
-    linear_rule: bool = False
+    scale_lr: bool = False
     """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: one batch is shared."""
     checkpoint_iterations: int = 250
     """Iterations between checkpoints inside a training step."""
@@ -457,7 +457,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         "keypoints.detector",
         c.keypoints.detector,
         "has no descriptors, and method.kind = 'merge' begins with clusters of them; take sift, superpoint, aliked or r2d2",
-        c.method.kind != "merge" or c.keypoints.detector not in ("file", "truth_mix"),
+        c.method.kind != "merge" or c.keypoints.detector not in ("file", "noisy_gt"),
     )
     workers = c.compute.worker_range
     shown = f"{{min: {workers.min}, max: {workers.max}}}" if c.compute.is_elastic else workers.min
@@ -466,8 +466,8 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
     yield (
         "compute.workers",
         shown,
-        "must be one number with compute.linear_rule=true, whose iterations depend on it",
-        not (c.compute.linear_rule and c.compute.is_elastic),
+        "must be one number with compute.scale_lr=true, whose iterations depend on it",
+        not (c.compute.scale_lr and c.compute.is_elastic),
     )
     yield from _resource_rules(c.compute, shown)
     yield (
@@ -482,8 +482,8 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         yield (
             f"{stage}.batch_size",
             batch,
-            f"is shared by compute.workers = {shown}: take a positive multiple of it, or compute.linear_rule=true",
-            batch > 0 and (c.compute.linear_rule or bool(c.compute.worker_numbers(batch))),
+            f"is shared by compute.workers = {shown}: take a positive multiple of it, or compute.scale_lr=true",
+            batch > 0 and (c.compute.scale_lr or bool(c.compute.worker_numbers(batch))),
         )
         rate = getattr(c, stage).learning_rate
         yield f"{stage}.learning_rate", rate, "must be positive", rate > 0
@@ -493,7 +493,7 @@ def _rules(c: Config) -> Iterable[tuple[str, Any, str, bool]]:
         least = 0 if name == "rounds" else 1
         yield path, value, f"must be at least {least}", value >= least
     for path in ("compute.data_workers", "compute.extract_workers", "keypoints.limit",
-                 "detection.calibration_images", "clustering.redos", "clustering.iterations", "compute.checkpoint_iterations",
+                 "detection.calibration_images", "clustering.n_init", "clustering.iterations", "compute.checkpoint_iterations",
                  "compute.batch_images", "compute.rounds_per_fit", "detection.nms_radius"):  # fmt: skip
         section, name = path.split(".")
         value = getattr(getattr(c, section), name)

@@ -15,7 +15,7 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.predictors import LandmarkPredictor, MakeLandmarkPredictor
+from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory
 from ray_kplm.methods.trainer import NETWORK, weights_alone
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
@@ -30,14 +30,14 @@ class Landmarks:
     confidence: NDArray[np.float32]
 
 
-def landmark_predictor(run: Run) -> MakeLandmarkPredictor:
+def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
     """The detector of a finished run, or of a folder that `export` wrote. Raises RunError if the run is not finished."""
     folder = run.folder
     if not _is_exported(folder):
         run.finished("stage2")
         folder /= "stage2"
     channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return MakeLandmarkPredictor(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
+    return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
 
 
 def _is_exported(folder: Folder) -> bool:

@@ -46,7 +46,7 @@ def discover(
         for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
             lock.check()
             discovery.train_round(number)
-            discovery.renew_labels(number)
+            discovery.update_pseudo_labels(number)
             after_round(discovery, number)
         discovery.align()
         discovery.train_landmarks()

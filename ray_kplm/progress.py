@@ -5,9 +5,22 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 _LOG_EVERY_S = 20.0
+
+ProgressCallback = Callable[[float, str], None]
+"""Called as work goes on: the share that is done, 0 to 1, and what is being done, "" where there is nothing to say."""
+
+
+def ignore_progress(share: float, text: str) -> None:
+    """Do nothing: a `ProgressCallback` for callers that show no progress."""
+
+
+def part_of(progress: ProgressCallback, first: float, last: float) -> ProgressCallback:
+    """Return the callback of a part of the work, which goes from the share `first` to the share `last` of the whole."""
+    return lambda share, text: progress(first + (last - first) * share, text)
 
 
 class Progress:

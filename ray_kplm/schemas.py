@@ -44,7 +44,7 @@ LANDMARKS = pa.schema(
         pa.field("attributes", pa.map_(pa.string(), pa.float64()), nullable=False),  # numbers to bucket by, as yaw
     ]
 )
-"""`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, for the evaluation and `detector: truth_mix` only."""
+"""`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, for the evaluation and `detector: noisy_gt` only."""
 
 REJECTED = pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 """`<dataset>/rejected.parquet`: every input that did not become an image, and why."""

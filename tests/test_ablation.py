@@ -33,7 +33,7 @@ def test_every_axis_is_one_value_of_the_configuration(name):
 
 
 def test_noise_needs_the_mixture():
-    assert configured(CONFIG, {"noise": 0.2, "seed": 0}).keypoints.detector == "truth_mix"
+    assert configured(CONFIG, {"noise": 0.2, "seed": 0}).keypoints.detector == "noisy_gt"
 
 
 def test_the_thesis_tables_are_of_values_that_the_axes_have():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ray_kplm.correspondence.assignment import nearest, on_grid
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
@@ -69,7 +69,7 @@ def _sample(dataset: Dataset, seed: int) -> Selection:
     """Training images of a few parts: each is read as a whole."""
     parts, rows = dataset.parts(TRAIN), dataset.rows(TRAIN)
     few = np.sort(np.random.default_rng([seed, 53]).permutation(len(parts))[:_PARTS])
-    return everything([parts[i] for i in few], [rows[i] for i in few]).sample(IMAGES, (seed, 53))
+    return full_selection([parts[i] for i in few], [rows[i] for i in few]).sample(IMAGES, (seed, 53))
 
 
 def read_embeddings(run: Run, step: Step) -> list[Embedding]:
@@ -102,7 +102,7 @@ def _landmarks(run: Run, found: list[Described]) -> tuple[int, list[NDArray]]:
     """K, and for each round the landmark of each cluster: the last round's clusters became the channels; the first round's are
     the same ones where clusters keep their numbers, else those that lie at the same places."""
     channels = Channels.from_dict((run.folder / "stage2").read_json(CHANNELS))
-    last = channels.of.astype(np.int64)
+    last = channels.landmark_to_channel.astype(np.int64)
     if len(found) == 1:
         return len(channels), [last]
     if build_method(run.config).continues_clusters:

@@ -23,7 +23,7 @@ from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
-from ray_kplm.methods.predictors import MakePredictor
+from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
@@ -300,7 +300,7 @@ def _place(run: Run, dataset: Dataset) -> str:
     return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"
 
 
-def predictor(run: Run, stage: str) -> tuple[MakePredictor, dict[str, Any]]:
+def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
     """How a stage predicts, and the manifest of the step that made it. stage: also the number of a round, 0: the warm-up."""
     config = run.config
     if stage == STAGE2:

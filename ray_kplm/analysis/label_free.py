@@ -15,7 +15,7 @@ from ray_kplm import schemas
 from ray_kplm.analysis.evaluate import STAGE2, predictor
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.evaluation.label_free import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of
@@ -23,7 +23,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
-from ray_kplm.methods.predictors import MakeLandmarkPredictor, MakePredictor
+from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -69,7 +69,7 @@ def measure_quality(
     }
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
-    whole = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
+    whole = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
     sample = whole.sample(images, (run.config.seed, _SAMPLE))
     if not step.is_current():
         say(f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
@@ -94,7 +94,7 @@ def _title(stage: str) -> str:
     return f"round {int(stage)}" if int(stage) else "the warm-up"
 
 
-def _detector(run: Run, stage: str) -> tuple[MakePredictor, NDArray[np.int16], dict[str, Any]]:
+def _detector(run: Run, stage: str) -> tuple[PredictorFactory, NDArray[np.int16], dict[str, Any]]:
     """How it predicts, each landmark's partner in the mirror image, and the manifest of the step that made it."""
     if stage != STAGE2 and not stage.isdecimal():
         raise ConfigError(
@@ -106,7 +106,7 @@ def _detector(run: Run, stage: str) -> tuple[MakePredictor, NDArray[np.int16], d
             f"stage = {STAGE2}"
         )
     make, source = predictor(run, stage)
-    if isinstance(make, MakeLandmarkPredictor):
+    if isinstance(make, LandmarkPredictorFactory):
         return make, make.flip_map, source
     clusters = read_clusters(run.folder / "rounds" / f"{int(stage):03d}")
     landmarks = len(source["label_counts"])
@@ -119,15 +119,15 @@ class _Work:
     itself."""
 
     config: Config
-    make: MakePredictor
-    alone: MakePredictor
+    make: PredictorFactory
+    alone: PredictorFactory
     images: Folder
     target: Folder
 
 
-def _observe(config: Config, make: MakePredictor, images: Folder, step: Step, sample: Selection) -> None:
+def _observe(config: Config, make: PredictorFactory, images: Folder, step: Step, sample: Selection) -> None:
     step.begin()
-    alone = replace(make, flip=False) if isinstance(make, MakeLandmarkPredictor) else make
+    alone = replace(make, flip=False) if isinstance(make, LandmarkPredictorFactory) else make
     compute = config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     map_parts(_ObservePart, {"work": _Work(config, make, alone, images, step.folder)}, sample, pool)

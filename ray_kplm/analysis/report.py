@@ -70,7 +70,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
     folder, embedding = run.folder / "evaluation", embedding_step(run)
     quality, metrics = (folder.read_json(n) if folder.is_file(n) else None for n in ("quality.json", "metrics.json"))
     findings = _findings(run, dataset, split, metrics or {})
-    chosen = choose(findings.badness(), images, run.config.seed)
+    chosen = choose(findings.difficulty(), images, run.config.seed)
     return Evidence(
         run=f"{run.folder.parent.name}/{run.folder.name}",
         dataset=str(dataset.meta.get("name") or dataset.root.name),
@@ -123,7 +123,7 @@ def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
     decided = run.folder.read_json(NUMBER_FORMAT) if run.folder.is_file(NUMBER_FORMAT) else {}
     return {
         "Written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        "Generation": config.method.kind,
+        "Method": config.method.kind,
         "Generic keypoints": config.keypoints.detector,
         "Network input": f"{config.network.image_size} px",
         "Training clusters": str(config.method.clusters),

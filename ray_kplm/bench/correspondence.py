@@ -251,7 +251,7 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
     write_features(root / "features", millions * 1_000_000, 64, part_images=2048)
     config = load(
         None,
-        ["method.landmarks=10", "method.clusters=100", "clustering.redos=1", "clustering.iterations=2", "compute.shards=2",
+        ["method.landmarks=10", "method.clusters=100", "clustering.n_init=1", "clustering.iterations=2", "compute.shards=2",
          f"clustering.memory_gib={budget}", "clustering.fit_points=0"],
     )  # fmt: skip
     facts = correspond(root / "features", (root / "features").parts(), root / "labels", root, build_method(config), 1)
@@ -274,7 +274,7 @@ def thesis_share(vectors_per_core_s: float) -> float:
     views = config.stage1.round_iterations * config.stage1.batch_size * 2
     network = views * (3 + 2) * _FORWARD_FLOP / _GPU_FLOPS
     options = config.clustering
-    fitted = 25 * options.fit_points + 10 * options.redos * options.start_sample
+    fitted = 25 * options.fit_points + 10 * options.n_init * options.start_sample
     vectors = 2 * fitted + 2 * 2 * views * 2 * config.method.landmarks
     clustering = vectors / vectors_per_core_s / _NODE_CORES
     return clustering / (clustering + network)

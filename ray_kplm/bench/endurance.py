@@ -25,7 +25,7 @@ _CONFIG = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
     "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
     "stage1.warmup_iterations=40", "stage1.round_iterations=5", "stage1.batch_size=4", "stage1.learning_rate=1e-3",
-    "stage2.iterations=10", "stage2.batch_size=4", "clustering.redos=2", "compute.threads=1",
+    "stage2.iterations=10", "stage2.batch_size=4", "clustering.n_init=2", "compute.threads=1",
     "limits.min_points_per_image=0", "limits.min_image_share=0",
 ]  # fmt: skip
 

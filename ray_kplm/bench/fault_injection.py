@@ -40,7 +40,7 @@ _CONFIG = [
     "stage1.warmup_iterations=100", "stage1.rounds=1", "stage1.round_iterations=100", "stage1.batch_size=4",
     "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
     "stage2.iterations=100", "stage2.batch_size=4", "stage2.learning_rate=1e-3",
-    "clustering.redos=10", "clustering.iterations=200", "clustering.tolerance=0",
+    "clustering.n_init=10", "clustering.iterations=200", "clustering.tolerance=0",
     "compute.workers=2", "compute.threads=1", "compute.shards=2", "compute.extract_workers=2",
     f"compute.checkpoint_iterations={_CHECKPOINT_ITERATIONS}", "compute.max_failures=5",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 
 from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.crops import decode, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
@@ -124,7 +124,7 @@ def _with_workers(config: Config, layout: Layout, folder: str) -> Config:
 def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> float:
     """Images a second, the median after a warm start."""
     method = build_method(config)
-    selection = everything(dataset.parts(TRAIN), dataset.rows(TRAIN))
+    selection = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
     labels = _made_up_labels(selection.images, config)
     plan = method.round_plan(1, labels.usable()).head(iterations)
     told: list[tuple[int, float]] = []

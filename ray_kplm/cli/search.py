@@ -30,7 +30,7 @@ def _add_ablate(commands: Any) -> None:
         "norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
-    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--max-concurrent", type=int, default=1, help="runs side by side")
     add_json(parser, "the rows")
 
 
@@ -77,7 +77,9 @@ def _add_sweep(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--samples", type=int, default=20, help="trials in all, of random and tpe search")
     parser.add_argument(
-        "--at-once", type=int, help="trials side by side; by default as many as the cluster has CPUs and GPUs for now"
+        "--max-concurrent",
+        type=int,
+        help="trials side by side; by default as many as the cluster has CPUs and GPUs for now",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the search; that of the runs is the configuration's seed"
@@ -101,7 +103,7 @@ def _ablate(options: argparse.Namespace) -> Result:
 
     config = load(options.config, options.overrides)
     rows = ablate(
-        config, options.over, options.seeds, at_once=options.at_once,
+        config, options.over, options.seeds, max_concurrent=options.max_concurrent,
         told=lambda name, line: options.console.inform(f"{name}: {line}"),
     )  # fmt: skip
     return Result("\n".join(table_lines(rows)), {"rows": plain(rows)})
@@ -113,7 +115,7 @@ def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.experiments.pages import sweep_table
     from ray_kplm.experiments.sweep import SweepOptions, sweep
 
-    names = ("over", "search", "samples", "at_once", "seed", "objective")
+    names = ("over", "search", "samples", "max_concurrent", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
     chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
     config = load(options.config, options.overrides)

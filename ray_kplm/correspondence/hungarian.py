@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ray_kplm.correspondence.assignment import exact_scores
-from ray_kplm.correspondence.reduction import Summed
+from ray_kplm.correspondence.reduction import Reducible
 from ray_kplm.schemas import NONE
 
 _UNIT = 2.0**-20
@@ -17,7 +17,7 @@ _UNIT = 2.0**-20
 
 
 @dataclass(frozen=True)
-class Spread(Summed):
+class Spread(Reducible):
     """Distances of points to their nearest centroid, cluster by cluster: counts int64 (M,), sum and sum of squares (M,).
 
     Both sums are whole multiples of 2^-20, so that they add up to the same in any order.
@@ -65,7 +65,7 @@ def match(
     return found
 
 
-def numbered_as(previous: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+def match_to_previous(previous: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
     """The order (k,) in which `centroids` (k, d) correspond to the previous ones: least total squared distance."""
     squared = ((previous[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=-1)
     return linear_sum_assignment(squared)[1].astype(np.int64)

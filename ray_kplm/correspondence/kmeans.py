@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import faiss
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ray_kplm.correspondence.assignment import BLOCK, Assigner, Search, as_float32, on_grid
-from ray_kplm.correspondence.reduction import Summed
+from ray_kplm.correspondence.reduction import Reducible
 
 _SQUARE_UNIT = 2.0**-20
 """Squared lengths are summed in whole multiples of this."""
@@ -29,7 +30,7 @@ _SPLIT = 1.0 / 1024
 
 
 @dataclass(frozen=True)
-class Size(Summed):
+class Size(Reducible):
     """Of a set of points: how many, and the sum of their squared lengths (whole multiples of 2^-20)."""
 
     points: int
@@ -37,7 +38,7 @@ class Size(Summed):
 
 
 @dataclass(frozen=True)
-class Partial(Summed):
+class Partial(Reducible):
     """What one set of points contributes to an iteration: sums float64 (k, d), counts int64 (k,)."""
 
     sums: NDArray[np.float64]
@@ -67,8 +68,8 @@ class Points(Protocol):
         ...
 
 
-Log = Callable[[int, int, float], None]
-"""Told of start, iteration and objective."""
+IterationCallback = Callable[[int, int, float], None]
+"""Called after each iteration: the number of the start, the iteration, the objective."""
 
 
 def size_of(blocks: Iterable[NDArray]) -> Size:
@@ -179,7 +180,7 @@ def fit(
     iterations: int,
     tolerance: float,
     spherical: bool = False,
-    log: Log = lambda start, iteration, objective: None,
+    on_iteration: IterationCallback = lambda start, iteration, objective: None,
 ) -> Clustering:
     """Lloyd's algorithm from each start; the clustering of the lowest final objective (the first of equals).
 
@@ -188,16 +189,13 @@ def fit(
     size = points.size()
     best: Clustering | None = None
     for number, start in enumerate(starts):
-        tell = _telling(log, number)
-        found = _lloyd(points, size, _placed(start, spherical), iterations, tolerance, spherical, tell)
+        found = _lloyd(
+            points, size, _placed(start, spherical), iterations, tolerance, spherical, partial(on_iteration, number)
+        )
         if best is None or found.objectives[-1] < best.objectives[-1]:
             best = found
     assert best is not None, "no start was given"
     return best
-
-
-def _telling(log: Log, start: int) -> Callable[[int, float], None]:
-    return lambda iteration, objective: log(start, iteration, objective)
 
 
 def _lloyd(
@@ -207,7 +205,7 @@ def _lloyd(
     iterations: int,
     tolerance: float,
     spherical: bool,
-    log: Callable[[int, float], None],
+    on_iteration: Callable[[int, float], None],
 ) -> Clustering:
     """Until the objective falls by less than `tolerance` of itself, at most `iterations` passes."""
     total = points.partial(centroids)
@@ -217,7 +215,7 @@ def _lloyd(
         centroids = _placed(_means(total, centroids), spherical)
         total = points.partial(centroids)
         objectives.append(_objective(size, total, centroids))
-        log(iteration, objectives[-1])
+        on_iteration(iteration, objectives[-1])
         # Halves of a split cluster are a hair apart: what the split gains shows one pass later.
         if not split and objectives[-2] - objectives[-1] <= tolerance * objectives[-2]:
             break

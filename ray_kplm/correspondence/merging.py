@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.reduction import Summed
+from ray_kplm.correspondence.reduction import Reducible
 
 
 @dataclass(frozen=True)
-class Cofiring(Summed):
+class CoActivation(Reducible):
     """How often channels fire, and how often two of them fire at one place.
 
     images: how many were looked at. fires int64 (C,): images in which a channel fires. together int64 (C, C): images in which
@@ -28,7 +28,7 @@ class Cofiring(Summed):
         return self.together / np.maximum(rarer, 1)
 
 
-def cofiring(xy: NDArray, confidence: NDArray, *, least: float, distance: float) -> Cofiring:
+def co_activation(xy: NDArray, confidence: NDArray, *, least: float, distance: float) -> CoActivation:
     """Of images' channels: xy (N, C, 2) heatmap cells, confidence (N, C).
 
     A channel fires where its confidence is above `least`; two are at one place within `distance` cells.
@@ -39,7 +39,7 @@ def cofiring(xy: NDArray, confidence: NDArray, *, least: float, distance: float)
     for c in range(channels):  # (N, C) at a time
         near = ((xy - xy[:, c : c + 1]) ** 2).sum(axis=-1) <= distance**2
         together[c] = (near & fires & fires[:, c : c + 1]).sum(axis=0)
-    return Cofiring(len(xy), fires.sum(axis=0).astype(np.int64), together)
+    return CoActivation(len(xy), fires.sum(axis=0).astype(np.int64), together)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Merged:
     overlap: float
 
 
-def merge(found: Cofiring, sizes: NDArray, share: float) -> tuple[NDArray[np.int64], list[Merged]]:
+def merge(found: CoActivation, sizes: NDArray, share: float) -> tuple[NDArray[np.int64], list[Merged]]:
     """The channel that each becomes, (C,), and what was merged.
 
     From the largest (`sizes` (C,), labels of each) to the smallest: a channel goes into the largest one before it with which it

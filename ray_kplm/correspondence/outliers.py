@@ -10,7 +10,7 @@ NEIGHBOURS = 100
 CELLS = 100
 
 
-class Commonness:
+class KNNOutlierScore:
     """How far a descriptor is from its neighbours in a seeded, bounded sample of the category's descriptors."""
 
     def __init__(self, sample: NDArray[np.float32]) -> None:

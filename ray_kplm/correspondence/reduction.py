@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 
-class Summed:
+class Reducible:
     """A dataclass whose instances add up field by field."""
 
     def __add__(self, other: Self) -> Self:

@@ -26,7 +26,7 @@ from ray_kplm.correspondence.assignment import (
 )
 from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
-from ray_kplm.correspondence.reduction import Summed
+from ray_kplm.correspondence.reduction import Reducible
 from ray_kplm.correspondence.static import Positions
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import NONE
@@ -41,7 +41,7 @@ _FIT, _START = 1, 2
 
 
 @dataclass(frozen=True)
-class Contents(Summed):
+class Contents(Reducible):
     """What a shard's parts hold: images, keypoints, and how many of these have no usable descriptor (NaN or zero)."""
 
     images: int
@@ -50,7 +50,7 @@ class Contents(Summed):
 
 
 @dataclass(frozen=True)
-class Filtered(Summed):
+class Filtered(Reducible):
     """What the first duplicate filter did on a shard: keypoints before and after, the flip counts (K, K), and where in the
     network's input those that stayed were."""
 
@@ -62,7 +62,7 @@ class Filtered(Summed):
 
 
 @dataclass(frozen=True)
-class Labelled(Summed):
+class Labelled(Reducible):
     """What was written as labels: training keypoints, images with at least two, landmark counts (K,)."""
 
     trained: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.reduction import Summed
+from ray_kplm.correspondence.reduction import Reducible
 
 STATIC_SPREAD = 0.015
 """A landmark is static when its position spreads less than this over the images, share of the input's side: what a mark at one
@@ -23,7 +23,7 @@ _UNIT = 2.0**-16
 
 
 @dataclass(frozen=True)
-class Positions(Summed):
+class Positions(Reducible):
     """Where the K landmarks were in the images: counts int64 (K,), sums and sums of squares int64 (K, 2) of positions in the
     network's input, whatever the crops' pixels are."""
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +75,7 @@ def choose_template(
     *,
     drift: Drift,
     farthest: float,
-    told: Callable[[float], None] = lambda share: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> tuple[int, Repeatable]:
     """The candidate whose `count` most repeatable points are found most often in the other images: its index, and these."""
     xy, valid = padded(points)
@@ -86,6 +85,6 @@ def choose_template(
         kept = most_repeatable(points[c], (xy[others], valid[others]), count, drift=drift, farthest=farthest)
         if best is None or kept.score > best[1].score:
             best = (c, kept)
-        told((done + 1) / len(candidates))
+        progress((done + 1) / len(candidates), "")
     assert best is not None, "there are candidates"
     return best

@@ -7,7 +7,6 @@ again. The K clusters are the round's landmarks, the M clusters are what the nex
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -20,10 +19,11 @@ from ray_kplm.config import ClusteringConfig, Config
 from ray_kplm.correspondence import flip, hungarian, kmeans
 from ray_kplm.correspondence.shard import Contents, Filtered, Labelled
 from ray_kplm.errors import CollapseError
+from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.storage import Folder
 
 _TRIAL_ITERATIONS = 10
-"""Of K-means from one of several starts, on a sample: enough to tell a good start from a bad one."""
+"""Of K-means from one of several starts, on a sample: enough to on_iteration a good start from a bad one."""
 _STATIC_FITS = 4
 """Fits to K at most, where keypoints that stand still are dropped after each but the last."""
 
@@ -96,7 +96,7 @@ def update(
     labels: Folder,
     config: Config,
     round_number: int,
-    log: Log,
+    progress: ProgressCallback,
     previous: NDArray[np.float32] | None = None,
 ) -> Update:
     """Run the whole update of chapter 6 on the shards; parts of labels appear in `labels`.
@@ -108,7 +108,7 @@ def update(
     landmarks, clusters, options = config.method.landmarks, config.method.clusters, config.clustering
     contents = reduce(add, shards.ask("begin"))
     first, filtered, excluded = _landmarks(
-        shards, config, round_number, told(log, f"K = {landmarks}", options, 0.0, 0.5), previous
+        shards, config, round_number, fit_progress(part_of(progress, 0.0, 0.5), f"K = {landmarks}", options), previous
     )
     _check_points(filtered, config)
     second = fit(
@@ -116,7 +116,7 @@ def update(
         clusters,
         config,
         (config.seed, round_number, 1),
-        told(log, f"M = {clusters}", options, 0.5, 1.0),
+        fit_progress(part_of(progress, 0.5, 1.0), f"M = {clusters}", options),
     )
     labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
     _check_images(filtered.images, labelled, config)
@@ -139,15 +139,19 @@ def update(
 
 
 def _landmarks(
-    shards: Shards, config: Config, round_number: int, tell: Tell, previous: NDArray[np.float32] | None
+    shards: Shards,
+    config: Config,
+    round_number: int,
+    on_iteration: kmeans.IterationCallback,
+    previous: NDArray[np.float32] | None,
 ) -> tuple[kmeans.Clustering, Filtered, int]:
     """Return the K clusters, what the duplicate filter left, and how many keypoints `drop_static` left out before: those that
     stand still. Raises CollapseError where all do."""
     excluded = 0
     for attempt in range(_STATIC_FITS):
-        found = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), tell)
+        found = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), on_iteration)
         if previous is not None:
-            found = found.reordered(hungarian.numbered_as(previous, found.centroids))
+            found = found.reordered(hungarian.match_to_previous(previous, found.centroids))
         filtered = reduce(add, shards.ask("filter_landmarks", found.centroids))
         static = filtered.positions.static()
         if not config.method.drop_static or not static.any() or attempt == _STATIC_FITS - 1:
@@ -198,7 +202,7 @@ def update_matched(
     config: Config,
     round_number: int,
     previous: NDArray[np.float32] | None,
-    log: Log,
+    progress: ProgressCallback,
 ) -> MatchedUpdate:
     """Run the update of chapter 5 on the shards (METHOD 5): M clusters, from the last round's centroids where there are some;
     in each image the Hungarian assignment, without what lies beyond a cluster's mean + 1 standard deviation.
@@ -208,36 +212,28 @@ def update_matched(
     clusters = config.method.clusters
     contents = reduce(add, shards.ask("begin"))
     seed = (config.seed, round_number, 0)
-    tell = told(log, f"M = {clusters}", config.clustering, 0.0, 1.0)
-    found = fit(shards, clusters, config, seed, tell, previous, mirrored=False)
+    on_iteration = fit_progress(progress, f"M = {clusters}", config.clustering)
+    found = fit(shards, clusters, config, seed, on_iteration, previous, mirrored=False)
     cutoff = reduce(add, shards.ask("spread", found.centroids)).cutoff()
     labelled = reduce(add, shards.ask("label_matches", found.centroids, cutoff, labels))
     _check_images(contents.images, labelled, config)
     return MatchedUpdate(found.centroids, cutoff, found.objectives, contents, labelled)
 
 
-Log = Callable[[float, str], None]
-"""Told what share of the update is done and what it is at."""
+def fit_progress(progress: ProgressCallback, name: str, options: ClusteringConfig) -> kmeans.IterationCallback:
+    """Return the callback that turns a fit's iterations into progress. Its start 0 is the fit of all points, those from 1 are
+    trials on the sample, which are taken for half of the work."""
 
-
-Tell = Callable[[int, int, float], None]
-"""Told of a start on the sample (from 1; 0: the fit of all points), iteration and objective."""
-
-
-def told(log: Log, name: str, options: ClusteringConfig, first: float, last: float) -> Tell:
-    """A fit's iterations as progress of the update, of which the fit is the share from `first` to `last`; half of it the
-    search for a start."""
-
-    def tell(start: int, iteration: int, objective: float) -> None:
+    def on_iteration(start: int, iteration: int, objective: float) -> None:
         if start:
-            share = (start - 1 + iteration / _TRIAL_ITERATIONS) / options.redos / 2
+            share = (start - 1 + iteration / _TRIAL_ITERATIONS) / options.n_init / 2
         else:
             share = (1 + iteration / options.iterations) / 2
-        what = f"start {start}/{options.redos}, " if start else ""
+        what = f"start {start}/{options.n_init}, " if start else ""
         text = f"clustering to {name}: {what}iteration {iteration}, objective {objective:.6g}"
-        log(first + (last - first) * share, text)
+        progress(share, text)
 
-    return tell
+    return on_iteration
 
 
 def fit(
@@ -245,7 +241,7 @@ def fit(
     k: int,
     config: Config,
     seed: tuple[int, ...],
-    tell: Tell,
+    on_iteration: kmeans.IterationCallback,
     previous: NDArray[np.float32] | None = None,
     *,
     mirrored: bool = True,
@@ -262,14 +258,14 @@ def fit(
             f"and stage1.warmup_iterations, or lower method.clusters"
         )
     if previous is None:
-        previous = points.start(k, options, seed, tell)
+        previous = points.start(k, options, seed, on_iteration)
     return kmeans.fit(
         points,
         [previous],
         iterations=options.iterations,
         tolerance=options.tolerance,
         spherical=options.spherical,
-        log=lambda start, iteration, objective: tell(0, iteration, objective),
+        on_iteration=lambda start, iteration, objective: on_iteration(0, iteration, objective),
     )
 
 
@@ -289,8 +285,10 @@ class _FitPoints:
     def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
         return reduce(add, self._shards.ask("partial", centroids))
 
-    def start(self, k: int, options: ClusteringConfig, seed: tuple[int, ...], tell: Tell) -> NDArray[np.float32]:
-        """The best of `redos` fits of a seeded, bounded sample, each from its own k-means++ start.
+    def start(
+        self, k: int, options: ClusteringConfig, seed: tuple[int, ...], on_iteration: kmeans.IterationCallback
+    ) -> NDArray[np.float32]:
+        """The best of `n_init` fits of a seeded, bounded sample, each from its own k-means++ start.
 
         Which clusters are found is decided by the start, and a sample shows that as well as all points do.
         """
@@ -299,15 +297,15 @@ class _FitPoints:
         sample = np.concatenate([points for _, points in sorted(pieces, key=lambda piece: piece[0])])
         if len(sample) < k:  # a share of few points may be fewer than asked for
             more = replace(options, start_sample=2 * max(options.start_sample, k))
-            return self.start(k, more, seed, tell)
+            return self.start(k, more, seed, on_iteration)
         rng = np.random.default_rng(seed)
         best = kmeans.fit(
             kmeans.InMemory(sample, threads=os.cpu_count() or 1),
-            (kmeans.plus_plus(sample, k, rng) for _ in range(options.redos)),
+            (kmeans.plus_plus(sample, k, rng) for _ in range(options.n_init)),
             iterations=min(_TRIAL_ITERATIONS, options.iterations),
             tolerance=options.tolerance,
             spherical=options.spherical,
-            log=lambda start, iteration, objective: tell(start + 1, iteration, objective),
+            on_iteration=lambda start, iteration, objective: on_iteration(start + 1, iteration, objective),
         )
         return best.centroids
 

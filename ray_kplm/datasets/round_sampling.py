@@ -47,7 +47,7 @@ SAMPLE_PARTS = 16
 """Parts that a sample is taken from where each costs a read: about a hundred megabytes of images in all."""
 
 
-def everything(parts: list[str], rows: list[int]) -> Selection:
+def full_selection(parts: list[str], rows: list[int]) -> Selection:
     """All images of a split: its parts and their row counts."""
     return Selection(parts, [np.arange(n) for n in rows])
 
@@ -61,7 +61,7 @@ def draw(parts: list[str], rows: list[int], *, before: int, count: int, seed: in
     """
     total = sum(rows)
     if count >= total:
-        return everything(parts, rows)
+        return full_selection(parts, rows)
     chosen: dict[int, NDArray[np.int64]] = {}
     first, last = before, before + count
     for epoch in range(first // total, (last - 1) // total + 1):

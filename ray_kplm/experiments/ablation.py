@@ -14,7 +14,7 @@ from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.experiments.trial import absolute, discover_beside
+from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.report.figures import errors_over
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
@@ -46,7 +46,7 @@ AXES = {
 """What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
 
 CURVE = "curve.png"
-_REQUIRED = {"noise": ["keypoints.detector=truth_mix"]}
+_REQUIRED = {"noise": ["keypoints.detector=noisy_gt"]}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run_name(cell: Mapping[str, Any]) -> str:
 
 
 def ablate(
-    config: Config, over: Sequence[str], seeds: Sequence[int], *, at_once: int, told: Callable[[str, str], None]
+    config: Config, over: Sequence[str], seeds: Sequence[int], *, max_concurrent: int, told: Callable[[str, str], None]
 ) -> list[dict[str, Any]]:
     """Run and score every combination; one row each: its cell, its figures and the thesis'. Finished runs are not repeated, and
     a run begins with what an earlier one has in common with it."""
@@ -128,9 +128,9 @@ def ablate(
     listed = _Listed({run_name(cell): configured(config, cell) for cell in cells})
     dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
-    with session(config.compute, at_once), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
+    with session(config.compute, max_concurrent), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
         trial = partial(_trial, group.parent)
-        run_trials(trial, listed, at_once=at_once, scratch=Folder.at(config.run) / "tune", told=told)
+        run_trials(trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", told=told)
         rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
@@ -193,7 +193,7 @@ class _Listed:
 
 def _trial(parent: Parent, config: Config, told: Callable[[str], None], report: Report) -> dict[str, Any]:
     below = Folder.at(config.run).parent
-    run = discover_beside([below / name for name in below.folders()], config, told, parent)
+    run = discover_with_reuse([below / name for name in below.folders()], config, told, parent)
     metrics = evaluate(run, told)
     add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",

@@ -23,7 +23,7 @@ from ray_kplm.experiments.objective import AUTO, TITLES, at_end, choose, of_roun
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
 from ray_kplm.experiments.samplers import GRID, RANDOM, Sampler
 from ray_kplm.experiments.space import Space, configured, read_space
-from ray_kplm.experiments.trial import absolute, discover_beside, progress_to
+from ray_kplm.experiments.trial import absolute, discover_with_reuse, progress_to
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
@@ -50,7 +50,7 @@ class SweepOptions:
     """grid, random or tpe; None: a grid where all dimensions are lists, else random."""
     samples: int = 20
     """Trials of random and tpe search."""
-    at_once: int | None = None
+    max_concurrent: int | None = None
     """Trials side by side; None: as many as there is room for."""
     seed: int = 0
     """Of the search. That of the runs is the configuration's."""
@@ -80,12 +80,15 @@ def sweep(config: Config, options: SweepOptions, told: Told) -> dict[str, Any]:
     leaves = _Results(Folder.at(config.run), config, space, objective, dataset)
     if journal.unfinished() or sampler.suggest(journal.trials):
         parameters = {"objective": objective, "search": search, **space.to_dict()}
-        with session(config.compute, options.at_once or 1), grouped(leaves.folder, dataset.meta, parameters) as group:
+        with (
+            session(config.compute, options.max_concurrent or 1),
+            grouped(leaves.folder, dataset.meta, parameters) as group,
+        ):
             trials = _Trials(journal, sampler, options.halving, group, leaves, told)
             run_trials(
                 partial(_trial, leaves.folder, objective, group.parent),
                 trials,
-                at_once=options.at_once,
+                max_concurrent=options.max_concurrent,
                 scratch=leaves.folder / "tune",
                 told=told,
             )
@@ -258,7 +261,7 @@ def _trial(
             raise StoppedEarly(f"stopped after round {finished}")
 
     try:
-        run = discover_beside(siblings, config, told, parent, after_round)
+        run = discover_with_reuse(siblings, config, told, parent, after_round)
     except StoppedEarly as stopped:
         told(str(stopped))
         return {}

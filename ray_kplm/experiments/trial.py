@@ -24,7 +24,7 @@ def absolute(config: Config) -> Config:
     return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in there.items()]))
 
 
-def discover_beside(
+def discover_with_reuse(
     siblings: Sequence[Folder],
     config: Config,
     told: Callable[[str], None],

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
-from ray_kplm.imaging.flow import flow_between, seen_through
-from ray_kplm.imaging.warp import STILL, one_after_other, random_warp
+from ray_kplm.imaging.flow import flow_between, warp_flow
+from ray_kplm.imaging.warp import IDENTITY_SHIFT, compose_shifts, random_warp
 
 _WARP = 31
 """Of a view's seed: the random numbers of its warp."""
@@ -90,13 +90,13 @@ class Augmenter:
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = compose(image=view, keypoints=self._reference)
         input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
-        picture, shifts = out["image"], STILL
+        picture, shifts = out["image"], IDENTITY_SHIFT
         if self._warp:
             picture, shifts = random_warp(picture, self._warp, np.random.default_rng((seed, _WARP)))
         if before is not None:
             start, crop_to_input = letterbox(before, self.size)
-            flow = seen_through(flow_between(start, shown), input_to_view)
-            shifts = one_after_other(flow, shifts, self.size)
+            flow = warp_flow(flow_between(start, shown), input_to_view)
+            shifts = compose_shifts(flow, shifts, self.size)
         crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
         return View(picture, crop_to_view, shifts)
 

@@ -32,7 +32,7 @@ def flow_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
     return there
 
 
-def seen_through(flow: NDArray[np.float32], picture_to_view: coordinates.Affine) -> NDArray[np.float32]:
+def warp_flow(flow: NDArray[np.float32], picture_to_view: coordinates.Affine) -> NDArray[np.float32]:
     """A flow between pictures (S, S, 2) as shifts in an affine view of them: (G, G, 2) at places evenly over the view.
 
     They are a heatmap cell apart or nearer: between a place that has a counterpart and one that has none nothing is told.

@@ -17,7 +17,7 @@ _LATTICE = 17
 _STEPS = 8
 """Of the fixed point v = p - shift(v); each brings it closer by the steepest slope of the shift."""
 
-STILL = np.zeros((2, 2, 2), np.float32)
+IDENTITY_SHIFT = np.zeros((2, 2, 2), np.float32)
 """The shifts of a picture that was not warped."""
 
 
@@ -44,7 +44,7 @@ def random_warp(
     return warped, moved - places
 
 
-def one_after_other(first: NDArray[np.float32], second: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def compose_shifts(first: NDArray[np.float32], second: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """The shifts of both together, at the places of the first (G, G, 2)."""
     at = np.linspace(0, side - 1, len(first), dtype=np.float32)
     places = np.stack(np.meshgrid(at, at), axis=-1)

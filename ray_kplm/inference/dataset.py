@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.predictors import MakePredictor, Predictor
+from ray_kplm.methods.predictors import Predictor, PredictorFactory
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
@@ -28,11 +29,11 @@ class Prediction:
 
     step: Step
     split: str
-    make: MakePredictor
+    make: PredictorFactory
 
 
 def predict(
-    predictions: Sequence[Prediction], config: Config, dataset: Dataset, progress: Progress | None = None
+    predictions: Sequence[Prediction], config: Config, dataset: Dataset, progress: ProgressCallback = ignore_progress
 ) -> None:
     """Write the landmarks (contracts.PREDICTIONS) of each prediction into its step's folder and publish it.
 
@@ -44,7 +45,7 @@ def predict(
     rows: list[NDArray[np.int64]] = []
     for index, prediction in enumerate(missing):
         prediction.step.begin()
-        whole = everything(dataset.parts(prediction.split), dataset.rows(prediction.split))
+        whole = full_selection(dataset.parts(prediction.split), dataset.rows(prediction.split))
         names += [f"{index}/{part}" for part in whole.parts]
         rows += whole.rows
     work = [_Work(config, p.make, dataset.images(p.split), p.step.folder) for p in missing]
@@ -57,7 +58,7 @@ def predict(
 @dataclass(frozen=True)
 class _Work:
     config: Config
-    make: MakePredictor
+    make: PredictorFactory
     images: Folder
     target: Folder
 
@@ -67,7 +68,7 @@ class _PredictPart:
 
     def __init__(self, work: list[_Work]) -> None:
         self._work, self._placement = work, worker_placement(work[0].config.compute)
-        self._predictors: dict[MakePredictor, Predictor] = {}
+        self._predictors: dict[PredictorFactory, Predictor] = {}
 
     def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         index, part = name.split("/")

@@ -25,17 +25,18 @@ from ray_kplm import schemas
 from ray_kplm.analysis.evaluate import landmark_predictor
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import landmarks_of
 from ray_kplm.inference.export.formats import to_coco, to_csv
-from ray_kplm.methods.predictors import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import held
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder
@@ -87,7 +88,7 @@ def predict_images(
     options: PredictOptions | None = None,
     *,
     config: Config | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback = ignore_progress,
 ) -> PredictReport:
     """Landmarks of a folder of images, of Parquet files as `kplm ingest` takes, or of a dataset. Ray must be initialised.
 
@@ -213,12 +214,12 @@ def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) ->
 
 
 def _predict(
-    step: Step, images: _Source, make: MakeLandmarkPredictor, config: Config, progress: Progress | None
+    step: Step, images: _Source, make: LandmarkPredictorFactory, config: Config, progress: ProgressCallback
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     arguments = {"read": images.read, "make": make, "target": target}
-    answers = map_parts(_PredictPart, arguments, everything(images.parts, images.counts), pool, progress)
+    answers = map_parts(_PredictPart, arguments, full_selection(images.parts, images.counts), pool, progress)
     aside = target / _REJECTED_ASIDE
     refused = [pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)]
     rejected = pa.concat_tables([*refused, *(aside.read_table(part) for part in aside.parts())])
@@ -232,7 +233,7 @@ def _predict(
 class _PredictPart:
     """Holds the detector."""
 
-    def __init__(self, read: PartImages, make: MakeLandmarkPredictor, target: Folder) -> None:
+    def __init__(self, read: PartImages, make: LandmarkPredictorFactory, target: Folder) -> None:
         self._read, self._target, self._config = read, target, make.config
         self._predictor = make(worker_placement(make.config.compute))
 

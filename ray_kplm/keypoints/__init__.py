@@ -25,7 +25,7 @@ LEARNED: dict[str, Callable[[KeypointsConfig, torch.device], Network]] = {
 
 
 def build_source(config: KeypointsConfig, landmarks: Folder, seed: int) -> Source:
-    """The configured source of keypoints. `landmarks`: the split's annotation, which only `truth_mix` reads.
+    """The configured source of keypoints. `landmarks`: the split's annotation, which only `noisy_gt` reads.
 
     Raises ConfigError if what it needs (weights, a package, a file, annotation) is not there.
     """
@@ -34,7 +34,7 @@ def build_source(config: KeypointsConfig, landmarks: Folder, seed: int) -> Sourc
             return FromImages(OpenCVDetector(config.detector, config.limit))
         case "file":
             return FromFile(config)
-        case "truth_mix":
+        case "noisy_gt":
             return TruthMix(config, landmarks, seed)
         case name:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

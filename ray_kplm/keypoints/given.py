@@ -82,7 +82,7 @@ class TruthMix:
     def __init__(self, config: KeypointsConfig, landmarks: Folder, seed: int) -> None:
         if not landmarks.exists():
             raise ConfigError(
-                f"keypoints.detector = 'truth_mix': {landmarks.parent} has no annotated landmarks to mix from"
+                f"keypoints.detector = 'noisy_gt': {landmarks.parent} has no annotated landmarks to mix from"
             )
         self._config, self._landmarks, self._seed = config, landmarks, seed
 
@@ -91,11 +91,11 @@ class TruthMix:
         number = int(part.removeprefix("part-").split(".")[0])
         sides = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
         return [
-            self._mixed(np.array(xy, np.float64).reshape(-1, 2), np.array(side), (self._seed, number, int(row)))
+            self.derive_seed(np.array(xy, np.float64).reshape(-1, 2), np.array(side), (self._seed, number, int(row)))
             for xy, side, row in zip(truth, sides, rows, strict=True)
         ]
 
-    def _mixed(self, truth: NDArray, side: NDArray, seed: tuple[int, ...]) -> Keypoints:
+    def derive_seed(self, truth: NDArray, side: NDArray, seed: tuple[int, ...]) -> Keypoints:
         config, rng = self._config, np.random.default_rng(seed)
         known = truth[np.isfinite(truth).all(axis=1)]
         chosen = rng.permutation(len(known))[: config.limit]

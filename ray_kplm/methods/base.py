@@ -10,23 +10,24 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.correspondence.update import Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.extractor import DescribingFinder, Finder
+from ray_kplm.methods.extractor import DescriptorExtractor, KeypointExtractor
 from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.pairs import AnyImages, NearbyFrames, PairSource
-from ray_kplm.methods.predictors import MakePredictor
+from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.methods.sampling import Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
 _WARMUP, _ROUND, _STAGE2 = 1, 2, 3
 
 
-class Found(Protocol):
+class ClusteringResult(Protocol):
     """What a pseudo-label update found."""
 
     def facts(self) -> dict[str, Any]:
@@ -39,7 +40,7 @@ class Found(Protocol):
 
 
 @dataclass(frozen=True)
-class Generation(ABC):
+class Method(ABC):
     """Objective, plan and schedule of every training step; correspondence; the channels of stage 2. Picklable."""
 
     config: Config
@@ -90,20 +91,25 @@ class Generation(ABC):
     def objective(self, round_number: int) -> Objective:
         """Of the warm-up (round 0) and of every round."""
 
-    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> Finder:
+    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> KeypointExtractor:
         """What finds a round's keypoints with its network."""
         network = KeypointNetwork(self.config.network)
-        network.take(weights)
-        return DescribingFinder(placement.move(network).eval(), placement, self.config.detection)
+        network.load_shared_weights(weights)
+        return DescriptorExtractor(placement.move(network).eval(), placement, self.config.detection)
 
     @abstractmethod
     def correspond(
-        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
-    ) -> Found:
+        self,
+        shards: Shards,
+        labels: Folder,
+        round_number: int,
+        previous: dict[str, NDArray] | None,
+        progress: ProgressCallback,
+    ) -> ClusteringResult:
         """Turn features into pseudo-labels, where the network describes. previous: what the last round's update found."""
 
     @abstractmethod
-    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> PredictorFactory:
         """Ordered landmarks from a stage-1 network and what its update found, where the network describes."""
 
     @property
@@ -227,13 +233,11 @@ class Generation(ABC):
     def iterations(self, configured: int) -> int:
         """Of one worker; R's linear rule divides them by the number of workers."""
         return (
-            max(1, configured // self.config.compute.worker_range.max)
-            if self.config.compute.linear_rule
-            else configured
+            max(1, configured // self.config.compute.worker_range.max) if self.config.compute.scale_lr else configured
         )
 
     def _batch(self, configured: int) -> int:
-        return configured * self.config.compute.worker_range.max if self.config.compute.linear_rule else configured
+        return configured * self.config.compute.worker_range.max if self.config.compute.scale_lr else configured
 
     def _rate_factor(self) -> float:
-        return float(self.config.compute.worker_range.max) if self.config.compute.linear_rule else 1.0
+        return float(self.config.compute.worker_range.max) if self.config.compute.scale_lr else 1.0

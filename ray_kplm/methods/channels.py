@@ -21,10 +21,10 @@ _HEAD = "landmarks.output."
 
 @dataclass(frozen=True)
 class Channels:
-    """of: int16 (L,), the channel of each landmark in the labels, NONE: left out. names: int16 (C,), the landmark that each
+    """landmark_to_channel: int16 (L,), the channel of each landmark in the labels, NONE: left out. names: int16 (C,), the landmark that each
     channel began as. flip_map: int16 (C,), a channel's partner in the mirror image or NONE. history: merges, by names."""
 
-    of: NDArray[np.int16]
+    landmark_to_channel: NDArray[np.int16]
     names: NDArray[np.int16]
     flip_map: NDArray[np.int16]
     history: tuple[Merged, ...] = ()
@@ -45,7 +45,9 @@ class Channels:
         stay = np.flatnonzero(into == np.arange(len(into)))
         number = np.full(len(into), NONE, np.int64)
         number[stay] = np.arange(len(stay))
-        of = np.where(self.of == NONE, NONE, number[into[np.maximum(self.of, 0)]]).astype(np.int16)
+        of = np.where(
+            self.landmark_to_channel == NONE, NONE, number[into[np.maximum(self.landmark_to_channel, 0)]]
+        ).astype(np.int16)
         named = tuple(replace(m, channel=int(self.names[m.channel]), into=int(self.names[m.into])) for m in history)
         partners = np.full(len(stay), NONE, np.int16)
         return Channels(of, self.names[stay], partners, self.history + named), stay
@@ -53,7 +55,7 @@ class Channels:
     def to_dict(self) -> dict[str, Any]:
         return {
             "channels": len(self),
-            "of": self.of.tolist(),
+            "of": self.landmark_to_channel.tolist(),
             "names": self.names.tolist(),
             "flip_map": self.flip_map.tolist(),
             "history": [vars(merge) for merge in self.history],

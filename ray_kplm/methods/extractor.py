@@ -33,7 +33,7 @@ class Detected:
         return replace(self, xy=coordinates.apply(input_to_crop, self.xy).astype(np.float32))
 
 
-class Finder(Protocol):
+class KeypointExtractor(Protocol):
     """A frozen network that finds keypoints in images uint8 (B, S, S, 3)."""
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -47,7 +47,7 @@ class Finder(Protocol):
         ...
 
 
-class DescribingFinder:
+class DescriptorExtractor:
     """Keypoints with descriptors, plain and of the mirror image."""
 
     def __init__(self, network: nn.Module, placement: Placement, options: DetectionConfig) -> None:
@@ -68,7 +68,7 @@ DISTILLING_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (15.0, 1.0, False), (-1
 """Rotation (degrees), zoom and mirroring of the views whose heatmaps are averaged (thesis 4.2.3: crops, rotations, flip)."""
 
 
-class PointFinder:
+class PointExtractor:
     """Keypoints without descriptors, in the mean heatmap of one or several views."""
 
     def __init__(

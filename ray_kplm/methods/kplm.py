@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.update import Log, Shards, Update, update
-from ray_kplm.methods.base import Generation
+from ray_kplm.correspondence.update import Shards, Update, update
+from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.pair_objective import JointObjective, PairObjective
-from ray_kplm.methods.predictors import MakeClusterPredictor, MakePredictor
+from ray_kplm.methods.predictors import ClusterPredictorFactory, PredictorFactory
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
-class Kplm(Generation):
+class Kplm(Method):
     """TPAMI 2023."""
 
     @property
@@ -34,14 +35,19 @@ class Kplm(Generation):
         return kind(self.config, across=round_number > 0, negatives="same_image" if negatives == "auto" else negatives)
 
     def correspond(
-        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
+        self,
+        shards: Shards,
+        labels: Folder,
+        round_number: int,
+        previous: dict[str, NDArray] | None,
+        progress: ProgressCallback,
     ) -> Update:
         """K-means starts anew in every round, so that a bad clustering does not last; at most the numbers are kept."""
         before = None if previous is None else previous["landmark_centroids"]
-        return update(shards, labels, self.config, round_number, log, before)
+        return update(shards, labels, self.config, round_number, progress, before)
 
-    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
-        return MakeClusterPredictor(self.config, network, clusters["landmark_centroids"], threshold)
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> PredictorFactory:
+        return ClusterPredictorFactory(self.config, network, clusters["landmark_centroids"], threshold)
 
     def first_channels(self, clusters: dict[str, NDArray], label_counts: NDArray) -> Channels:
         """One for each of the K landmarks, with the partners that the flip counts told."""

@@ -94,7 +94,7 @@ def landmark_labels(tables: Iterable[pa.Table], channels: Channels) -> Labels:
     counts, xy = _joined([_points(table) for table in tables])
     landmark, score = _flat(tables, "landmark"), _flat(tables, "score")
     image = np.repeat(np.arange(len(counts)), counts)
-    channel = channels.of[landmark]
+    channel = channels.landmark_to_channel[landmark]
     order = np.argsort(score, kind="stable")  # of several the last one written stays
     order = order[channel[order] != NONE]
     shape = (len(counts), len(channels))

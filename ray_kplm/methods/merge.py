@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.update import Log, MatchedUpdate, Shards, update_matched
+from ray_kplm.correspondence.update import MatchedUpdate, Shards, update_matched
 from ray_kplm.errors import CollapseError
-from ray_kplm.methods.base import Generation
+from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.pair_objective import PairObjective
-from ray_kplm.methods.predictors import MakeClusterPredictor, MakePredictor
+from ray_kplm.methods.predictors import ClusterPredictorFactory, PredictorFactory
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
-class Merge(Generation):
+class Merge(Method):
     """The number of landmarks is what merging leaves; `method.landmarks` only scales how many keypoints are detected."""
 
     @property
@@ -51,14 +52,19 @@ class Merge(Generation):
         )
 
     def correspond(
-        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
+        self,
+        shards: Shards,
+        labels: Folder,
+        round_number: int,
+        previous: dict[str, NDArray] | None,
+        progress: ProgressCallback,
     ) -> MatchedUpdate:
         """K-means begins where the last round ended: clusters keep their numbers (thesis 5.3.2)."""
         start = None if previous is None else previous["centroids"]
-        return update_matched(shards, labels, self.config, round_number, start, log)
+        return update_matched(shards, labels, self.config, round_number, start, progress)
 
-    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
-        return MakeClusterPredictor(self.config, network, clusters["centroids"], threshold, clusters["cutoff"])
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> PredictorFactory:
+        return ClusterPredictorFactory(self.config, network, clusters["centroids"], threshold, clusters["cutoff"])
 
     def first_channels(self, clusters: dict[str, NDArray], label_counts: NDArray) -> Channels:
         """One for each cluster with enough points to learn from."""

@@ -53,7 +53,7 @@ class Predictor(Protocol):
         ...
 
 
-MakePredictor = Callable[[Placement], Predictor]
+PredictorFactory = Callable[[Placement], Predictor]
 """Builds a predictor where it will run; picklable."""
 
 
@@ -111,7 +111,7 @@ class ClusterPredictor:
         placement: Placement,
     ) -> None:
         network = KeypointNetwork(config.network)
-        network.take(weights)
+        network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
         self._assign, self._centroids = assign, centroids
@@ -165,7 +165,7 @@ class _Landmarks:
         return out
 
 
-def nearest_once(centroids: NDArray[np.float32]) -> Assign:
+def assign_unique(centroids: NDArray[np.float32]) -> Assign:
     """The nearest centroid, and of an image's keypoints of one cluster only the nearest (chapter 6)."""
     grid = on_grid(centroids)
 
@@ -185,7 +185,7 @@ def matched(centroids: NDArray[np.float32], cutoff: NDArray[np.float64]) -> Assi
 
 
 @dataclass(frozen=True, eq=False)
-class MakeLandmarkPredictor:
+class LandmarkPredictorFactory:
     """Builds a LandmarkPredictor where it will run."""
 
     config: Config
@@ -199,7 +199,7 @@ class MakeLandmarkPredictor:
 
 
 @dataclass(frozen=True, eq=False)
-class MakeClusterPredictor:
+class ClusterPredictorFactory:
     """Builds a ClusterPredictor where it will run."""
 
     config: Config
@@ -211,5 +211,5 @@ class MakeClusterPredictor:
 
     def __call__(self, placement: Placement) -> ClusterPredictor:
         weights = load_weights(self.network.read_bytes(NETWORK))
-        assign = nearest_once(self.centroids) if self.cutoff is None else matched(self.centroids, self.cutoff)
+        assign = assign_unique(self.centroids) if self.cutoff is None else matched(self.centroids, self.cutoff)
         return ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)

@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.update import Log, Shards
+from ray_kplm.correspondence.update import Shards
 from ray_kplm.datasets.sequences import Frames
-from ray_kplm.methods.base import Found, Generation
+from ray_kplm.methods.base import ClusteringResult, Method
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.extractor import DISTILLING_VIEWS, PointFinder
+from ray_kplm.methods.extractor import DISTILLING_VIEWS, PointExtractor
 from ray_kplm.methods.pair_objective import PointObjective
-from ray_kplm.methods.predictors import MakePredictor
+from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.methods.sampling import Plan, single_plan
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import DetectorNetwork
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
 _ROUND = 4
 
 
 @dataclass(frozen=True)
-class Template(Generation):
+class Template(Method):
     """The number of landmarks is that of the template's points: `method.landmarks`, or fewer where its image has fewer."""
 
     @property
@@ -55,12 +56,12 @@ class Template(Generation):
     def objective(self, round_number: int) -> PointObjective:
         return PointObjective(self.config)
 
-    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> PointFinder:
+    def finder(self, weights: dict[str, torch.Tensor], placement: Placement, round_number: int) -> PointExtractor:
         """From `template.distil_from` on a point must be seen in several views (thesis 4.2.3)."""
         network = DetectorNetwork(self.config.network)
         network.load_state_dict(weights)
         views = DISTILLING_VIEWS if round_number >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
-        return PointFinder(placement.move(network).eval(), placement, self.config.detection, views)
+        return PointExtractor(placement.move(network).eval(), placement, self.config.detection, views)
 
     @property
     def round_views(self) -> int:
@@ -88,9 +89,14 @@ class Template(Generation):
         return Channels.first(np.ones(len(label_counts), bool))
 
     def correspond(
-        self, shards: Shards, labels: Folder, round_number: int, previous: dict[str, NDArray] | None, log: Log
-    ) -> Found:
+        self,
+        shards: Shards,
+        labels: Folder,
+        round_number: int,
+        previous: dict[str, NDArray] | None,
+        progress: ProgressCallback,
+    ) -> ClusteringResult:
         raise AssertionError("without descriptors nothing is clustered")
 
-    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> MakePredictor:
+    def stage1_predictor(self, network: Folder, clusters: dict[str, NDArray], threshold: float) -> PredictorFactory:
         raise AssertionError("without descriptors stage 1 has no ordered landmarks")

@@ -71,7 +71,7 @@ class Learner:
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
         """`wrap` turns the network into its distributed form; `seed` decides initial weights and random cells."""
-        torch.manual_seed(_mixed(*seed))
+        torch.manual_seed(derive_seed(*seed))
         self.objective, self.labels, self.schedule, self.placement, self.seed = (
             objective, labels, schedule, placement, seed,
         )  # fmt: skip
@@ -90,7 +90,7 @@ class Learner:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         points = self.labels.in_views(views, self.placement.device)
-        self._generator.manual_seed(_mixed(*self.seed, iteration))  # the same on all ranks
+        self._generator.manual_seed(derive_seed(*self.seed, iteration))  # the same on all ranks
         loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -142,6 +142,6 @@ def _load(state: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
 
 
-def _mixed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One 63-bit seed of several numbers."""
     return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

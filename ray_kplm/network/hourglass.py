@@ -120,7 +120,7 @@ class KeypointNetwork(nn.Module):
         features = self.backbone(image_B3SS)
         return self.detector(features)[:, 0], self.descriptor(features)
 
-    def take(self, weights: dict[str, Tensor]) -> None:
+    def load_shared_weights(self, weights: dict[str, Tensor]) -> None:
         """Load weights of this network, or those that a `JointNetwork` has in common with it."""
         self.load_state_dict({name: value for name, value in weights.items() if not name.startswith("landmarks.")})
 

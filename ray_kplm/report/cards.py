@@ -44,23 +44,23 @@ class Findings:
     def landmarks(self) -> int:
         return int(self.xy.shape[1])
 
-    def sureness(self) -> NDArray[np.float64]:
+    def relative_confidence(self) -> NDArray[np.float64]:
         """(N, K): confidence relative to the landmark's median; 0 where it was not detected."""
         usual = np.median(self.confidence, axis=0)
         relative = self.confidence / np.maximum(usual, 1e-9)
         return np.where(np.isfinite(self.xy).all(axis=2), relative, 0.0)
 
-    def badness(self) -> NDArray[np.float64]:
+    def difficulty(self) -> NDArray[np.float64]:
         """(N,): what orders images, best first: the error where there is one, else how unsure the landmarks are."""
-        unsure = 1 - self.sureness().clip(0, 1).mean(axis=1)
+        unsure = 1 - self.relative_confidence().clip(0, 1).mean(axis=1)
         if self.errors is None:
             return unsure
         return np.where(np.isfinite(self.errors), self.errors, np.nanmax(self.errors, initial=0.0) + unsure)
 
 
-def choose(badness: NDArray, count: int, seed: int) -> NDArray[np.int64]:
+def choose(difficulty: NDArray, count: int, seed: int) -> NDArray[np.int64]:
     """Images for a gallery, ascending: the best, the worst and a seeded sample of what lies between."""
-    order = np.argsort(badness, kind="stable")
+    order = np.argsort(difficulty, kind="stable")
     if count >= len(order):
         return np.sort(order)
     ends = min(EXTREMES, count // 2)
@@ -107,10 +107,10 @@ def thumbnail_side(images: int) -> int:
 
 def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[int]]:
     """For each landmark the images its patches are cut from: evenly from the surest to the least sure."""
-    sureness = findings.sureness()[chosen]
+    relative_confidence = findings.relative_confidence()[chosen]
     found = []
     for landmark in range(findings.landmarks):
-        order = np.argsort(-sureness[:, landmark], kind="stable")
+        order = np.argsort(-relative_confidence[:, landmark], kind="stable")
         order = order[np.isfinite(findings.xy[chosen[order], landmark]).all(axis=1)]
         picks = np.unique(np.linspace(0, len(order) - 1, min(PATCHES, len(order))).round().astype(int))
         found.append(chosen[order[picks]].tolist())
@@ -118,19 +118,19 @@ def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[in
 
 
 def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
-    """The gallery's images, best first: id, thumbnail, points (landmark, x, y, hollow), rank, error and sureness in percent."""
-    sureness = findings.sureness()
-    badness = findings.badness()[album.chosen]
+    """The gallery's images, best first: id, thumbnail, points (landmark, x, y, hollow), rank, error and relative_confidence in percent."""
+    relative_confidence = findings.relative_confidence()
+    difficulty = findings.difficulty()[album.chosen]
     shown = []
-    for rank, place in enumerate(np.argsort(badness, kind="stable").tolist()):
+    for rank, place in enumerate(np.argsort(difficulty, kind="stable").tolist()):
         index, picture = int(album.chosen[place]), album.thumbnails[place]
         points = [
-            (k, f"{x:.1f}", f"{y:.1f}", bool(sureness[index, k] < HOLLOW_BELOW))
+            (k, f"{x:.1f}", f"{y:.1f}", bool(relative_confidence[index, k] < HOLLOW_BELOW))
             for k, (x, y) in enumerate(picture.points(findings.xy[index]).tolist())
             if np.isfinite(x + y)
         ]
         error = None if findings.errors is None or not np.isfinite(findings.errors[index]) else findings.errors[index]
-        percents = np.rint(100 * sureness[index].clip(0, 9.99)).astype(int).tolist()
+        percents = np.rint(100 * relative_confidence[index].clip(0, 9.99)).astype(int).tolist()
         shown.append(
             {
                 "id": findings.ids[index],
@@ -140,7 +140,7 @@ def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
                 "radius": f"{0.021 * max(picture.width, picture.height):.1f}",
                 "points": points,
                 "error": error,
-                "sureness": percents,
+                "relative_confidence": percents,
                 "sure": round(float(np.mean(np.minimum(percents, 100)))),
             }
         )

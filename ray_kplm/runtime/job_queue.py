@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import Any
 
-from ray_kplm.runtime.progress_channel import Board
+from ray_kplm.runtime.progress_channel import ProgressChannel
 
 
-class Desk(Board):
+class JobQueue(ProgressChannel):
     """Holds the newest job, and the workers' news of it. All methods may be called at once, and wait within the actor.
 
     Jobs are numbered from 0. A worker that was started again asks as one that has done none, and gets the job that is not

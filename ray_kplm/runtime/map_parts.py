@@ -7,7 +7,6 @@ done: an interrupted job continues with the missing ones.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +18,11 @@ from ray.exceptions import RayTaskError
 
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import RunError
-from ray_kplm.runtime.remote_errors import own_error
+from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.remote_errors import unwrap_user_error
 
 _PATIENCE_S = 3600.0
 """Where no part is finished for so long, a worker hangs or finds no room. A pretrained detector on a CPU may need minutes."""
-
-Progress = Callable[[int, int], None]
-"""Called as parts finish: how many are done, of how many."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def map_parts(
     arguments: dict[str, Any],
     parts: Selection,
     pool: Pool,
-    progress: Progress | None = None,
+    progress: ProgressCallback = ignore_progress,
 ) -> list[dict[str, Any]]:
     """Build `worker(**arguments)` once in each process and call it with each part's name and chosen rows; its answers (flat
     dicts of numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
@@ -74,8 +71,7 @@ def map_parts(
     try:
         for answer in answers.iter_rows():
             found.append(answer)
-            if progress:
-                progress(len(found), count)
+            progress(len(found) / count, f"{len(found)}/{count} parts")
     except ExecutionTimeoutError:
         raise RunError(
             f"{len(found)} of {count} parts are finished, and none was in {_PATIENCE_S / 60:.0f} minutes: a worker hangs, its "
@@ -83,7 +79,7 @@ def map_parts(
             f"continues with the others"
         ) from None
     except RayTaskError as error:
-        raise own_error(error) or error from None
+        raise unwrap_user_error(error) or error from None
     return found
 
 

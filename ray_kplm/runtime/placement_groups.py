@@ -9,7 +9,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 
-def give_back() -> int:
+def remove_orphaned_placement_groups() -> int:
     """Remove those of this job; how many there were. Groups that a driver made are its own."""
     found = state._connect_and_get_accessor().get_placement_group_table()
     left = [group for group in map(PlacementGroupTableData.FromString, found) if _is_left(group)]

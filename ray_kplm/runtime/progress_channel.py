@@ -15,11 +15,11 @@ from ray_kplm.runtime.session import here
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
 
-Listener = Callable[[Any, Any], None]
-"""What the driver does with news: how far a worker is (an iteration, a share of its work), and what it says."""
+MetricsCallback = Callable[[int, dict[str, float]], None]
+"""Called as a training goes on: iterations done, and the mean metrics of the last ones."""
 
 
-class Board:
+class ProgressChannel:
     """Messages of the workers, in the order of how far they are."""
 
     def __init__(self) -> None:
@@ -36,37 +36,37 @@ class Board:
         return sorted(messages.items())
 
 
-_BoardActor: Any = ray.remote(num_cpus=0)(Board)
-"""Made once: Ray keeps every actor class that it is given, and there is a board a round (Ray 2.60)."""
+_ProgressChannelActor: Any = ray.remote(num_cpus=0)(ProgressChannel)
+"""Made once: Ray keeps every actor class that it is given, and there is a channel a round (Ray 2.60)."""
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[Any]:
-    """A board of its own for the block, whose messages reach the listener.
+def open_channel(callback: Callable[[Any, Any], None]) -> Iterator[Any]:
+    """A channel of its own for the block, whose messages reach the callback.
 
     It lives on the driver's node, so that a worker's node takes no news with it.
     """
-    board = _BoardActor.options(scheduling_strategy=here()).remote()
+    channel = _ProgressChannelActor.options(scheduling_strategy=here()).remote()
     try:
-        with hearing(board, listener):
-            yield board
+        with forward_progress(channel, callback):
+            yield channel
     finally:
-        ray.kill(board)
+        ray.kill(channel)
 
 
 @contextmanager
-def hearing(board: Any, listener: Listener) -> Iterator[None]:
-    """Messages of an actor that is a board reach the listener while the block runs; news that is lost with the actor is not
+def forward_progress(channel: Any, callback: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Messages of an actor that is a channel reach the callback while the block runs; news that is lost with the actor is not
     worth the work it tells of."""
     stop = threading.Event()
 
     def deliver() -> None:
         try:
-            news = ray.get(board.drain.remote(), timeout=_PATIENCE_S)
+            news = ray.get(channel.drain.remote(), timeout=_PATIENCE_S)
         except RayError:
             return
         for done, message in news:
-            listener(done, message)
+            callback(done, message)
 
     def poll() -> None:
         while not stop.wait(_POLL_S):

@@ -12,7 +12,7 @@ from ray_kplm.errors import KplmError
 _TOLD = re.compile(r"^ray_kplm\.errors\.(\w+): (.*)$", re.MULTILINE)
 
 
-def own_error(error: BaseException) -> KplmError | None:
+def unwrap_user_error(error: BaseException) -> KplmError | None:
     """What was said in this project's terms, if anything was: as the cause of the error, or, where Ray kept the words alone, at
     the end of its text."""
     cause: BaseException | None = error

@@ -46,7 +46,7 @@ def choose_now(compute: ComputeConfig, batch: int) -> int:
     return chosen
 
 
-class MoreNodes:
+class ScaleUpRequest:
     """Asks an autoscaler for the GPUs of more workers, which serve the next training. Of CPUs there is no asking: it could
     take what Ray Data needs.
 

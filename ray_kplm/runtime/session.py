@@ -74,7 +74,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
     Raises ClusterError where no Ray answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
-        settle()
+        configure_ray_data()
         yield
         return
     for name, value in ENVIRONMENT.items():
@@ -88,7 +88,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
                 os.environ.setdefault(name, value)
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    settle()
+    configure_ray_data()
     _warn_if_small(compute, runs)
     try:
         yield
@@ -99,7 +99,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
 def _join(quiet: dict[str, Any]) -> None:
     address = os.environ["RAY_ADDRESS"]
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(**quiet, runtime_env={"env_vars": _for_workers()})
     except (OSError, RuntimeError, ValueError) as error:
         why = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
@@ -109,7 +109,7 @@ def _join(quiet: dict[str, Any]) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """OSError where nobody listens: Ray itself goes on trying for five minutes, and says so only on stderr."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if host and port.isdigit():
@@ -162,7 +162,7 @@ def _warn_if_small(compute: ComputeConfig, runs: int) -> None:
         )
 
 
-class _Unhurried(ExecutionCallback):
+class _SchedulerThrottle(ExecutionCallback):
     """Pauses Ray Data's scheduler between its steps.
 
     While finished tasks wait for room ahead of the consumer, the scheduler spins; in a training worker it held the
@@ -185,12 +185,12 @@ def object_store_mib() -> float:
     return float(found.group(1)) if found else float("nan")
 
 
-def settle() -> None:
+def configure_ray_data() -> None:
     """Ray Data as this project uses it, in whichever process builds a dataset: in order, quiet, bounded, never hanging."""
     context = DataContext.get_current()
     context.execution_options.resource_limits = ExecutionResources(object_store_memory=AHEAD_BYTES)
-    if _Unhurried not in context.custom_execution_callback_classes:
-        context.custom_execution_callback_classes.append(_Unhurried)
+    if _SchedulerThrottle not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(_SchedulerThrottle)
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.execution_options.verbose_progress = False

@@ -65,10 +65,12 @@ class Job:
     """Where the network is left."""
 
 
-def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str, float]], object]) -> None:
+def train_loop(
+    job: Job, on_begin: Callable[[int], object], on_metrics: Callable[[int, dict[str, float]], object]
+) -> None:
     """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit.
 
-    begun: told on rank 0 at which iteration it begins, when the first batch is there. post: told there of the metrics.
+    on_begin: called on rank 0 with the first iteration, when its batch is there. on_metrics: called there with the metrics.
     """
     training = job.training
     config, context = training.config, ray.train.get_context()
@@ -91,18 +93,18 @@ def work(job: Job, begun: Callable[[int], object], post: Callable[[int, dict[str
     )
     recent: list[dict[str, torch.Tensor]] = []
     metrics: dict[str, float] = {}
-    last, told = training.plan.iterations, _Pace(first)
+    last, throughput = training.plan.iterations, Throughput(first)
     for iteration, batch in enumerate(views, start=first):
         if rank == 0 and iteration == first:
-            begun(first)
+            on_begin(first)
         recent.append(learner.step(iteration, batch))
         done = iteration + 1
         if done % _REPORT_EVERY == 0 or done == last:
             metrics, recent = _averaged(recent), []
             _check(metrics, done)
             if rank == 0:
-                rate = told.since(done) * training.plan.views
-                post(done, {**metrics, "images_per_s": rate})
+                rate = throughput.since(done) * training.plan.views
+                on_metrics(done, {**metrics, "images_per_s": rate})
         if done % config.compute.checkpoint_iterations == 0 and done < last:
             _checkpoint(learner, job, done, rank, metrics)
     if rank == 0:
@@ -116,9 +118,8 @@ def _distributed(network: nn.Module) -> nn.Module:
     return prepare_model(nn.SyncBatchNorm.convert_sync_batchnorm(network), move_to_device=False)
 
 
-class _Pace:
-    """Iterations a second since the last look. Told to the driver and kept nowhere: a run that is repeated has the same
-    metrics."""
+class Throughput:
+    """Iterations a second since the last look. Sent to the driver and not stored, so that a repeated run has the same stored metrics."""
 
     def __init__(self, iteration: int) -> None:
         self._iteration, self._time = iteration, time.perf_counter()

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from ray_kplm.config import ComputeConfig, Config, from_dict
 from ray_kplm.errors import KplmError
-from ray_kplm.runtime.progress_channel import listening
+from ray_kplm.runtime.progress_channel import open_channel
 from ray_kplm.runtime.session import needed_cpus
 from ray_kplm.storage import Folder
 
@@ -56,22 +56,22 @@ def run_trials(
     trial: Trial,
     source: Source,
     *,
-    at_once: int | None,
+    max_concurrent: int | None,
     scratch: Folder,
     told: Callable[[str, str], None],
 ) -> None:
     """All runs of the source. Ray must be initialised.
 
-    at_once: runs side by side; None: as many as the nodes that are there now have room for, by what each reserves, and one at
+    max_concurrent: runs side by side; None: as many as the nodes that are there now have room for, by what each reserves, and one at
     least. scratch: where Tune may write while they run, reachable from all nodes. told: a trial's name and a line of progress.
     """
     os.environ.update(_ENVIRONMENT)
-    with listening(lambda place, line: told(place[1], line)) as board:
+    with open_channel(lambda place, line: told(place[1], line)) as channel:
 
         def work(parameters: dict[str, str]) -> None:
             name, config = parameters["name"], from_dict(json.loads(parameters["config"]))
             try:
-                figures = trial(config, _Lines(board, name), lambda report: _send("report", report))
+                figures = trial(config, _Lines(channel, name), lambda report: _send("report", report))
             except Exception as error:
                 figures = {"error": _line(error), "error_type": type(error).__name__}
             _send("figures", figures)
@@ -79,7 +79,7 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(work, {"CPU": _CPUS}),
             tune_config=tune.TuneConfig(
-                search_alg=_Searcher(source, _Room(at_once)),
+                search_alg=_Searcher(source, _Room(max_concurrent)),
                 num_samples=-1,
                 trial_dirname_creator=lambda made: made.trial_id,
             ),
@@ -112,8 +112,8 @@ def _line(error: Exception) -> str:
 class _Lines:
     """A trial's lines of progress, to the driver."""
 
-    def __init__(self, board: Any, name: str) -> None:
-        self._board, self._name, self._count = board, name, 0
+    def __init__(self, channel: Any, name: str) -> None:
+        self._board, self._name, self._count = channel, name, 0
 
     def __call__(self, line: str) -> None:
         self._count += 1
@@ -123,8 +123,8 @@ class _Lines:
 class _Room:
     """Whether one more run fits beside those that run."""
 
-    def __init__(self, at_once: int | None) -> None:
-        self._at_once = at_once
+    def __init__(self, max_concurrent: int | None) -> None:
+        self._max_concurrent = max_concurrent
         self._running: dict[str, ComputeConfig] = {}
 
     def has(self, compute: ComputeConfig | None) -> bool:
@@ -132,8 +132,8 @@ class _Room:
         running = list(self._running.values())
         if not running:
             return True
-        if self._at_once is not None:
-            return len(running) < self._at_once
+        if self._max_concurrent is not None:
+            return len(running) < self._max_concurrent
         layouts = [*running, compute or running[-1]]
         there = ray.cluster_resources()
         cpus = 1 + sum(needed_cpus(layout) - 1 for layout in layouts)  # the one beside the workers serves all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.methods import build_method
+from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.run import Run
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.session import ANYWHERE
@@ -42,7 +42,7 @@ class Aligning:
     labels: Folder
 
 
-def align_points(aligning: Aligning, selection: Selection, progress: Callable[[float, str], None]) -> dict[str, Any]:
+def align_points(aligning: Aligning, selection: Selection, progress: ProgressCallback) -> dict[str, Any]:
     """Choose the template, write `template.json` and the labels of all selected images; returns what was found.
 
     Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
@@ -54,9 +54,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: Callable[[f
     fewer = f"; it has no more, method.landmarks = {wanted}" if len(chosen["xy"]) < wanted else ""
     progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}{fewer}")
     pool = Pool(config.compute.detect_workers or config.compute.extract_workers)
-    parts = map_parts(
-        _AlignPart, {"aligning": aligning}, selection, pool, lambda done, total: progress(0.3 + 0.7 * done / total, "")
-    )
+    parts = map_parts(_AlignPart, {"aligning": aligning}, selection, pool, part_of(progress, 0.3, 1.0))
     images = sum(int(p["images"]) for p in parts)
     usable = sum(int(p["usable"]) for p in parts)
     counts = np.sum([p["counts"] for p in parts], axis=0)

@@ -26,9 +26,9 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
-from ray_kplm.methods.base import Generation
-from ray_kplm.runtime.progress_channel import Board, Listener, hearing
-from ray_kplm.runtime.remote_errors import own_error
+from ray_kplm.methods.base import Method
+from ray_kplm.runtime.progress_channel import ProgressChannel, forward_progress
+from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import here, on_node
 from ray_kplm.storage import Folder
 
@@ -42,10 +42,10 @@ def correspond(
     parts: list[str],
     labels: Folder,
     target: Folder,
-    method: Generation,
+    method: Method,
     round_number: int,
     previous: Folder | None = None,
-    listener: Listener = lambda done, text: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
     """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts.
 
@@ -58,10 +58,10 @@ def correspond(
     for _ in range(failures + 1):
         actor = _Coordinator.options(scheduling_strategy=here()).remote(method, features, parts, labels, target)
         try:
-            with hearing(actor, listener):
+            with forward_progress(actor, progress):
                 return ray.get(actor.run.remote(round_number, previous))
         except RayTaskError as error:
-            raise own_error(error) or error from None
+            raise unwrap_user_error(error) or error from None
         except RayActorError:
             continue  # the coordinator died: its inputs are all there
         finally:
@@ -72,10 +72,10 @@ def correspond(
     )
 
 
-class CorrespondenceActor(Board):
+class CorrespondenceActor(ProgressChannel):
     """Coordinates the shards; holds centroids, sums and counts, nothing that an image has. Says how far it is while it runs."""
 
-    def __init__(self, method: Generation, features: Folder, parts: list[str], labels: Folder, target: Folder) -> None:
+    def __init__(self, method: Method, features: Folder, parts: list[str], labels: Folder, target: Folder) -> None:
         super().__init__()
         self._memory = _Memory()
         self._method, self._labels, self._target = method, labels, target
@@ -205,7 +205,7 @@ class ActorShards:
             try:
                 return ray.get(answer)
             except RayTaskError as error:
-                raise own_error(error) or error from None
+                raise unwrap_user_error(error) or error from None
             except (RayActorError, ActorUnschedulableError):  # it died, or its node did before it was there
                 self.rebuilt += 1
                 self._places[shard] = replace_shard(self._places[shard], ray.nodes(), self._config.compute)
@@ -269,6 +269,6 @@ def _packed(arrays: dict[str, NDArray]) -> bytes:
 
 
 def read_clusters(folder: Folder) -> dict[str, NDArray]:
-    """The arrays of `clusters.npz`: what an update of the generation found (`methods.generation.Found.arrays`)."""
+    """The arrays of `clusters.npz`: what an update of the generation found (`methods.generation.ClusteringResult.arrays`)."""
     with np.load(io.BytesIO(folder.read_bytes(CLUSTERS))) as arrays:
         return {name: arrays[name] for name in arrays.files}

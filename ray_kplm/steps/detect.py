@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.features import keypoints_table, table_of
-from ray_kplm.correspondence.outliers import Commonness
+from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.source import Keypoints, Source
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.session import ANYWHERE
 from ray_kplm.storage import Folder
 
@@ -57,13 +58,13 @@ def detect(
     config: KeypointsConfig,
     seed: int,
     pool: Pool,
-    progress: Progress | None = None,
+    progress: ProgressCallback = ignore_progress,
     *,
     described: bool = False,
 ) -> dict[str, Any]:
     """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found.
 
-    landmarks: the split's annotation, for `keypoints.detector: truth_mix` alone. described: write features, which are keypoints
+    landmarks: the split's annotation, for `keypoints.detector: noisy_gt` alone. described: write features, which are keypoints
     with their descriptors, which the source must have.
     """
     build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by a worker
@@ -88,7 +89,7 @@ class DetectPart:
         faiss.omp_set_num_threads(1)
         self._find, self._target, self._described = find, target, described
         rule = OutlierRule.unpacked(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
-        self._commonness = Commonness(rule.sample) if rule else None
+        self._outlier_score = KNNOutlierScore(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
@@ -125,9 +126,9 @@ class DetectPart:
         return np.concatenate(found).astype(np.float16)
 
     def _without_outliers(self, keypoints: Keypoints) -> Keypoints:
-        if self._commonness is None or keypoints.descriptors is None:
+        if self._outlier_score is None or keypoints.descriptors is None:
             return keypoints
-        keep = self._commonness.distance(keypoints.descriptors) <= self._limit
+        keep = self._outlier_score.distance(keypoints.descriptors) <= self._limit
         return keypoints.chosen(keep)
 
 
@@ -175,7 +176,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     if not found:
         return None
     descriptors = np.concatenate(found)
-    distance = Commonness(descriptors).distance(descriptors)
+    distance = KNNOutlierScore(descriptors).distance(descriptors)
     return OutlierRule(descriptors, float(np.quantile(distance, 1 - config.outlier_share)))
 
 

@@ -27,7 +27,7 @@ from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.runtime.train_loop import Training
-from ray_kplm.runtime.train_workers import Crew
+from ray_kplm.runtime.train_workers import TrainWorkerPool
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.align import Aligning, align_points
 from ray_kplm.steps.cluster import correspond, read_clusters
@@ -64,12 +64,12 @@ class Discovery:
         self._steps = Steps(run, dataset, self.method)
         self._progress = progress(self._weights())
         self._tracker: Tracker | None = None
-        self._crew = Crew(run.config.compute, run.folder)
+        self._pool = TrainWorkerPool(run.config.compute, run.folder)
 
     def report_to(self, tracker: Tracker) -> None:
         """Send metrics there from now on, and show what it has to say."""
         self._tracker = tracker
-        tracker.say_by(self._progress.note)
+        tracker.set_logger(self._progress.note)
 
     @contextmanager
     def workers(self) -> Iterator[None]:
@@ -79,13 +79,13 @@ class Discovery:
         try:
             yield
         except Exception:
-            self._crew.close()
+            self._pool.close()
             raise
-        self._crew.close()  # not after Ctrl-C, which does not wait for what they do: they end with this process
+        self._pool.close()  # not after Ctrl-C, which does not wait for what they do: they end with this process
 
     def tidy(self) -> None:
         """Delete what a finished run needs no more, in case the process was killed after the last step."""
-        self._crew.close()
+        self._pool.close()
 
     def track_round(self, number: int, metrics: dict[str, float]) -> None:
         """Numbers about a finished round, for MLflow."""
@@ -114,7 +114,7 @@ class Discovery:
             self.config.keypoints,
             self.config.seed,
             Pool(compute.detect_workers or os.cpu_count() or 1, gpus=gpus),
-            lambda done, total: self._progress.advance(done / total),
+            self._progress.advance,
             described=self.method.clusters_keypoints,
         )
         self._check_keypoints(facts)
@@ -135,12 +135,12 @@ class Discovery:
         if step is None or self._is_done(step):
             return
         self._progress.begin(_key(step), "generic keypoints: clustering")
-        self._crew.prepare(self.method.round_batch)
+        self._pool.prepare(self.method.round_batch)
         seed = self.config.stage1.rounds + 1  # that of no round
         parts = self._steps.selection(0).parts
         facts = correspond(
             self._steps.keypoints.folder, parts, step.folder, step.folder.parent, self.method, seed,
-            listener=self._progress.advance,
+            progress=self._progress.advance,
         )  # fmt: skip
         self._progress.points(facts["points_per_image"])
         self._finish(step, facts, _metrics(facts), 0)
@@ -168,7 +168,7 @@ class Discovery:
             step, title, self.method.objective(number), points, plan, schedule, selection, start, (_STAGE1, number)
         )
 
-    def renew_labels(self, number: int) -> None:
+    def update_pseudo_labels(self, number: int) -> None:
         """Pseudo-labels for the next round: extract with the frozen network and, where it describes what it finds, cluster."""
         labels = self._steps.labels[number]
         if not self.method.describes:
@@ -185,9 +185,9 @@ class Discovery:
         extracted = features.folder.read_json(MANIFEST)
         labels.begin()  # its time is that of clustering
         if number < self.config.stage1.rounds:
-            self._crew.prepare(self.method.round_batch)
+            self._pool.prepare(self.method.round_batch)
         elif not self.method.single_stage:
-            self._crew.prepare(self.method.landmark_batch)
+            self._pool.prepare(self.method.landmark_batch)
         parts, target = self._steps.selection(number + 1).parts, labels.folder.parent
         facts = correspond(
             features.folder, parts, labels.folder, target, self.method, number, before, self._progress.advance
@@ -214,7 +214,7 @@ class Discovery:
             step.folder,
             self._steps.labels[number - 1].folder if number and self.method.keeps_points else None,
         )
-        facts = extract(extraction, selection, lambda done, total: self._progress.advance(done / total))
+        facts = extract(extraction, selection, self._progress.advance)
         values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
         self._progress.points(facts["detected_per_image"])
         self._finish(step, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
@@ -241,7 +241,7 @@ class Discovery:
         """Stage 2: a channel for each of the last labels' landmarks. Where the generation pauses, channels that follow one
         point become one, or what was found are the next labels."""
         if self.method.single_stage:
-            self._take_landmarks()
+            self.export_joint_head()
             return
         labels = self._steps.landmark_labels(0).folder
         counts = np.array(labels.read_json(MANIFEST)["label_counts"])
@@ -257,7 +257,7 @@ class Discovery:
                 self._relabel(after, stretch, trained, channels)
         self._train_channels(self._steps.landmarks, len(self._steps.stretches), channels, start)
 
-    def _take_landmarks(self) -> None:
+    def export_joint_head(self) -> None:
         """The detector that was trained in the rounds, out of the last round's network."""
         step, trained_on = self._steps.landmarks, self._steps.labels[-2]
         if self._is_done(step):
@@ -289,15 +289,15 @@ class Discovery:
         if self._is_done(step):
             return Channels.from_dict(step.folder.read_json(CHANNELS))
         self._progress.begin(_key(step), f"stage 2: merging {len(channels)} channels")
-        named = channels.of != NONE
-        sizes = np.bincount(channels.of[named], counts[named], len(channels))
+        named = channels.landmark_to_channel != NONE
+        sizes = np.bincount(channels.landmark_to_channel[named], counts[named], len(channels))
         merging = Merging(self.run.resolved, trained.folder, self.dataset.images(TRAIN), channels)
         left, facts = merge_channels(
             merging,
             step.folder,
             sizes,
             self._landmark_images(),
-            lambda done, total: self._progress.advance(done / total),
+            self._progress.advance,
         )
         self._finish(step, facts, {"channels": len(left)}, self._landmark_iteration(stretch + 1), f"{len(left)} left")
         return left
@@ -307,7 +307,7 @@ class Discovery:
             return
         self._progress.begin(_key(step), "stage 2: labels for the next detector")
         work = Relabelling(self.run.resolved, trained.folder, self.dataset.images(TRAIN), channels, step.folder)
-        facts = relabel(work, self._landmark_images(), lambda done, total: self._progress.advance(done / total))
+        facts = relabel(work, self._landmark_images(), self._progress.advance)
         self._progress.points(facts["points_per_image"])
         self._finish(step, facts, _metrics(facts), self._landmark_iteration(stretch + 1))
 
@@ -330,10 +330,10 @@ class Discovery:
         images = RoundImages.load(self.dataset.images(TRAIN), selection)
         stage = seed[0]
         first = self._landmark_iteration(seed[1]) if stage == _STAGE2 else self.method.round_first(seed[1])
-        listener = _TrainingNews(self._progress, self._tracker, title, plan.iterations, first, stage)
+        listener = TrainingLogger(self._progress, self._tracker, title, plan.iterations, first, stage)
         seeds = (self.config.seed, *seed)
         training = Training(self.run.resolved, objective, labels, plan, schedule, images, start, seeds)
-        manifest = self._crew.train(step, training, listener.trained)
+        manifest = self._pool.train(step, training, listener.trained)
         self._progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
 
     def examples(self, count: int = 2) -> NDArray[np.uint8]:
@@ -396,7 +396,7 @@ class Discovery:
         return weights
 
 
-class _TrainingNews:
+class TrainingLogger:
     """What the workers tell, for the display and for MLflow."""
 
     def __init__(

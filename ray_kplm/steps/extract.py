@@ -22,11 +22,12 @@ from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
-from ray_kplm.methods.base import Generation
+from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
 
 _CALIBRATION = "calibration"
@@ -42,7 +43,7 @@ class Extraction:
     whose points are described beside the detected ones. `features` are keypoints alone where the generation has no
     descriptors."""
 
-    method: Generation
+    method: Method
     round_number: int
     network: Folder
     images: Folder
@@ -56,7 +57,9 @@ class Extraction:
         return self.method.config
 
 
-def extract(extraction: Extraction, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
+def extract(
+    extraction: Extraction, selection: Selection, progress: ProgressCallback = ignore_progress
+) -> dict[str, Any]:
     """Write the features of the selected images; returns the threshold that was used and what was found."""
     compute = extraction.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)

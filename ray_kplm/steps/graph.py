@@ -8,7 +8,7 @@ from typing import Any
 
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, draw
-from ray_kplm.methods.base import Generation
+from ray_kplm.methods.base import Method
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import TRAIN
 
@@ -18,7 +18,7 @@ _OF_DETECTORS = ("distil_from", "rounds", "confidence")
 _OF_ROUNDS = ("correspondence", "negatives", "positives", "same_image_share")
 """Of stage 1's options, those that a warm-up on identities does not know."""
 
-LAYOUT = ("workers", "linear_rule", "precision", "channels_last")
+LAYOUT = ("workers", "scale_lr", "precision", "channels_last")
 """Of how the work is laid out, what a trained network depends on."""
 
 
@@ -30,7 +30,7 @@ class Steps:
     with what is done after it, before the last.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, method: Generation) -> None:
+    def __init__(self, run: Run, dataset: Dataset, method: Method) -> None:
         self._run, self._dataset, self._method, self._config = run, dataset, method, run.config
         self.keypoints = self._keypoints()
         self.first_labels = self._first_labels() if method.clusters_keypoints else None

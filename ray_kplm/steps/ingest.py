@@ -26,7 +26,7 @@ from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.registry import AUTO, reader_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.run_lock import held
-from ray_kplm.runtime.remote_errors import own_error
+from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.storage import Folder
 
 Report = Callable[[int, int, str], None]
@@ -199,7 +199,7 @@ def _build(
         try:
             built[job.split, job.part] = ray.get(ready)
         except RayTaskError as error:
-            raise own_error(error) or error from None
+            raise unwrap_user_error(error) or error from None
         done += len(job.entries)
         if report:
             report(done, total, f"{job.split}/{job.part}")

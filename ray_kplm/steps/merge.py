@@ -10,14 +10,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.merging import Cofiring, cofiring, merge
+from ray_kplm.correspondence.merging import CoActivation, co_activation, merge
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
-from ray_kplm.methods.predictors import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
@@ -33,7 +34,7 @@ class Merging:
 
 
 def merge_channels(
-    merging: Merging, target: Folder, sizes: NDArray, selection: Selection, progress: Progress | None = None
+    merging: Merging, target: Folder, sizes: NDArray, selection: Selection, progress: ProgressCallback = ignore_progress
 ) -> tuple[Channels, dict[str, Any]]:
     """Write the network with the channels that stay, and which they are; returns these and what was merged.
 
@@ -43,7 +44,7 @@ def merge_channels(
     compute, options = config.compute, config.merging
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(_CountPart, {"merging": merging}, selection, pool, progress)
-    found = reduce(add, (Cofiring(int(a["images"]), a["fires"], a["together"]) for a in answers))
+    found = reduce(add, (CoActivation(int(a["images"]), a["fires"], a["together"]) for a in answers))
     into, history = merge(found, sizes, options.overlap)
     left, stay = merging.channels.merged(into, history)
     if len(left) < 2:
@@ -67,7 +68,7 @@ class _CountPart:
     """Holds the detector, and counts in a part how often its channels fire, and together."""
 
     def __init__(self, merging: Merging) -> None:
-        make = MakeLandmarkPredictor(merging.config, merging.network, merging.channels.flip_map, flip=False)
+        make = LandmarkPredictorFactory(merging.config, merging.network, merging.channels.flip_map, flip=False)
         self._merging, self._predictor = merging, make(worker_placement(merging.config.compute))
 
     def __call__(self, part: str, rows: NDArray) -> dict[str, Any]:
@@ -76,6 +77,6 @@ class _CountPart:
         for images, _, _ in read_inputs(self._merging.images, part, rows, self._merging.config):
             xy, confidence = self._predictor(images)
             cells = coordinates.input_to_heatmap(xy)
-            counts.append(cofiring(cells, confidence, least=options.confidence, distance=options.distance))
+            counts.append(co_activation(cells, confidence, least=options.confidence, distance=options.distance))
         total = reduce(add, counts)
         return {"images": total.images, "fires": total.fires, "together": total.together}

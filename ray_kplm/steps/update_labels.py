@@ -15,8 +15,9 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.predictors import MakeLandmarkPredictor
-from ray_kplm.runtime.map_parts import Pool, Progress, map_parts
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
+from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import LABELS, NONE
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
@@ -33,7 +34,7 @@ class Relabelling:
     labels: Folder
 
 
-def relabel(work: Relabelling, selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
+def relabel(work: Relabelling, selection: Selection, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
     """Write the labels of all selected images; returns what was found. Raises CollapseError if that is too little."""
     compute = work.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
@@ -52,7 +53,7 @@ def relabel(work: Relabelling, selection: Selection, progress: Progress | None =
 
 class _RelabelPart:
     def __init__(self, work: Relabelling) -> None:
-        make = MakeLandmarkPredictor(work.config, work.network, work.channels.flip_map, flip=False)
+        make = LandmarkPredictorFactory(work.config, work.network, work.channels.flip_map, flip=False)
         self._work, self._predictor = work, make(worker_placement(work.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _environment = _Environment()
 
 
 @contextmanager
-def hurried(timeout_s: int) -> Iterator[None]:
+def fail_fast(timeout_s: int) -> Iterator[None]:
     """No retries, and this timeout (to connect, and between two pieces of the answer), unless the user has set others.
 
     MLflow reads them from the environment whenever it sends; so they are there only while requests of ours are under way.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.spool import Point, Spool
-from ray_kplm.tracking.store import GoneError, Store
+from ray_kplm.tracking.store import RunDeletedError, Store
 from ray_kplm.tracking.system import SystemMetrics
 
 _EVERY_S = 1.0
@@ -126,7 +126,7 @@ class Sender:
                 self.store.connect()
                 self._send_points()
                 self._send_rest()
-            except GoneError as error:
+            except RunDeletedError as error:
                 self.say(f"{error}: nothing is added to it")
                 self.spool.discard()
                 return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_kplm.storage import Folder
-from ray_kplm.tracking.limits import hurried
+from ray_kplm.tracking.limits import fail_fast
 from ray_kplm.tracking.record import Record
 from ray_kplm.tracking.spool import Point
 
@@ -75,7 +75,7 @@ class Identity:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-class GoneError(Exception):
+class RunDeletedError(Exception):
     """The MLflow run was deleted, and is not to be made again."""
 
 
@@ -115,7 +115,7 @@ class Store:
         """Find the run, or make it; learn how far its curves go. Quick when nothing has failed since."""
         if self._connected:
             return
-        with hurried(_TIMEOUT_S):
+        with fail_fast(_TIMEOUT_S):
             self._client = self._client or open_client(self._place)
             run = self._find() or self._make()
             self._stored = {m.key: (m.step, m.value) for m in run.data.to_proto().metrics}
@@ -143,7 +143,7 @@ class Store:
 
     def _make(self) -> Any:
         if self._identity is None:
-            raise GoneError(f"MLflow run {self.run_id} is not at {self._place.uri} any more")
+            raise RunDeletedError(f"MLflow run {self.run_id} is not at {self._place.uri} any more")
         folder = self._record.folder
         tags = {"run_directory": str(folder), **self._identity.tags}
         run = self._client.create_run(self._find_experiment(self._identity.experiment), run_name=folder.name, tags=tags)
@@ -195,14 +195,14 @@ class Store:
                 new.append(Metric(name, value, time, step))
                 stored[name] = (step, value)
         if new:
-            with hurried(_TIMEOUT_S):
+            with fail_fast(_TIMEOUT_S):
                 self._client.log_batch(self.run_id, metrics=new)
         self._stored = stored
 
     def file(self, path: str, content: bytes) -> None:
         """An artifact by its path; one that is there is replaced."""
         parent, _, name = path.rpartition("/")
-        with tempfile.TemporaryDirectory() as folder, hurried(_UPLOAD_TIMEOUT_S):
+        with tempfile.TemporaryDirectory() as folder, fail_fast(_UPLOAD_TIMEOUT_S):
             (Path(folder) / name).write_bytes(content)
             self._client.log_artifact(self.run_id, str(Path(folder) / name), parent or None)
 
@@ -215,7 +215,7 @@ class Store:
         facts = exported.read_json(FACTS)
         if self._record["model"] == facts["fingerprint"]:
             return
-        with tempfile.TemporaryDirectory() as folder, hurried(_UPLOAD_TIMEOUT_S):
+        with tempfile.TemporaryDirectory() as folder, fail_fast(_UPLOAD_TIMEOUT_S):
             if "model_id" not in facts:  # else an attempt failed that came so far
                 tags = {"stage2": facts["fingerprint"]}
                 made = self._client.create_logged_model(self._experiment, facts["name"], self.run_id, tags)
@@ -229,7 +229,7 @@ class Store:
 
     def end(self, status: str, time: int) -> None:
         """FINISHED, FAILED or KILLED at a time, ms since the epoch. A child still RUNNING was stopped with its parent."""
-        with hurried(_TIMEOUT_S):
+        with fail_fast(_TIMEOUT_S):
             wanted = f"tags.`{PARENT_TAG}` = '{self.run_id}' and attributes.status = 'RUNNING'"
             for child in self._client.search_runs([self._experiment], wanted):
                 self._client.set_terminated(child.info.run_id, "KILLED", time)

@@ -77,7 +77,7 @@ class Tracker:
         """This run as the parent of others: `discover(config, parent=tracker.parent)`."""
         return Parent(self.run_id, self._place)
 
-    def say_by(self, say: Say) -> None:
+    def set_logger(self, say: Say) -> None:
         """Where lines about the server go; standard error by default."""
         self._sender.say = say
 

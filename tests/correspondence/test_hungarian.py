@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
-from ray_kplm.correspondence.hungarian import match, numbered_as, spread
+from ray_kplm.correspondence.hungarian import match, match_to_previous, spread
 from ray_kplm.schemas import NONE
 
 NEVER = np.full(3, np.inf)
@@ -66,5 +66,5 @@ def test_clusters_take_over_the_numbers_of_the_last_round():
     before = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
     order = np.random.default_rng(1).permutation(6)
     after = (before[order] + 0.05).astype(np.float32)
-    found = numbered_as(before, after)
+    found = match_to_previous(before, after)
     np.testing.assert_allclose(after[found], before, atol=0.06)

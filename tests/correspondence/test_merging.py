@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ray_kplm.correspondence.merging import Cofiring, cofiring, merge
+from ray_kplm.correspondence.merging import CoActivation, co_activation, merge
 
 RNG = np.random.default_rng(0)
 
@@ -12,7 +12,7 @@ def test_cofiring_counts_images_in_which_both_fire_close():
     xy[:, 1] = [[0.6, 0.8], [0.61, 0.8], [5, 5], [0, 0]]  # 1, just over 1, far, 0 cells from channel 0
     xy[:, 2] = [9, 9]
     confidence = np.array([[0.9, 0.9, 0.9], [0.9, 0.9, 0.1], [0.9, 0.9, 0.9], [0.9, 0.2, 0.9]])
-    found = cofiring(xy, confidence, least=0.2, distance=1.0)
+    found = co_activation(xy, confidence, least=0.2, distance=1.0)
     assert found.images == 4
     assert found.fires.tolist() == [4, 3, 3]
     assert found.together.tolist() == [[4, 1, 0], [1, 3, 0], [0, 0, 3]]
@@ -21,17 +21,17 @@ def test_cofiring_counts_images_in_which_both_fire_close():
 
 def test_cofiring_adds_up_over_images():
     xy, confidence = RNG.uniform(0, 4, (50, 6, 2)), RNG.random((50, 6))
-    whole = cofiring(xy, confidence, least=0.3, distance=1.5)
-    halves = [cofiring(xy[h], confidence[h], least=0.3, distance=1.5) for h in (slice(0, 20), slice(20, 50))]
+    whole = co_activation(xy, confidence, least=0.3, distance=1.5)
+    halves = [co_activation(xy[h], confidence[h], least=0.3, distance=1.5) for h in (slice(0, 20), slice(20, 50))]
     both = halves[0] + halves[1]
     assert both.images == whole.images
     np.testing.assert_array_equal(both.together, whole.together)
     np.testing.assert_array_equal(both.fires, whole.fires)
 
 
-def of(overlap: np.ndarray) -> Cofiring:
+def of(overlap: np.ndarray) -> CoActivation:
     """100 images in which every channel fires."""
-    return Cofiring(100, np.full(len(overlap), 100), np.rint(100 * overlap).astype(np.int64))
+    return CoActivation(100, np.full(len(overlap), 100), np.rint(100 * overlap).astype(np.int64))
 
 
 def test_the_smaller_goes_into_the_larger():
@@ -49,11 +49,11 @@ def test_a_channel_never_goes_into_one_that_went_elsewhere():
 
 
 def test_overlap_is_of_the_rarer_channel():
-    found = Cofiring(100, np.array([100, 10]), np.array([[100, 8], [8, 10]]))
+    found = CoActivation(100, np.array([100, 10]), np.array([[100, 8], [8, 10]]))
     assert merge(found, np.array([100, 10]), 0.7)[0].tolist() == [0, 0]
     assert merge(found, np.array([100, 10]), 0.8)[0].tolist() == [0, 1]
 
 
 def test_channels_that_never_fire_stay():
-    found = Cofiring(5, np.zeros(2, np.int64), np.zeros((2, 2), np.int64))
+    found = CoActivation(5, np.zeros(2, np.int64), np.zeros((2, 2), np.int64))
     assert merge(found, np.array([3, 3]), 0.7)[0].tolist() == [0, 1]

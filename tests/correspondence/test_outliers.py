@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.correspondence import outliers
-from ray_kplm.correspondence.outliers import Commonness
+from ray_kplm.correspondence.outliers import KNNOutlierScore
 
 
 def unit(points: np.ndarray) -> np.ndarray:
@@ -25,7 +25,7 @@ def lonely(count: int) -> np.ndarray:
 
 def test_points_far_from_the_crowd_are_farther():
     sample = np.concatenate([crowd(4000), lonely(8)])
-    common = Commonness(sample)
+    common = KNNOutlierScore(sample)
     near, far = common.distance(crowd(200, seed=2)), common.distance(lonely(8))
     assert near.shape == (200,)
     assert near.dtype == np.float32
@@ -37,12 +37,12 @@ def test_the_distance_is_the_median_to_the_hundred_nearest(monkeypatch, count):
     monkeypatch.setattr(outliers, "CELLS", 1)  # one cell: the index is exact
     sample, asked = crowd(count), crowd(20, seed=2)
     every = np.sort(np.linalg.norm(asked[:, None].astype(float) - sample[None], axis=2), axis=1)
-    np.testing.assert_allclose(Commonness(sample).distance(asked), np.median(every[:, :100], axis=1), atol=1e-2)
+    np.testing.assert_allclose(KNNOutlierScore(sample).distance(asked), np.median(every[:, :100], axis=1), atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 5, 41, 150])
 def test_a_small_sample_will_do(capfd, count):
-    found = Commonness(crowd(count)).distance(crowd(30))
+    found = KNNOutlierScore(crowd(count)).distance(crowd(30))
     # With 150 points a probed cell holds fewer than the 100 neighbours asked for: those missing do not count.
     assert (found <= 2).all()
     if count >= 40:
@@ -50,8 +50,8 @@ def test_a_small_sample_will_do(capfd, count):
 
 
 def test_the_same_sample_gives_the_same_distances():
-    np.testing.assert_array_equal(*(Commonness(crowd(3000)).distance(crowd(50, seed=3)) for _ in range(2)))
+    np.testing.assert_array_equal(*(KNNOutlierScore(crowd(3000)).distance(crowd(50, seed=3)) for _ in range(2)))
 
 
 def test_nothing_to_measure():
-    assert Commonness(crowd(50)).distance(np.zeros((0, 16), np.float32)).shape == (0,)
+    assert KNNOutlierScore(crowd(50)).distance(np.zeros((0, 16), np.float32)).shape == (0,)

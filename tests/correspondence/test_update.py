@@ -14,7 +14,7 @@ from ray_kplm.storage import Folder
 LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
 SIZES = np.full((IMAGES, 2), 160)
 MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
-CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.redos=2"])
+CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2"])
 
 
 class LocalShards:
@@ -209,13 +209,13 @@ def marked(features, folder):
 
 def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, tmp_path):
     folder = marked(features, tmp_path / "marked")
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3"])
+    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
     found, _ = run(folder, tmp_path, 2, config)
     (still,) = found.facts()["static_landmarks"]
     assert found.facts()["position_spread"][still] == pytest.approx(0.3 * 2**0.5 / 160 * 100, rel=0.1)
     assert found.facts()["static_keypoints"] == 0
 
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.redos=3", "method.drop_static=true"])
+    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3", "method.drop_static=true"])
     kept = {}
     for shards in (1, 3):
         dropped, tables = run(folder, tmp_path, shards, config)

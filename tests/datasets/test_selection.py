@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.round_sampling import draw, everything
+from ray_kplm.datasets.round_sampling import draw, full_selection
 
 PARTS, ROWS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"], [50, 7, 43]
 
@@ -50,7 +50,7 @@ def test_a_draw_is_the_same_again_and_in_the_order_of_the_parts():
 
 
 def test_parts_without_a_chosen_row_are_left_out():
-    chosen = everything(PARTS, [50, 0, 50]).sample(40, (1,))
+    chosen = full_selection(PARTS, [50, 0, 50]).sample(40, (1,))
     assert chosen.parts == [PARTS[0], PARTS[2]]
     assert chosen.images == 40
 
@@ -67,7 +67,7 @@ def test_a_round_reads_no_more_parts_than_it_needs():
 
 def test_a_sample_of_few_parts_is_spread_over_them():
     parts, rows = [f"part-{i:05d}.parquet" for i in range(313)], [512] * 312 + [100]
-    whole = everything(parts, rows)
+    whole = full_selection(parts, rows)
     chosen = whole.sample(500, (0, 29), 16)
     assert (chosen.images, len(chosen.parts)) == (500, 16)
     assert chosen.parts == sorted(chosen.parts)
@@ -80,12 +80,12 @@ def test_a_sample_of_few_parts_is_spread_over_them():
 
 
 def test_a_sample_takes_more_parts_where_they_are_small():
-    whole = everything([f"part-{i:05d}.parquet" for i in range(100)], [10] * 100)
+    whole = full_selection([f"part-{i:05d}.parquet" for i in range(100)], [10] * 100)
     chosen = whole.sample(305, (0,), 16)
     assert (chosen.images, len(chosen.parts)) == (305, 31)
     assert whole.sample(2000, (0,), 16).images == 1000
 
 
 def test_a_sample_of_no_more_parts_than_the_bound_is_one_of_all_images():
-    whole = everything(PARTS, ROWS)
+    whole = full_selection(PARTS, ROWS)
     assert ids(whole.sample(40, (1,), 16)).tolist() == ids(whole.sample(40, (1,))).tolist()

@@ -34,7 +34,7 @@ def manifests(sweep):
 
 def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folder):
     sweep = folder / "sweep"
-    process = kplm(*arguments, "--at-once", 2, start_new_session=True)
+    process = kplm(*arguments, "--max-concurrent", 2, start_new_session=True)
     deadline = time.monotonic() + DEADLINE_S
     while not (list(sweep.glob("0*/rounds/000/train/manifest.json")) and len(trials(sweep)) == 2):
         assert process.poll() is None, process.stderr.read()[-3000:]
@@ -46,7 +46,7 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     assert {trial["state"] for trial in began.values()} == {"running"}
     runs = {name: (sweep / trial["name"] / "mlflow.json").read_text() for name, trial in began.items()}
 
-    out, err = finish(*arguments, "--at-once", 1)
+    out, err = finish(*arguments, "--max-concurrent", 1)
     assert "sweep: continues; 0 of 3 trials done" in err
     ended = trials(sweep)
     assert {name: ended[name]["values"] for name in began} == {name: trial["values"] for name, trial in began.items()}

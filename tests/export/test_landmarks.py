@@ -1,4 +1,4 @@
-"""Found landmarks as CSV and COCO: what other tools read."""
+"""ClusteringResult landmarks as CSV and COCO: what other tools read."""
 
 from __future__ import annotations
 

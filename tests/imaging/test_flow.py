@@ -7,7 +7,7 @@ import pytest
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.flow import flow_between, seen_through
+from ray_kplm.imaging.flow import flow_between, warp_flow
 from ray_kplm.imaging.warp import displaced
 
 SIDE = 96
@@ -75,5 +75,5 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_a_flow_is_told_at_every_heatmap_cell(side):
     """Between a place with a counterpart and one without nothing is told: a coarser lattice would lose the places between."""
-    told = seen_through(np.zeros((side, side, 2), np.float32), coordinates.scaling(1.0))
+    told = warp_flow(np.zeros((side, side, 2), np.float32), coordinates.scaling(1.0))
     assert (side - 1) / (len(told) - 1) <= coordinates.STRIDE

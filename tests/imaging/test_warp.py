@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.imaging.warp import STILL, displaced, random_warp
+from ray_kplm.imaging.warp import IDENTITY_SHIFT, displaced, random_warp
 
 SIDE = 96
 
@@ -49,6 +49,6 @@ def test_a_warp_moves_parts_against_each_other():
 
 def test_still_pictures():
     xy = np.random.default_rng(0).uniform(-10, 110, (2, 5, 2))
-    np.testing.assert_array_equal(displaced(xy, np.stack([STILL, STILL]), SIDE), xy)
+    np.testing.assert_array_equal(displaced(xy, np.stack([IDENTITY_SHIFT, IDENTITY_SHIFT]), SIDE), xy)
     picture = dot(30, 40)
     np.testing.assert_array_equal(random_warp(picture, 0.0, np.random.default_rng(0))[0], picture)

@@ -70,7 +70,7 @@ def landmarks(tmp_path) -> Folder:
 
 
 def mixed(landmarks: Folder, share: float, seed: int = 0) -> list[np.ndarray]:
-    source = build_source(KeypointsConfig(detector="truth_mix", truth_share=share, limit=15), landmarks, seed)
+    source = build_source(KeypointsConfig(detector="noisy_gt", truth_share=share, limit=15), landmarks, seed)
     return [found.xy for found in source("part-00003.parquet", images(), np.array([1, 2]))]
 
 
@@ -96,7 +96,7 @@ def test_the_share_is_the_share(landmarks):
 
 
 def test_the_same_seed_gives_the_same_points_whatever_rows_are_asked_for(landmarks):
-    source = build_source(KeypointsConfig(detector="truth_mix"), landmarks, 5)
+    source = build_source(KeypointsConfig(detector="noisy_gt"), landmarks, 5)
     both = source("part-00003.parquet", images(), np.array([1, 2]))
     (second,) = source("part-00003.parquet", images().slice(1), np.array([2]))
     np.testing.assert_array_equal(second.xy, both[1].xy)
@@ -104,4 +104,4 @@ def test_the_same_seed_gives_the_same_points_whatever_rows_are_asked_for(landmar
 
 def test_a_dataset_without_annotation_has_no_truth_to_mix(tmp_path):
     with pytest.raises(ConfigError, match="no annotated landmarks"):
-        build_source(KeypointsConfig(detector="truth_mix"), Folder.at(tmp_path / "none"), 0)
+        build_source(KeypointsConfig(detector="noisy_gt"), Folder.at(tmp_path / "none"), 0)

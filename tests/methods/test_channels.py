@@ -7,7 +7,7 @@ import torch
 
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.correspondence.merging import Merged
-from ray_kplm.imaging.warp import STILL
+from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import Channels, keep_channels
 from ray_kplm.methods.labels import Labels
@@ -22,7 +22,7 @@ CONFIG = load(None, ["network.image_size=64", "network.width=16", "network.depth
 def test_the_chosen_landmarks_get_channels_in_their_order():
     channels = Channels.first(np.array([True, False, True, True]))
     assert len(channels) == 3
-    assert channels.of.tolist() == [0, NONE, 1, 2]
+    assert channels.landmark_to_channel.tolist() == [0, NONE, 1, 2]
     assert channels.names.tolist() == [0, 2, 3]
     assert channels.flip_map.tolist() == [NONE] * 3
 
@@ -31,11 +31,11 @@ def test_two_merges_in_a_row():
     first = Channels.first(np.array([True, False, True, True, True]))  # named 0, 2, 3, 4
     second, stay = first.merged(np.array([0, 1, 1, 3]), [Merged(2, 1, 0.8)])
     assert stay.tolist() == [0, 1, 3]
-    assert second.of.tolist() == [0, NONE, 1, 1, 2]
+    assert second.landmark_to_channel.tolist() == [0, NONE, 1, 1, 2]
     assert second.names.tolist() == [0, 2, 4]
     third, stay = second.merged(np.array([0, 2, 2]), [Merged(1, 2, 0.9)])
     assert stay.tolist() == [0, 2]
-    assert third.of.tolist() == [0, NONE, 1, 1, 1]
+    assert third.landmark_to_channel.tolist() == [0, NONE, 1, 1, 1]
     assert third.names.tolist() == [0, 4]
     assert third.history == (Merged(3, 2, 0.8), Merged(2, 4, 0.9))  # by the landmarks that channels began as
     back = Channels.from_dict(third.to_dict())
@@ -58,7 +58,7 @@ def test_a_head_with_fewer_channels_goes_on_where_it_was():
     rng = np.random.default_rng(1)
     views = Views(
         rng.integers(0, 255, (4, 64, 64, 3), dtype=np.uint8), np.arange(4), np.zeros(4, bool),
-        np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (4, 1, 1)), np.tile(STILL, (4, 1, 1, 1)),
+        np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (4, 1, 1)), np.tile(IDENTITY_SHIFT, (4, 1, 1, 1)),
     )  # fmt: skip
     for iteration in range(3):
         subject.step(iteration, views)

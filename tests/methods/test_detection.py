@@ -8,7 +8,7 @@ from torch import nn
 from ray_kplm.config import ComputeConfig, DetectionConfig
 from ray_kplm.methods.extractor import (
     DISTILLING_VIEWS,
-    PointFinder,
+    PointExtractor,
     calibrated_threshold,
     detect_keypoints,
     peak_scores,
@@ -112,7 +112,7 @@ class BrightOnTheLeft(nn.Module):
 
 
 def finder(network, views):
-    return PointFinder(network, PLACEMENT, DetectionConfig(nms_radius=1, limit=10), views)
+    return PointExtractor(network, PLACEMENT, DetectionConfig(nms_radius=1, limit=10), views)
 
 
 def test_several_views_find_a_point_where_it_is():

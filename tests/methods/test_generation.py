@@ -60,7 +60,7 @@ def test_a_cosine_falls_in_every_round_anew(kind):
 
 
 def test_the_linear_rule_divides_what_a_schedule_is_counted_over():
-    subject = method("template", "stage2.decay_at=[0.5]", "compute.workers=2", "compute.linear_rule=true")
+    subject = method("template", "stage2.decay_at=[0.5]", "compute.workers=2", "compute.scale_lr=true")
     assert of_stretches(subject) == 3 * [[2.0] * 8 + [2 * 0.1] * 7]
     assert (subject.round_first(0), subject.round_first(1), subject.round_first(4)) == (0, 20, 50)
 

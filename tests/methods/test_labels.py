@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.warp import STILL
+from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
@@ -34,7 +34,7 @@ def label_table(*images: list) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LABELS)
 
 
-def views(labels, image, affine=IDENTITY, flip=False, shifts=STILL, side=16):
+def views(labels, image, affine=IDENTITY, flip=False, shifts=IDENTITY_SHIFT, side=16):
     image = np.asarray(image)
     affines, flips = np.broadcast_to(affine, (len(image), 2, 3)), np.broadcast_to(flip, len(image))
     pictures = np.zeros((len(image), side * 4, side * 4, 3), np.uint8)
@@ -165,7 +165,7 @@ def test_landmarks_travel_beside_clusters():
     assert labels.present.sum() == 3  # a landmark without a cluster is there too
     views_of = Views(
         np.zeros((3, 64, 64, 3), np.uint8), np.array([0, 0, 1]), np.array([False, True, True]),
-        np.tile(IDENTITY, (3, 1, 1)), np.tile(STILL, (3, 1, 1, 1)),
+        np.tile(IDENTITY, (3, 1, 1)), np.tile(IDENTITY_SHIFT, (3, 1, 1, 1)),
     )  # fmt: skip
     points = labels.in_views(views_of, CPU)
     assert points.identity.tolist() == [[NONE, 9], [8, NONE], [4, NONE]]

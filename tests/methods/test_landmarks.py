@@ -9,7 +9,7 @@ import torch
 from ray_kplm.config import load
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, nearest_once
+from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, assign_unique
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
@@ -44,7 +44,7 @@ def test_clusters_are_observed_where_they_are_found(placement):
     predictor = ClusterPredictor(
         CONFIG,
         KeypointNetwork(CONFIG.network).state_dict(),
-        nearest_once(centroids),
+        assign_unique(centroids),
         on_grid(centroids),
         0.0,
         placement,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ray_kplm.config import ComputeConfig, load
-from ray_kplm.imaging.warp import STILL
+from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
@@ -38,7 +38,7 @@ def batch(iteration):
     rng = np.random.default_rng(iteration)
     image = np.repeat(rng.integers(0, IMAGES, VIEWS // 2), 2)
     view = rng.integers(0, 255, (IMAGES, 64, 64, 3), dtype=np.uint8)[image]
-    return Views(view, image, np.zeros(VIEWS, bool), IDENTITY_MAP, np.tile(STILL, (VIEWS, 1, 1, 1)))
+    return Views(view, image, np.zeros(VIEWS, bool), IDENTITY_MAP, np.tile(IDENTITY_SHIFT, (VIEWS, 1, 1, 1)))
 
 
 def train(subject, first, last):

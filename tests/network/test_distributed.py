@@ -15,7 +15,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ray_kplm.config import ComputeConfig, load
-from ray_kplm.imaging.warp import STILL
+from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.landmark_objective import LandmarkObjective
@@ -80,7 +80,7 @@ def share(rank: int, world: int, in_round: bool) -> Views:
     picture = rng.integers(0, 255, (VIEWS, SIDE, SIDE, 3), dtype=np.uint8)
     affine = np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (VIEWS, 1, 1))
     affine[:, :, 2] = rng.uniform(-2, 2, (VIEWS, 2))
-    still = np.tile(STILL, (VIEWS, 1, 1, 1))
+    still = np.tile(IDENTITY_SHIFT, (VIEWS, 1, 1, 1))
     return Views(picture[rows], image[rows], np.zeros(VIEWS, bool)[rows], affine[rows], still[rows])
 
 

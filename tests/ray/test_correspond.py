@@ -17,7 +17,7 @@ DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6
 CONFIG = [
     "method.landmarks=5",
     "method.clusters=40",
-    "clustering.redos=4",
+    "clustering.n_init=4",
     "clustering.tolerance=0",
     "compute.shards=2",
 ]
@@ -126,7 +126,7 @@ def test_more_shards_than_cpus_run_all_the_same(undisturbed, features, tmp_path)
     crowd = Folder.at(tmp_path / "crowd")
     for number, part in enumerate(features.parts() * 2):
         crowd.write_bytes(f"part-{number:05d}.parquet", features.read_bytes(part))
-    quick = ["compute.shards=9", "clustering.redos=1", "clustering.iterations=2"]
+    quick = ["compute.shards=9", "clustering.n_init=1", "clustering.iterations=2"]
     assert run(crowd, tmp_path / "labels", quick)[0]["shards"] == 9
 
 

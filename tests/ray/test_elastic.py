@@ -9,7 +9,7 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.scaling import MoreNodes, choose, choose_now, room
+from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, room
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_asking_for_more_reserves_what_is_free_and_gives_it_back(ray_cluster):
     """The tests' Ray promises one GPU."""
     compute = ComputeConfig(workers=WorkerRange(1, 2), gpus_per_worker=1)
     assert choose_now(compute, 4) == 1
-    workers, more = placement_group([{"CPU": 1, "GPU": 1}]), MoreNodes(compute, 1)
+    workers, more = placement_group([{"CPU": 1, "GPU": 1}]), ScaleUpRequest(compute, 1)
     assert workers.wait(30), "the number was chosen, and something reserved with it"
     more.ask()
     more.ask()
@@ -68,7 +68,7 @@ sys.path[:0] = [sys.argv[1]]
 from ray_kplm import config as configuration, contracts
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import keypoint_labels
@@ -100,7 +100,7 @@ with session(config.compute):
         columns = [data.images("train").read_table(part, ["image_id"])["image_id"],
                    ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts), ragged(np.ones(6 * rows, np.float32), counts)]
         keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
-    selection = everything(data.parts("train"), data.rows("train"))
+    selection = full_selection(data.parts("train"), data.rows("train"))
 
     run = Run.start(config).save()
 

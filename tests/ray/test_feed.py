@@ -15,7 +15,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray_kplm.bench.train import data_pipeline, in_memory
 from ray_kplm.config import AugmentConfig, load
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.synthetic.category import write_category
@@ -34,12 +34,12 @@ AUGMENT = AugmentConfig(warp=0.05)
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, ray_cluster):
-    session.settle()
+    session.configure_ray_data()
     folder = tmp_path_factory.mktemp("feed")
     write_category(folder / "source", 30, size=SIZE)
     ingest(folder / "source", folder / "dataset", IngestOptions(part_images=8))
     dataset = Dataset.open(folder / "dataset")
-    selection = everything(dataset.parts("train"), dataset.rows("train"))
+    selection = full_selection(dataset.parts("train"), dataset.rows("train"))
     return RoundImages.load(dataset.images("train"), selection), selection.images
 
 
@@ -169,7 +169,7 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
     ingest(tmp_path / "in", tmp_path / "dataset", options)
     dataset = Dataset.open(tmp_path / "dataset")
     assert dataset.has_sequences
-    selection = everything(dataset.parts("train"), dataset.rows("train"))
+    selection = full_selection(dataset.parts("train"), dataset.rows("train"))
     frames = read_frames(dataset.images("train"), selection)
     assert frames.frame.tolist() == list(range(count))
 

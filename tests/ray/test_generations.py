@@ -30,7 +30,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def dataset(ray_cluster, tmp_path_factory) -> str:
-    session.settle()
+    session.configure_ray_data()
     folder = tmp_path_factory.mktemp("generations")
     write_category(folder / "source", 60, size=64)
     ingest(folder / "source", folder / "dataset", IngestOptions(part_images=24))

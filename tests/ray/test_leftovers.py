@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from ray_kplm.runtime.placement_groups import give_back
+from ray_kplm.runtime.placement_groups import remove_orphaned_placement_groups
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -31,13 +31,13 @@ def state(group):
 def test_only_what_dead_actors_made_is_given_back():
     dead, alive, own = Maker.remote(), Maker.remote(), placement_group([{"CPU": 1}])
     groups = [ray.get(dead.make.remote()), ray.get(alive.make.remote()), own]
-    assert give_back() == 0
+    assert remove_orphaned_placement_groups() == 0
     os.kill(ray.get(dead.pid.remote()), signal.SIGKILL)
     deadline = time.monotonic() + 30
-    while not give_back():
+    while not remove_orphaned_placement_groups():
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert [state(group) for group in groups] == ["REMOVED", "CREATED", "CREATED"]
-    assert give_back() == 0
+    assert remove_orphaned_placement_groups() == 0
     for group in groups[1:]:
         remove_placement_group(group)

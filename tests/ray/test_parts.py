@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import RunError, StorageError
 from ray_kplm.runtime import map_parts
 from ray_kplm.runtime.map_parts import Pool, map_parts
 
-PARTS = everything([f"part-{number:05d}.parquet" for number in range(3)], [4, 2, 3])
+PARTS = full_selection([f"part-{number:05d}.parquet" for number in range(3)], [4, 2, 3])
 
 
 class Count:
@@ -95,4 +95,4 @@ def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch
 
 
 def test_no_parts_need_no_workers():
-    assert map_parts(Count, {"pause_s": 0}, everything([], []), Pool(1)) == []
+    assert map_parts(Count, {"pause_s": 0}, full_selection([], []), Pool(1)) == []

@@ -17,16 +17,16 @@ from ray_kplm import config as configuration
 from ray_kplm import schemas
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.run import Run
 from ray_kplm.runtime.image_store import RoundImages
-from ray_kplm.runtime.scaling import MoreNodes
+from ray_kplm.runtime.scaling import ScaleUpRequest
 from ray_kplm.runtime.train_loop import Training
-from ray_kplm.runtime.train_workers import Crew, train
+from ray_kplm.runtime.train_workers import TrainWorkerPool, train
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder, copy_file
 
@@ -71,7 +71,7 @@ def read_labels(folder: Folder, parts: list[str]) -> Labels:
 
 def make_training(dataset, config):
     data, keypoints = dataset
-    selection = everything(data.parts("train"), data.rows("train"))
+    selection = full_selection(data.parts("train"), data.rows("train"))
     labels = read_labels(keypoints, selection.parts)
     method = build_method(config)
     return Training(
@@ -183,11 +183,11 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
 ):
     options = [*LONGER, "compute.rounds_per_fit=3"]
     config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", *options])
-    run, crew, processes = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
+    run, pool, processes = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
 
     def stay(name, disturb=lambda iteration: None):
         step = run.step(name, "train", {"name": name}, {})
-        crew.train(step, make_training(dataset, config), lambda iteration, metrics: disturb(iteration))
+        pool.train(step, make_training(dataset, config), lambda iteration, metrics: disturb(iteration))
         processes.append(worker_processes())
         return load_weights(step.folder.read_bytes(NETWORK))
 
@@ -210,15 +210,15 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
 
 def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
     config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20"])
-    run, crew, seen = Run.start(config), Crew(config.compute, Folder.at(tmp_path / "run")), []
+    run, pool, seen = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
     until(lambda: not worker_processes("TrainController"))  # of other tests
-    crew.prepare(4)
+    pool.prepare(4)
     until(lambda: worker_processes("TrainController"))
     prepared = worker_processes("TrainController")
     time.sleep(2)  # a worker would have come within this
     assert not worker_processes()
     until(all_cpus_are_free)
-    crew.train(
+    pool.train(
         run.step("first", "train", {}, {}),
         make_training(dataset, config),
         lambda iteration, metrics: seen.append(worker_processes("TrainController")),
@@ -227,11 +227,11 @@ def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
 
 
 def test_a_prepared_crew_that_is_not_wanted_is_gone_without_workers(ray_cluster, tmp_path):
-    crew = Crew(configuration.load(None, SMALL).compute, Folder.at(tmp_path / "run"))
+    pool = TrainWorkerPool(configuration.load(None, SMALL).compute, Folder.at(tmp_path / "run"))
     until(lambda: not worker_processes("TrainController"))  # of other tests
-    crew.prepare(4)
+    pool.prepare(4)
     until(lambda: worker_processes("TrainController"))
-    crew.close()
+    pool.close()
     assert not worker_processes()
     until(lambda: not worker_processes("TrainController"))
 
@@ -239,11 +239,11 @@ def test_a_prepared_crew_that_is_not_wanted_is_gone_without_workers(ray_cluster,
 def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monkeypatch):
     began = []
 
-    class Asking(MoreNodes):
+    class Asking(ScaleUpRequest):
         def ask(self):
             began.append(worker_processes())
 
-    monkeypatch.setattr("ray_kplm.runtime.train_workers.MoreNodes", Asking)
+    monkeypatch.setattr("ray_kplm.runtime.train_workers.ScaleUpRequest", Asking)
     run_step(dataset, tmp_path, ["stage1.warmup_iterations=100", "compute.workers={min: 1, max: 2}"])
     assert began
     assert all(len(workers) == 1 for workers in began)
@@ -300,7 +300,7 @@ def test_no_other_ray_is_asked_whether_a_training_goes_on(dataset, tmp_path):
 
 def test_round_images_decode_what_ingest_stored(dataset):
     data, _ = dataset
-    selection = everything(data.parts("train"), data.rows("train")).sample(5, (3,))
+    selection = full_selection(data.parts("train"), data.rows("train")).sample(5, (3,))
     images = RoundImages.load(data.images("train"), selection)
     part, rows = selection.parts[-1], selection.rows[-1]
     stored = data.images("train").read_table(part, ["width", "height"]).take(rows)

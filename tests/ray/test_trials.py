@@ -51,7 +51,7 @@ def trial(config, told, report):
 def test_trials(ray_cluster, tmp_path):
     source, lines = Source((5, 7, 8, 9, 6), tmp_path), []
     scratch = Folder.at(tmp_path / "tune")
-    run_trials(trial, source, at_once=2, scratch=scratch, told=lambda name, line: lines.append((name, line)))
+    run_trials(trial, source, max_concurrent=2, scratch=scratch, told=lambda name, line: lines.append((name, line)))
     assert set(source.figures) == {"K=5", "K=6", "K=7", "K=8", "K=9"}
     assert source.figures["K=5"] == {"forward_nme": 5.0, "nothing": None, "nested": {"a": 1}}
     assert source.figures["K=6"]["forward_nme"] == 6.0

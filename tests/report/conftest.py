@@ -55,7 +55,7 @@ def make_evidence(images=8, landmarks=4, side=40, gallery=100, **changes):
         errors=np.arange(images, dtype=float)[::-1] + 1,
     )
     findings = replace(findings, **{name: changes.pop(name) for name in ("ids", "xy", "errors") if name in changes})
-    chosen = choose(findings.badness(), gallery, 0)
+    chosen = choose(findings.difficulty(), gallery, 0)
     shown = (image for i, image in enumerate(noisy(images, side)) if i in set(chosen.tolist()))
     evidence = Evidence(
         run="runs/first", dataset="faces", kind="kplm", train_images=1234, split="test", total=images, findings=findings,

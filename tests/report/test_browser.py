@@ -100,9 +100,14 @@ def test_the_gallery_is_ordered_as_chosen(browsed):
 
 def test_one_landmark_is_shown_alone_and_orders_the_images(browsed, evidence):
     seen, _ = browsed
-    sureness = evidence(images=60).findings.sureness()[:, 2]
-    surest = int(sureness.argmax())
-    assert seen["landmark"] == [1, "36 of 60 shown, landmark 2", surest, f"{round(100 * sureness[surest])} % of usual"]
+    relative_confidence = evidence(images=60).findings.relative_confidence()[:, 2]
+    surest = int(relative_confidence.argmax())
+    assert seen["landmark"] == [
+        1,
+        "36 of 60 shown, landmark 2",
+        surest,
+        f"{round(100 * relative_confidence[surest])} % of usual",
+    ]
     assert seen["card"] == ["3", "landmark"]
     assert seen["all"] == 4
     assert seen["numbers"] == "0123"

@@ -20,32 +20,32 @@ def album_of(findings, side=100):
 
 def test_confidence_is_relative_to_what_is_usual_for_a_landmark():
     findings = findings_of([[0.1, 0.8], [0.2, 0.8], [0.3, 0.4]])
-    np.testing.assert_allclose(findings.sureness(), [[0.5, 1], [1, 1], [1.5, 0.5]])
+    np.testing.assert_allclose(findings.relative_confidence(), [[0.5, 1], [1, 1], [1.5, 0.5]])
     findings.xy[1, 0] = np.nan
-    assert findings.sureness()[1, 0] == 0
+    assert findings.relative_confidence()[1, 0] == 0
 
 
 def test_images_are_ordered_by_error_and_those_without_come_last():
     errors = np.array([3.0, np.nan, 1.0])
-    assert np.argsort(findings_of(np.ones((3, 2)), errors).badness()).tolist() == [2, 0, 1]
+    assert np.argsort(findings_of(np.ones((3, 2)), errors).difficulty()).tolist() == [2, 0, 1]
 
 
 def test_without_errors_the_unsure_come_last():
     findings = findings_of([[1.0, 1.0], [1.0, 0.1], [0.5, 0.8], [1.0, 1.0], [1.0, 1.0]])
-    assert np.argsort(findings.badness(), kind="stable").tolist() == [0, 3, 4, 2, 1]
+    assert np.argsort(findings.difficulty(), kind="stable").tolist() == [0, 3, 4, 2, 1]
 
 
 @pytest.mark.parametrize(("count", "ends"), [(1, 0), (5, 2), (50, 12)])
 def test_a_choice_keeps_both_ends_and_is_seeded(count, ends):
-    badness = np.random.default_rng(0).permutation(200).astype(float)
-    chosen = choose(badness, count, seed=3)
+    difficulty = np.random.default_rng(0).permutation(200).astype(float)
+    chosen = choose(difficulty, count, seed=3)
     assert len(chosen) == len(set(chosen.tolist())) == count
     assert (np.diff(chosen) > 0).all()
-    taken = set(badness[chosen].tolist())
+    taken = set(difficulty[chosen].tolist())
     assert taken >= {*range(ends), *range(200 - ends, 200)}
-    np.testing.assert_array_equal(chosen, choose(badness, count, seed=3))
+    np.testing.assert_array_equal(chosen, choose(difficulty, count, seed=3))
     if count == 50:
-        assert (chosen != choose(badness, count, seed=4)).any()
+        assert (chosen != choose(difficulty, count, seed=4)).any()
 
 
 def test_few_images_are_all_chosen():
@@ -72,7 +72,7 @@ def test_points_of_an_unsure_landmark_are_hollow():
     findings = findings_of([[1.0, 0.2], [1.0, 1.0], [1.0, 1.0]])
     shown = {image["index"]: image for image in gallery(findings, album_of(findings))}
     assert shown[0]["points"] == [(0, "50.5", "50.5", False), (1, "50.5", "50.5", True)]
-    assert shown[0]["sureness"] == [100, 20]
+    assert shown[0]["relative_confidence"] == [100, 20]
     assert shown[0]["sure"] == 60
 
 

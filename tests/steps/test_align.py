@@ -6,7 +6,7 @@ import pytest
 
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import keypoints_table
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import ConfigError
 from ray_kplm.schemas import IMAGES
 from ray_kplm.steps.align import Aligning, _choose
@@ -54,7 +54,7 @@ def folders(tmp_path_factory) -> tuple[Folder, Folder]:
 def choose(folders: tuple[Folder, Folder], *overrides: str) -> dict:
     images, points = folders
     config = load(None, ["method.kind=template", f"network.image_size={SIDE}", "network.depth=2", *overrides])
-    return _choose(Aligning(config, images, points, images), everything([PART], [IMAGE_COUNT]))
+    return _choose(Aligning(config, images, points, images), full_selection([PART], [IMAGE_COUNT]))
 
 
 def is_shape(xy: list, image_id: str) -> bool:

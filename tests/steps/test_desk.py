@@ -1,82 +1,82 @@
-"""The desk between the driver and its training workers: who waits, and for what."""
+"""The queue between the driver and its training workers: who waits, and for what."""
 
 import asyncio
 
-from ray_kplm.runtime.job_queue import Desk
+from ray_kplm.runtime.job_queue import JobQueue
 
 
 def in_loop(scenario):
-    asyncio.run(asyncio.wait_for(scenario(Desk()), timeout=20))
+    asyncio.run(asyncio.wait_for(scenario(JobQueue()), timeout=20))
 
 
 def test_a_worker_waits_for_the_next_job_and_the_driver_for_its_end():
-    async def scenario(desk):
-        asked, awaited = asyncio.create_task(desk.after(-1)), asyncio.create_task(desk.finished(0))
+    async def scenario(queue):
+        asked, awaited = asyncio.create_task(queue.after(-1)), asyncio.create_task(queue.finished(0))
         await asyncio.sleep(0)
         assert not asked.done()
-        await desk.put(0, "job")
+        await queue.put(0, "job")
         assert await asked == (0, "job")
         assert not awaited.done()
-        await desk.begin(7)
-        await desk.finish(0)
+        await queue.begin(7)
+        await queue.finish(0)
         await awaited
-        assert (await desk.facts())["starts"] == [7]
+        assert (await queue.facts())["starts"] == [7]
 
     in_loop(scenario)
 
 
 def test_a_worker_that_was_started_again_gets_the_job_that_is_not_finished():
-    async def scenario(desk):
-        await desk.put(0, "first")
-        await desk.finish(0)
-        await desk.put(1, "second")
-        assert await desk.after(-1) == (1, "second")
+    async def scenario(queue):
+        await queue.put(0, "first")
+        await queue.finish(0)
+        await queue.put(1, "second")
+        assert await queue.after(-1) == (1, "second")
 
     in_loop(scenario)
 
 
 def test_all_that_wait_learn_that_there_are_no_more_jobs():
-    async def scenario(desk):
-        asked = [asyncio.create_task(desk.after(-1)) for _ in range(3)]
+    async def scenario(queue):
+        asked = [asyncio.create_task(queue.after(-1)) for _ in range(3)]
         await asyncio.sleep(0)
-        await desk.close()
+        await queue.close()
         assert await asyncio.gather(*asked) == [None, None, None]
 
     in_loop(scenario)
 
 
 def test_workers_are_wanted_with_the_first_job():
-    async def scenario(desk):
-        asked = asyncio.create_task(desk.wanted())
+    async def scenario(queue):
+        asked = asyncio.create_task(queue.wanted())
         await asyncio.sleep(0)
         assert not asked.done()
-        await desk.put(0, "job")
+        await queue.put(0, "job")
         assert await asked
 
     in_loop(scenario)
 
 
 def test_workers_are_not_wanted_where_no_job_came():
-    async def scenario(desk):
-        asked = asyncio.create_task(desk.wanted())
+    async def scenario(queue):
+        asked = asyncio.create_task(queue.wanted())
         await asyncio.sleep(0)
-        await desk.close()
+        await queue.close()
         assert not await asked
 
     in_loop(scenario)
 
 
 def test_the_driver_learns_when_a_job_is_begun():
-    async def scenario(desk):
-        await desk.put(0, "first")
-        await desk.begin(0)
-        await desk.begun(0)
-        asked = asyncio.create_task(desk.begun(1))
+    async def scenario(queue):
+        await queue.put(0, "first")
+        await queue.begin(0)
+        await queue.begun(0)
+        asked = asyncio.create_task(queue.begun(1))
         await asyncio.sleep(0)
-        await desk.put(1, "second")
+        await queue.put(1, "second")
         await asyncio.sleep(0)
         assert not asked.done()
-        await desk.begin(0)
+        await queue.begin(0)
         await asked
 
     in_loop(scenario)

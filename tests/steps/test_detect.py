@@ -9,7 +9,7 @@ import ray
 from ray_kplm.analysis import label_free
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.datasets.dataset import PartBuilder
-from ray_kplm.datasets.round_sampling import Selection, everything
+from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.runtime.map_parts import Pool
@@ -62,7 +62,7 @@ def sample(self: Selection, count: int, seed: tuple[int, ...], parts: int | None
 
 
 def test_the_outlier_rule_and_the_quality_are_made_from_independent_samples(tmp_path, monkeypatch):
-    folder, whole = Folder.at(tmp_path), everything(["part-00000.parquet"], [1000])
+    folder, whole = Folder.at(tmp_path), full_selection(["part-00000.parquet"], [1000])
     find = _Find(folder, folder, KeypointsConfig(), 5)
     with monkeypatch.context() as patch:
         patch.setattr(Selection, "sample", sample)

@@ -9,7 +9,7 @@ import torch
 from ray_kplm.analysis import embedding, evaluate, label_free
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import everything
+from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.compute import Placement
 from ray_kplm.progress import Progress
@@ -45,7 +45,7 @@ def resumed(tmp_path, monkeypatch) -> Run:
 def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, monkeypatch):
     assert Placement.choose(resumed.config.compute, CPU).autocast is None  # what a worker would choose here
     dataset = Dataset.open(resumed.config.dataset)
-    whole = everything(dataset.parts("train"), dataset.rows("train"))
+    whole = full_selection(dataset.parts("train"), dataset.rows("train"))
     run = Discovery(resumed, dataset, Progress)
     channels = Channels.first(np.ones(2, bool))
     step = resumed.step("somewhere", "some", {}, {})
@@ -59,7 +59,7 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
     sends(discovery, "extract", lambda extraction, *rest: extraction.config)
     sends(discovery, "merge_channels", lambda merging, *rest: merging.config)
     sends(discovery, "relabel", lambda work, *rest: work.config)
-    sends(run._crew, "train", lambda step, training, *rest: training.config)
+    sends(run._pool, "train", lambda step, training, *rest: training.config)
     sends(evaluate, "predict", lambda predictions, config, *rest: config)
     sends(embedding, "extract", lambda extraction, *rest: extraction.config)
     sends(label_free, "map_parts", lambda worker, arguments, *rest: arguments["work"].config)

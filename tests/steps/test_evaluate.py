@@ -24,7 +24,7 @@ from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
 NAMES = list(PROTOCOLS["human36m"].points)
-TRUE_POINTS = ["keypoints.detector=truth_mix", "keypoints.truth_share=1", "keypoints.truth_shift=0"]
+TRUE_POINTS = ["keypoints.detector=noisy_gt", "keypoints.truth_share=1", "keypoints.truth_shift=0"]
 COUNTS = {"train": 60, "test": 30}
 HIDDEN = NAMES.index("left_wrist")
 SHAPE = np.random.default_rng(9).uniform(20, 108, size=(len(NAMES), 2))

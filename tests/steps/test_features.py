@@ -30,7 +30,7 @@ CONFIG = load(
 IN_INPUT = np.array([[31.5, 31.5], [40.0, 30.0]], np.float32)
 
 
-class Finder:
+class KeypointExtractor:
     """Finds two points at the same places of any input."""
 
     def find(self, images, threshold, known=None):
@@ -60,7 +60,9 @@ def test_extracted_keypoints_are_placed_in_the_input_by_their_crops_sizes(images
     buffer = io.BytesIO()
     torch.save({"network": {}}, buffer)
     network.write_bytes(NETWORK, buffer.getvalue())
-    method = SimpleNamespace(config=CONFIG, describes=True, finder=lambda weights, placement, number: Finder())
+    method = SimpleNamespace(
+        config=CONFIG, describes=True, finder=lambda weights, placement, number: KeypointExtractor()
+    )
     work = Extraction(method, 1, network, images, Selection([PART], [ROWS]), 2.0, features)
     assert ExtractPart(work)(PART, ROWS)["images"] == len(ROWS)
     found = read_features(features, PART)

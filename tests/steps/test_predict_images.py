@@ -5,7 +5,7 @@ import pytest
 
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.inference import images
-from ray_kplm.methods.predictors import MakeLandmarkPredictor
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
@@ -27,7 +27,7 @@ def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, 
     run = Run.start(load(None, [f"run={tmp_path / 'run'}"])).save()
     run.step("stage2", "landmarks", {}, {}).finish()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
-    make = MakeLandmarkPredictor(run.config, run.folder, np.zeros(2, np.int16), True)
+    make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
     monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
 
     def send(worker, arguments, *rest):

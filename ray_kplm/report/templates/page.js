@@ -13,14 +13,14 @@
   let visible = FIRST, sequence = shots;
 
   // With one landmark chosen, images are ordered by how sure that one is.
-  function badness(shot) {
+  function difficulty(shot) {
     const { rank, sure } = facts.get(shot);
     return landmark.value === "" ? rank : -sure[+landmark.value];
   }
 
   function items() {
     if (order.value === "opening" && landmark.value === "") return opening;
-    const key = order.value === "given" ? (shot) => facts.get(shot).index : badness;
+    const key = order.value === "given" ? (shot) => facts.get(shot).index : difficulty;
     const sorted = [...shots].sort((a, b) => key(a) - key(b));
     if (order.value === "worst") return sorted.reverse();
     if (order.value !== "opening") return sorted;

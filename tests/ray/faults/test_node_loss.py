@@ -30,7 +30,7 @@ for part in range(6):
                      rng.uniform(0, 90, (4000, 2)), rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
 method = build_method(
-    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.redos=12", "clustering.tolerance=0"])
+    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.n_init=12", "clustering.tolerance=0"])
 )
 
 def run(name, listener):
