@@ -42,7 +42,7 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The hourglass (T 2.3, METHOD 1)."""
+    """The hourglass (T 2.3, docs/method.md 1)."""
 
     image_size: int = 256
     """S, side of the network's square input, pixels; the heatmap has S / 4 cells a side."""
@@ -92,7 +92,7 @@ class KeypointsConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random views in training (R, METHOD 3). Ranges are (low, high)."""
+    """Random views in training (R, docs/method.md 3). Ranges are (low, high)."""
 
     scale: tuple[float, float] = (0.8, 1.2)
     """Zoom factor."""
@@ -176,7 +176,7 @@ class Stage1Config:
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """From heatmaps to keypoints when pseudo-labels are renewed (METHOD 3, step 1)."""
+    """From heatmaps to keypoints when pseudo-labels are renewed (docs/method.md 3, step 1)."""
 
     threshold: Literal["calibrated", "fixed"] = "calibrated"
     """`calibrated`: each round picks the threshold that keeps `points_per_landmark` x K points an image."""
@@ -198,7 +198,7 @@ class DetectionConfig:
 
 @dataclass(frozen=True)
 class ClusteringConfig:
-    """K-means over descriptors (T 6.1.2, METHOD 3)."""
+    """K-means over descriptors (T 6.1.2, docs/method.md 3)."""
 
     iterations: int = 100
     """Most Lloyd iterations (R)."""
@@ -220,7 +220,7 @@ class ClusteringConfig:
 
 @dataclass(frozen=True)
 class Stage2Config:
-    """The landmark detector of K channels (T 6.1.7, METHOD 4)."""
+    """The landmark detector of K channels (T 6.1.7, docs/method.md 4)."""
 
     training: Literal["separate", "joint"] = "separate"
     """`separate`: after stage 1. `joint`: in stage 1's rounds, by a third head of the same network; no stage 2 of its own, and
@@ -264,7 +264,7 @@ class MergingConfig:
 
 @dataclass(frozen=True)
 class TemplateConfig:
-    """Correspondence with the points of one image, in `method.kind: template` (T 4.2.4, METHOD 6)."""
+    """Correspondence with the points of one image, in `method.kind: template` (T 4.2.4, docs/method.md 6)."""
 
     image: str = ""
     """image_id of the training image whose points are the template; empty: the one whose points the others have most often. Of

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ray_kplm import config_names
 from ray_kplm.errors import ConfigError
 
 
@@ -72,6 +73,8 @@ def _hint(kind: type, key: str, prefix: str) -> Any:
 
 
 def _unknown(kind: type, key: str, prefix: str) -> ConfigError:
+    if f"{prefix}{key}" in config_names.KEYS:
+        return ConfigError(f"{prefix}{key}: is called {config_names.KEYS[f'{prefix}{key}']} now")
     near = difflib.get_close_matches(str(key), _names(kind), n=1) or _below(kind, str(key))
     hint = (
         f"did you mean {' or '.join(prefix + name for name in near)}?"
@@ -98,6 +101,8 @@ def read(kind: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         choices = typing.get_args(kind)
         value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML's yes and no
+        if value in config_names.VALUES.get(path, {}):
+            raise ConfigError(f"{path} = {value!r}: is called {config_names.VALUES[path][value]!r} now")
         if value not in choices:
             raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(str, choices))}")
         return value

@@ -31,11 +31,13 @@ class Progress:
     a resumed run is not flattered by what it skipped.
     """
 
-    def __init__(self, weights: dict[str, float], out: TextIO | None = None) -> None:
-        """weights: expected cost of each step by its path, in any one unit."""
-        self._weights = weights
+    def __init__(
+        self, weights: dict[str, float], out: TextIO | None = None, callback: ProgressCallback | None = None
+    ) -> None:
+        """weights: expected cost of each step by its path, in any one unit. callback: gets the lines in place of `out`."""
+        self._weights, self._callback = weights, callback
         self._out = out or sys.stderr
-        self._live = self._out.isatty()
+        self._live = callback is None and self._out.isatty()
         self._lock = threading.Lock()
         self._finished: set[str] = set()
         self._starts: list[float] = []  # seconds from each step's beginning to its first news
@@ -96,6 +98,12 @@ class Progress:
             self._since, self._share_since = now, share
         self._share = share
 
+    def _total_share(self) -> float:
+        """The share of all weight that is done, at most 1."""
+        total = sum(self._weights.values()) or 1.0
+        current = self._weights.get(self._step, 0.0) * self._share if self._step not in self._finished else 0.0
+        return min((sum(self._weights.get(step, 0.0) for step in self._finished) + current) / total, 1.0)
+
     def _left(self, weight: float) -> float | None:
         """Seconds, for the weight that is left; None while there is nothing to tell them from."""
         if not self._paced or not weight:
@@ -109,20 +117,20 @@ class Progress:
         if not force and now - self._last_line < (0.2 if self._live else _LOG_EVERY_S):
             return
         self._last_line = now
-        total = sum(self._weights.values()) or 1.0
-        current = self._weights.get(self._step, 0.0) * self._share if self._step not in self._finished else 0.0
-        done = sum(self._weights.get(step, 0.0) for step in self._finished) + current
-        pieces = [f"[{min(done / total, 1):4.0%}] {self._title}"]
+        pieces = [f"[{self._total_share():4.0%}] {self._title}"]
         if self._text:
             pieces.append(self._text)
         if self._points is not None:
             pieces.append(f"{self._points:.1f} points/image")
-        left = self._left(max(total - done, 0.0))
+        left = self._left((1 - self._total_share()) * sum(self._weights.values()))
         if left is not None:
             pieces.append(f"{clock(left)} left")
         self._write(" · ".join(pieces), end=end or not self._live)
 
     def _write(self, line: str, *, end: bool) -> None:
+        if self._callback:
+            self._callback(self._total_share(), line)
+            return
         start = "\r\x1b[K" if self._live else ""
         self._out.write(f"{start}{line}" + ("\n" if end else ""))
         self._out.flush()

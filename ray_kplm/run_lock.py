@@ -80,20 +80,20 @@ class Held:
 
 @contextmanager
 def held(
-    folder: Folder, *, beat_s: float = BEAT_S, patience_s: float = PATIENCE_S, say: Callable[[str], None] | None = None
+    folder: Folder, *, beat_s: float = BEAT_S, patience_s: float = PATIENCE_S, log: Callable[[str], None] | None = None
 ) -> Iterator[Held]:
     """Hold a folder while the block runs. Raises RunError, which says who holds it, if another driver does.
 
-    say: told when the holder's machine is another one, and whether it lives takes up to `patience_s` to learn.
+    log: gets a line when the holder runs on another machine, so that up to `patience_s` pass until it is known to live.
     """
-    lock = Held(folder, _acquire(folder, patience_s, say or _print), beat_s)
+    lock = Held(folder, _acquire(folder, patience_s, log or _print), beat_s)
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _acquire(folder: Folder, patience_s: float, say: Callable[[str], None]) -> Claim:
+def _acquire(folder: Folder, patience_s: float, log: Callable[[str], None]) -> Claim:
     claim: Claim = {
         "token": uuid.uuid4().hex,
         "host": socket.gethostname(),
@@ -107,7 +107,7 @@ def _acquire(folder: Folder, patience_s: float, say: Callable[[str], None]) -> C
     }
     for _ in range(_TRIES):
         for other in _claims(folder):
-            if _lives(folder, other, patience_s, say):
+            if _lives(folder, other, patience_s, log):
                 if other["held"]:
                     raise RunError(_refusal(folder, other, patience_s))
             else:
@@ -123,18 +123,18 @@ def _acquire(folder: Folder, patience_s: float, say: Callable[[str], None]) -> C
     raise RunError(f"{folder}: several drivers claim it at the same time; start one of them")
 
 
-def _lives(folder: Folder, claim: Claim, patience_s: float, say: Callable[[str], None]) -> bool:
+def _lives(folder: Folder, claim: Claim, patience_s: float, log: Callable[[str], None]) -> bool:
     """Whether the process of a claim is at work, or may be."""
     if claim["machine"] == _machine():
         known = _process_lives(claim["pid"], claim["started"])
         if known is not None:
             return known
     deadline = time.monotonic() + patience_s
-    told = not claim["held"]
+    logged = not claim["held"]
     while time.monotonic() < deadline:
-        if not told:
-            say(f"{folder}: claimed by {_who(claim)}; waiting up to {patience_s:.0f} s for a sign of life of it")
-            told = True
+        if not logged:
+            log(f"{folder}: claimed by {_who(claim)}; waiting up to {patience_s:.0f} s for a sign of life of it")
+            logged = True
         time.sleep(min(_LOOK_S, patience_s / 10))
         now = _read(folder, _name(claim))
         if now is None:

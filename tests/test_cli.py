@@ -28,9 +28,9 @@ def replace(monkeypatch):
 
 
 @pytest.fixture
-def soak(replace):
-    """Makes `kplm bench soak` do something else: a function of its `say`."""
-    return lambda work: replace("bench.soak", bench=lambda rounds, per_fit, say: work(say))
+def endurance(replace):
+    """Makes `kplm bench endurance` do something else: a function of its `progress`."""
+    return lambda work: replace("bench.endurance", bench=lambda rounds, per_fit, progress: work(progress))
 
 
 def test_version(capsys):
@@ -47,19 +47,19 @@ def commands_with_figures(replace):
         print("a library's banner")
         return FIGURES
 
-    for name in ("correspondence", "train", "evaluation", "rounds", "quality", "chaos", "soak"):
+    for name in ("correspondence", "train", "evaluation", "rounds", "quality", "chaos", "endurance"):
         replace(f"bench.{name}", bench=work, Sizes=SimpleNamespace, lines=lambda found: ["seconds 2.500"])
     replace("bench.correspondence", bench=work, Sizes=lambda *_: None)
-    replace("ablation", ablate=work, plain=lambda rows: FIGURES, table_lines=lambda rows: ["seconds 2.500"])
+    replace("experiments.ablation", ablate=work, plain=lambda rows: FIGURES, table_lines=lambda rows: ["seconds 2.500"])
     replace("run", Run=SimpleNamespace(open=lambda uri: SimpleNamespace(config=SimpleNamespace(compute=None))))
-    replace("steps.session", session=lambda compute: nullcontext())
-    replace("steps.quality", measure_quality=work)
+    replace("runtime.session", session=lambda compute: nullcontext())
+    replace("analysis.label_free", measure_quality=work)
     replace("report.tables", quality_table=lambda quality: "seconds 2.500")
 
 
 @pytest.mark.parametrize("command", [
     ["bench", "correspondence"], ["bench", "train"], ["bench", "evaluation"], ["bench", "rounds"],
-    ["bench", "quality", "RUN"], ["bench", "chaos"], ["bench", "soak"], ["quality", "RUN"],
+    ["bench", "quality", "RUN"], ["bench", "chaos"], ["bench", "endurance"], ["quality", "RUN"],
     ["ablate", "demo", "--over", "flip"],
 ])  # fmt: skip
 def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, replace, capsys):
@@ -76,21 +76,23 @@ def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, repl
 
 
 def test_a_check_that_fails_prints_its_result_and_ends_with_1(replace, capsys):
-    replace("bench.chaos", bench=lambda *_: {"same": False}, lines=lambda found: ["it differs"])
+    replace("bench.fault_injection", bench=lambda *_: {"same": False}, lines=lambda found: ["it differs"])
     assert main(["bench", "chaos"]) == 1
     assert capsys.readouterr().out == "it differs\n"
 
 
-@pytest.mark.parametrize("arguments", [["-q", "bench", "soak"], ["bench", "--quiet", "soak"], ["bench", "soak", "-q"]])
-def test_quiet_leaves_the_result_and_warnings(soak, arguments, capsys):
-    def work(say):
-        say("round 3")
+@pytest.mark.parametrize(
+    "arguments", [["-q", "bench", "endurance"], ["bench", "--quiet", "endurance"], ["bench", "endurance", "-q"]]
+)
+def test_quiet_leaves_the_result_and_warnings(endurance, arguments, capsys):
+    def work(progress):
+        progress(0.3, "round 3")
         logging.getLogger("some.library").info("a detail")
         print("kplm: a warning", file=sys.stderr)
         return {"seconds": 2.5}
 
-    soak(work)
-    assert main(["bench", "soak"]) == 0
+    endurance(work)
+    assert main(["bench", "endurance"]) == 0
     assert capsys.readouterr().err == "round 3 ...\nkplm: a warning\n"
     assert main(arguments) == 0
     said = capsys.readouterr()
@@ -99,15 +101,15 @@ def test_quiet_leaves_the_result_and_warnings(soak, arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-v", "bench", "soak"], ["bench", "soak", "--verbose"], ["-q", "bench", "soak", "-v"]]
+    "arguments", [["-v", "bench", "endurance"], ["bench", "endurance", "--verbose"], ["-q", "bench", "endurance", "-v"]]
 )
-def test_verbose_logs_details_and_where_an_error_came_from(soak, arguments, caplog, capsys):
-    def work(say):
+def test_verbose_logs_details_and_where_an_error_came_from(endurance, arguments, caplog, capsys):
+    def work(progress):
         logging.getLogger("some.library").info("a detail")
         raise errors.DataError("no such image")
 
-    soak(work)
-    main(["bench", "soak"])
+    endurance(work)
+    main(["bench", "endurance"])
     assert not caplog.records
     main(arguments)
     assert [record.message for record in caplog.records] == ["a detail", "where it came from:"]
@@ -119,12 +121,12 @@ def test_verbose_logs_details_and_where_an_error_came_from(soak, arguments, capl
     ("ConfigError", 2), ("DataError", 3), ("StorageError", 4), ("RunError", 4), ("TrackingError", 4), ("ClusterError", 5),
     ("CollapseError", 6),
 ])  # fmt: skip
-def test_errors_end_with_the_exit_code_of_their_kind(soak, kind, code, capsys):
-    def work(say):
+def test_errors_end_with_the_exit_code_of_their_kind(endurance, kind, code, capsys):
+    def work(progress):
         raise getattr(errors, kind)("the value, the rule, the way out")
 
-    soak(work)
-    assert main(["bench", "soak", "--json"]) == code
+    endurance(work)
+    assert main(["bench", "endurance", "--json"]) == code
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "kplm: the value, the rule, the way out\n")
 
@@ -138,12 +140,12 @@ def test_every_exit_code_is_in_the_help(capsys):
     assert all(f"  {code:>3}  {meaning}\n" in text for code, meaning in EXIT_CODES.items())
 
 
-def test_an_interruption_ends_with_130(soak, capsys):
-    def work(say):
+def test_an_interruption_ends_with_130(endurance, capsys):
+    def work(progress):
         raise KeyboardInterrupt
 
-    soak(work)
-    assert main(["bench", "soak"]) == 130
+    endurance(work)
+    assert main(["bench", "endurance"]) == 130
     assert capsys.readouterr().err == "kplm: stopped; the same command continues where this one was\n"
 
 

@@ -9,13 +9,17 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"commands"},
-    {"pipeline", "ablation", "sweep", "trial", "bench"},
+    {"experiments", "bench"},
+    {"pipeline"},
+    {"analysis"},
+    {"inference"},
     {"steps"},
-    {"methods", "detector", "tracking", "keypoints", "report", "export"},
-    {"network", "correspondence", "evaluation", "datasets", "search"},
-    {"imaging", "run", "lock", "progress", "number_format", "reference"},
-    {"contracts", "config", "parsing", "ready_configs", "config_schema", "errors", "storage"},
+    {"runtime"},
+    {"landmark_detector", "tracking", "report"},
+    {"methods", "keypoints"},
+    {"network", "correspondence", "evaluation", "datasets"},
+    {"imaging", "run", "run_lock", "progress", "number_format", "config_reference"},
+    {"schemas", "config", "config_names", "config_parsing", "ready_configs", "config_schema", "errors", "storage"},
 ]
 """From the top down: a module imports from its own level or from lower ones."""
 
@@ -53,14 +57,22 @@ def test_imports_go_down_only(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_ray_is_in_steps_and_mlflow_in_tracking(path):
+def test_ray_is_in_runtime_and_mlflow_in_tracking(path):
     for name in imported(path):
         package = name.split(".")[0]
         if package == "ray":
-            assert room(path) == "steps"
+            assert room(path) == "runtime"
         if package == "mlflow":
             assert room(path) == "tracking"
 
 
 def test_every_room_has_a_level():
     assert {room(path) for path in MODULES} == set().union(*LEVELS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_modules_of_ray_are_in_one_file(path):
+    for name in imported(path):
+        private = name.startswith("ray.") and any(piece.startswith("_") for piece in name.split("."))
+        assert not private, name
+        assert not name.startswith(("ray.cluster_utils", "ray.core.generated")), name

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.assignment import nearest, on_grid
+from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
 from ray_kplm.report.page import Embedding
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.storage import Folder
 
@@ -44,19 +44,19 @@ def _rounds(run: Run) -> list[int]:
     return sorted({0, run.config.stage1.rounds})
 
 
-def embed(run: Run, dataset: Dataset, step: Step, say: Callable[[str], None]) -> None:
+def embed(run: Run, dataset: Dataset, step: Step, progress: ProgressCallback) -> None:
     """Extract a sample of training images again (a round's descriptors are not kept), and lay them out by t-SNE."""
     step.begin()
     sample = _sample(dataset, run.config.seed)
     found = []
-    for number in _rounds(run):
-        say(f"descriptors of {sample.images} training images, {_title(number)}")
+    for place, number in enumerate(_rounds(run)):
+        progress(place / 4, f"descriptors of {sample.images} training images, {_title(number)}")
         found.append(_described(run, dataset, sample, number, step.folder / f"{number:03d}"))
     landmarks, names = _landmarks(run, found)
     arrays: dict[str, NDArray] = {}
-    for number, points, name in zip(_rounds(run), found, names, strict=True):
+    for place, (number, points, name) in enumerate(zip(_rounds(run), found, names, strict=True)):
         few = sampled(points, run.config.seed)
-        say(f"t-SNE of {len(few.image)} descriptors, {_title(number)}")
+        progress(0.5 + place / 4, f"t-SNE of {len(few.image)} descriptors, {_title(number)}")
         arrays[f"xy_{number}"] = tsne(few.descriptors, run.config.seed)
         arrays[f"landmark_{number}"] = name[few.cluster]
     buffer = io.BytesIO()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
@@ -25,16 +26,15 @@ from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.detect import keypoint_finder
 from ray_kplm.storage import Folder
 
 STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
-Report = Callable[[str], None]
 Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
 """Split -> xy (N, K, 2) and confidence (N, K)."""
 
@@ -53,7 +53,7 @@ class Options:
     """Whether hidden points are left out; None: as the protocol has it, else they are scored."""
 
 
-def evaluate(run: Run, report: Report = lambda text: None, options: Options | None = None) -> dict[str, Any]:
+def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Options | None = None) -> dict[str, Any]:
     """Metrics of stage 2, of stage 1's last round and of the warm-up; kept in `<run>/evaluation/metrics.json`, those on
     another dataset below `<run>/evaluation/on`.
 
@@ -68,7 +68,7 @@ def evaluate(run: Run, report: Report = lambda text: None, options: Options | No
     annotation = _Annotation.read(dataset, options)
     stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
     found, per_image, protocol = {}, {}, None
-    for stage, predictions in _predicted(run, dataset, stages, report):
+    for stage, predictions in _predicted(run, dataset, stages, progress):
         found[stage] = annotation.scores(predictions, run.config.seed)
         errors = found[stage].pop("per_image")
         if stage == STAGE2:
@@ -100,24 +100,28 @@ def evaluate(run: Run, report: Report = lambda text: None, options: Options | No
     return metrics
 
 
-def stage_scores(run: Run, stages: Sequence[str], report: Report = lambda text: None) -> dict[str, dict[str, Any]]:
+def stage_scores(
+    run: Run, stages: Sequence[str], progress: ProgressCallback = ignore_progress
+) -> dict[str, dict[str, Any]]:
     """`evaluation.summary.evaluate_landmarks` of some stages, or of rounds by their numbers. Raises as `evaluate` does."""
     dataset = Dataset.open(run.config.dataset)
     annotation = _Annotation.read(dataset, Options())
-    predicted = _predicted(run, dataset, stages, report)
+    predicted = _predicted(run, dataset, stages, progress)
     return {stage: annotation.scores(predictions, run.config.seed) for stage, predictions in predicted}
 
 
-def _predicted(run: Run, dataset: Dataset, stages: Sequence[str], report: Report) -> Iterator[tuple[str, Predictions]]:
+def _predicted(
+    run: Run, dataset: Dataset, stages: Sequence[str], progress: ProgressCallback
+) -> Iterator[tuple[str, Predictions]]:
     """What each stage says of both splits: from storage, or now, all that is missing at once."""
     predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
     missing = [p for of_stage in predictions.values() for p in of_stage if not p.step.is_current()]
     if missing:
-        report(f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
+        progress(0.0, f"landmarks of the train and test images, by {', '.join(_name(stage) for stage in stages)}")
         with session(run.config.compute):
-            predict(missing, run.resolved, dataset)
-    for stage, of_stage in predictions.items():
-        report(f"scores of {_name(stage)}")
+            predict(missing, run.resolved, dataset, part_of(progress, 0.0, 0.5))
+    for number, (stage, of_stage) in enumerate(predictions.items()):
+        progress(0.5 + 0.5 * number / len(predictions), f"scores of {_name(stage)}")
         yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.analysis.evaluate import STAGE2, predictor
 from ray_kplm.config import AugmentConfig, Config
+from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import ConfigError, RunError
@@ -25,10 +25,10 @@ from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.cluster import read_clusters
 from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
@@ -46,7 +46,7 @@ _SAMPLE = 23
 
 
 def measure_quality(
-    run: Run, stage: str = STAGE2, *, images: int = IMAGES, say: Callable[[str], None] = lambda text: None
+    run: Run, stage: str = STAGE2, *, images: int = IMAGES, progress: ProgressCallback = ignore_progress
 ) -> dict[str, Any]:
     """What `evaluation.quality.measure` tells, with `warnings`, of the landmark detector of a finished run, or of the network
     and clusters of a finished round (stage: its number; 0 is the warm-up).
@@ -72,8 +72,8 @@ def measure_quality(
     whole = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
     sample = whole.sample(images, (run.config.seed, _SAMPLE))
     if not step.is_current():
-        say(f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
-        _observe(run.resolved, make, dataset.images(TRAIN), step, sample)
+        progress(0.0, f"{sample.images} images, {_VIEWS} views of each, and their mirror images, by {_title(stage)}")
+        _observe(run.resolved, make, dataset.images(TRAIN), step, sample, progress)
     seen = _observations(step.folder, sample, run.config.network.image_size, partners, always=stage == STAGE2)
     quality = {"stage": stage, **measure(seen)}
     quality["warnings"] = warnings_of(quality)
@@ -125,12 +125,14 @@ class _Work:
     target: Folder
 
 
-def _observe(config: Config, make: PredictorFactory, images: Folder, step: Step, sample: Selection) -> None:
+def _observe(
+    config: Config, make: PredictorFactory, images: Folder, step: Step, sample: Selection, progress: ProgressCallback
+) -> None:
     step.begin()
     alone = replace(make, flip=False) if isinstance(make, LandmarkPredictorFactory) else make
     compute = config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
-    map_parts(_ObservePart, {"work": _Work(config, make, alone, images, step.folder)}, sample, pool)
+    map_parts(_ObservePart, {"work": _Work(config, make, alone, images, step.folder)}, sample, pool, progress)
     step.finish(images=sample.images)
 
 

@@ -19,6 +19,7 @@ from ray_kplm.errors import ConfigError
 from ray_kplm.imaging.crops import crop_sizes, decode
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.cards import Findings, choose, make_album
 from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
@@ -31,7 +32,7 @@ IMAGES = 500
 """In the gallery, at most."""
 
 
-def report(run: Run, say: Callable[[str], None] = lambda text: None, images: int = IMAGES) -> str:
+def report(run: Run, progress: ProgressCallback = ignore_progress, images: int = IMAGES) -> str:
     """Write the page and return its path. Starts or joins a Ray only for what was not measured before.
 
     images: in the gallery, at most. Raises RunError for an unfinished run.
@@ -40,26 +41,26 @@ def report(run: Run, say: Callable[[str], None] = lambda text: None, images: int
         raise ConfigError(f"images = {images}: the gallery shows at least 1; --images {IMAGES} is usual")
     dataset = Dataset.open(run.config.dataset)
     split = TEST if TEST in dataset.manifest["splits"] and dataset.count(TEST) else TRAIN
-    _measure(run, dataset, split, say)
-    say("the page")
+    _measure(run, dataset, split, progress)
+    progress(1.0, "the page")
     page = build_page(_evidence(run, dataset, split, images))
     folder = run.folder / "report"
     folder.write_bytes(PAGE, page.encode())
     return f"{folder}/{PAGE}"
 
 
-def _measure(run: Run, dataset: Dataset, split: str, say: Callable[[str], None]) -> None:
+def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback) -> None:
     """Predictions, scores, label-free quality and the descriptors' picture, as far as they are not there."""
     folder, embedding = run.folder / "evaluation", embedding_step(run)
     missing: list[Callable[[], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
-        missing.append(lambda: evaluate(run, say))
+        missing.append(lambda: evaluate(run, progress))
     if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
         missing.append(lambda: landmarks_of(run, dataset, split))
     if not folder.is_file("quality.json"):
-        missing.append(lambda: measure_quality(run, say=say))
+        missing.append(lambda: measure_quality(run, progress=progress))
     if embedding is not None and embedding.manifest() is None:
-        missing.append(lambda: embed(run, dataset, embedding, say))
+        missing.append(lambda: embed(run, dataset, embedding, progress))
     if missing:
         with session(run.config.compute):
             for measure in missing:

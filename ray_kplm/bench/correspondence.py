@@ -26,9 +26,10 @@ from ray_kplm.correspondence.features import table_of
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
 from ray_kplm.methods import build_method
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run, round_path
+from ray_kplm.runtime.kmeans_actors import ActorShards, cluster_with_actors
 from ray_kplm.runtime.session import session
-from ray_kplm.steps.cluster import ActorShards, correspond
 from ray_kplm.storage import Folder
 
 _PART_IMAGES, _IMAGE_POINTS = 512, 25
@@ -38,7 +39,7 @@ _GPU_FLOPS = 30e12
 _NODE_CORES = 16
 """Assumed beside that GPU."""
 _FORWARD_FLOP = 20.8e9
-"""An image through the thesis' network (METHOD 11)."""
+"""An image through the thesis' network (docs/method.md 11)."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +52,28 @@ class Sizes:
     iterations: int = 10
 
 
-def bench(sizes: Sizes, *, memory: bool, run: str | None, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(sizes: Sizes, *, memory: bool, run: str | None, progress: ProgressCallback) -> dict[str, Any]:
     """All measurements; `memory` adds the long one, `run` the share of clustering in that run's rounds."""
     started = time.monotonic()
     found: dict[str, Any] = {"points": sizes.points, "dim": sizes.dim, "clusters": sizes.clusters}
     with tempfile.TemporaryDirectory() as folder:
         root = Folder.at(folder)
-        say(f"writing {sizes.points} descriptors of {sizes.dim} numbers")
+        progress(0.0, f"writing {sizes.points} descriptors of {sizes.dim} numbers")
         write_features(root / "features", sizes.points, sizes.dim)
-        say("one shard against faiss.Kmeans")
+        progress(0.1, "one shard against faiss.Kmeans")
         found |= _alone(os.cpu_count() or 1, against_faiss, root / "features", sizes)
-        say("assignment against a matrix product; duplicate filter; one thread")
+        progress(0.4, "assignment against a matrix product; duplicate filter; one thread")
         found |= _alone(1, one_core, sizes)
         with session(load(None).compute):
-            say("one shard and two, of one thread each")
+            progress(0.5, "one shard and two, of one thread each")
             found |= scaling(root / "features", sizes)
             found["machine_2_processes"] = two_processes(sizes)
-            say("1, 2 and 7 shards: the same?")
+            progress(0.6, "1, 2 and 7 shards: the same?")
             write_features(root / "small", 8 * 2 * _PART_IMAGES * _IMAGE_POINTS // 4, 64, part_images=_PART_IMAGES // 4)
             found["same_assignments"] = same_assignments(root)
             if memory:
                 for millions in (1, 4, 16):
-                    say(f"memory: {millions} million descriptors of 64 numbers, a budget of 0.5 GiB")
+                    progress(0.8, f"memory: {millions} million descriptors of 64 numbers, a budget of 0.5 GiB")
                     found |= memory_of(root / f"{millions}M", millions)
     found["thesis_round_share"] = thesis_share(found["fit_vectors_per_core_s"])
     if run:
@@ -254,7 +255,9 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
         ["method.landmarks=10", "method.clusters=100", "clustering.n_init=1", "clustering.iterations=2", "compute.shards=2",
          f"clustering.memory_gib={budget}", "clustering.fit_points=0"],
     )  # fmt: skip
-    facts = correspond(root / "features", (root / "features").parts(), root / "labels", root, build_method(config), 1)
+    facts = cluster_with_actors(
+        root / "features", (root / "features").parts(), root / "labels", root, build_method(config), 1
+    )
     (root / "features").delete()
     peaks = facts["memory_mib"]
     return {

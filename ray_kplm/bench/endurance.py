@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.session import object_store_mib, session
 from ray_kplm.steps.ingest import ingest
 
@@ -30,7 +30,7 @@ _CONFIG = [
 ]  # fmt: skip
 
 
-def bench(rounds: int, rounds_per_fit: int, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[str, Any]:
     """After each round: memory, open files and threads of this process, memory and number of its Ray processes, and the object
     store. Memory is a process's own, without the pages of the object store that it has touched. Of each the mean of the second
     and of the last tenth of the rounds, and how much it grew by."""
@@ -49,12 +49,12 @@ def bench(rounds: int, rounds_per_fit: int, say: Callable[[str], None]) -> dict[
         def after_round(discovery: object, number: int) -> None:
             samples.append(_sample())
             if number % max(1, rounds // 10) == 0:
-                told = ", ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items())
-                say(f"round {number} of {rounds}: {told}")
+                figures = ", ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items())
+                progress(number / rounds, f"round {number} of {rounds}: {figures}")
 
         with session(config.compute):
             ingest(f"{folder}/images", f"{folder}/dataset", IngestOptions(part_images=20))
-            discover(config, progress_to(lambda line: None), after_round=after_round)
+            discover(config, progress_to(ignore_progress), after_round=after_round)
     return {"rounds": rounds, **_growth(samples), "seconds": time.monotonic() - started}
 
 

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from ray_kplm.evaluation.annotation import LandmarkSet
 from ray_kplm.evaluation.regression import backward_nme, forward_nme
 from ray_kplm.evaluation.summary import evaluate_landmarks
+from ray_kplm.progress import ProgressCallback
 
 _DRAWS, _DRAWN = 10, 300
 _MISSING = 0.05
 """Share of points that are not annotated and not detected, in the second measurement of each."""
 
 
-def bench(images: int, points: int, landmarks: int, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(images: int, points: int, landmarks: int, progress: ProgressCallback) -> dict[str, Any]:
     """Processor seconds of this process, of forward and backward NME over ten draws and of all figures at once."""
     found: dict[str, Any] = {"test_images": images, "points": points, "landmarks": landmarks, "draws": _DRAWS}
     for name, missing in (("complete", 0.0), ("missing", _MISSING)):
-        say(f"{name} annotation")
+        progress(0.0, f"{name} annotation")
         train, test = (_part(seed, images, points, landmarks, missing) for seed in (0, 1))
         found |= {f"{what}_s_{name}": seconds for what, seconds in _measured(train, test).items()}
     return found

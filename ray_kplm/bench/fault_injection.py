@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ import torch
 
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import load
+from ray_kplm.correspondence.clusters import CLUSTERS, read_clusters
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import RunError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods.trainer import NETWORK
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import CLAIM, MANIFEST, Run, round_path
 from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.train_loop import METRICS
-from ray_kplm.steps.cluster import CLUSTERS, read_clusters
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import audit
@@ -118,15 +119,15 @@ MOMENTS: tuple[tuple[Fault, ...], ...] = (
 """Three moments of each of seven victims. Those of one row can all happen to one run, in this order."""
 
 
-def bench(victims: Sequence[str], together: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(victims: Sequence[str], together: bool, progress: ProgressCallback) -> dict[str, Any]:
     """A run for each fault, or one for each row of MOMENTS; a row of facts each, with what differs from the run left alone."""
     chosen = [[fault for fault in row if fault.victim in victims] for row in MOMENTS]
     cases = [row for row in chosen if row] if together else [[fault] for row in chosen for fault in row]
     with tempfile.TemporaryDirectory(prefix="kplm-chaos-") as folder:
-        return run_cases(Path(folder), cases, say)
+        return run_cases(Path(folder), cases, progress)
 
 
-def run_cases(folder: Path, cases: Iterable[Sequence[Fault]], say: Callable[[str], None]) -> dict[str, Any]:
+def run_cases(folder: Path, cases: Iterable[Sequence[Fault]], progress: ProgressCallback) -> dict[str, Any]:
     """The cases one after the other, on one cluster."""
     started = time.monotonic()
     with (
@@ -136,13 +137,13 @@ def run_cases(folder: Path, cases: Iterable[Sequence[Fault]], say: Callable[[str
     ):
         write_category(folder / "images", _IMAGES, size=64, test_share=0.2)
         ingest(str(folder / "images"), str(folder / "dataset"), IngestOptions(part_images=_PART_IMAGES))
-        say("a run that is left alone")
+        progress(0.0, "a run that is left alone")
         calm = _Case(folder, "calm", []).run(cluster)
         if not calm.result:
             raise RunError(f"a run that is left alone did not end: {'; '.join(calm.problems)}")
         rows = []
         for number, faults in enumerate(cases):
-            say(f"killing: {'; '.join(map(str, faults))}")
+            progress(0.1, f"killing: {'; '.join(map(str, faults))}")
             rows.append(_Case(folder, f"case-{number:02d}", faults).run(cluster).facts(calm))
     return {
         "cases": rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from ray_kplm.analysis.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.tables import aligned
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
@@ -34,7 +35,7 @@ _LEAST = 4
 """Checkpoints without which there is no correlation to speak of."""
 
 
-def bench(runs: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
+def bench(runs: Sequence[str], progress: ProgressCallback) -> dict[str, Any]:
     """Measures of every finished checkpoint of the runs, and their Spearman correlations with forward NME on each dataset.
 
     checkpoints: rows of run, dataset, stage, forward_nme, backward_nme (None: no labels) and MEASURES.
@@ -42,7 +43,7 @@ def bench(runs: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
     per_landmark: median over the checkpoints of the correlation of equivariance error and backward NME over the landmarks.
     """
     started = time.monotonic()
-    rows = [row for name in runs for row in _of_run(Run.open(name), say)]
+    rows = [row for name in runs for row in _of_run(Run.open(name), progress)]
     found, over_landmarks = correlations(rows)
     return {
         "checkpoints": [{k: v for k, v in row.items() if k not in _OF_LANDMARKS} for row in rows],
@@ -81,13 +82,13 @@ def lines(found: dict[str, Any]) -> list[str]:
 _OF_LANDMARKS = ("equivariance_per_landmark", "backward_per_landmark")
 
 
-def _of_run(run: Run, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _of_run(run: Run, progress: ProgressCallback) -> list[dict[str, Any]]:
     dataset = Dataset.open(run.config.dataset)
     stages = measurable(run)
     # As `evaluate` calls them, which may have predicted them already.
     scored_as = {"0": WARMUP, str(run.config.stage1.rounds): STAGE1}
     with session(run.config.compute):
-        say(f"{run.folder}: {len(stages)} checkpoints")
+        progress(0.0, f"{run.folder}: {len(stages)} checkpoints")
         measured = {stage: measure_quality(run, stage) for stage in stages}
         named = [scored_as.get(stage, stage) for stage in stages]
         scores = stage_scores(run, named) if dataset.has_landmarks and stages else {}

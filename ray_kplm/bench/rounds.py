@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ import pyarrow as pa
 
 from ray_kplm.config import load
 from ray_kplm.datasets.round_sampling import draw
-from ray_kplm.methods.pairs import AnyImages
-from ray_kplm.methods.sampling import pair_plan
+from ray_kplm.methods.sampling import AnyImages, pair_plan
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import session
 from ray_kplm.storage import Folder
@@ -24,12 +23,12 @@ _IMAGE_BYTES = 2_000
 _REPEATS = 3
 
 
-def bench(sizes: list[int], images: int, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str, Any]:
     """Rounds of `images` images from tables of `sizes` rows: seconds, parts read, and the driver's peak memory."""
     started, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder, session(load(None).compute):
         for size in sizes:
-            say(f"a table of {size} images")
+            progress(sizes.index(size) / len(sizes), f"a table of {size} images")
             rows.append({"dataset": size, **_round(_table(Folder.at(folder) / str(size), size), size, images)})
     return {
         "rounds": rows,

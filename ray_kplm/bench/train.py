@@ -24,6 +24,7 @@ from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.pipeline import discover
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
@@ -51,28 +52,29 @@ class Layout:
     piped: bool
 
 
-def bench(config: Config, iterations: int, say: Callable[[str], None]) -> dict[str, Any]:
+def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[str, Any]:
     """Images a second of stage 1's loop, as configured and with one worker, against the same steps on batches that are in
     memory already; what passes between the trainings of two rounds besides extraction and clustering, by workers that stay
     (compute.rounds_per_fit) and by new ones; and images a second of the data pipeline alone, on one core."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, session(config.compute):
-        say(f"rendering {_IMAGES} images of {config.network.image_size} px")
+        progress(0.0, f"rendering {_IMAGES} images of {config.network.image_size} px")
         dataset = _dataset(folder, config.network.image_size)
         rates: dict[Layout, float] = {}
         configured = config.compute.worker_range.max
         for workers in sorted({1, 2, configured}):
             for piped in (False, True):
                 layout = Layout(workers, piped)
-                say(
-                    f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}"
+                progress(
+                    0.1,
+                    f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}",
                 )
                 rates[layout] = _rate(_with_workers(config, layout, folder), dataset, layout, iterations)
         gaps = {}
         for kept in (False, True):
-            say(f"four short rounds, by {'workers that stay' if kept else 'new workers each'}")
+            progress(0.7, f"four short rounds, by {'workers that stay' if kept else 'new workers each'}")
             gaps[kept] = _gap(config, dataset, f"{folder}/{'kept' if kept else 'new'}", kept)
-        say("the data pipeline alone, on one core")
+        progress(0.9, "the data pipeline alone, on one core")
         alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
     return {
         "loop_images_per_s": rates[Layout(configured, True)],
@@ -145,7 +147,7 @@ def _gap(config: Config, dataset: Dataset, folder: str, kept: bool) -> float:
         "stage1.warmup_iterations=20", f"stage1.rounds={_GAP_ROUNDS}", "stage1.round_iterations=20", "stage2.iterations=20",
         "limits.min_points_per_image=0", "limits.min_image_share=0",
     ]  # fmt: skip
-    run, _ = discover(from_dict(with_overrides(config.to_dict(), changes)), progress_to(lambda line: None))
+    run, _ = discover(from_dict(with_overrides(config.to_dict(), changes)), progress_to(ignore_progress))
     ended = [
         (Path(folder) / round_path(n) / "train" / MANIFEST).stat().st_mtime for n in range(_GAP_ROUNDS + 1)
     ]  # the bench's runs are local

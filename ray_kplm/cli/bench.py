@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
     )
     add_json(parser, "the figures")
     text = "Many short rounds in one process: memory, open files, processes and the object store must not grow."
-    parser = command(kinds, "soak", _bench_soak, text)
+    parser = command(kinds, "endurance", _bench_endurance, text)
     parser.add_argument("--rounds", type=int, default=200, help="rounds after the warm-up")
     parser.add_argument("--rounds-per-fit", type=int, default=20, help="rounds by the same training workers")
     add_json(parser, "the figures")
@@ -82,7 +82,7 @@ def _bench_correspondence(options: argparse.Namespace) -> Result:
         sizes,
         memory=options.memory,
         run=options.run,
-        say=options.console.say,
+        progress=options.console.show,
     )
     return Result(figures_text(found), found)
 
@@ -93,7 +93,7 @@ def _bench_train(options: argparse.Namespace) -> Result:
     from ray_kplm.ready_configs import path_of
 
     found = bench(
-        load(options.config or path_of("faces_cpu"), options.overrides), options.iterations, options.console.say
+        load(options.config or path_of("faces_cpu"), options.overrides), options.iterations, options.console.show
     )
     return Result(figures_text(found), found)
 
@@ -101,14 +101,14 @@ def _bench_train(options: argparse.Namespace) -> Result:
 def _bench_evaluation(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.evaluation import bench
 
-    found = bench(options.images, options.points, options.landmarks, options.console.say)
+    found = bench(options.images, options.points, options.landmarks, options.console.show)
     return Result(figures_text(found), found)
 
 
 def _bench_rounds(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.rounds import bench
 
-    found = bench(options.sizes, options.images, options.console.say)
+    found = bench(options.sizes, options.images, options.console.show)
     lines = [
         "   ".join(
             f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items()
@@ -122,19 +122,19 @@ def _bench_rounds(options: argparse.Namespace) -> Result:
 def _bench_quality(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.label_free import bench, lines
 
-    found = bench(options.runs, options.console.say)
+    found = bench(options.runs, options.console.show)
     return Result("\n".join(lines(found)), found)
 
 
 def _bench_chaos(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.fault_injection import bench, lines
 
-    found = bench(options.victims or VICTIMS, options.together, options.console.say)
+    found = bench(options.victims or VICTIMS, options.together, options.console.show)
     return Result("\n".join(lines(found)), found, exit_code=0 if found["same"] else 1)
 
 
-def _bench_soak(options: argparse.Namespace) -> Result:
+def _bench_endurance(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.endurance import bench
 
-    found = bench(options.rounds, options.rounds_per_fit, options.console.say)
+    found = bench(options.rounds, options.rounds_per_fit, options.console.show)
     return Result(figures_text(found), found)

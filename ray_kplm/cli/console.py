@@ -47,17 +47,14 @@ class Console:
         """A line."""
         print(text, file=self._out, flush=True)
 
-    def say(self, text: str) -> None:
-        """A line about what begins."""
-        self.inform(f"{text} ...")
+    def show(self, share: float, text: str) -> None:
+        """Show how far the work is, a `ray_kplm.progress.ProgressCallback`: one line that moves on a terminal."""
+        live = self._out.isatty()
+        start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if live else ("", "\n")
+        print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
 
-    def count(self, done: int, total: int, what: str) -> None:
-        """How far it is: one line that moves on a terminal."""
-        end = "\n" if done == total or not self._out.isatty() else "\r"
-        print(f"[{done / total:4.0%}] {done}/{total} {what}", end=end, file=self._out, flush=True)
-
-    def progress(self, weights: dict[str, float]) -> Progress:
-        """The progress of a run, see `ray_kplm.progress`."""
+    def run_progress(self, weights: dict[str, float]) -> Progress:
+        """Return the progress display of a run, see `ray_kplm.progress`."""
         from ray_kplm.progress import Progress
 
         return Progress(weights, self._out)

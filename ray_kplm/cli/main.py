@@ -12,8 +12,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from ray_kplm.cli import bench, configs, results, search, train
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
-from ray_kplm.cli.main import bench, configs, results, search, train
 from ray_kplm.cli.parser import Lists, Parser, Version
 from ray_kplm.errors import KplmError
 

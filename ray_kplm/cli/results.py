@@ -124,7 +124,7 @@ def _evaluate(options: argparse.Namespace) -> Result:
         raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
     run = Run.open(options.run or options.model)
     chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
-    metrics = evaluate(run, options.console.say, chosen)
+    metrics = evaluate(run, options.console.show, chosen)
     if not options.data:
         add_evaluation(run, metrics)
     files = [f"all scores: {metrics['folder']}/metrics.json", f"curves: {metrics['folder']}/curves.png"]
@@ -139,7 +139,7 @@ def _quality(options: argparse.Namespace) -> Result:
 
     run = Run.open(options.run)
     with session(run.config.compute):
-        quality = measure_quality(run, options.stage, images=options.images, say=options.console.say)
+        quality = measure_quality(run, options.stage, images=options.images, progress=options.console.show)
     return Result(quality_table(quality), quality)
 
 
@@ -156,7 +156,7 @@ def _predict(options: argparse.Namespace) -> Result:
     with session(config.compute):
         summary = predict_images(
             run, options.source, options.out, chosen, config=config,
-            progress=lambda done, total: options.console.count(done, total, "parts"),
+            progress=options.console.show,
         )  # fmt: skip
     return Result(str(summary))
 
@@ -183,7 +183,7 @@ def _report(options: argparse.Namespace) -> Result:
     from ray_kplm.tracking import add_report
 
     run = Run.open(options.run)
-    path = report(run, options.console.say, options.images)
+    path = report(run, options.console.show, options.images)
     add_report(run)
     return Result(str(path))
 

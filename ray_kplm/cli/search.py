@@ -104,7 +104,7 @@ def _ablate(options: argparse.Namespace) -> Result:
     config = load(options.config, options.overrides)
     rows = ablate(
         config, options.over, options.seeds, max_concurrent=options.max_concurrent,
-        told=lambda name, line: options.console.inform(f"{name}: {line}"),
+        progress=options.console.show,
     )  # fmt: skip
     return Result("\n".join(table_lines(rows)), {"rows": plain(rows)})
 
@@ -119,6 +119,6 @@ def _sweep(options: argparse.Namespace) -> Result:
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
     chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
     config = load(options.config, options.overrides)
-    results = sweep(config, chosen, lambda name, line: options.console.inform(f"{name or 'sweep'}: {line}"))
+    results = sweep(config, chosen, options.console.show)
     files = f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW"
     return Result(f"{sweep_table(results)}\n{files}", {name: results[name] for name in ("best", "trials")})

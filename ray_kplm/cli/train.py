@@ -120,8 +120,8 @@ def _demo(options: argparse.Namespace) -> Result:
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
     with session(config.compute):
         options.console.inform(str(ingest(root / "images", root / "dataset", IngestOptions(part_images=128))))
-        run, _ = discover(config, options.console.progress)
-        metrics = evaluate(run, options.console.say)
+        run, _ = discover(config, options.console.run_progress)
+        metrics = evaluate(run, options.console.show)
         picture = show(run)
     add_evaluation(run, metrics)
     add_picture(run, picture, "test.png")
@@ -172,7 +172,7 @@ def _ingest(options: argparse.Namespace) -> Result:
     with session(ComputeConfig()):
         summary = ingest(
             options.source, options.dataset, chosen,
-            report=lambda done, total, part: options.console.count(done, total, "images"),
+            progress=options.console.show,
         )  # fmt: skip
     return Result(str(summary))
 
@@ -183,7 +183,7 @@ def _train(options: argparse.Namespace) -> Result:
 
     started = time.monotonic()
     config = load(options.config, options.overrides)
-    run, worked = discover(config, options.console.progress)
+    run, worked = discover(config, options.console.run_progress)
     state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
     return Result(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
 

@@ -55,7 +55,7 @@ def table_of(
     descriptors: NDArray[np.float16],
     descriptors_flipped: NDArray[np.float16],
 ) -> pa.Table:
-    """Return the Arrow table (contracts.features_schema) of flat arrays as in `Features`."""
+    """Return the Arrow table (schemas.features_schema) of flat arrays as in `Features`."""
     dim = descriptors.shape[1]
     columns = [
         pa.array(image_ids, pa.string()),
@@ -71,7 +71,7 @@ def table_of(
 def keypoints_table(
     image_ids: Sequence[str] | pa.ChunkedArray, counts: NDArray, xy: NDArray, score: NDArray
 ) -> pa.Table:
-    """The Arrow table (contracts.KEYPOINTS) of flat arrays as in `Features`."""
+    """The Arrow table (schemas.KEYPOINTS) of flat arrays as in `Features`."""
     ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.array(image_ids, pa.string())
     columns = [ids, ragged_points(xy, counts), ragged(np.asarray(score, np.float32), counts)]
     return pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS)

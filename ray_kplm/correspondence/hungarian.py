@@ -1,4 +1,4 @@
-"""One keypoint a cluster and one cluster a keypoint, chosen together for each image (thesis 5.2.1, METHOD 5)."""
+"""One keypoint a cluster and one cluster a keypoint, chosen together for each image (thesis 5.2.1, docs/method.md 5)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import faiss
@@ -190,7 +189,13 @@ def fit(
     best: Clustering | None = None
     for number, start in enumerate(starts):
         found = _lloyd(
-            points, size, _placed(start, spherical), iterations, tolerance, spherical, partial(on_iteration, number)
+            points,
+            size,
+            _placed(start, spherical),
+            iterations,
+            tolerance,
+            spherical,
+            functools.partial(on_iteration, number),
         )
         if best is None or found.objectives[-1] < best.objectives[-1]:
             best = found

@@ -1,4 +1,4 @@
-"""Which channels of a landmark detector follow the same point, and become one (thesis 5.2.2, METHOD 5)."""
+"""Which channels of a landmark detector follow the same point, and become one (thesis 5.2.2, docs/method.md 5)."""
 
 from __future__ import annotations
 

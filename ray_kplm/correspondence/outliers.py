@@ -1,4 +1,4 @@
-"""Generic keypoints that look like no other (METHOD 2, the released code's outlier removal)."""
+"""Generic keypoints that look like no other (docs/method.md 2, the released code's outlier removal)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the pseudo-label update that happens next to the descriptors (METHOD 3, steps 2 and 3; METHOD 5).
+"""The part of the pseudo-label update that happens next to the descriptors (docs/method.md 3, steps 2 and 3; docs/method.md 5).
 
 A shard owns some parts of a round's features. It answers with sums, counts and samples, never with anything an image has.
 What it has found so far (which keypoints stay, their landmark) is a function of the centroids that it was given, so a shard

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.alignment import Drift, align, identify
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.schemas import NONE
 
 Padded = tuple[NDArray[np.float64], NDArray[np.bool_]]

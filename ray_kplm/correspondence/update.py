@@ -1,4 +1,4 @@
-"""The pseudo-label update, seen from its coordinator (METHOD 3, steps 2 to 4; thesis 6.1.3).
+"""The pseudo-label update, seen from its coordinator (docs/method.md 3, steps 2 to 4; thesis 6.1.3).
 
 Cluster to K and drop duplicates, so that an image keeps at most K keypoints; cluster what is left to M and drop duplicates
 again. The K clusters are the round's landmarks, the M clusters are what the next round trains on.
@@ -204,8 +204,8 @@ def update_matched(
     previous: NDArray[np.float32] | None,
     progress: ProgressCallback,
 ) -> MatchedUpdate:
-    """Run the update of chapter 5 on the shards (METHOD 5): M clusters, from the last round's centroids where there are some;
-    in each image the Hungarian assignment, without what lies beyond a cluster's mean + 1 standard deviation.
+    """Run the update of chapter 5 on the shards (docs/method.md 5): M clusters, from the last round's centroids where there
+    are some; in each image the Hungarian assignment, without what lies beyond a cluster's mean + 1 standard deviation.
 
     The last round's points are among the features already: extraction describes new and old points together.
     """

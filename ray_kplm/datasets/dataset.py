@@ -1,9 +1,9 @@
 """A dataset: what a source promises (`Listing`), how one part of it is built, and how the finished one is opened.
 
 <dataset>/dataset.json                              what it shows; written first
-<dataset>/<split>/images/part-00000.parquet         contracts.IMAGES
-<dataset>/<split>/landmarks/part-00000.parquet      contracts.LANDMARKS, if annotated; the same rows
-<dataset>/rejected.parquet                          contracts.REJECTED
+<dataset>/<split>/images/part-00000.parquet         schemas.IMAGES
+<dataset>/<split>/landmarks/part-00000.parquet      schemas.LANDMARKS, if annotated; the same rows
+<dataset>/rejected.parquet                          schemas.REJECTED
 <dataset>/manifest.json                             written last: the dataset is whole
 """
 

@@ -16,7 +16,7 @@ AUTO = "auto"
 
 
 class Format(NamedTuple):
-    reader: str  # module of ray_kplm.datasets, and its function
+    reader: str  # module of ray_kplm.datasets.readers, and its function
     text: str  # what SOURCE holds
 
 
@@ -42,4 +42,4 @@ def reader_of(name: str) -> Callable:
     if name not in FORMATS:
         raise ConfigError(f"ingest: format {name!r} must be one of {', '.join([AUTO, *FORMATS])}")
     module, _, function = FORMATS[name].reader.partition(".")
-    return getattr(importlib.import_module(f"ray_kplm.datasets.{module}"), function)
+    return getattr(importlib.import_module(f"ray_kplm.datasets.readers.{module}"), function)

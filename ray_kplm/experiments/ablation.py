@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
@@ -117,7 +118,7 @@ def run_name(cell: Mapping[str, Any]) -> str:
 
 
 def ablate(
-    config: Config, over: Sequence[str], seeds: Sequence[int], *, max_concurrent: int, told: Callable[[str, str], None]
+    config: Config, over: Sequence[str], seeds: Sequence[int], *, max_concurrent: int, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
     """Run and score every combination; one row each: its cell, its figures and the thesis'. Finished runs are not repeated, and
     a run begins with what an earlier one has in common with it."""
@@ -130,7 +131,9 @@ def ablate(
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
     with session(config.compute, max_concurrent), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
         trial = partial(_trial, group.parent)
-        run_trials(trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", told=told)
+        run_trials(
+            trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", progress=progress
+        )
         rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
@@ -191,10 +194,10 @@ class _Listed:
         self.figures[name] = figures
 
 
-def _trial(parent: Parent, config: Config, told: Callable[[str], None], report: Report) -> dict[str, Any]:
+def _trial(parent: Parent, config: Config, progress: ProgressCallback, report: Report) -> dict[str, Any]:
     below = Folder.at(config.run).parent
-    run = discover_with_reuse([below / name for name in below.folders()], config, told, parent)
-    metrics = evaluate(run, told)
+    run = discover_with_reuse([below / name for name in below.folders()], config, progress, parent)
+    metrics = evaluate(run, progress)
     add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip

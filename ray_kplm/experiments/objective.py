@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ray_kplm.analysis.evaluate import STAGE1, WARMUP, evaluate, stage_scores
@@ -10,6 +9,7 @@ from ray_kplm.analysis.label_free import measure_quality
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.methods import build_method
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST
 
@@ -43,14 +43,12 @@ def of_round(objective: str, run: Run, number: int) -> float | None:
     return _number(stage_scores(run, [stage])[stage]["forward_nme"])
 
 
-def at_end(
-    objective: str, run: Run, told: Callable[[str], None]
-) -> tuple[float | None, dict[str, Any], dict[str, Any]]:
+def at_end(objective: str, run: Run, progress: ProgressCallback) -> tuple[float | None, dict[str, Any], dict[str, Any]]:
     """Of a finished run: the objective, figures for a table, and the whole evaluation, empty without annotation."""
     if objective == LABEL_FREE:
-        quality = measure_quality(run, say=told)
+        quality = measure_quality(run, progress=progress)
         return _number(quality["score"]), {name: quality[name] for name in _QUALITY}, {}
-    metrics = evaluate(run, told)
+    metrics = evaluate(run, progress)
     return _number(metrics["forward_nme"]), {name: metrics.get(name) for name in _FIGURES}, metrics
 
 

@@ -14,8 +14,8 @@ import yaml
 
 from ray_kplm.config import Config
 from ray_kplm.experiments.journal import Trial, ranked, short_names
+from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
 from ray_kplm.experiments.space import shown
-from ray_kplm.report.parallel import last, parallel_coordinates
 from ray_kplm.report.tables import aligned
 
 _BANDS = 3

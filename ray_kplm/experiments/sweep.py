@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from ray_kplm.experiments.samplers import GRID, RANDOM, Sampler
 from ray_kplm.experiments.space import Space, configured, read_space
 from ray_kplm.experiments.trial import absolute, discover_with_reuse, progress_to
 from ray_kplm.methods import build_method
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
@@ -32,9 +33,6 @@ from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.graph import LAYOUT, Steps
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
-
-Told = Callable[[str, str], None]
-"""Hears lines of progress: a trial's name, or none for the sweep's own, and the line."""
 
 _FINAL = (CollapseError.__name__, ConfigError.__name__)
 """Failures that would come again."""
@@ -59,7 +57,7 @@ class SweepOptions:
     """Stop weak trials early."""
 
 
-def sweep(config: Config, options: SweepOptions, told: Told) -> dict[str, Any]:
+def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> dict[str, Any]:
     """Try configurations below `config.run`, and return what `results.json` there holds: the best trial, and all of them.
 
     Continues a sweep that was interrupted: finished and stopped trials stay as they are, the others go on in their run
@@ -84,13 +82,13 @@ def sweep(config: Config, options: SweepOptions, told: Told) -> dict[str, Any]:
             session(config.compute, options.max_concurrent or 1),
             grouped(leaves.folder, dataset.meta, parameters) as group,
         ):
-            trials = _Trials(journal, sampler, options.halving, group, leaves, told)
+            trials = _Trials(journal, sampler, options.halving, group, leaves, progress)
             run_trials(
                 partial(_trial, leaves.folder, objective, group.parent),
                 trials,
                 max_concurrent=options.max_concurrent,
                 scratch=leaves.folder / "tune",
-                told=told,
+                progress=progress,
             )
     results = leaves.publish(journal.trials)
     if results["best"] is None:
@@ -160,13 +158,13 @@ class _Trials:
         halving: Halving | None,
         group: Tracker,
         leaves: _Results,
-        told: Told,
+        progress: ProgressCallback,
     ) -> None:
         self._journal, self._sampler, self._halving = journal, sampler, halving
-        self._group, self._leaves, self._told = group, leaves, told
+        self._group, self._leaves, self._progress = group, leaves, progress
         self._interrupted = journal.unfinished()
         self._began: dict[str, float] = {}
-        self._tell("continues" if journal.trials else "begins")
+        self._show("continues" if journal.trials else "begins")
 
     def next(self) -> tuple[str, Config] | None:
         while True:
@@ -196,7 +194,9 @@ class _Trials:
             return
         run = Run.start(configured(config, {}, str(folder)))
         run.save()
-        Discovery(run, dataset, progress_to(partial(self._told, name))).detect_keypoints()
+        Discovery(
+            run, dataset, progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
+        ).detect_keypoints()
 
     def reported(self, name: str, report: dict[str, Any]) -> None:
         trial = self._journal.named(name)
@@ -214,7 +214,7 @@ class _Trials:
             objective = figures.pop("objective")
             trial = self._journal.update(trial, state=FINISHED, objective=objective, figures=figures, seconds=seconds)
         self._publish()
-        self._tell(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
+        self._show(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
 
     def _publish(self) -> None:
         """Results as they stand, on storage and in MLflow."""
@@ -224,10 +224,11 @@ class _Trials:
             for name in ("best.yaml", "results.json", "results.csv", "index.html"):
                 self._group.file(name, self._leaves.folder.read_bytes(name))
 
-    def _tell(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         found = best(self._journal.trials)
         beside = "" if found is None else f"; best {found.objective:.2f}, trial {found.number}"
-        self._told("", f"{text}; {self._done()} of {self._sampler.samples} trials done{beside}")
+        share = self._done() / max(self._sampler.samples, 1)
+        self._progress(share, f"{text}; {self._done()} of {self._sampler.samples} trials done{beside}")
 
     def _done(self) -> int:
         """Trials that are over; those that failed by bad luck are not, while they wait to be tried again."""
@@ -242,7 +243,7 @@ def _keypoints_folder(sweep: Folder, config: Config, dataset: Dataset) -> Folder
 
 
 def _trial(
-    sweep: Folder, objective: str, parent: Parent, config: Config, told: Callable[[str], None], report: Report
+    sweep: Folder, objective: str, parent: Parent, config: Config, progress: ProgressCallback, report: Report
 ) -> dict[str, Any]:
     """A trial, in a process of its own on any node."""
     number = int(Folder.at(config.run).name.split(",", 1)[0])
@@ -261,11 +262,11 @@ def _trial(
             raise StoppedEarly(f"stopped after round {finished}")
 
     try:
-        run = discover_with_reuse(siblings, config, told, parent, after_round)
+        run = discover_with_reuse(siblings, config, progress, parent, after_round)
     except StoppedEarly as stopped:
-        told(str(stopped))
+        progress(1.0, str(stopped))
         return {}
-    value, figures, metrics = at_end(objective, run, told)
+    value, figures, metrics = at_end(objective, run, progress)
     if metrics:
         add_evaluation(run, metrics)
     return {"objective": value, **figures}

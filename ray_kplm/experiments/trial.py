@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.pipeline import discover
-from ray_kplm.progress import Progress
+from ray_kplm.progress import Progress, ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.fork import fork_best
@@ -27,38 +27,21 @@ def absolute(config: Config) -> Config:
 def discover_with_reuse(
     siblings: Sequence[Folder],
     config: Config,
-    told: Callable[[str], None],
+    progress: ProgressCallback,
     parent: Parent | None = None,
     after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
 ) -> Run:
     """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.
 
-    siblings: run directories, or folders that may become such. told: lines of progress.
+    siblings: run directories, or folders that may become such.
     """
     if not Folder.at(config.run).is_file("config.yaml"):
         runs = [Run.open(str(folder)) for folder in siblings if folder.is_file("config.yaml")]
         fork_best(runs, config)
-    run, _ = discover(config, progress_to(told), parent, after_round)
+    run, _ = discover(config, progress_to(progress), parent, after_round)
     return run
 
 
-def progress_to(told: Callable[[str], None]) -> Callable[[dict[str, float]], Progress]:
-    """Progress as lines to whoever listens."""
-    return lambda weights: Progress(weights, _Out(told))  # type: ignore[arg-type]
-
-
-class _Out:
-    """The stream that Progress writes to."""
-
-    def __init__(self, told: Callable[[str], None]) -> None:
-        self._told = told
-
-    def write(self, text: str) -> int:
-        if text.strip():
-            self._told(text.strip())
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False
+def progress_to(callback: ProgressCallback) -> Callable[[dict[str, float]], Progress]:
+    """Return what makes a run's `Progress` that reports to a callback instead of writing to the terminal."""
+    return lambda weights: Progress(weights, callback=callback)

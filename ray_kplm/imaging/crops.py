@@ -17,7 +17,7 @@ def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
 
 
 def crop_sizes(images: pa.Table) -> NDArray[np.int32]:
-    """Return the width and height of each crop of a table of images (contracts.IMAGES), pixels: (N, 2)."""
+    """Return the width and height of each crop of a table of images (schemas.IMAGES), pixels: (N, 2)."""
     return np.stack([images["width"].to_numpy(), images["height"].to_numpy()], axis=1)
 
 

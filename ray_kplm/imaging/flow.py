@@ -1,6 +1,7 @@
 """Dense optical flow between two frames of a video: where each place of the first is in the second.
 
-Farneback's method, as in Zhang et al. 2018 (METHOD 8). A place that the flow back does not bring home, hidden in the second
+Farneback's method, as in Zhang et al. 2018 (docs/method.md 8). A place that the flow
+back does not bring home, hidden in the second
 frame or led astray, is sent far out of the picture: nothing corresponds to it.
 """
 

@@ -35,7 +35,7 @@ class Prediction:
 def predict(
     predictions: Sequence[Prediction], config: Config, dataset: Dataset, progress: ProgressCallback = ignore_progress
 ) -> None:
-    """Write the landmarks (contracts.PREDICTIONS) of each prediction into its step's folder and publish it.
+    """Write the landmarks (schemas.PREDICTIONS) of each prediction into its step's folder and publish it.
 
     All share one pool. Predictions whose step is done are left as they are; those of another configuration are made again.
     """

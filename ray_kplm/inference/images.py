@@ -1,7 +1,7 @@
 """A finished run's landmarks of any images, in the images' own pixels: `kplm predict`.
 
-    <out>/part-00000.parquet ...     contracts.SOURCE_LANDMARKS
-    <out>/rejected.parquet           contracts.REJECTED: what could not be used, and why
+    <out>/part-00000.parquet ...     schemas.SOURCE_LANDMARKS
+    <out>/rejected.parquet           schemas.REJECTED: what could not be used, and why
     <out>/landmarks.csv, coco.json   if asked for
     <out>/manifest.json              written last
 
@@ -18,11 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.analysis.evaluate import landmark_predictor
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.round_sampling import full_selection
@@ -30,6 +28,7 @@ from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import landmarks_of
 from ray_kplm.inference.export.formats import to_coco, to_csv
+from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
@@ -37,6 +36,7 @@ from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import held
 from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.runtime.tasks import Shared
 from ray_kplm.steps.extract import inputs, worker_placement
 from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder
@@ -152,7 +152,7 @@ def _open(source: str | os.PathLike[str], options: PredictOptions, config: Confi
     entries = [entry for of_split in listing.splits.values() for entry in of_split]
     pieces = [entries[start : start + options.part_images] for start in range(0, len(entries), options.part_images)]
     parts = [_part(number) for number in range(len(pieces))]
-    read = _ListedImages(listing.read_part, dict(zip(parts, map(ray.put, pieces), strict=True)))
+    read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
     identity = f"{len(entries)} images, {listing.identity[:16]}"
     return _Source(listing.meta["name"], identity, parts, [len(piece) for piece in pieces], read, listing.rejected)
 
@@ -178,10 +178,10 @@ class _ListedImages:
     """Entries of a source that was listed; those of a part are one object in the object store."""
 
     read_part: Callable[[Sequence[Any]], PartTables]
-    entries: dict[str, ray.ObjectRef]
+    entries: dict[str, Shared[Sequence[Any]]]
 
     def __call__(self, part: str) -> PartTables:
-        return self.read_part(ray.get(self.entries[part]))
+        return self.read_part(self.entries[part].get())
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Detector(Protocol):
 class Source(Protocol):
     """Keypoints of some images of a part, wherever they come from.
 
-    `columns` of contracts.IMAGES is what it wants to see of them.
+    `columns` of schemas.IMAGES is what it wants to see of them.
     """
 
     @property

@@ -15,9 +15,8 @@ from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.extractor import DescriptorExtractor, KeypointExtractor
 from ray_kplm.methods.landmark_objective import LandmarkObjective
-from ray_kplm.methods.pairs import AnyImages, NearbyFrames, PairSource
 from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.methods.sampling import Plan, pair_plan, single_plan
+from ray_kplm.methods.sampling import AnyImages, NearbyFrames, PairSource, Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork

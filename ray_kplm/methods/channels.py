@@ -21,8 +21,9 @@ _HEAD = "landmarks.output."
 
 @dataclass(frozen=True)
 class Channels:
-    """landmark_to_channel: int16 (L,), the channel of each landmark in the labels, NONE: left out. names: int16 (C,), the landmark that each
-    channel began as. flip_map: int16 (C,), a channel's partner in the mirror image or NONE. history: merges, by names."""
+    """landmark_to_channel: int16 (L,), the channel of each landmark in the labels, NONE: left out. names: int16 (C,), the
+    landmark that each channel began as. flip_map: int16 (C,), a channel's partner in the mirror image or NONE.
+    history: merges, by names."""
 
     landmark_to_channel: NDArray[np.int16]
     names: NDArray[np.int16]
@@ -64,8 +65,8 @@ class Channels:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Channels:
         history = tuple(Merged(**merge) for merge in plain["history"])
-        of, names, flip_map = (np.array(plain[name], np.int16) for name in ("of", "names", "flip_map"))
-        return cls(of, names, flip_map, history)
+        channel, names, flip_map = (np.array(plain[name], np.int16) for name in ("of", "names", "flip_map"))
+        return cls(channel, names, flip_map, history)
 
 
 def landmark_state(state: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""From a frozen stage-1 network to keypoints, with descriptors where it has them (METHOD 3, step 1; METHOD 6)."""
+"""From a frozen stage-1 network to keypoints, with descriptors where it has them (docs/method.md 3 and 6)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Labels:
 
 
 def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
-    """Warm-up: a keypoint corresponds to itself (thesis 6.1.5). Tables of contracts.KEYPOINTS, in the images' order."""
+    """Warm-up: a keypoint corresponds to itself (thesis 6.1.5). Tables of schemas.KEYPOINTS, in the images' order."""
     points = [_points(table) for table in tables]
     counts, xy = _joined(points)
     index = np.concatenate([np.arange(n) for n in counts]) if len(counts) else np.zeros(0, np.int64)
@@ -68,7 +68,7 @@ def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
 
 
 def cluster_labels(tables: Iterable[pa.Table], flip_map: NDArray | None = None) -> Labels:
-    """Rounds: points correspond when they share a training cluster. Tables of contracts.LABELS.
+    """Rounds: points correspond when they share a training cluster. Tables of schemas.LABELS.
 
     Points that the second duplicate filter dropped (cluster NONE) are left out; with the landmarks' flip map (K,) they stay,
     for their landmark.

@@ -1,4 +1,4 @@
-"""Stage 2: the landmark detector of K channels (thesis 6.1.7, 6.1.8; METHOD 4)."""
+"""Stage 2: the landmark detector of K channels (thesis 6.1.7, 6.1.8; docs/method.md 4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LandmarkObjective:
         return LandmarkNetwork(self.config.network, self.channels)
 
     def parameter_groups(self, network: nn.Module) -> list[dict]:
-        """A backbone that stage 1 has trained learns at a tenth of the head's rate (METHOD 4)."""
+        """A backbone that stage 1 has trained learns at a tenth of the head's rate (docs/method.md 4)."""
         assert isinstance(network, LandmarkNetwork)
         stage = self.config.stage2
         factor = 1.0 if self.from_scratch else stage.backbone_factor

@@ -1,4 +1,4 @@
-"""Stage 1: what a training step on pairs minimises (thesis 6.1.4, 6.1.5; METHOD 3)."""
+"""Stage 1: what a training step on pairs minimises (thesis 6.1.4, 6.1.5; docs/method.md 3)."""
 
 from __future__ import annotations
 

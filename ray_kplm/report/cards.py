@@ -118,7 +118,7 @@ def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[in
 
 
 def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
-    """The gallery's images, best first: id, thumbnail, points (landmark, x, y, hollow), rank, error and relative_confidence in percent."""
+    """The gallery's images, best first: id, thumbnail, points (landmark, x, y, hollow), rank, error and confidence in %."""
     relative_confidence = findings.relative_confidence()
     difficulty = findings.difficulty()[album.chosen]
     shown = []

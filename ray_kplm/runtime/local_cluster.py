@@ -10,9 +10,8 @@ from types import TracebackType
 from typing import Any
 
 import psutil
-from ray._private.utils import get_ray_address_file
-from ray.cluster_utils import Cluster
 
+from ray_kplm.runtime.ray_private import Cluster, get_ray_address_file
 from ray_kplm.runtime.session import ENVIRONMENT, LOCAL
 
 

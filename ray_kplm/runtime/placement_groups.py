@@ -4,9 +4,9 @@ a controller that was killed, or of a trial's process, would take its CPUs and G
 from __future__ import annotations
 
 import ray
-from ray._private.state import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from ray_kplm.runtime.ray_private import PlacementGroupTableData, state
 
 
 def remove_orphaned_placement_groups() -> int:

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray._private.internal_api import memory_summary
 from ray.data import DataContext, ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import ClusterError
+from ray_kplm.runtime.ray_private import ExecutionCallback, memory_summary
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import asks a package index for news

@@ -119,7 +119,7 @@ def _distributed(network: nn.Module) -> nn.Module:
 
 
 class Throughput:
-    """Iterations a second since the last look. Sent to the driver and not stored, so that a repeated run has the same stored metrics."""
+    """Iterations a second since the last look. Sent to the driver and not stored: a repeated run stores the same metrics."""
 
     def __init__(self, iteration: int) -> None:
         self._iteration, self._time = iteration, time.perf_counter()

@@ -1,6 +1,7 @@
-"""The training step: Ray Train workers run an objective over a plan, with checkpoints, and leave `network.pt`.
+"""Ray Train workers run an objective over a plan, with checkpoints, and leave `network.pt`.
 
-Starting their processes takes longer than a short round. A `TrainWorkerPool` keeps them for several trainings (compute.rounds_per_fit).
+Starting their processes takes longer than a short round. A `TrainWorkerPool` keeps them for several
+trainings (compute.rounds_per_fit).
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import KplmError, RunError, StorageError
@@ -27,6 +26,7 @@ from ray_kplm.run import Step
 from ray_kplm.runtime import placement_groups, session
 from ray_kplm.runtime.job_queue import JobQueue
 from ray_kplm.runtime.progress_channel import MetricsCallback, forward_progress
+from ray_kplm.runtime.ray_private import ControllerCallback, PlacementGroupCleanerCallback
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.scaling import ScaleUpRequest, choose_now
 from ray_kplm.runtime.train_loop import METRICS, Job, Training, train_loop

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from ray_kplm.config import ComputeConfig, Config, from_dict
 from ray_kplm.errors import KplmError
+from ray_kplm.progress import ProgressCallback
 from ray_kplm.runtime.progress_channel import open_channel
 from ray_kplm.runtime.session import needed_cpus
 from ray_kplm.storage import Folder
@@ -32,9 +33,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this process, and does not count as the end of the trials
 }
 
-Told = Callable[[str], None]
 Report = Callable[[Mapping[str, Any]], None]
-Trial = Callable[[Config, Told, Report], dict[str, Any]]
+Trial = Callable[[Config, ProgressCallback, Report], dict[str, Any]]
 """Runs a configuration, tells lines of progress, reports on the way, and returns its figures, ready for JSON. A report returns
 when the source has dealt with it."""
 
@@ -58,15 +58,16 @@ def run_trials(
     *,
     max_concurrent: int | None,
     scratch: Folder,
-    told: Callable[[str, str], None],
+    progress: ProgressCallback,
 ) -> None:
     """All runs of the source. Ray must be initialised.
 
-    max_concurrent: runs side by side; None: as many as the nodes that are there now have room for, by what each reserves, and one at
-    least. scratch: where Tune may write while they run, reachable from all nodes. told: a trial's name and a line of progress.
+    max_concurrent: runs side by side; None: as many as the present nodes have room for, by what each
+    reserves, and one at least. scratch: where Tune may write while they run, reachable from all nodes.
+    progress: gets a trial's share and lines, with its name.
     """
     os.environ.update(_ENVIRONMENT)
-    with open_channel(lambda place, line: told(place[1], line)) as channel:
+    with open_channel(lambda place, message: progress(message[0], f"{place[1]}: {message[1]}")) as channel:
 
         def work(parameters: dict[str, str]) -> None:
             name, config = parameters["name"], from_dict(json.loads(parameters["config"]))
@@ -113,11 +114,11 @@ class _Lines:
     """A trial's lines of progress, to the driver."""
 
     def __init__(self, channel: Any, name: str) -> None:
-        self._board, self._name, self._count = channel, name, 0
+        self._channel, self._name, self._count = channel, name, 0
 
-    def __call__(self, line: str) -> None:
+    def __call__(self, share: float, text: str) -> None:
         self._count += 1
-        self._board.post.remote((self._count, self._name), line)
+        self._channel.post.remote((self._count, self._name), (share, text))
 
 
 class _Room:

@@ -1,4 +1,4 @@
-"""Correspondence with a template (chapter 4): choose it, then name every image's points, part by part (METHOD 6)."""
+"""Correspondence with a template (chapter 4): choose it, then name every image's points, part by part (docs/method.md 6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
@@ -24,7 +23,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.run import Run
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.runtime.session import ANYWHERE
+from ray_kplm.runtime.tasks import run_task
 from ray_kplm.schemas import LABELS, NONE, TRAIN
 from ray_kplm.steps.graph import Steps
 from ray_kplm.storage import Folder
@@ -48,8 +47,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: ProgressCal
     Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
     """
     config, wanted = aligning.config, aligning.config.method.landmarks
-    choose = ray.remote(num_cpus=1, scheduling_strategy=ANYWHERE)(_choose)
-    chosen = ray.get(choose.remote(aligning, selection))
+    chosen = run_task(_choose, aligning, selection)
     aligning.labels.write_json(TEMPLATE, chosen)
     fewer = f"; it has no more, method.landmarks = {wanted}" if len(chosen["xy"]) < wanted else ""
     progress(0.3, f"template: {len(chosen['xy'])} points of {chosen['image_id']}{fewer}")

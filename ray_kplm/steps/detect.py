@@ -1,4 +1,4 @@
-"""The first step: generic keypoints of the training images, outliers removed (thesis 6.3.4, METHOD 2)."""
+"""The first step: generic keypoints of the training images, outliers removed (thesis 6.3.4, docs/method.md 2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import cv2
 import faiss
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from ray_kplm.keypoints import build_source
 from ray_kplm.keypoints.source import Keypoints, Source
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.runtime.session import ANYWHERE
+from ray_kplm.runtime.tasks import run_tasks
 from ray_kplm.storage import Folder
 
 _RULE = "outliers.npz"
@@ -62,7 +61,7 @@ def detect(
     *,
     described: bool = False,
 ) -> dict[str, Any]:
-    """Write the keypoints (contracts.KEYPOINTS) of the selected images; returns what was found.
+    """Write the keypoints (schemas.KEYPOINTS) of the selected images; returns what was found.
 
     landmarks: the split's annotation, for `keypoints.detector: noisy_gt` alone. described: write features, which are keypoints
     with their descriptors, which the source must have.
@@ -170,9 +169,9 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     if config.outlier_share == 0:
         return None
     sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, _SAMPLE), SAMPLE_PARTS)
-    describe = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy=ANYWHERE)(_sample_descriptors)
-    pieces = [describe.remote(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
-    found = [descriptors for descriptors in ray.get(pieces) if len(descriptors)]
+    calls = [(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
+    pieces = dict(run_tasks(_sample_descriptors, calls, at_most=len(calls), cpus=pool.cpus, gpus=pool.gpus))
+    found = [pieces[number] for number in range(len(calls)) if len(pieces[number])]
     if not found:
         return None
     descriptors = np.concatenate(found)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.datasets.sequences import read_frames
@@ -25,12 +26,12 @@ from ray_kplm.methods.trainer import NETWORK, Objective, Schedule
 from ray_kplm.progress import Progress
 from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.kmeans_actors import cluster_with_actors
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import TrainWorkerPool
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.align import Aligning, align_points
-from ray_kplm.steps.cluster import correspond, read_clusters
 from ray_kplm.steps.detect import detect
 from ray_kplm.steps.extract import Extraction, calibration_sample, extract
 from ray_kplm.steps.graph import Steps
@@ -138,7 +139,7 @@ class Discovery:
         self._pool.prepare(self.method.round_batch)
         seed = self.config.stage1.rounds + 1  # that of no round
         parts = self._steps.selection(0).parts
-        facts = correspond(
+        facts = cluster_with_actors(
             self._steps.keypoints.folder, parts, step.folder, step.folder.parent, self.method, seed,
             progress=self._progress.advance,
         )  # fmt: skip
@@ -189,7 +190,7 @@ class Discovery:
         elif not self.method.single_stage:
             self._pool.prepare(self.method.landmark_batch)
         parts, target = self._steps.selection(number + 1).parts, labels.folder.parent
-        facts = correspond(
+        facts = cluster_with_actors(
             features.folder, parts, labels.folder, target, self.method, number, before, self._progress.advance
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}

@@ -1,4 +1,4 @@
-"""The frozen network's keypoints and descriptors, part by part (METHOD 3, step 1).
+"""The frozen network's keypoints and descriptors, part by part (docs/method.md 3, step 1).
 
 The threshold is calibrated where the network runs, by the processes that extract: each part of a small sample is done by
 whichever comes to it first, and its peaks are left on storage for the others, and for a run that continues.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ray_kplm.config import Config
+from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
 from ray_kplm.methods import build_method
 from ray_kplm.run import MANIFEST, Run, Step
-from ray_kplm.steps.cluster import CLUSTERS
 from ray_kplm.steps.graph import Steps
 from ray_kplm.storage import Folder, copy_file
 

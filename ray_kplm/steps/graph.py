@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from ray_kplm.config_names import as_recorded
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, draw
 from ray_kplm.methods.base import Method
@@ -94,7 +95,11 @@ class Steps:
         return {"images": count} if follows else {"images": count, "images_before": before}
 
     def _keypoints(self) -> Step:
-        reads = {**self._common(), "keypoints": asdict(self._config.keypoints), **self._drawn(0)}
+        reads = {
+            **self._common(),
+            "keypoints": as_recorded("keypoints", asdict(self._config.keypoints)),
+            **self._drawn(0),
+        }
         return self._run.step("keypoints", "keypoints", reads, {"dataset": self._dataset.fingerprint})
 
     def _train(self, number: int) -> Step:
@@ -141,7 +146,7 @@ class Steps:
         return self._run.step(f"{round_path(number)}/labels", "correspond", self._correspondence(), inputs)
 
     def _correspondence(self) -> dict[str, Any]:
-        clustering = asdict(self._config.clustering)
+        clustering = as_recorded("clustering", asdict(self._config.clustering))
         del clustering["memory_gib"]
         method = {name: getattr(self._config.method, name) for name in ("kind", "clusters", "flip_map", "drop_static")}
         return {**self._common(), "method": method, "clustering": clustering}
@@ -189,5 +194,5 @@ class Steps:
             "method": {"kind": self._config.method.kind, "flip": self._config.method.flip},
             "network": asdict(self._config.network),
             "augment": asdict(self._config.augment),
-            "compute": {name: compute[name] for name in LAYOUT},
+            "compute": as_recorded("compute", {name: compute[name] for name in LAYOUT}),
         }

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import pyarrow as pa
-import ray
-from ray.exceptions import RayTaskError
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
@@ -25,12 +23,10 @@ from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.registry import AUTO, reader_of
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import held
-from ray_kplm.runtime.remote_errors import unwrap_user_error
+from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
-
-Report = Callable[[int, int, str], None]
-"""Called as parts finish: source images done, of how many, and which part it was."""
 
 _REJECTED_ASIDE = ".rejected"  # <split>/.rejected/part-00000.parquet until all parts are there
 
@@ -74,7 +70,7 @@ def ingest(
     target: str | os.PathLike[str],
     options: IngestOptions | None = None,
     *,
-    report: Report | None = None,
+    progress: ProgressCallback = ignore_progress,
 ) -> IngestReport:
     """Make the dataset `target` of `source`. Ray must be initialised. Safe to run again after an interruption."""
     options = options or IngestOptions()
@@ -86,7 +82,7 @@ def ingest(
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
     with held(root):
-        return _ingest(source, root, listing, fingerprint, options, report)
+        return _ingest(source, root, listing, fingerprint, options, progress)
 
 
 def _ingest(
@@ -95,11 +91,11 @@ def _ingest(
     listing: Listing,
     fingerprint: str,
     options: IngestOptions,
-    report: Report | None,
+    progress: ProgressCallback,
 ) -> IngestReport:
     root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
-    built = _build(root, listing, jobs, options.workers, report)
+    built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
     rejected = _publish_rejected(root, listing)
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
@@ -180,39 +176,30 @@ def _jobs(listing: Listing, part_images: int) -> Iterator[_Job]:
 
 
 def _build(
-    root: Folder, listing: Listing, jobs: list[_Job], workers: int | None, report: Report | None
+    root: Folder, listing: Listing, jobs: list[_Job], workers: int | None, progress: ProgressCallback
 ) -> dict[tuple[str, str], _Built]:
     """Run the jobs, at most `workers` at a time."""
-    workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    read_part = ray.put(listing.read_part)
+    read_part = Shared(listing.read_part)
     total, done = sum(len(job.entries) for job in jobs), 0
     built: dict[tuple[str, str], _Built] = {}
-    running: dict[ray.ObjectRef, _Job] = {}
-    waiting = iter(jobs)
-    while True:
-        while len(running) < workers and (job := next(waiting, None)):
-            running[_build_part.remote(root, read_part, job, listing.landmarks > 0)] = job
-        if not running:
-            return built
-        [ready], _ = ray.wait(list(running), num_returns=1)
-        job = running.pop(ready)
-        try:
-            built[job.split, job.part] = ray.get(ready)
-        except RayTaskError as error:
-            raise unwrap_user_error(error) or error from None
+    calls = [(root, read_part, job, listing.landmarks > 0) for job in jobs]
+    for number, part in run_tasks(_build_part, calls, at_most=workers or cluster_cpus()):
+        job = jobs[number]
+        built[job.split, job.part] = part
         done += len(job.entries)
-        if report:
-            report(done, total, f"{job.split}/{job.part}")
+        progress(done / total, f"{done}/{total} images")
+    return built
 
 
-@ray.remote(num_cpus=1)
-def _build_part(root: Folder, read_part: Callable[[Sequence[Any]], PartTables], job: _Job, annotated: bool) -> _Built:
+def _build_part(
+    root: Folder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
+) -> _Built:
     """Write one part, unless it is there."""
     cv2.setNumThreads(1)
     images, landmarks = root / job.split / "images", root / job.split / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
         return _measure(images.read_table(job.part, ["width", "height"]), reused=True)
-    tables = read_part(job.entries)
+    tables = read_part.get()(job.entries)
     if tables.rejected.num_rows:
         (root / job.split / _REJECTED_ASIDE).write_table(job.part, tables.rejected)
     if tables.images.num_rows:

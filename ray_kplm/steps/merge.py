@@ -1,4 +1,4 @@
-"""Which channels of a landmark detector become one: all training images are looked at, part by part (METHOD 5)."""
+"""Which channels of a landmark detector become one: all training images are looked at, part by part (docs/method.md 5)."""
 
 from __future__ import annotations
 

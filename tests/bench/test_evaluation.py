@@ -5,7 +5,7 @@ from ray_kplm.bench.evaluation import bench
 
 def test_it_measures_complete_and_incomplete_annotation():
     said = []
-    found = bench(60, 6, 4, said.append)
+    found = bench(60, 6, 4, lambda share, text: said.append(text))
     assert (found["test_images"], found["points"], found["landmarks"]) == (60, 6, 4)
     assert len(said) == 2
     for what in ("forward", "backward", "all_figures"):

@@ -203,14 +203,18 @@ def test_spherical_centroids_have_unit_length():
     assert np.linalg.norm(free.centroids, axis=1).max() < 0.9
 
 
-def test_every_iteration_is_told():
+def test_every_iteration_is_reported():
     points, _ = mixture(spread=0.5)
-    told = []
+    seen = []
     clustering = fit(
-        Over(points), [start(points, 0, k=20)] * 2, iterations=4, tolerance=0.0, log=lambda *news: told.append(news)
+        Over(points),
+        [start(points, 0, k=20)] * 2,
+        iterations=4,
+        tolerance=0.0,
+        on_iteration=lambda *values: seen.append(values),
     )
-    assert [(s, i) for s, i, _ in told] == [(s, i) for s in (0, 1) for i in (1, 2, 3, 4)]
-    assert [objective for s, _, objective in told if s == 0] == clustering.objectives[1:]
+    assert [(s, i) for s, i, _ in seen] == [(s, i) for s in (0, 1) for i in (1, 2, 3, 4)]
+    assert [objective for s, _, objective in seen if s == 0] == clustering.objectives[1:]
 
 
 def unit_points(count: int) -> np.ndarray:

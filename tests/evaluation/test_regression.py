@@ -52,7 +52,7 @@ def test_weights_equal_scikit_learn_ridge_on_centred_sides(generator, share):
 
 
 def ridge_nme(train_x, train_y, test_x, test_y, lengths, share):
-    """NME per target point by scikit-learn and the formula of METHOD 9, written down once more: each point on the rows that
+    """NME per target point by scikit-learn and the formula of docs/method.md 9, written once more: each point on the rows that
     have it, both sides centred, alpha = share * max(X'X). Inputs complete, targets with NaN."""
     errors = np.full(test_y.shape[:2], np.nan)
     for point in range(train_y.shape[1]):

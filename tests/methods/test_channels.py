@@ -40,7 +40,7 @@ def test_two_merges_in_a_row():
     assert third.history == (Merged(3, 2, 0.8), Merged(2, 4, 0.9))  # by the landmarks that channels began as
     back = Channels.from_dict(third.to_dict())
     assert back.history == third.history
-    for name in ("of", "names", "flip_map"):
+    for name in ("landmark_to_channel", "names", "flip_map"):
         np.testing.assert_array_equal(getattr(back, name), getattr(third, name))
 
 

@@ -24,7 +24,7 @@ def image(size: int = 32, batch: int = 2) -> torch.Tensor:
 
 
 def block(c_in: int, c_out: int) -> int:
-    """Parameters of a residual block: norms (2 a channel) and bias-free convolutions (METHOD 1)."""
+    """Parameters of a residual block: norms (2 a channel) and bias-free convolutions (docs/method.md 1)."""
     shapes = [(c_in, c_out // 2), (c_out // 2, c_out // 4), (c_out // 4, c_out // 4)]
     count = sum(2 * a + 9 * a * b for a, b in shapes)
     return count + (0 if c_in == c_out else 2 * c_in + c_in * c_out)
@@ -42,7 +42,7 @@ def test_thesis_size():
     head = block(256, 256) + 256 * 256 + 256 + 2 * 256
     outputs = (256 + 1) + (256 * 256 + 256)
     assert parameter_count(stage1) == stem + hourglass + 2 * head + outputs == 6_770_881
-    # METHOD 11: the released network has 8.4 M parameters of which 1.6 M are never used.
+    # docs/method.md 11: the released network has 8.4 M parameters of which 1.6 M are never used.
     assert parameter_count(stage1) == pytest.approx(8.4e6 - 1.6e6, abs=0.1e6)
 
 

@@ -1,4 +1,4 @@
-"""Losses against slow loops written from METHOD 3 and 4."""
+"""Losses against slow loops written from docs/method.md 3 and 4."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def loss_of(settings: Config, network: Maps, xy, valid, identity):
 
 
 def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[float, float, float]:
-    """METHOD 3 with loops: total, detector, descriptor."""
+    """docs/method.md 3 with loops: total, detector, descriptor."""
     stage = settings.stage1
     random = PairObjective(settings, across=False)._random_pairs(valid, SIDE, generator(7))
     maps, probability = network.map.tolist(), network.logits.sigmoid().tolist()

@@ -1,4 +1,4 @@
-"""ClusteringResult landmarks (contracts.SOURCE_LANDMARKS) as CSV and as COCO keypoints, streamed: a table at a time, at any length."""
+"""Predicted landmarks (schemas.SOURCE_LANDMARKS) as CSV and as COCO keypoints, streamed: a table at a time, at any length."""
 
 from __future__ import annotations
 

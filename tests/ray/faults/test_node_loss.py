@@ -15,7 +15,8 @@ sys.path[:0] = [sys.argv[1]]
 from ray_kplm.config import load
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.methods import build_method
-from ray_kplm.steps.cluster import correspond, read_clusters
+from ray_kplm.correspondence.clusters import read_clusters
+from ray_kplm.runtime.kmeans_actors import cluster_with_actors
 from ray_kplm.runtime.local_cluster import LocalCluster
 from ray_kplm.storage import Folder
 
@@ -35,7 +36,8 @@ method = build_method(
 
 def run(name, listener):
     target = root / name
-    facts = correspond(root / "features", (root / "features").parts(), target / "labels", target, method, 1, None, listener)
+    features = root / "features"
+    facts = cluster_with_actors(features, features.parts(), target / "labels", target, method, 1, None, listener)
     tables = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
     return facts, tables, read_clusters(target)
 

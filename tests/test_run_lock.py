@@ -118,7 +118,7 @@ def test_a_holder_on_another_machine_without_a_beat_is_replaced(tmp_path, holder
     first.send_signal(signal.SIGSTOP)
     elsewhere(tmp_path)
     told = []
-    with held(Folder.at(tmp_path), patience_s=0.3, say=told.append):
+    with held(Folder.at(tmp_path), patience_s=0.3, log=told.append):
         assert len(told) == 1
         # It wakes up, finds that it was replaced, and stops at the next opportunity.
         first.send_signal(signal.SIGCONT)

@@ -99,7 +99,7 @@ with session(config.compute):
         counts = np.full(rows, 6)
         columns = [data.images("train").read_table(part, ["image_id"])["image_id"],
                    ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts), ragged(np.ones(6 * rows, np.float32), counts)]
-        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=contracts.KEYPOINTS))
+        keypoints.write_table(part, pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS))
     selection = full_selection(data.parts("train"), data.rows("train"))
 
     run = Run.start(config).save()

@@ -21,8 +21,7 @@ from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
-from ray_kplm.methods.pairs import AnyImages
-from ray_kplm.methods.sampling import pair_plan
+from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.runtime import session
 from ray_kplm.runtime.data_pipeline import ahead_bytes, feed
 from ray_kplm.runtime.image_store import RoundImages

@@ -1,12 +1,11 @@
-"""The dedicated clustering actor and its shards on Ray (METHOD 3, steps 2 to 4).
+"""The dedicated clustering actor and its shards (docs/method.md 3, steps 2 to 4).
 
-`CorrespondenceActor` runs the generation's update over `DescriptorShard` actors; what goes between them is centroids, sums and
+`CorrespondenceActor` runs the method's update over `DescriptorShard` actors; what goes between them is centroids, sums and
 counts. A shard that dies is built again and led to where it was; if the coordinator dies the step starts again from its inputs.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import resource
@@ -19,25 +18,25 @@ import numpy as np
 import psutil
 import ray
 import torch
-from numpy.typing import NDArray
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
+from ray_kplm.correspondence.clusters import read_clusters, write_clusters
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
 from ray_kplm.methods.base import Method
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.progress_channel import ProgressChannel, forward_progress
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import here, on_node
 from ray_kplm.storage import Folder
 
-CLUSTERS = "clusters.npz"
 _START_S = 600
 """Shards that have no room after so long are an error and no hang."""
 
 
-def correspond(
+def cluster_with_actors(
     features: Folder,
     parts: list[str],
     labels: Folder,
@@ -47,7 +46,7 @@ def correspond(
     previous: Folder | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, Any]:
-    """Cluster a round's features, write its labels and `clusters.npz`; returns the update's facts.
+    """Cluster a round's features, write its labels and `clusters.npz`; return the update's facts.
 
     previous: where the last update left its `clusters.npz`.
 
@@ -84,7 +83,7 @@ class CorrespondenceActor(ProgressChannel):
     def run(self, round_number: int, previous: Folder | None) -> dict[str, Any]:
         before = None if previous is None else read_clusters(previous)
         found = self._method.correspond(self._shards, self._labels, round_number, before, self.post)
-        self._target.write_bytes(CLUSTERS, _packed(found.arrays()))
+        write_clusters(self._target, found.arrays())
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return found.facts() | {
             "shards": len(self._shards),
@@ -260,15 +259,3 @@ class _Memory:
     def peak_mib(self) -> float:
         """The peak above the start, MiB."""
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - self._start / 2**20, 1)
-
-
-def _packed(arrays: dict[str, NDArray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its keywords are arrays
-    return buffer.getvalue()
-
-
-def read_clusters(folder: Folder) -> dict[str, NDArray]:
-    """The arrays of `clusters.npz`: what an update of the generation found (`methods.generation.ClusteringResult.arrays`)."""
-    with np.load(io.BytesIO(folder.read_bytes(CLUSTERS))) as arrays:
-        return {name: arrays[name] for name in arrays.files}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ray_kplm.config import ComputeConfig, load
+from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import table_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.methods import build_method
-from ray_kplm.steps.cluster import correspond, place_shards, read_clusters, replace_shard
+from ray_kplm.runtime.kmeans_actors import cluster_with_actors, place_shards, replace_shard
 from ray_kplm.storage import Folder
 
 DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6
@@ -51,7 +52,7 @@ def features(tmp_path_factory):
 
 def run(features, target, overrides=(), listener=lambda done, text: None):
     target = Folder.at(target)
-    facts = correspond(
+    facts = cluster_with_actors(
         features,
         features.parts(),
         target / "labels",

@@ -24,12 +24,14 @@ def test_the_complete_and_central_image_is_chosen():
     points = views(rng, 20)
     points[7] = SHAPE + rng.normal(0, 0.3, SHAPE.shape)  # has all points
     points[3] = rng.uniform(5, 60, (8, 2))  # has as many, elsewhere
-    told = []
-    best, kept = choose_template(points, np.array([3, 7, 9]), 8, drift=DRIFT, farthest=5, told=told.append)
+    shares = []
+    best, kept = choose_template(
+        points, np.array([3, 7, 9]), 8, drift=DRIFT, farthest=5, progress=lambda share, text: shares.append(share)
+    )
     assert best == 7
     np.testing.assert_array_equal(kept.xy, points[7])
     assert 0.8 < kept.score <= 1
-    assert told == [1 / 3, 2 / 3, 1]
+    assert shares == [1 / 3, 2 / 3, 1]
 
 
 def test_points_that_others_lack_are_no_part_of_the_template():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.datasets.sequences import Frames
-from ray_kplm.methods.pairs import AnyImages, NearbyFrames
-from ray_kplm.methods.sampling import pair_plan, single_plan
+from ray_kplm.methods.sampling import AnyImages, NearbyFrames, pair_plan, single_plan
 
 IMAGES = np.array([3, 5, 8, 13, 21, 34, 55, 89, 90, 91])
 

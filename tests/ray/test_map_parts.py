@@ -9,7 +9,7 @@ import pytest
 
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.runtime import map_parts
+from ray_kplm.runtime import map_parts as module
 from ray_kplm.runtime.map_parts import Pool, map_parts
 
 PARTS = full_selection([f"part-{number:05d}.parquet" for number in range(3)], [4, 2, 3])
@@ -89,7 +89,7 @@ def test_what_a_worker_raises_is_raised_in_its_own_words(ray_cluster, gpus):
 
 
 def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):
-    monkeypatch.setattr(map_parts, "_PATIENCE_S", 6.0)
+    monkeypatch.setattr(module, "_PATIENCE_S", 6.0)
     with pytest.raises(RunError, match="of 3 parts are finished, and none was in 0 minutes: a worker hangs"):
         map_parts(Count, {"pause_s": 40}, PARTS, Pool(1), None)
 
