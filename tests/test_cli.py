@@ -47,7 +47,7 @@ def commands_with_figures(replace):
         print("a library's banner")
         return FIGURES
 
-    for name in ("correspondence", "train", "evaluation", "rounds", "quality", "chaos", "endurance"):
+    for name in ("correspondence", "train", "evaluation", "rounds", "label_free", "fault_injection", "endurance"):
         replace(f"bench.{name}", bench=work, Sizes=SimpleNamespace, lines=lambda found: ["seconds 2.500"])
     replace("bench.correspondence", bench=work, Sizes=lambda *_: None)
     replace("experiments.ablation", ablate=work, plain=lambda rows: FIGURES, table_lines=lambda rows: ["seconds 2.500"])
@@ -93,7 +93,7 @@ def test_quiet_leaves_the_result_and_warnings(endurance, arguments, capsys):
 
     endurance(work)
     assert main(["bench", "endurance"]) == 0
-    assert capsys.readouterr().err == "round 3 ...\nkplm: a warning\n"
+    assert capsys.readouterr().err == "[ 30%] round 3\nkplm: a warning\n"
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert said.err == "kplm: a warning\n"

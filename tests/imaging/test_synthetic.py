@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging.synthetic.category import LANDMARK_NAMES, NORMALISER, SWAP_PAIRS, category, render, write_category
+from ray_kplm.imaging.synthetic import category
+from ray_kplm.imaging.synthetic.category import LANDMARK_NAMES, NORMALISER, SWAP_PAIRS, render, write_category
 from ray_kplm.imaging.synthetic.creature import (
     View,
     chart_to_sphere,
