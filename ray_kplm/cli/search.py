@@ -111,9 +111,9 @@ def _ablate(options: argparse.Namespace) -> Result:
 
 def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load
-    from ray_kplm.experiments.halving import Halving
     from ray_kplm.experiments.pages import sweep_table
     from ray_kplm.experiments.sweep import SweepOptions, sweep
+    from ray_kplm.runtime.tune import Halving
 
     names = ("over", "search", "samples", "max_concurrent", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None

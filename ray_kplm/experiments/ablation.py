@@ -18,7 +18,7 @@ from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.runtime.session import session
-from ray_kplm.runtime.tune import Report, run_trials
+from ray_kplm.runtime.tune import Report, Search, Values, run_trials
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, add_evaluation, grouped
 
@@ -47,6 +47,8 @@ AXES = {
 """What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
 
 CURVE = "curve.png"
+_RUN = "run"
+"""What Tune searches: the name of the run."""
 _REQUIRED = {"noise": ["keypoints.detector=noisy_gt"]}
 
 
@@ -126,15 +128,20 @@ def ablate(
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
     cells = grid(over, seeds)
     config = absolute(config)
-    listed = _Listed({run_name(cell): configured(config, cell) for cell in cells})
+    configs = {run_name(cell): configured(config, cell) for cell in cells}
     dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
+    scratch = Folder.at(config.run) / "tune"
+    scratch.delete()  # of a process that was killed: finished runs are the state
     with session(config.compute, max_concurrent), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
-        trial = partial(_trial, group.parent)
+        figures = _Figures()
         run_trials(
-            trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", progress=progress
-        )
-        rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+            partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
+            name=lambda number, values: f"{number:03d}", compute=lambda values: configs[values[_RUN]].compute,
+            max_concurrent=max_concurrent, folder=scratch, progress=progress,
+        )  # fmt: skip
+        scratch.delete()
+        rows = [{"cell": cell, **figures.state[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
             Folder.at(config.run).write_bytes(CURVE, picture)
@@ -178,30 +185,42 @@ def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]
 
 
-class _Listed:
-    """The runs of a grid, in order, and their figures."""
+class _Figures:
+    """The figures of the runs, by name (`runtime.tune.Events`)."""
 
-    def __init__(self, configs: Mapping[str, Config]) -> None:
-        self._left = iter(configs.items())
-        self.figures: dict[str, dict[str, Any]] = {}
+    def __init__(self) -> None:
+        self.state: dict[str, Mapping[str, Any]] = {}
+        self._runs: dict[str, str] = {}
 
-    def next(self) -> tuple[str, Config] | None:
-        return next(self._left, None)
+    def began(self) -> None: ...
 
-    def reported(self, name: str, report: dict[str, Any]) -> None: ...
+    def started(self, name: str, values: Values) -> None:
+        """Note the run of a trial."""
+        self._runs[name] = values[_RUN]
 
-    def ended(self, name: str, figures: dict[str, Any]) -> None:
-        self.figures[name] = figures
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None: ...
+
+    def ended(self, name: str, metrics: Mapping[str, Any] | None, error: str) -> None:
+        """Note the figures of a run, or its error."""
+        self.state[self._runs[name]] = {"error": error} if error else (metrics or {})["figures"]
 
 
-def _trial(parent: Parent, config: Config, progress: ProgressCallback, report: Report) -> dict[str, Any]:
+def _trial(
+    parent: Parent,
+    configs: Mapping[str, Config],
+    name: str,
+    values: Values,
+    progress: ProgressCallback,
+    report: Report,
+) -> dict[str, Any]:
+    config = configs[values[_RUN]]
     below = Folder.at(config.run).parent
-    run = discover_with_reuse([below / name for name in below.folders()], config, progress, parent)
+    run = discover_with_reuse([below / folder for folder in below.folders()], config, progress, parent)
     metrics = evaluate(run, progress)
     add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip
-    return {name: metrics.get(name) for name in names}
+    return {"figures": {name: metrics.get(name) for name in names}}
 
 
 def _thesis(cell: Mapping[str, Any]) -> Figure | None:

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config
-from ray_kplm.experiments.journal import Trial, ranked, short_names
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
-from ray_kplm.experiments.space import shown
+from ray_kplm.experiments.results import Trial, from_dict, ranked, short_names
+from ray_kplm.experiments.space import read_interval, shown
 from ray_kplm.report.tables import aligned
 
 _BANDS = 3
@@ -77,7 +77,7 @@ def sweep_table(results: Mapping[str, Any]) -> str:
 
 def sweep_page(results: Mapping[str, Any]) -> str:
     """One HTML file that needs nothing else."""
-    trials = [_trial(tree) for tree in results["trials"]]
+    trials = [from_dict(tree) for tree in results["trials"]]
     best = results["best"]
     states = ", ".join(f"{sum(t.state == s for t in trials)} {s}" for s in dict.fromkeys(t.state for t in trials))
     lead = "No trial is finished yet." if best is None else _lead(best, results["title"])
@@ -109,14 +109,10 @@ def _best_number(results: Mapping[str, Any]) -> str:
     return "" if results["best"] is None else str(results["best"]["number"])
 
 
-def _trial(tree: Mapping[str, Any]) -> Trial:
-    return Trial(**{**tree, "reports": {int(number): value for number, value in tree["reports"].items()}})
-
-
 def _rows(results: Mapping[str, Any]) -> list[list[str]]:
     """A heading, and a row a trial, best first."""
     names = short_names(list(results["space"]))
-    trials = ranked([_trial(tree) for tree in results["trials"]])
+    trials = ranked([from_dict(tree) for tree in results["trials"]])
     backward = any("backward_nme" in trial.figures for trial in trials)
     rows = [["trial", *names.values(), results["title"], *(["backward"] if backward else []), "time", "state"]]
     for trial in trials:
@@ -150,7 +146,7 @@ def _influence(path: str, what: str, trials: Sequence[Trial]) -> str:
     groups: dict[str, list[float]] = {}
     finished = [t for t in trials if t.state == "finished" and t.objective is not None]
     for trial in sorted(finished, key=lambda t: _place(t.values[path])):
-        groups.setdefault(_group(what, trial.values[path]), []).append(float(trial.objective or 0.0))
+        groups.setdefault(_group(path, what, trial.values[path]), []).append(float(trial.objective or 0.0))
     if not groups:
         return ""
     rows = [[path, "trials", "best", "median"]]
@@ -163,13 +159,13 @@ def _place(value: Any) -> tuple[float, str]:
     return (float(value), "") if number else (0.0, shown(value))
 
 
-def _group(what: str, value: Any) -> str:
-    """The part of a range that a number lies in, or the value of a list itself."""
-    name, _, ends = what.partition(":")
-    if name not in ("uniform", "loguniform", "randint", "lograndint"):
+def _group(path: str, what: str, value: Any) -> str:
+    """Return the part of a range that a number lies in, or the value of a list itself."""
+    interval = read_interval(path, what)
+    if interval is None:
         return shown(value)
-    low, high = (float(end) for end in ends.split(":"))
-    if name.startswith("log"):
+    low, high = interval.low, interval.largest
+    if interval.is_log:
         cuts = [low * (high / low) ** (i / _BANDS) for i in range(_BANDS + 1)]
     else:
         cuts = [low + (high - low) * i / _BANDS for i in range(_BANDS + 1)]

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ray_kplm.experiments.journal import short_names
-from ray_kplm.experiments.space import shown
+from ray_kplm.experiments.results import short_names
+from ray_kplm.experiments.space import read_interval, shown
 
 _GAP, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 170, 320, 70, 70, 46, 16
-_DISTRIBUTIONS = ("uniform", "loguniform", "randint", "lograndint")
 _CLASSES = 5
 _TICKS = 5
 
@@ -61,15 +60,14 @@ def parallel_coordinates(space: Mapping[str, str], title: str, trials: Trials) -
 
 def value_axis(title: str, what: str, values: Sequence[Any]) -> Axis:
     """The axis of a dimension: evenly spaced values of a list, or a linear or logarithmic scale from LOW to HIGH."""
-    name, _, ends = what.partition(":")
-    if name in _DISTRIBUTIONS:
-        low, high = (float(end) for end in ends.split(":"))
-        log, whole = name.startswith("log"), name.endswith("randint")
-        to_place = _log if log else _linear
-        marks = {i / (_TICKS - 1): _between(low, high, i / (_TICKS - 1), log=log) for i in range(_TICKS)}
-        if whole:
+    interval = read_interval(title, what)
+    if interval is not None:
+        low, high = interval.low, interval.largest
+        to_place = _log if interval.is_log else _linear
+        marks = {i / (_TICKS - 1): _between(low, high, i / (_TICKS - 1), log=interval.is_log) for i in range(_TICKS)}
+        if interval.is_whole:
             marks = {to_place(float(round(mark)), low, high): round(mark) for mark in marks.values()}
-        ticks = tuple((place, f"{mark:.3g}" if not whole else str(mark)) for place, mark in marks.items())
+        ticks = tuple((place, f"{mark:.3g}" if not interval.is_whole else str(mark)) for place, mark in marks.items())
         return Axis(title, ticks, tuple(to_place(float(value), low, high) for value in values))
     texts = {shown(value): value for value in values}
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
@@ -96,11 +94,12 @@ def _objective_axis(title: str, values: Sequence[float]) -> Axis:
 
 
 def _linear(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low)
+    """Return where a value lies from low, 0, to high, 1; in the middle of a range of one value."""
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def _log(value: float, low: float, high: float) -> float:
-    return math.log(value / low) / math.log(high / low)
+    return _linear(math.log(value), math.log(low), math.log(high))
 
 
 def _between(low: float, high: float, place: float, *, log: bool) -> float:
