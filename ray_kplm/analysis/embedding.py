@@ -7,6 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.analysis.stages import recording_of, rounds_have_landmarks
 from ray_kplm.correspondence.assignment import nearest, on_grid
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import read_features
@@ -29,7 +30,7 @@ _FILE = "embedding.npz"
 
 def embedding_step(run: Run) -> Step | None:
     """Where the embedding of a finished run is kept; None: its generation has no descriptors."""
-    if not build_method(run.config).describes:
+    if not rounds_have_landmarks(run):
         return None
     labels = {path: manifest["fingerprint"] for path in _labels(run) if (manifest := run.manifest(path))}
     return run.step("report/descriptors", "describe", {"images": IMAGES, "seed": run.config.seed}, labels)
@@ -105,7 +106,7 @@ def _landmarks(run: Run, found: list[Described]) -> tuple[int, list[NDArray]]:
     last = channels.landmark_to_channel.astype(np.int64)
     if len(found) == 1:
         return len(channels), [last]
-    if build_method(run.config).continues_clusters:
+    if recording_of(run).keeps_cluster_numbers:
         return len(channels), [last, last]
     by_place = names_by_place(found[0], found[1], len(last))
     first = np.where(by_place == NONE, NONE, last[by_place])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_kplm.analysis.stages import rounds_have_landmarks
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
@@ -66,7 +67,7 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
     dataset = Dataset.open(options.data or run.config.dataset)
     place = _place(run, dataset)
     annotation = _Annotation.read(dataset, options)
-    stages = (STAGE2, STAGE1, WARMUP) if build_method(run.config).describes else (STAGE2,)
+    stages = (STAGE2, STAGE1, WARMUP) if rounds_have_landmarks(run) else (STAGE2,)
     found, per_image, protocol = {}, {}, None
     for stage, predictions in _predicted(run, dataset, stages, progress):
         found[stage] = annotation.scores(predictions, run.config.seed)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.analysis.evaluate import STAGE2, predictor
+from ray_kplm.analysis.stages import rounds_have_landmarks
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
@@ -22,7 +23,6 @@ from ray_kplm.evaluation.warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
-from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.progress import ProgressCallback, ignore_progress
@@ -84,7 +84,7 @@ def measure_quality(
 
 def measurable(run: Run) -> list[str]:
     """The stages of a run that can be measured now: numbers of finished rounds, and stage 2."""
-    rounds = run.rounds() if build_method(run.config).describes else []
+    rounds = run.rounds() if rounds_have_landmarks(run) else []
     return [str(number) for number in rounds] + ([STAGE2] if run.manifest("stage2") else [])
 
 
@@ -100,7 +100,7 @@ def _detector(run: Run, stage: str) -> tuple[PredictorFactory, NDArray[np.int16]
         raise ConfigError(
             f"stage = {stage!r}: is none; it can be {', '.join(measurable(run)) or 'none yet: no round is finished'}"
         )
-    if stage != STAGE2 and not build_method(run.config).describes:
+    if stage != STAGE2 and not rounds_have_landmarks(run):
         raise RunError(
             f"{run.folder}: the rounds of method.kind = {run.config.method.kind!r} have keypoints, no landmarks; measure "
             f"stage = {STAGE2}"

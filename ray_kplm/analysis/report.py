@@ -17,7 +17,6 @@ from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging.crops import crop_sizes, decode
-from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.cards import Findings, choose, make_album
@@ -25,7 +24,7 @@ from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.recorder import record
 
 PAGE = "index.html"
 IMAGES = 500
@@ -118,7 +117,7 @@ def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator
 
 def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
     config = run.config
-    manifests = [step.manifest() for step in Steps(run, dataset, build_method(config))]
+    manifests = [task.step.manifest() for task in record(run, dataset)]
     seconds = sum(m["seconds"] + m.get("extraction_seconds", 0) for m in manifests if m)
     versions = run.folder.read_json("versions.json") if run.folder.is_file("versions.json") else {}
     decided = run.folder.read_json(NUMBER_FORMAT) if run.folder.is_file(NUMBER_FORMAT) else {}

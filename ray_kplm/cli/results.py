@@ -189,11 +189,11 @@ def _report(options: argparse.Namespace) -> Result:
 
 
 def _template(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
-    from ray_kplm.steps.align import picture
 
     run = Run.open(options.run)
-    name, png = picture(run, options.image_id)
+    name, png = template_picture(run, options.image_id)
     if options.out:
         Path(options.out).write_bytes(png)
     else:

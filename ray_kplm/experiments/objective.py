@@ -6,9 +6,9 @@ from typing import Any
 
 from ray_kplm.analysis.evaluate import STAGE1, WARMUP, evaluate, stage_scores
 from ray_kplm.analysis.label_free import measure_quality
+from ray_kplm.analysis.stages import rounds_have_landmarks
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST
@@ -34,7 +34,7 @@ def choose(wanted: str, dataset: Dataset) -> str:
 def of_round(objective: str, run: Run, number: int) -> float | None:
     """Of the landmarks of a finished round, 0 being the warm-up; None where there is no number: of too few points, or, without
     clusters (`method.kind: template`), at all. Ray must be initialised."""
-    if not build_method(run.config).describes:
+    if not rounds_have_landmarks(run):
         return None
     if objective == LABEL_FREE:
         return _number(measure_quality(run, str(number))["score"])

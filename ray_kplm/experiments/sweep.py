@@ -24,13 +24,13 @@ from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
 from ray_kplm.experiments.samplers import GRID, RANDOM, Sampler
 from ray_kplm.experiments.space import Space, configured, read_space
 from ray_kplm.experiments.trial import absolute, discover_with_reuse, progress_to
-from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
-from ray_kplm.steps.discovery import Discovery
-from ray_kplm.steps.graph import LAYOUT, Steps
+from ray_kplm.steps.context import LAYOUT
+from ray_kplm.steps.executor import Executor
+from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
 
@@ -70,7 +70,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
     space = read_space(options.over, config)
     search = options.search or (GRID if space.is_listed else RANDOM)
     objective = choose(options.objective, dataset)
-    if options.halving and not build_method(config).describes:
+    if options.halving and not record(Run(Folder.at(config.run), config), dataset).has_clusters:
         raise ConfigError(f"--asha: the rounds of method.kind = {config.method.kind} have no landmarks to compare")
     sampler = Sampler(space, search, options.samples, options.seed, partial(configured, config))
     journal = Journal(Folder.at(config.run))
@@ -194,9 +194,9 @@ class _Trials:
             return
         run = Run.start(configured(config, {}, str(folder)))
         run.save()
-        Discovery(
-            run, dataset, progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
-        ).detect_keypoints()
+        recording = record(run, dataset)
+        show = progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
+        Executor(run, recording, show).execute(until=recording["keypoints"])
 
     def reported(self, name: str, report: dict[str, Any]) -> None:
         trial = self._journal.named(name)
@@ -238,8 +238,8 @@ class _Trials:
 
 def _keypoints_folder(sweep: Folder, config: Config, dataset: Dataset) -> Folder:
     """Where the generic keypoints are that a configuration begins with."""
-    steps = Steps(Run(sweep, config), dataset, build_method(config))
-    return sweep / "keypoints" / steps.keypoints.fingerprint[:12]
+    recording = record(Run(sweep, config), dataset)
+    return sweep / "keypoints" / recording["keypoints"].fingerprint[:12]
 
 
 def _trial(
@@ -250,12 +250,12 @@ def _trial(
     siblings = [_keypoints_folder(sweep, config, Dataset.open(config.dataset))]
     siblings += [sweep / name for name in sweep.folders() if name[0].isdigit()]
 
-    def after_round(discovery: Discovery, finished: int) -> None:
+    def after_round(executor: Executor, finished: int) -> None:
         known = read_trial(sweep, number)
         if finished not in known.reports:
-            value = of_round(objective, discovery.run, finished)
+            value = of_round(objective, executor.run, finished)
             if value is not None:
-                discovery.track_round(finished, {f"sweep/{objective}": value})
+                executor.track_round(finished, {f"sweep/{objective}": value})
             report({"round": finished, "objective": value, "rounds": config.stage1.rounds})
             known = read_trial(sweep, number)
         if known.state == STOPPED:

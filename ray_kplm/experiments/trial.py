@@ -9,7 +9,7 @@ from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.pipeline import discover
 from ray_kplm.progress import Progress, ProgressCallback
 from ray_kplm.run import Run
-from ray_kplm.steps.discovery import Discovery
+from ray_kplm.steps.executor import AfterRound
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import Parent
@@ -29,7 +29,7 @@ def discover_with_reuse(
     config: Config,
     progress: ProgressCallback,
     parent: Parent | None = None,
-    after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
+    after_round: AfterRound = lambda executor, round: None,
 ) -> Run:
     """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.
 

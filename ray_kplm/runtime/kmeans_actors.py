@@ -82,7 +82,7 @@ class CorrespondenceActor(ProgressChannel):
 
     def run(self, round_number: int, previous: Folder | None) -> dict[str, Any]:
         before = None if previous is None else read_clusters(previous)
-        found = self._method.correspond(self._shards, self._labels, round_number, before, self.post)
+        found = self._method.cluster(self._shards, self._labels, round_number, before, self.post)
         write_clusters(self._target, found.arrays())
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return found.facts() | {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,22 +13,57 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.alignment import Drift
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.correspondence.template_matching import choose_template, most_repeatable, name_points, padded
-from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
-from ray_kplm.errors import CollapseError, ConfigError, RunError
+from ray_kplm.errors import CollapseError, ConfigError
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import decode
-from ray_kplm.imaging.draw import draw_landmarks, encode_png
-from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback, part_of
-from ray_kplm.run import Run
+from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import run_task
-from ray_kplm.schemas import LABELS, NONE, TRAIN
-from ray_kplm.steps.graph import Steps
+from ray_kplm.schemas import LABELS, NONE
+from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, Task, metrics_of
 from ray_kplm.storage import Folder
 
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
+
 TEMPLATE = "template.json"
+_OF_TRAINING = ("distil_from", "rounds", "confidence")
+"""Of the `template` options, those that trainings depend on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Align(LandmarkLabels):
+    """Labels of stage 2 where no descriptors correspond: the points of one image are the template of all others."""
+
+    keypoints: Task
+
+    @property
+    def path(self) -> str:  # noqa: D102
+        return "template/labels"
+
+    @property
+    def step(self) -> Step:  # noqa: D102
+        options = asdict(self.context.config.template)
+        reads = {
+            **self.context.common_reads(),
+            "landmarks": self.context.config.method.landmarks,
+            "template": {name: value for name, value in options.items() if name not in _OF_TRAINING},
+        }
+        return self.context.run.step(self.path, "align", reads, {"points": self.keypoints.fingerprint})
+
+    @property
+    def cost(self) -> float:  # noqa: D102
+        return self.context.image_count(self.context.stage2) * FORWARD_COST / 2
+
+    def run(self, executor: Executor) -> None:  # noqa: D102
+        context = self.context
+        executor.begin(self, "aligning with a template")
+        aligning = Aligning(context.config, context.images, self.keypoints.folder, self.folder)
+        facts = align_points(aligning, context.selection(context.stage2), executor.progress.advance)
+        executor.progress.points(facts["points_per_image"])
+        text = f"{len(facts['label_counts'])} points of {facts['template']}, {facts['usable_images']} images fit"
+        executor.finish(self, facts, metrics_of(facts), context.round_end(context.config.stage1.rounds), text)
 
 
 @dataclass(frozen=True)
@@ -169,30 +204,3 @@ class _AlignPart:
             "matched": int(own.sum()),
             "counts": inside.sum(axis=0),
         }
-
-
-def picture(run: Run, image_id: str | None = None) -> tuple[str, bytes]:
-    """An image's name, and the image with its numbered points as PNG: the run's template, or any image of its last round.
-
-    Raises RunError while the rounds are not finished, ConfigError for an unknown image.
-    """
-    dataset = Dataset.open(run.config.dataset)
-    steps = Steps(run, dataset, build_method(run.config))
-    if steps.aligned is None:
-        raise RunError(f"{run.folder}: method.kind = {run.config.method.kind!r} has no template")
-    if steps.labels[-1].manifest() is None:
-        raise RunError(f"{run.folder}: its rounds are not finished; kplm train continues them")
-    if image_id is None:
-        if not steps.aligned.folder.is_file(TEMPLATE):
-            raise RunError(f"{run.folder}: no template yet; name an image, or continue with kplm train")
-        image_id = str(steps.aligned.folder.read_json(TEMPLATE)["image_id"])
-    selection = steps.selection(run.config.stage1.rounds + 1)
-    for part, rows in zip(selection.parts, selection.rows, strict=True):
-        table = dataset.images(TRAIN).read_table(part, ["image_id", "image"]).take(rows)
-        names = table["image_id"].to_pylist()
-        if image_id in names:
-            points = steps.labels[-1].folder.read_table(part, ["xy"])["xy"].to_pylist()[names.index(image_id)]
-            image = decode(table["image"][names.index(image_id)])
-            drawn = draw_landmarks(image, np.asarray(points, np.float64).reshape(-1, 2), scale=4, numbers=True)
-            return image_id, encode_png(drawn)
-    raise ConfigError(f"{image_id!r}: no such image in {run.folder}'s last round; for example {names[0]!r}")

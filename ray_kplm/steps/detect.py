@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import faiss
@@ -15,20 +16,79 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
+from ray_kplm.config_names import as_recorded
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
+from ray_kplm.errors import CollapseError
 from ray_kplm.imaging.crops import crop_sizes
-from ray_kplm.keypoints import build_source
+from ray_kplm.keypoints import LEARNED, build_source
 from ray_kplm.keypoints.source import Keypoints, Source
+from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import run_tasks
+from ray_kplm.schemas import TRAIN
+from ray_kplm.steps.task import DETECTION_COST, RoundLabels
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
 
 _RULE = "outliers.npz"
 _SAMPLE = 37
 """Of the seed of the images that the outlier rule is made from: other ones than quality is measured on."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectKeypoints(RoundLabels):
+    """Generic keypoints of the images that the warm-up trains on."""
+
+    described: bool
+    """Whether the detector's descriptors are kept, for clustering."""
+
+    @property
+    def path(self) -> str:  # noqa: D102
+        return "keypoints"
+
+    @property
+    def step(self) -> Step:  # noqa: D102
+        context = self.context
+        keypoints = as_recorded("keypoints", asdict(context.config.keypoints))
+        reads = {**context.common_reads(), "keypoints": keypoints, **context.drawn_reads(0)}
+        return context.run.step(self.path, "keypoints", reads, {"dataset": context.dataset.fingerprint})
+
+    @property
+    def cost(self) -> float:  # noqa: D102
+        return self.context.image_count(0) * DETECTION_COST
+
+    def run(self, executor: Executor) -> None:  # noqa: D102
+        config = self.context.config
+        executor.begin(self, f"generic keypoints ({config.keypoints.detector})")
+        gpus = config.compute.gpus_per_worker if config.keypoints.detector in LEARNED else 0.0
+        facts = detect(
+            self.context.images,
+            self.context.dataset.landmarks(TRAIN),
+            self.folder,
+            self.context.selection(0),
+            config.keypoints,
+            config.seed,
+            Pool(config.compute.detect_workers or os.cpu_count() or 1, gpus=gpus),
+            executor.progress.advance,
+            described=self.described,
+        )
+        least = config.limits.min_points_per_image
+        if facts["points_per_image"] < least:
+            raise CollapseError(
+                f"{facts['points_per_image']:.2f} generic keypoints an image, fewer than limits.min_points_per_image = "
+                f"{least}; look at keypoints.detector, keypoints.limit and keypoints.outlier_share"
+            )
+        executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0)
+
+    def round_labels(self, parts: list[str]) -> Labels:
+        """Return labels by which a keypoint corresponds to itself in another view (thesis 6.1.5)."""
+        return keypoint_labels(self.folder.read_tables(parts, ["xy"]))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -22,13 +22,20 @@ from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
+from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
+from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.steps.task import FORWARD_COST, RoundLabels, Task
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
 
 _CALIBRATION = "calibration"
 """Folder of the peaks of the sample, below that of the features while they are made."""
@@ -37,11 +44,102 @@ _NOWHERE = np.zeros((0, 2), np.float32)
 Inputs = tuple[NDArray[np.uint8], list[coordinates.Affine], list[str]]
 
 
+@dataclass(frozen=True, eq=False)
+class _Extract(Task):
+    """Extraction with the frozen network of a round, from the images of the next."""
+
+    round: int
+    network: Task
+    known: Task | None = None
+    """Labels whose points are described beside the detected ones."""
+
+    @property
+    def step(self) -> Step:  # noqa: D102
+        inputs = {"network": self.network.fingerprint}
+        if self.known is not None:
+            inputs["known"] = self.known.fingerprint
+        return self.context.run.step(self.path, "extract", self._reads(), inputs)
+
+    def _reads(self) -> dict[str, Any]:
+        config = self.context.config
+        return {
+            **self.context.common_reads(),
+            "landmarks": config.method.landmarks,
+            "detection": asdict(config.detection),
+            **self.context.drawn_reads(self.round + 1),
+        }
+
+    def _run(self, executor: Executor, *, described: bool) -> None:
+        context, detection = self.context, self.context.config.detection
+        executor.begin(self, f"{context.round_title(self.round)}: extracting keypoints")
+        selection = context.selection(self.round + 1)
+        extraction = Extraction(
+            build_method(context.run.resolved),
+            self.round,
+            self.network.folder,
+            context.images,
+            calibration_sample(selection, context.config),
+            detection.points_per_landmark if self.round else detection.warmup_points_per_landmark,
+            self.folder,
+            None if self.known is None else self.known.folder,
+            described=described,
+        )
+        facts = extract(extraction, selection, executor.progress.advance)
+        executor.progress.points(facts["detected_per_image"])
+        metrics = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
+        executor.finish(self, facts, metrics, context.round_end(self.round), f"threshold {facts['threshold']:.4f}")
+
+
+class ExtractFeatures(_Extract):
+    """Keypoints with descriptors, plain and of the mirror image (thesis Algorithm 2, line 9)."""
+
+    is_transient = True  # descriptors are large
+
+    @property
+    def path(self) -> str:  # noqa: D102
+        return f"{round_path(self.round)}/features"
+
+    @property
+    def cost(self) -> float:  # noqa: D102
+        return self.context.image_count(self.round + 1) * FORWARD_COST * 2
+
+    def run(self, executor: Executor) -> None:  # noqa: D102
+        self._run(executor, described=True)
+
+
+class ExtractKeypoints(_Extract, RoundLabels):
+    """Keypoints without descriptors, which the next round trains on (thesis 4.2.3)."""
+
+    @property
+    def path(self) -> str:  # noqa: D102
+        return f"{round_path(self.round)}/labels"
+
+    def _reads(self) -> dict[str, Any]:
+        return {**super()._reads(), "distil_from": self.context.config.template.distil_from}
+
+    @property
+    def cost(self) -> float:  # noqa: D102
+        return self.context.image_count(self.round + 1) * FORWARD_COST / 2
+
+    @property
+    def completes_round(self) -> int:  # noqa: D102
+        return self.round
+
+    def run(self, executor: Executor) -> None:  # noqa: D102
+        self._run(executor, described=False)
+
+    def round_labels(self, parts: list[str]) -> Labels:
+        """Return labels by which a keypoint corresponds to itself in another view."""
+        return keypoint_labels(self.folder.read_tables(parts, ["xy"]))
+
+
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction worker needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
-    whose points are described beside the detected ones. `features` are keypoints alone where the generation has no
-    descriptors."""
+    """All that an extraction worker needs.
+
+    sample: the images on which the threshold is calibrated, to `points_per_landmark` points for each landmark. known: labels
+    whose points are described beside the detected ones. described: whether `features` hold descriptors.
+    """
 
     method: Method
     round_number: int
@@ -51,6 +149,7 @@ class Extraction:
     points_per_landmark: float
     features: Folder
     known: Folder | None = None
+    described: bool = True
 
     @property
     def config(self) -> Config:
@@ -87,7 +186,7 @@ class ExtractPart:
         self._work = extraction
         placement = worker_placement(extraction.config.compute)
         weights = load_weights(extraction.network.read_bytes(NETWORK))
-        self._finder = extraction.method.finder(weights, placement, extraction.round_number)
+        self._extractor = extraction.method.extractor(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
@@ -105,7 +204,7 @@ class ExtractPart:
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [self._finder.scores(images) for images, _, _ in self._batches(part, sample.rows[i])]
+                scores = [self._extractor.scores(images) for images, _, _ in self._batches(part, sample.rows[i])]
                 shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
         return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
@@ -118,7 +217,7 @@ class ExtractPart:
                 extra = [
                     coordinates.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)
                 ]
-            batch = self._finder.find(images, self._threshold, extra)
+            batch = self._extractor.find(images, self._threshold, extra)
             found += [
                 keypoints.in_crop(coordinates.invert(affine))
                 for keypoints, affine in zip(batch, crop_to_input, strict=True)
@@ -128,7 +227,7 @@ class ExtractPart:
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
-        if self._work.method.describes:
+        if self._work.described:
             sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
             table = table_of(ids, sizes, counts, *joined)
         else:

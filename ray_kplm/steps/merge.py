@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
@@ -18,9 +19,53 @@ from ray_kplm.methods.channels import CHANNELS, Channels, keep_channels
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.schemas import NONE
 from ray_kplm.steps.extract import read_inputs, worker_placement
+from ray_kplm.steps.task import FORWARD_COST, Task
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
+    from ray_kplm.steps.train_landmarks import TrainLandmarks
+
+
+@dataclass(frozen=True, eq=False)
+class MergeChannels(Task):
+    """The detector of a phase with the channels that follow one point merged (thesis 5.2.2)."""
+
+    phase: int
+    detector: TrainLandmarks
+
+    @property
+    def path(self) -> str:  # noqa: D102
+        return f"stage2/{self.phase:03d}/merge"
+
+    @property
+    def step(self) -> Step:  # noqa: D102
+        reads = {**self.context.common_reads(), "merging": asdict(self.context.config.merging)}
+        return self.context.run.step(self.path, "merge", reads, {"network": self.detector.fingerprint})
+
+    @property
+    def cost(self) -> float:  # noqa: D102
+        return self.context.image_count(self.context.stage2) * FORWARD_COST
+
+    def channels(self) -> Channels:
+        """Return the channels that are left."""
+        return Channels.from_dict(self.folder.read_json(CHANNELS))
+
+    def run(self, executor: Executor) -> None:  # noqa: D102
+        context, channels = self.context, self.detector.channels()
+        executor.begin(self, f"stage 2: merging {len(channels)} channels")
+        named = channels.landmark_to_channel != NONE
+        counts = self.detector.labels.label_counts()
+        sizes = np.bincount(channels.landmark_to_channel[named], counts[named], len(channels))
+        merging = Merging(context.run.resolved, self.detector.folder, context.images, channels)
+        selection = context.selection(context.stage2)
+        left, facts = merge_channels(merging, self.folder, sizes, selection, executor.progress.advance)
+        iteration = context.phase_start(self.phase + 1)
+        executor.finish(self, facts, {"channels": len(left)}, iteration, f"{len(left)} left")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
+from ray_kplm.analysis.template_picture import template_picture
 from ray_kplm.bench import label_free as bench
 from ray_kplm.config import load
 from ray_kplm.datasets.dataset import IngestOptions
@@ -15,7 +16,6 @@ from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.runtime import session
-from ray_kplm.steps.align import picture
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
 
@@ -114,13 +114,13 @@ def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     assert page.count('class="card"') == len(chosen["xy"])
     assert "t-SNE" not in page  # this generation has no descriptors
 
-    name, png = picture(run)
+    name, png = template_picture(run)
     assert name == chosen["image_id"]
     assert png.startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"'nobody': no such image .* for example ") as caught:
-        picture(run, "nobody")
+        template_picture(run, "nobody")
     other = str(caught.value).split("for example ")[1].strip("'")
-    assert picture(run, other)[0] == other
+    assert template_picture(run, other)[0] == other
     taken = fork_best([run], configured(dataset, tmp_path / "other", *chapter4, f"template.image={other}"))
     assert "rounds/000/labels" in taken
     assert "template/labels" not in taken
@@ -134,7 +134,7 @@ def test_a_single_stage_has_its_detector_after_the_rounds(dataset, tmp_path):
     assert 0 < scores["forward_nme"] < 200
     assert 0 < scores["stage1_forward_nme"] < 200
     with pytest.raises(RunError, match="has no template"):
-        picture(run)
+        template_picture(run)
     check_quality(run, scores)
 
 
