@@ -39,11 +39,11 @@ class Align(LandmarkLabels):
     keypoints: Task
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return "template/labels"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         options = asdict(self.context.config.template)
         reads = {
             **self.context.common_reads(),
@@ -53,10 +53,10 @@ class Align(LandmarkLabels):
         return self.context.run.step(self.path, "align", reads, {"points": self.keypoints.fingerprint})
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.context.stage2) * FORWARD_COST / 2
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context = self.context
         executor.begin(self, "aligning with a template")
         aligning = Aligning(context.config, context.images, self.keypoints.folder, self.folder)

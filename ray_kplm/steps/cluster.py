@@ -30,19 +30,19 @@ class ClusterKeypoints(RoundLabels):
     starts_workers = True
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return "keypoints/clustered/labels"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         inputs = {"features": self.keypoints.fingerprint}
         return self.context.run.step(self.path, "correspond", clustering_reads(self.context), inputs)
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(0) * FORWARD_COST / 2
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context = self.context
         executor.begin(self, "generic keypoints: clustering")
         facts = cluster_with_actors(
@@ -74,25 +74,25 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
     starts_workers = True
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"{round_path(self.round)}/labels"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         inputs = {"features": self.features.fingerprint}
         if self.previous is not None:
             inputs["centroids"] = self.previous.fingerprint
         return self.context.run.step(self.path, "correspond", clustering_reads(self.context), inputs)
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.round + 1) * FORWARD_COST / 2
 
     @property
-    def completes_round(self) -> int:  # noqa: D102
+    def completes_round(self) -> int:
         return self.round
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context = self.context
         executor.begin(self, f"{context.round_title(self.round)}: clustering")
         extracted = self.features.manifest

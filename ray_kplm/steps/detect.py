@@ -49,21 +49,21 @@ class DetectKeypoints(RoundLabels):
     """Whether the detector's descriptors are kept, for clustering."""
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return "keypoints"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         context = self.context
         keypoints = as_recorded("keypoints", asdict(context.config.keypoints))
         reads = {**context.common_reads(), "keypoints": keypoints, **context.drawn_reads(0)}
         return context.run.step(self.path, "keypoints", reads, {"dataset": context.dataset.fingerprint})
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(0) * DETECTION_COST
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         config = self.context.config
         executor.begin(self, f"generic keypoints ({config.keypoints.detector})")
         gpus = config.compute.gpus_per_worker if config.keypoints.detector in LEARNED else 0.0

@@ -54,7 +54,7 @@ class _Extract(Task):
     """Labels whose points are described beside the detected ones."""
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         inputs = {"network": self.network.fingerprint}
         if self.known is not None:
             inputs["known"] = self.known.fingerprint
@@ -96,14 +96,14 @@ class ExtractFeatures(_Extract):
     is_transient = True  # descriptors are large
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"{round_path(self.round)}/features"
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.round + 1) * FORWARD_COST * 2
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         self._run(executor, described=True)
 
 
@@ -111,21 +111,21 @@ class ExtractKeypoints(_Extract, RoundLabels):
     """Keypoints without descriptors, which the next round trains on (thesis 4.2.3)."""
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"{round_path(self.round)}/labels"
 
     def _reads(self) -> dict[str, Any]:
         return {**super()._reads(), "distil_from": self.context.config.template.distil_from}
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.round + 1) * FORWARD_COST / 2
 
     @property
-    def completes_round(self) -> int:  # noqa: D102
+    def completes_round(self) -> int:
         return self.round
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         self._run(executor, described=False)
 
     def round_labels(self, parts: list[str]) -> Labels:

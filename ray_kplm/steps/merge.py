@@ -39,23 +39,23 @@ class MergeChannels(Task):
     detector: TrainLandmarks
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"stage2/{self.phase:03d}/merge"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         reads = {**self.context.common_reads(), "merging": asdict(self.context.config.merging)}
         return self.context.run.step(self.path, "merge", reads, {"network": self.detector.fingerprint})
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.context.stage2) * FORWARD_COST
 
     def channels(self) -> Channels:
         """Return the channels that are left."""
         return Channels.from_dict(self.folder.read_json(CHANNELS))
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context, channels = self.context, self.detector.channels()
         executor.begin(self, f"stage 2: merging {len(channels)} channels")
         named = channels.landmark_to_channel != NONE

@@ -31,11 +31,11 @@ class TrainRound(Task):
     """Whose network and optimiser are continued."""
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"{round_path(self.round)}/train"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         stage1 = asdict(self.context.config.stage1)
         on_identities = isinstance(self.labels, DetectKeypoints)
         if on_identities:
@@ -53,16 +53,16 @@ class TrainRound(Task):
         return self.context.run.step(self.path, "train", reads, inputs)
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         stage1 = self.context.config.stage1
         iterations = stage1.round_iterations if self.round else stage1.warmup_iterations
         return iterations * self.context.method.views_per_unit * stage1.batch_size * TRAINING_COST
 
     @property
-    def worker_batch(self) -> int:  # noqa: D102
+    def worker_batch(self) -> int:
         return self.context.method.round_batch
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context, method = self.context, self.context.method
         selection = context.selection(self.round)
         labels = self.labels.round_labels(selection.parts)

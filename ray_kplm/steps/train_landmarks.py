@@ -38,11 +38,11 @@ class TrainLandmarks(Task):
         return self.phase == self.context.method.num_phases - 1
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return STAGE2 if self._is_last else f"{STAGE2}/{self.phase:03d}/train"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         stage2 = asdict(self.context.config.stage2)
         del stage2["flip_at_test"]
         reads = {**self.context.training_reads(), "stage2": stage2, **self.context.method.phase_reads()}
@@ -52,11 +52,11 @@ class TrainLandmarks(Task):
         return self.context.run.step(self.path, "landmarks", reads, inputs)
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.method.phase_iterations(self.phase) * self.context.config.stage2.batch_size * TRAINING_COST
 
     @property
-    def worker_batch(self) -> int:  # noqa: D102
+    def worker_batch(self) -> int:
         return self.context.method.landmark_batch
 
     def channels(self) -> Channels:
@@ -65,7 +65,7 @@ class TrainLandmarks(Task):
             return self.start.channels()
         return self.context.method.first_channels(self.labels.clusters(), self.labels.label_counts())
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context, method, channels = self.context, self.context.method, self.channels()
         self.folder.write_json(CHANNELS, channels.to_dict())
         selection = context.selection(context.stage2)
@@ -99,19 +99,19 @@ class ExportJointHead(Task):
     """What the head was trained on last."""
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return STAGE2
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         inputs = {"network": self.network.fingerprint}
         return self.context.run.step(self.path, "landmarks", self.context.common_reads(), inputs)
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return 0.0
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         executor.begin(self, "stage 2: taken from the last round")
         channels = self.context.method.first_channels(self.labels.clusters(), self.labels.label_counts())
         self.folder.write_json(CHANNELS, channels.to_dict())

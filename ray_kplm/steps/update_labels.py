@@ -37,19 +37,19 @@ class UpdateLabels(LandmarkLabels):
     detector: TrainLandmarks
 
     @property
-    def path(self) -> str:  # noqa: D102
+    def path(self) -> str:
         return f"stage2/{self.phase:03d}/labels"
 
     @property
-    def step(self) -> Step:  # noqa: D102
+    def step(self) -> Step:
         reads = {**self.context.common_reads(), "confidence": self.context.config.template.confidence}
         return self.context.run.step(self.path, "relabel", reads, {"network": self.detector.fingerprint})
 
     @property
-    def cost(self) -> float:  # noqa: D102
+    def cost(self) -> float:
         return self.context.image_count(self.context.stage2) * FORWARD_COST
 
-    def run(self, executor: Executor) -> None:  # noqa: D102
+    def run(self, executor: Executor) -> None:
         context = self.context
         executor.begin(self, "stage 2: labels for the next detector")
         channels = self.detector.channels()

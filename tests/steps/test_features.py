@@ -60,9 +60,7 @@ def test_extracted_keypoints_are_placed_in_the_input_by_their_crops_sizes(images
     buffer = io.BytesIO()
     torch.save({"network": {}}, buffer)
     network.write_bytes(NETWORK, buffer.getvalue())
-    method = SimpleNamespace(
-        config=CONFIG, describes=True, finder=lambda weights, placement, number: KeypointExtractor()
-    )
+    method = SimpleNamespace(config=CONFIG, extractor=lambda weights, placement, number: KeypointExtractor())
     work = Extraction(method, 1, network, images, Selection([PART], [ROWS]), 2.0, features)
     assert ExtractPart(work)(PART, ROWS)["images"] == len(ROWS)
     found = read_features(features, PART)

@@ -6,11 +6,10 @@ from ray_kplm.config import load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose
-from ray_kplm.methods import build_method
 from ray_kplm.run import Run
 from ray_kplm.steps import fork as forking
 from ray_kplm.steps.fork import fork_best
-from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder, copy_file
 
 
@@ -35,7 +34,8 @@ def begin(tmp_path):
         run = Run.start(config)
         if steps:
             run.save()
-        for step in list(Steps(run, Dataset.open(config.dataset), build_method(config)))[:steps]:
+        for task in record(run, Dataset.open(config.dataset)).tasks[:steps]:
+            step = task.step
             step.begin()
             step.folder.write_bytes("part-00000.parquet", step.folder.path.encode())
             step.finish()
