@@ -23,13 +23,13 @@ from ray_kplm.evaluation.warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
 IMAGES = 256

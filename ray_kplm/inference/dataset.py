@@ -15,11 +15,11 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.imaging import coordinates
+from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.predictors import Predictor, PredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
 

@@ -24,11 +24,13 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.round_sampling import full_selection
+from ray_kplm.datasets.source import list_source
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import landmarks_of
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER
 from ray_kplm.number_format import decided
@@ -37,8 +39,6 @@ from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import held
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import Shared
-from ray_kplm.steps.extract import inputs, worker_placement
-from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder
 
 _STEP = "predict_images"
@@ -246,7 +246,7 @@ class _PredictPart:
         table = schemas.SOURCE_LANDMARKS.empty_table()
         if tables.images.num_rows:
             every = np.arange(tables.images.num_rows)
-            _, points, confidence = landmarks_of(inputs(tables.images, every, self._config), self._predictor)
+            _, points, confidence = landmarks_of(make_inputs(tables.images, every, self._config), self._predictor)
             table = _in_source(tables.images, points, confidence)
         self._target.write_table(part, table)
         return {"images": table.num_rows}

@@ -1,33 +1,29 @@
 """The frozen network's keypoints and descriptors, part by part (docs/method.md 3, step 1).
 
-The threshold is calibrated where the network runs, by the processes that extract: each part of a small sample is done by
-whichever comes to it first, and its peaks are left on storage for the others, and for a run that continues.
+The threshold is calibrated by the workers that extract. Each part of a small sample is done by the worker that comes to it
+first, and its peaks are kept on storage for the other workers and for a run that continues.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from ray_kplm.config import ComputeConfig, Config
+from ray_kplm.config import Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
+from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
-from ray_kplm.network.compute import Placement
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
 _CALIBRATION = "calibration"
 """Folder of the peaks of the sample, below that of the features while they are made."""
 _NOWHERE = np.zeros((0, 2), np.float32)
-
-Inputs = tuple[NDArray[np.uint8], list[coordinates.Affine], list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +153,7 @@ class Extraction:
 def extract(
     extraction: Extraction, selection: Selection, progress: ProgressCallback = ignore_progress
 ) -> dict[str, Any]:
-    """Write the features of the selected images; returns the threshold that was used and what was found."""
+    """Write the features of the selected images. Return the threshold that was used and what was found."""
     compute = extraction.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
@@ -180,7 +174,7 @@ def calibration_sample(selection: Selection, config: Config) -> Selection:
 
 
 class ExtractPart:
-    """Holds the network. All processes find the same threshold, from the peaks of one sample that they share."""
+    """A worker with the network. All workers find the same threshold, from the peaks of one sample that they share."""
 
     def __init__(self, extraction: Extraction) -> None:
         self._work = extraction
@@ -198,20 +192,26 @@ class ExtractPart:
         return calibrated_threshold(np.concatenate(self._sample_scores()), self._work.sample.images, wanted)
 
     def _sample_scores(self) -> list[NDArray[np.float32]]:
-        """Heights of the sample's peaks, part by part. Nobody waits for a part that another process has begun, which may have
-        died: in the worst case it is done twice."""
+        """Return the heights of the sample's peaks, part by part.
+
+        A process does not wait for a part that another one has begun, since that one may have died. In the worst case the part
+        is done twice.
+        """
         sample, shared = self._work.sample, self._work.features / _CALIBRATION
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [self._extractor.scores(images) for images, _, _ in self._batches(part, sample.rows[i])]
+                scores = [
+                    self._extractor.scores(images)
+                    for images, _, _ in read_inputs(self._work.images, part, sample.rows[i], self._work.config)
+                ]
                 shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
         return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         found, ids, peaks = [], [], []
         known = self._known(part)
-        for images, crop_to_input, names in self._batches(part, rows):
+        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
             extra = None
             if known is not None:
                 extra = [
@@ -248,30 +248,3 @@ class ExtractPart:
         table = folder.read_table(part, ["image_id", "xy"])
         points = (np.asarray(xy, np.float32).reshape(-1, 2) for xy in table["xy"].to_pylist())
         return dict(zip(table["image_id"].to_pylist(), points, strict=True))
-
-    def _batches(self, part: str, rows: NDArray) -> Iterator[Inputs]:
-        """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""
-        yield from read_inputs(self._work.images, part, rows, self._work.config)
-
-
-def worker_placement(compute: ComputeConfig) -> Placement:
-    """Where a worker in this process runs the network; it takes its share of the node's cores."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_workers))
-    return Placement.choose(
-        compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-    )
-
-
-def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:
-    """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
-    yield from inputs(images.read_table(part, ["image_id", "image"]), rows, config)
-
-
-def inputs(table: pa.Table, rows: NDArray, config: Config) -> Iterator[Inputs]:
-    """The same, of a table of images."""
-    size, batch = config.network.image_size, config.compute.batch_images
-    for start in range(0, len(rows), batch):
-        chosen = table.take(rows[start : start + batch])
-        made = [letterbox(decode(encoded), size) for encoded in chosen["image"]]
-        yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()

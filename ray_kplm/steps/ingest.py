@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,7 @@ import pyarrow as pa
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
-from ray_kplm.datasets.readers.folder import list_folder
-from ray_kplm.datasets.readers.parquet import list_parquet
-from ray_kplm.datasets.registry import AUTO, reader_of
+from ray_kplm.datasets.source import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import held
@@ -50,7 +47,7 @@ class IngestReport:
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
         lead = "already there: " if self.existed else ""
-        return f"{self.dataset}: {lead}{splits}; {_losses(self.rejected, self.other_files)}"
+        return f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files)}"
 
 
 class _Job(NamedTuple):
@@ -101,7 +98,7 @@ def _ingest(
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
     images = {split: table["images"] for split, table in splits.items()}
     if not images[schemas.TRAIN]:
-        losses = _losses(_kinds(rejected), listing.other_files)
+        losses = losses_text(_kinds(rejected), listing.other_files)
         raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
     manifest = {
         "kind": "dataset",
@@ -115,31 +112,6 @@ def _ingest(
     root.write_json("manifest.json", manifest)
     reused = sum(part.reused for part in built.values())
     return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False)
-
-
-def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
-    """Choose the reader of a source: by its format, or one Parquet file, a folder with train.parquet, a folder of images."""
-    folder = Folder.at(source)
-    if not folder.exists():
-        raise DataError(f"{source}: no such file or folder")
-    parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
-    if options.format != AUTO:
-        if parent.is_file(folder.name):
-            raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
-        listing = reader_of(options.format)(folder, options)
-    elif parent.is_file(folder.name):
-        if not folder.name.endswith(".parquet"):
-            raise DataError(f"{source}: a source is a folder of images or a .parquet file")
-        listing = list_parquet(parent, {folder.name: None}, options)
-    elif folder.is_file("train.parquet"):
-        given = [split for split in (schemas.TRAIN, schemas.TEST) if folder.is_file(f"{split}.parquet")]
-        listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
-    else:
-        listing = list_folder(folder, options)
-    if not any(listing.splits.values()):
-        losses = _losses(_kinds(_rejected_table(listing.rejected)), listing.other_files)
-        raise DataError(f"{source}: no image found; {losses}")
-    return listing
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
@@ -249,10 +221,5 @@ def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _
 
 
 def _kinds(rejected: pa.Table) -> dict[str, int]:
-    """Number of rejected inputs by kind, most frequent first."""
-    return dict(Counter(reason.partition(":")[0] for reason in rejected["reason"].to_pylist()).most_common())
-
-
-def _losses(kinds: dict[str, int], other_files: int) -> str:
-    reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    """Number of rejected inputs by kind."""
+    return count_kinds(rejected["reason"].to_pylist())

@@ -15,12 +15,12 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import LABELS, NONE
-from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, metrics_of
 from ray_kplm.storage import Folder
 
