@@ -82,6 +82,15 @@ class Step:
                 return found if name == MANIFEST else None
         return None
 
+    def state(self) -> str:
+        """Return `done`, `begun`, `to do`, or `stale` for a result of another configuration or of other inputs."""
+        try:
+            if self.manifest() is not None:
+                return "done"
+        except RunError:
+            return "stale"
+        return "begun" if self.folder.is_file(CLAIM) else "to do"
+
     def is_current(self) -> bool:
         """Return whether the result is there. One of another configuration is deleted: for what is cheap to make again."""
         try:

@@ -233,3 +233,14 @@ def test_a_run_needs_a_name_and_a_place(tmp_path):
     with pytest.raises(RunError, match="no run directory"):
         Run.open(str(tmp_path / "nowhere"))
     assert tree(tmp_path) == []
+
+
+def test_a_steps_state_is_what_is_on_storage(tmp_path):
+    run = Run.start(load(None, [f"run={tmp_path}"]))
+    step, other = (run.step("rounds/000/train", "train", {"seed": seed}, {}) for seed in (0, 1))
+    assert step.state() == "to do"
+    step.begin()
+    assert step.state() == "begun"
+    assert other.state() == "stale"
+    step.finish()
+    assert step.state() == "done"

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from ray_kplm.cli import bench, configs, results, search, train
+from ray_kplm.cli import bench, configs, results, search, steps, train
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Lists, Parser, Version
 from ray_kplm.errors import KplmError
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for kind in (train, results, search, bench, configs):
+    for kind in (train, steps, results, search, bench, configs):
         kind.add(commands)
     text = 'Print a script that completes kplm\'s commands and options in a shell, for example: eval "$(kplm completion bash)"'
     command(commands, "completion", _completion, text).add_argument("shell", choices=_SHELLS, help="which one")

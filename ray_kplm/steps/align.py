@@ -1,4 +1,4 @@
-"""Correspondence with a template (chapter 4): choose it, then name every image's points, part by part (docs/method.md 6)."""
+"""Correspondence with a template (thesis chapter 4, docs/method.md 6): choose it, then align the keypoints of every image."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Align(LandmarkLabels):
 
 @dataclass(frozen=True)
 class Aligning:
-    """All an aligning worker needs. points: keypoints of the last round; labels: where named ones go."""
+    """All that an aligning worker needs. points: keypoints of the last round. labels: where their landmarks are written."""
 
     config: Config
     images: Folder
@@ -77,9 +77,11 @@ class Aligning:
 
 
 def align_points(aligning: Aligning, selection: Selection, progress: ProgressCallback) -> dict[str, Any]:
-    """Choose the template, write `template.json` and the labels of all selected images; returns what was found.
+    """Choose the template, and write `template.json` and the labels of all selected images. Return facts for the manifest.
 
-    Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
+    Raises:
+        ConfigError: the configured image is not among them.
+        CollapseError: too few images fit the template.
     """
     config, wanted = aligning.config, aligning.config.method.landmarks
     chosen = run_task(_choose, aligning, selection)
@@ -108,7 +110,7 @@ def align_points(aligning: Aligning, selection: Selection, progress: ProgressCal
 
 
 def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
-    """The template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, fewer where the image has fewer."""
+    """Choose the template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, or fewer if the image has."""
     config = aligning.config
     options, count = config.template, config.method.landmarks
     drift, farthest = Drift(options.outliers), options.distance * config.network.image_size
@@ -132,36 +134,36 @@ def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
 
 
 def _named(aligning: Aligning, selection: Selection, image_id: str) -> NDArray[np.float64]:
-    """Keypoints (N, 2), in the input frame, of an image. Raises ConfigError if it is not among the selected, or has too few."""
+    """Read the keypoints (N, 2), input frame, of an image. Raise ConfigError if it is not selected, or has too few."""
     for part, rows in zip(selection.parts, selection.rows, strict=True):
         ids = aligning.images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()
         if image_id in ids:
             row = ids.index(image_id)
-            xy = _read(aligning, part, rows)[row][1]
+            xy: NDArray[np.float64] = _read(aligning, part, rows)[row][1]
             if len(xy) >= 3:
                 return xy
             raise ConfigError(
-                f"template.image = {image_id!r}: has {len(xy)} keypoints, and a template needs three; name another image, or "
-                f"none: one is chosen then"
+                f"template.image = {image_id!r}: has {len(xy)} keypoints, and a template needs 3; name another image, or leave "
+                f"template.image empty to have one chosen"
             )
     raise ConfigError(f"template.image = {image_id!r}: no such image; the last one is {ids[-1]!r}")
 
 
 def _read(aligning: Aligning, part: str, rows: NDArray[np.int64]) -> list[tuple[str, NDArray[np.float64]]]:
-    """Names and keypoints, in the input frame, of a part's rows."""
+    """Read the ids and the keypoints (N, 2), input frame, of rows of a part."""
     side = aligning.config.network.image_size
     table = aligning.images.read_table(part, ["image_id", "width", "height"]).take(rows)
     points = aligning.points.read_table(part, ["image_id", "xy"])
-    of = dict(zip(points["image_id"].to_pylist(), points["xy"].to_pylist(), strict=True))
+    by_image = dict(zip(points["image_id"].to_pylist(), points["xy"].to_pylist(), strict=True))
     found = []
     for name, width, height in zip(*(table[c].to_pylist() for c in ("image_id", "width", "height")), strict=True):
-        xy = np.asarray(of.get(name, []), np.float64).reshape(-1, 2)
+        xy = np.asarray(by_image.get(name, []), np.float64).reshape(-1, 2)
         found.append((name, coordinates.apply(coordinates.crop_to_input(width, height, side), xy)))
     return found
 
 
 class _AlignPart:
-    """Names the points of a part's images."""
+    """A worker that gives the keypoints of a part their landmarks."""
 
     def __init__(self, aligning: Aligning) -> None:
         self._work = aligning

@@ -132,4 +132,4 @@ def clustering_reads(context: RunContext) -> dict[str, Any]:
 def _warning(static: list[int]) -> str:
     if not static:
         return ""
-    return f"landmarks that stand still, maybe background: {static}; method.drop_static=true leaves such out"
+    return f"landmarks that do not move with the object, maybe background: {static}; method.drop_static=true leaves them out"

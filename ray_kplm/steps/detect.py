@@ -1,4 +1,4 @@
-"""The first step: generic keypoints of the training images, outliers removed (thesis 6.3.4, docs/method.md 2)."""
+"""Detection of generic keypoints in the training images, outliers removed (thesis 6.3.4, docs/method.md 2)."""
 
 from __future__ import annotations
 
@@ -93,18 +93,20 @@ class DetectKeypoints(RoundLabels):
 
 @dataclass(frozen=True)
 class OutlierRule:
-    """A sample of the category's descriptors float32 (N, d), and the distance above which a keypoint is unlike all others."""
+    """A sample of the category's descriptors float32 (N, d), and the distance to it above which a keypoint is an outlier."""
 
     sample: NDArray[np.float32]
     limit: float
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
+        """Return the rule as the content of an npz file."""
         buffer = io.BytesIO()
         np.savez(buffer, sample=self.sample, limit=self.limit)
         return buffer.getvalue()
 
     @classmethod
-    def unpacked(cls, content: bytes) -> OutlierRule:
+    def from_bytes(cls, content: bytes) -> OutlierRule:
+        """Return the rule of `to_bytes`."""
         with np.load(io.BytesIO(content)) as arrays:
             return cls(arrays["sample"], float(arrays["limit"]))
 
@@ -121,16 +123,24 @@ def detect(
     *,
     described: bool = False,
 ) -> dict[str, Any]:
-    """Write the keypoints (schemas.KEYPOINTS) of the selected images; returns what was found.
+    """Write the keypoints (schemas.KEYPOINTS) of the selected images. Return facts for the manifest.
 
-    landmarks: the split's annotation, for `keypoints.detector: noisy_gt` alone. described: write features, which are keypoints
-    with their descriptors, which the source must have.
+    Args:
+        images: the split's images.
+        landmarks: the split's annotation, which `keypoints.detector: noisy_gt` alone reads.
+        target: where the keypoints are written.
+        selection: the images to look at.
+        config: the detector and its options.
+        seed: of the sample for the outlier rule.
+        pool: the workers.
+        progress: called as parts are done.
+        described: write features (schemas.features_schema) instead: keypoints with their descriptors.
     """
-    build_source(config, landmarks, seed)  # what is missing is said here, in one line, and not by a worker
+    build_source(config, landmarks, seed)  # raises here, in one line, rather than in a worker
     find = _Find(images, landmarks, config, seed)
     rule = _outlier_rule(find, selection, seed, pool)
     if rule:
-        target.write_bytes(_RULE, rule.packed())
+        target.write_bytes(_RULE, rule.to_bytes())
     answers = map_parts(DetectPart, {"find": find, "target": target, "described": described}, selection, pool, progress)
     total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty")}
     return {
@@ -142,12 +152,12 @@ def detect(
 
 
 class DetectPart:
-    """Keypoints of one part."""
+    """A worker that detects the keypoints of a part."""
 
     def __init__(self, find: _Find, target: Folder, described: bool) -> None:
         faiss.omp_set_num_threads(1)
         self._find, self._target, self._described = find, target, described
-        rule = OutlierRule.unpacked(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
+        rule = OutlierRule.from_bytes(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
         self._outlier_score = KNNOutlierScore(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
 
@@ -174,12 +184,12 @@ class DetectPart:
         return {"images": len(kept), "found": found, "kept": int(counts.sum()), "empty": int((counts < 2).sum())}
 
     def find(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints], list[Keypoints]]:
-        """Return the ids of some rows of a part, their keypoints, and those of them that are no outliers."""
+        """Return the ids of rows of a part, their keypoints, and their keypoints without outliers."""
         image_id, points = self._find(part, rows)
         return image_id, points, [self._without_outliers(keypoints) for keypoints in points]
 
     def _descriptors(self, kept: list[Keypoints]) -> NDArray[np.float16]:
-        """Of all points in a row. Those of mirror images are not known, and not used where these are."""
+        """Return the descriptors of all keypoints. Generic detectors have none of the mirror image, and none is used."""
         found = [k.descriptors for k in kept if k.descriptors is not None]
         assert len(found) == len(kept), f"{self._find.config.detector} has no descriptors"
         return np.concatenate(found).astype(np.float16)
@@ -194,9 +204,16 @@ class DetectPart:
 def keypoint_finder(
     images: Folder, landmarks: Folder, detected: Folder, config: KeypointsConfig, seed: int
 ) -> Callable[[str, NDArray[np.int64]], list[NDArray[np.float32]]]:
-    """Return what finds the keypoints of rows of a part, xy float32 (P, 2) of each, as the run whose `detected` this is began.
+    """Return a function that detects the keypoints of rows of a part, xy float32 (P, 2) each, as a run did.
 
-    images, landmarks: of any split of its dataset. In this process, on one thread, without Ray.
+    It works in this process, on one thread, without Ray.
+
+    Args:
+        images: of any split of the run's dataset.
+        landmarks: the split's annotation.
+        detected: the run's keypoints, with its outlier rule.
+        config: the run's detector.
+        seed: the run's.
     """
     build_source(config, landmarks, seed)
     worker = DetectPart(_Find(images, landmarks, config, seed), detected, described=False)
@@ -205,7 +222,7 @@ def keypoint_finder(
 
 @dataclass
 class _Find:
-    """Runs the configured source where it is needed: it is built on first use, not sent."""
+    """Runs the configured source of keypoints. Workers build it on first use; it is not pickled."""
 
     images: Folder
     landmarks: Folder
@@ -214,7 +231,7 @@ class _Find:
     _source: Source | None = None
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints]]:
-        """Ids and keypoints of some rows of a part."""
+        """Return the ids and the keypoints of rows of a part."""
         if self._source is None:
             cv2.setNumThreads(1)
             torch.set_num_threads(1)
@@ -224,7 +241,7 @@ class _Find:
 
 
 def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> OutlierRule | None:
-    """From the descriptors of a seeded, bounded sample of images; None if no keypoint is to go, or there are no descriptors."""
+    """Make the rule from a seeded, bounded sample of images; None if no outliers are wanted or there are no descriptors."""
     config = find.config
     if config.outlier_share == 0:
         return None
@@ -239,7 +256,7 @@ def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> O
     return OutlierRule(descriptors, float(np.quantile(distance, 1 - config.outlier_share)))
 
 
-def _sample_descriptors(find: _Find, part: str, rows: NDArray) -> NDArray[np.float32]:
+def _sample_descriptors(find: _Find, part: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     _, points = find(part, rows)
     found = [keypoints.descriptors for keypoints in points if keypoints.descriptors is not None]
     return np.concatenate(found) if found else np.zeros((0, 0), np.float32)

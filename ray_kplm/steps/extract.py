@@ -1,4 +1,4 @@
-"""The frozen network's keypoints and descriptors, part by part (docs/method.md 3, step 1).
+"""Extraction of keypoints and descriptors with the frozen network, part by part (docs/method.md 3, step 1).
 
 The threshold is calibrated by the workers that extract. Each part of a small sample is done by the worker that comes to it
 first, and its peaks are kept on storage for the other workers and for a run that continues.

@@ -1,4 +1,4 @@
-"""A new run that takes over what still fits from another one."""
+"""A new run that takes over the steps of another run that still fit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
 from ray_kplm.storage import Folder, copy_file
 
-_STEPS = {"keypoints", "rounds", "template", "stage2"}
-"""Folders of a run's steps."""
-
 
 def fork(source: Run, config: Config) -> list[str]:
     """Copy the steps of `source` whose fingerprints are those of `config` into the new run `config.run`.
 
-    Returns the paths of the steps taken over. Raises RunError if there is a run already.
+    Returns:
+        The paths of the copied steps.
+
+    Raises:
+        RunError: there is a run already.
     """
     target = Run.start(config)
     if target.folder.is_file("config.yaml"):
@@ -41,15 +42,19 @@ def fork(source: Run, config: Config) -> list[str]:
 
 
 def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
-    """`fork` from the run that has most in common with the configuration; nothing where none has anything.
+    """Fork from the run that has most steps in common with the configuration, if one has any.
 
-    What an interrupted fork left in the run's folder, steps and no run yet, is removed.
+    What an interrupted fork left in the run's folder, which is steps without a configuration, is removed first.
+
+    Returns:
+        The paths of the copied steps.
     """
     folder = Folder.at(config.run)
-    if not folder.names() and {*folder.folders()} <= _STEPS:
+    recording = record(Run(folder, config), Dataset.open(config.dataset))
+    prints = {task.path: task.fingerprint for task in recording}
+    if not folder.names() and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
         folder.delete()
-    target = Run.start(config)
-    prints = {task.path: task.fingerprint for task in record(target, Dataset.open(config.dataset))}
+    Run.start(config)
 
     def common(source: Run) -> int:
         found = [source.manifest(path) for path in prints]

@@ -1,4 +1,4 @@
-"""The ingest step: a source of images -> a dataset, part by part, each part one Ray task that writes its own tables.
+"""Ingest: a source of images becomes a dataset, part by part. Each part is one task, which writes its own tables.
 
 A part is done when its images are on storage, because they are written last. Run again, the step builds the parts
 that are missing; the manifest is written when none is.
@@ -69,7 +69,20 @@ def ingest(
     *,
     progress: ProgressCallback = ignore_progress,
 ) -> IngestReport:
-    """Make the dataset `target` of `source`. Ray must be initialised. Safe to run again after an interruption."""
+    """Make the dataset `target` of the images of `source`. Ray must be initialised.
+
+    An interrupted ingest is continued by the same call; a finished one is left as it is.
+
+    Args:
+        source: see `datasets.source.list_source`.
+        target: the dataset's folder, on a disk or an object store.
+        options: splits, crops, boxes, annotation.
+        progress: called as parts are done.
+
+    Raises:
+        DataError: the source has no image to train on.
+        RunError: `target` holds something else.
+    """
     options = options or IngestOptions()
     listing = list_source(source, options)
     fingerprint = _fingerprint(listing, options)
@@ -115,7 +128,7 @@ def _ingest(
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
-    """Hash of all that decides the dataset's content; the user's tables and the format are in the identity."""
+    """Hash what determines the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
     for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
@@ -125,7 +138,7 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
 
 
 def _is_finished(root: Folder, fingerprint: str) -> bool:
-    """Whether the dataset is there; an error if something else is. dataset.json is the claim of an unfinished one."""
+    """Return whether the dataset is finished. dataset.json claims the folder for an unfinished one; RunError for others."""
     remedy = "choose another folder, or remove it"
     if root.is_file("manifest.json"):
         if Dataset.open(root).fingerprint == fingerprint:
@@ -166,7 +179,7 @@ def _build(
 def _build_part(
     root: Folder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
 ) -> _Built:
-    """Write one part, unless it is there."""
+    """Write one part, unless it exists."""
     cv2.setNumThreads(1)
     images, landmarks = root / job.split / "images", root / job.split / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
@@ -195,7 +208,7 @@ def _sweep(root: Folder, listing: Listing) -> None:
 
 
 def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
-    """Gather the rejected of all parts. A run that came this far before has left those of its parts in the table."""
+    """Gather the rejected inputs of all parts, and those that an interrupted ingest has gathered already."""
     rows = set(listing.rejected)
     tables = [root.read_table("rejected.parquet")] if root.is_file("rejected.parquet") else []
     for split in listing.splits:

@@ -1,4 +1,4 @@
-"""Which channels of a landmark detector become one: all training images are looked at, part by part (docs/method.md 5)."""
+"""Merging of the channels of a landmark detector that follow one point, over all training images (docs/method.md 5)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MergeChannels(Task):
 
 @dataclass(frozen=True)
 class Merging:
-    """All a counting worker needs: the stretch of training whose channels are compared."""
+    """All that a counting worker needs: the network of a phase, whose channels are compared."""
 
     config: Config
     network: Folder
@@ -79,11 +79,23 @@ class Merging:
 
 
 def merge_channels(
-    merging: Merging, target: Folder, sizes: NDArray, selection: Selection, progress: ProgressCallback = ignore_progress
+    merging: Merging,
+    target: Folder,
+    sizes: NDArray[np.int64],
+    selection: Selection,
+    progress: ProgressCallback = ignore_progress,
 ) -> tuple[Channels, dict[str, Any]]:
-    """Write the network with the channels that stay, and which they are; returns these and what was merged.
+    """Write the network with the remaining channels. Return these channels, and facts for the manifest.
 
-    sizes: labels of each channel (C,). Raises CollapseError if one channel is left.
+    Args:
+        merging: what to compare.
+        target: where the network and `channels.json` are written.
+        sizes: (C,) number of labels of each channel; the larger of two stays.
+        selection: the images to look at.
+        progress: called as parts are done.
+
+    Raises:
+        CollapseError: all channels merged into one.
     """
     config = merging.config
     compute, options = config.compute, config.merging
@@ -110,13 +122,13 @@ def merge_channels(
 
 
 class _CountPart:
-    """Holds the detector, and counts in a part how often its channels fire, and together."""
+    """A worker that counts in a part how often each channel fires, and each pair of channels at one place."""
 
     def __init__(self, merging: Merging) -> None:
         make = LandmarkPredictorFactory(merging.config, merging.network, merging.channels.flip_map, flip=False)
         self._merging, self._predictor = merging, make(worker_placement(merging.config.compute))
 
-    def __call__(self, part: str, rows: NDArray) -> dict[str, Any]:
+    def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         options = self._merging.config.merging
         counts = []
         for images, _, _ in read_inputs(self._merging.images, part, rows, self._merging.config):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import RunError
 from ray_kplm.methods import build_method
 from ray_kplm.methods.page import Output
 from ray_kplm.run import Run
@@ -148,16 +147,9 @@ class Recording:
         number = {task: f"t{index}" for index, task in enumerate(self.tasks)}
         lines = ["flowchart TD"]
         for task in self.tasks:
-            lines.append(f'  {number[task]}["{task.path}"]{":::done" if _is_done(task) else ""}')
+            lines.append(f'  {number[task]}["{task.path}"]{":::done" if task.step.state() == "done" else ""}')
             lines += [f"  {number[taken]} --> {number[task]}" for taken in task.takes]
         return "\n".join([*lines, "  classDef done fill:#bfe3c5"])
-
-
-def _is_done(task: Task) -> bool:
-    try:
-        return task.step.manifest() is not None
-    except RunError:  # of another configuration
-        return False
 
 
 def record(run: Run, dataset: Dataset) -> Recording:

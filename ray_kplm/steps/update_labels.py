@@ -1,4 +1,4 @@
-"""What a landmark detector finds in the training images, as labels for the next one (thesis Algorithm 1, line 11)."""
+"""Labels for the next detector: what a landmark detector finds in the training images (thesis Algorithm 1, line 11)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class UpdateLabels(LandmarkLabels):
 
 @dataclass(frozen=True)
 class LabelUpdate:
-    """All a labelling worker needs."""
+    """All that a labelling worker needs."""
 
     config: Config
     network: Folder
@@ -73,7 +73,11 @@ class LabelUpdate:
 def update_labels(
     work: LabelUpdate, selection: Selection, progress: ProgressCallback = ignore_progress
 ) -> dict[str, Any]:
-    """Write the labels of all selected images; returns what was found. Raises CollapseError if that is too little."""
+    """Write the labels of all selected images. Return facts for the manifest.
+
+    Raises:
+        CollapseError: too few landmarks are found.
+    """
     compute = work.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     parts = map_parts(_LabelPart, {"work": work}, selection, pool, progress)

@@ -79,7 +79,7 @@ def test_an_image_with_fewer_points_than_configured_gives_them_all(folders):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [(f"image/{FEW}", "has 2 keypoints, and a template needs three"), ("nobody", "no such image")]
+    ("name", "message"), [(f"image/{FEW}", "has 2 keypoints, and a template needs 3"), ("nobody", "no such image")]
 )
 def test_a_named_image_that_is_no_template_is_refused(folders, name, message):
     with pytest.raises(ConfigError, match=rf"^template\.image = '{name}': {message}"):
