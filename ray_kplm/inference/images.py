@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
+from ray_kplm.datasets.listing import list_source
 from ray_kplm.datasets.round_sampling import full_selection
-from ray_kplm.datasets.source import list_source
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import landmarks_of

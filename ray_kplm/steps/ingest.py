@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
-from ray_kplm.datasets.source import count_kinds, list_source, losses_text
+from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import held
@@ -74,7 +74,7 @@ def ingest(
     An interrupted ingest is continued by the same call; a finished one is left as it is.
 
     Args:
-        source: see `datasets.source.list_source`.
+        source: see `datasets.listing.list_source`.
         target: the dataset's folder, on a disk or an object store.
         options: splits, crops, boxes, annotation.
         progress: called as parts are done.
