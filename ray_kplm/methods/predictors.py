@@ -189,8 +189,10 @@ class _Landmarks:
 
     def field(self, name: str) -> NDArray[Any]:
         """Return a field of `Detected` for each landmark: (N, ...)."""
-        values: NDArray[Any] = np.concatenate([getattr(keypoints, name) for keypoints in self._detected])
-        return values[self._assigned]
+        values: NDArray[Any] = np.concatenate([getattr(keypoints, name) for keypoints in self._detected])[
+            self._assigned
+        ]
+        return values
 
     def by_landmark(self, name: str) -> NDArray[np.float32]:
         """Return a field of `Detected` by image and landmark: (B, K, ...), NaN where not detected."""
