@@ -84,7 +84,7 @@ class Method(ABC):
             labels: folder to which the shards write the pseudo-labels of their parts.
             round: the round whose network extracted the features.
             previous: arrays of an earlier update, if its clusters are continued.
-            progress: called as K-means goes on.
+            progress: called after each iteration of K-means.
         """
         raise NotImplementedError(f"method.kind = {self.config.method.kind!r} has no descriptors to cluster")
 

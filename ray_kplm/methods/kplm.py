@@ -108,5 +108,5 @@ class JointKplm(Kplm):
 
 
 def build(config: Config) -> Kplm:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return JointKplm(config) if config.stage2.training == "joint" else Kplm(config)

@@ -58,7 +58,7 @@ class Merge(Method):
 
     def phase_reads(self) -> dict[str, Any]:
         """Return the iterations between merges, if there are any."""
-        return {"stretch": self.config.merging.every} if self.num_phases > 1 else {}
+        return {"stretch": self.config.merging.every} if self.num_phases > 1 else {}  # the key of stored fingerprints
 
     def phase_bounds(self, phase: int) -> tuple[int, int]:
         """Return the iterations of stage 2 before a phase and at its end: a merge follows every `merging.every`."""
@@ -111,5 +111,5 @@ class Merge(Method):
 
 
 def build(config: Config) -> Merge:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return Merge(config)

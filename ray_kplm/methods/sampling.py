@@ -165,6 +165,6 @@ class NearbyFrames:
 
 
 def epochs(rng: np.random.Generator, images: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return `count` rows: as many shuffled passes over the images as that takes, the last one cut off."""
+    """Return `count` rows: shuffled passes over the images one after another, the last one cut off."""
     passes = [rng.permutation(images) for _ in range(-(-count // len(images)))]
     return np.concatenate(passes)[:count]

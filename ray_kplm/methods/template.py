@@ -1,4 +1,4 @@
-"""Chapter 4: a detector without descriptors, trained anew in every round; correspondence with the points of one image."""
+"""Chapter 4: a detector without descriptors, trained from scratch in every round; correspondence with one image's points."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def discover_landmarks(step: Steps) -> Output:
 class Template(Method):
     """The method of chapter 4.
 
-    The number of landmarks is that of the template's points: `method.landmarks`, or fewer where its image has fewer.
+    The number of landmarks is that of the template's points: `method.landmarks`, or fewer if its image has fewer.
     """
 
     def discover_landmarks(self, step: Steps) -> Output:
@@ -63,7 +63,7 @@ class Template(Method):
 
     def phase_reads(self) -> dict[str, Any]:
         """Return the number of phases, if there are several."""
-        return {"stretch": self.num_phases} if self.num_phases > 1 else {}
+        return {"stretch": self.num_phases} if self.num_phases > 1 else {}  # the key of stored fingerprints
 
     def phase_bounds(self, phase: int) -> tuple[int, int]:
         """Return the iterations of stage 2 before a phase and at its end: all phases but the last are of one length."""
@@ -124,5 +124,5 @@ class Template(Method):
 
 
 def build(config: Config) -> Template:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return Template(config)

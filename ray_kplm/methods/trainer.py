@@ -21,7 +21,7 @@ NETWORK = "network.pt"
 
 
 class Objective(Protocol):
-    """A network and its loss. Picklable, and without weights of its own."""
+    """A network architecture and its loss. Picklable; it holds no weights."""
 
     def network(self) -> nn.Module:
         """Return a network with random weights."""

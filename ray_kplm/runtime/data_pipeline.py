@@ -142,9 +142,8 @@ def _make_views(
 @lru_cache(maxsize=1)
 def _augmenter(augment: AugmentConfig, size: int) -> Augmenter:
     """Return the augmenter, built once in a process."""
-    from ray_kplm.imaging.augment import (
-        Augmenter,
-    )  # takes seconds, and training workers, which need none, import this module
+    # Importing it takes seconds, and the training workers, which do not need it, import this module.
+    from ray_kplm.imaging.augment import Augmenter
 
     cv2.setNumThreads(1)
     return Augmenter(augment, size)

@@ -5,7 +5,7 @@ Jobs are numbered from 0, and a job is put only after the one before it has fini
 1. The driver calls `put(number, job)`.
 2. Every worker calls `after(last)` with the number of the last job that it did, -1 at first. The call returns when a newer,
    unfinished job exists. So a worker that was restarted gets the job that was interrupted.
-3. One worker calls `begin(iteration)` when its first batch is ready, `send(iteration, metrics)` as the training goes on, and
+3. One worker calls `begin(iteration)` when its first batch is ready, `send(iteration, metrics)` during the training, and
    `finish(number)` at its end. The driver waits with `wait_until_begun` and `wait_until_finished`.
 
 `close` ends the workers: `after` then returns None.

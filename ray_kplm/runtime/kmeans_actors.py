@@ -57,7 +57,7 @@ def cluster_with_actors(
         method: its `cluster` is the update.
         round_number: round whose network extracted the features.
         previous: folder of the previous update's `clusters.npz`, if the clusters continue it.
-        progress: called as K-means goes on.
+        progress: called after each iteration of K-means.
 
     Returns:
         The update's facts, the number of shards, how many were rebuilt, and the peak memory of the actors.
@@ -270,7 +270,7 @@ class _ShardActor:
         self._memory = _MemoryUsage()
         threads = config.compute.threads or placement.threads()
         faiss.omp_set_num_threads(threads)
-        torch.set_num_threads(1)  # the shard converts blocks in threads of its own
+        torch.set_num_threads(1)  # the shard starts its own threads to convert blocks
         self._shard = DescriptorShard(
             features,
             parts,

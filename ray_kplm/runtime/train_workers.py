@@ -108,7 +108,7 @@ class TrainWorkerPool:
     def _run_with_retries(self, step: Step, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
         """Run a job, with new workers after a failure that Ray Train does not handle itself.
 
-        An elastic pool then takes as many workers as the cluster has resources for.
+        An elastic pool then starts as many workers as the cluster has resources for.
 
         Returns:
             `workers`: number of workers that finished the job; `starts`: iterations at which workers started, 0 and those of
