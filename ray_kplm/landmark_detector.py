@@ -16,7 +16,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory
-from ray_kplm.methods.trainer import NETWORK, weights_alone
+from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -51,7 +51,7 @@ def export(run: Run, folder: Folder) -> None:
     """
     run.finished("stage2")
     source = run.folder / "stage2"
-    folder.write_bytes(NETWORK, weights_alone(source.read_bytes(NETWORK)))
+    folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
     folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
     folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
 

@@ -1,4 +1,4 @@
-"""The methods, a file each, and what they are made of. No Ray, no MLflow."""
+"""The methods, one module each, and their parts: objectives, data plans, labels, predictors. No Ray, no MLflow."""
 
 from __future__ import annotations
 

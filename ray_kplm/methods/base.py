@@ -1,4 +1,4 @@
-"""What a method decides: its page, and for each step on it the objective, the data plan and the schedule."""
+"""The interface of a method: its page, and for each step the objective, the data plan and the schedule."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
 _WARMUP, _ROUND, _STAGE2 = 1, 2, 3
-"""Of the seeds of data plans."""
+"""Second number of the seeds of data plans."""
 
 
 class ClusteringResult(Protocol):
-    """What an update of the pseudo-labels found."""
+    """The result of a pseudo-label update."""
 
     def facts(self) -> dict[str, Any]:
         """Return numbers for the manifest, the log and MLflow."""
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return centroids and whatever else later steps need: the content of `clusters.npz`."""
+        """Return centroids and other arrays that later steps need: the content of `clusters.npz`."""
         ...
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A method: its page, and what the page's steps need. Picklable, so that workers get it whole.
+    """A method: its page, and what the steps of the page need. Picklable, so that it can be sent to workers.
 
-    Rounds are numbered from 0, the warm-up; phases of stage 2 from 0.
+    Round 0 is the warm-up. The phases of stage 2 are numbered from 0.
     """
 
     config: Config
 
     @abstractmethod
     def discover_landmarks(self, step: Steps) -> Output:
-        """Take the steps from images to the landmark detector: the method's page."""
+        """Take the steps that lead from images to the landmark detector: the method's page."""
 
     # -- stage 1
 
@@ -80,11 +80,11 @@ class Method(ABC):
         """Cluster the features on the shards and write pseudo-labels.
 
         Args:
-            shards: hold the features of the images.
-            labels: where the shards write the labels of their parts.
-            round: whose network described the features.
-            previous: arrays of the update whose clusters are continued.
-            progress: called as K-means goes on.
+            shards: the shards, which hold the features of the images.
+            labels: folder to which the shards write the pseudo-labels of their parts.
+            round: the round whose network extracted the features.
+            previous: arrays of an earlier update, if its clusters are continued.
+            progress: called after each iteration of K-means.
         """
         raise NotImplementedError(f"method.kind = {self.config.method.kind!r} has no descriptors to cluster")
 
@@ -95,7 +95,7 @@ class Method(ABC):
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
     ) -> PredictorFactory:
-        """Return the maker of a predictor of ordered landmarks from a round's network and clusters (thesis 6.3.3)."""
+        """Return the factory of a predictor of ordered landmarks from a round's network and clusters (thesis 6.3.3)."""
         raise NotImplementedError(f"method.kind = {self.config.method.kind!r} has no ordered landmarks in stage 1")
 
     def round_reads(self) -> dict[str, Any]:
@@ -131,11 +131,11 @@ class Method(ABC):
         )
 
     def _trains_on_identities(self, round: int) -> bool:
-        """Whether a keypoint's only counterpart is itself in another view, as in the warm-up (thesis 6.1.5)."""
+        """Return whether a keypoint corresponds only to itself in another view, as in the warm-up (thesis 6.1.5)."""
         return round == 0
 
     def _pairs(self, round: int, identities: bool, usable: NDArray[np.int64], frames: Frames | None) -> PairSource:
-        """Identities need two views of one image, or two frames of a video; clusters need two images."""
+        """Return the source of pairs: of two images for clusters; of two views of one image, or two frames, for identities."""
         stage = self.config.stage1
         if not identities and (round == 0 or stage.correspondence == "clustering"):
             return AnyImages(usable, stage.same_image_share)
@@ -144,14 +144,14 @@ class Method(ABC):
         return AnyImages(usable, same_image_share=1.0)
 
     def round_first(self, round: int) -> int:
-        """Return the iterations of stage 1 before a round; `rounds` + 1: all."""
+        """Return the number of iterations of stage 1 before a round; for `rounds` + 1, that of the whole stage."""
         stage = self.config.stage1
         if not round:
             return 0
         return self.iterations(stage.warmup_iterations) + (round - 1) * self.iterations(stage.round_iterations)
 
     def round_schedule(self, round: int) -> Schedule:
-        """Return the schedule of a round: over the stage, whose rounds continue one network, unless each has its own cosine."""
+        """Return the schedule of a round: over the stage, whose rounds continue one network, or over the round for a cosine."""
         stage = self.config.stage1
         if stage.decay == "cosine":
             return self._round_schedule_of_its_own(round)
@@ -167,7 +167,7 @@ class Method(ABC):
 
     @abstractmethod
     def first_channels(self, clusters: dict[str, NDArray[Any]], label_counts: NDArray[np.int64]) -> Channels:
-        """Return the channels that stage 2 starts with. label_counts: (L,) of each landmark in the last round's labels."""
+        """Return the channels that stage 2 starts with. label_counts: (L,), labels of each landmark in the last round."""
 
     @property
     def landmark_batch(self) -> int:
@@ -176,19 +176,19 @@ class Method(ABC):
 
     @property
     def num_phases(self) -> int:
-        """Trainings that stage 2 consists of."""
+        """Number of trainings in stage 2."""
         return 1
 
     def phase_reads(self) -> dict[str, Any]:
-        """Return configuration, beside `stage2`, that tells the phases apart."""
+        """Return configuration, beside `stage2`, that the phases depend on."""
         return {}
 
     def phase_bounds(self, phase: int) -> tuple[int, int]:
-        """Return the iterations of stage 2 before a phase and at its end."""
+        """Return the numbers of iterations of stage 2 before a phase and at its end."""
         return 0, self.iterations(self.config.stage2.iterations)
 
     def phase_iterations(self, phase: int) -> int:
-        """Return the length of a phase."""
+        """Return the number of iterations of a phase."""
         first, end = self.phase_bounds(phase)
         return end - first
 
@@ -216,11 +216,11 @@ class Method(ABC):
 
     @property
     def flips(self) -> bool:
-        """Whether training shows mirror images with labels of their own."""
+        """Whether training shows mirror images, with the labels of the mirror partners."""
         return self.config.method.flip
 
     def round_images(self, round: int) -> int:
-        """Return the images that a round can use: as many as its training has views, or `round_images`."""
+        """Return the number of images that a round uses: as many as its training has views, or `round_images`."""
         stage1, stage2 = self.config.stage1, self.config.stage2
         if round > stage1.rounds:
             views = self.iterations(stage2.iterations) * self.landmark_batch

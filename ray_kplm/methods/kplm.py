@@ -33,7 +33,7 @@ def discover_landmarks(step: Steps) -> Output:
 
 
 def discover_landmarks_jointly(step: Steps) -> Output:
-    """A single stage (thesis 7.2): the landmark detector is trained in the rounds already."""
+    """Train in a single stage (thesis 7.2): the rounds train the landmark detector too."""
     labels, network = step.detect_keypoints(), None
     for round in step.rounds():
         network = step.train(round, labels, start=network)
@@ -67,18 +67,21 @@ class Kplm(Method):
         previous: dict[str, NDArray[Any]] | None,
         progress: ProgressCallback,
     ) -> Update:
-        """K-means starts anew in every round, so that a bad clustering does not last; at most the numbers are kept."""
+        """Cluster from new centroids in every round, so that a bad clustering does not persist.
+
+        Given previous clusters, the new landmarks are matched to them and keep their numbers.
+        """
         before = None if previous is None else previous["landmark_centroids"]
         return update(shards, labels, self.config, round, progress, before)
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
     ) -> PredictorFactory:
-        """Return the maker of a predictor that assigns keypoints to the K landmark centroids."""
+        """Return the factory of a predictor that assigns keypoints to the K landmark centroids."""
         return ClusterPredictorFactory(self.config, network, clusters["landmark_centroids"], threshold)
 
     def first_channels(self, clusters: dict[str, NDArray[Any]], label_counts: NDArray[np.int64]) -> Channels:
-        """Return a channel for each of the K landmarks, with the partners that the flip counts gave."""
+        """Return a channel for each of the K landmarks, with the mirror partners of the flip counts."""
         return Channels.first(np.ones(self.config.method.landmarks, bool), clusters["flip_map"])
 
 
@@ -105,5 +108,5 @@ class JointKplm(Kplm):
 
 
 def build(config: Config) -> Kplm:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return JointKplm(config) if config.stage2.training == "joint" else Kplm(config)

@@ -40,7 +40,8 @@ def discover_landmarks(step: Steps) -> Output:
 class Merge(Method):
     """The method of chapter 5.
 
-    The number of landmarks is what merging leaves; `method.landmarks` only scales how many keypoints are detected.
+    The number of landmarks is that of the channels after all merges; `method.landmarks` only scales how many keypoints are
+    detected.
     """
 
     def discover_landmarks(self, step: Steps) -> Output:
@@ -57,7 +58,7 @@ class Merge(Method):
 
     def phase_reads(self) -> dict[str, Any]:
         """Return the iterations between merges, if there are any."""
-        return {"stretch": self.config.merging.every} if self.num_phases > 1 else {}
+        return {"stretch": self.config.merging.every} if self.num_phases > 1 else {}  # the key of stored fingerprints
 
     def phase_bounds(self, phase: int) -> tuple[int, int]:
         """Return the iterations of stage 2 before a phase and at its end: a merge follows every `merging.every`."""
@@ -66,7 +67,7 @@ class Merge(Method):
 
     @property
     def flips(self) -> bool:
-        """Never: the correspondence of mirror images is unknown in this method (thesis 6: "not utilised")."""
+        """False: this method does not know the correspondence of mirror images (thesis 6: "not utilised")."""
         return False
 
     def objective(self, round: int) -> PairObjective:
@@ -84,14 +85,14 @@ class Merge(Method):
         previous: dict[str, NDArray[Any]] | None,
         progress: ProgressCallback,
     ) -> MatchedUpdate:
-        """K-means begins where the last round ended: clusters keep their numbers (thesis 5.3.2)."""
+        """Cluster from the previous round's centroids, so that clusters keep their numbers (thesis 5.3.2)."""
         start = None if previous is None else previous["centroids"]
         return update_matched(shards, labels, self.config, round, start, progress)
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
     ) -> PredictorFactory:
-        """Return the maker of a predictor that matches keypoints and clusters, within each cluster's cut-off."""
+        """Return the factory of a predictor that matches keypoints and clusters, within each cluster's cut-off."""
         return ClusterPredictorFactory(self.config, network, clusters["centroids"], threshold, clusters["cutoff"])
 
     def first_channels(self, clusters: dict[str, NDArray[Any]], label_counts: NDArray[np.int64]) -> Channels:
@@ -110,5 +111,5 @@ class Merge(Method):
 
 
 def build(config: Config) -> Merge:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return Merge(config)

@@ -1,7 +1,7 @@
-"""What a method's page is written in: the steps of a run as verbs, and handles of what they leave as data.
+"""The vocabulary of a method's page: the steps of a run as methods, and handles of their output.
 
-A page, such as `methods.kplm.discover_landmarks`, is a function of `Steps`. It computes nothing: calling it records which steps
-there are, in which order, and what each takes from which (`steps.recorder`). The executor does the recorded steps.
+A page, such as `methods.kplm.discover_landmarks`, is a function of `Steps`. Calling it computes nothing: it records the steps,
+their order, and which output each one takes (`steps.recorder`). The executor then runs the recorded steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Output(Protocol):
-    """What a step leaves on storage: keypoints, features, pseudo-labels or a network."""
+    """The output of a step on storage: keypoints, features, pseudo-labels or a network."""
 
     @property
     def path(self) -> str:
@@ -55,7 +55,7 @@ class Steps(Protocol):
         ...
 
     def align(self, keypoints: Output) -> Output:
-        """Give the keypoints of all images the identities of one image's, the template."""
+        """Give the keypoints of all images the identities of the template's, the points of one image."""
         ...
 
     def train_landmarks(self, labels: Output, start: Output | None = None, phase: int | None = None) -> Output:
@@ -67,7 +67,7 @@ class Steps(Protocol):
         ...
 
     def update_labels(self, phase: int, detector: Output) -> Output:
-        """Label the images with what the detector finds."""
+        """Label the images with the landmarks that the detector predicts."""
         ...
 
     def export_joint_head(self, network: Output, labels: Output) -> Output:

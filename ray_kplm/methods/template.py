@@ -1,4 +1,4 @@
-"""Chapter 4: a detector without descriptors, trained anew in every round; correspondence with the points of one image."""
+"""Chapter 4: a detector without descriptors, trained from scratch in every round; correspondence with one image's points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import DetectorNetwork
 
 _ROUND = 4
-"""Of the seeds of data plans."""
+"""Second number of the seeds of data plans."""
 
 
 def discover_landmarks(step: Steps) -> Output:
@@ -44,7 +44,7 @@ def discover_landmarks(step: Steps) -> Output:
 class Template(Method):
     """The method of chapter 4.
 
-    The number of landmarks is that of the template's points: `method.landmarks`, or fewer where its image has fewer.
+    The number of landmarks is that of the template's points: `method.landmarks`, or fewer if its image has fewer.
     """
 
     def discover_landmarks(self, step: Steps) -> Output:
@@ -53,7 +53,7 @@ class Template(Method):
 
     @property
     def flips(self) -> bool:
-        """Never: mirror partners are unknown. Only stage 1, which has no identities, shows mirror images."""
+        """False: mirror partners are unknown. Only stage 1, which has no identities, shows mirror images."""
         return False
 
     @property
@@ -63,7 +63,7 @@ class Template(Method):
 
     def phase_reads(self) -> dict[str, Any]:
         """Return the number of phases, if there are several."""
-        return {"stretch": self.num_phases} if self.num_phases > 1 else {}
+        return {"stretch": self.num_phases} if self.num_phases > 1 else {}  # the key of stored fingerprints
 
     def phase_bounds(self, phase: int) -> tuple[int, int]:
         """Return the iterations of stage 2 before a phase and at its end: all phases but the last are of one length."""
@@ -76,7 +76,7 @@ class Template(Method):
         return PointObjective(self.config)
 
     def extractor(self, weights: dict[str, torch.Tensor], placement: Placement, round: int) -> PointExtractor:
-        """Return what extracts keypoints, seen in several views from `template.distil_from` on (thesis 4.2.3)."""
+        """Return the extractor of keypoints, which averages several views from `template.distil_from` on (thesis 4.2.3)."""
         network = DetectorNetwork(self.config.network)
         network.load_state_dict(weights)
         views = DISTILLING_VIEWS if round >= self.config.template.distil_from else DISTILLING_VIEWS[:1]
@@ -103,7 +103,7 @@ class Template(Method):
         return self._round_schedule_of_its_own(round)
 
     def round_images(self, round: int) -> int:
-        """Return the images that a round can use: as many as its training has views, or `round_images`."""
+        """Return the number of images that a round uses: as many as its training has views, or `round_images`."""
         stage1 = self.config.stage1
         if self.config.round_images or round > stage1.rounds:
             return super().round_images(round)
@@ -115,7 +115,7 @@ class Template(Method):
         return Channels.first(np.ones(len(label_counts), bool))
 
     def landmark_objective(self, channels: int) -> LandmarkObjective:
-        """Return what stage 2 minimises, of a network whose backbone begins untrained."""
+        """Return the loss of stage 2, for a backbone that starts from random weights."""
         return LandmarkObjective(self.config, channels, from_scratch=True)
 
     def landmark_schedule(self, phase: int) -> Schedule:
@@ -124,5 +124,5 @@ class Template(Method):
 
 
 def build(config: Config) -> Template:
-    """Return the method that a configuration asks for."""
+    """Return the method of a configuration."""
     return Template(config)

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights():
     assert one.state() == two.state()
 
 
-def test_a_restored_learner_goes_on_bit_for_bit():
+def test_a_restored_learner_continues_bit_for_bit():
     whole, first = learner(), learner()
     train(whole, 0, 6)
     train(first, 0, 3)
@@ -75,7 +75,7 @@ def test_a_cosine_falls_to_a_hundredth():
     assert (np.diff(factors) < 0).all()
 
 
-def test_the_rate_falls_tenfold_at_its_shares_of_the_whole_stage():
+def test_the_rate_falls_tenfold_at_shares_of_the_whole_stage():
     schedule = Schedule(first=40, total=100, decay_at=(0.5, 0.9), factor=2.0)
     assert [round(schedule(i), 6) for i in (0, 9, 10, 49, 50)] == [2.0, 2.0, 0.2, 0.2, 0.02]
 

@@ -9,7 +9,7 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, room
+from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, workers_that_fit
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )  # fmt: skip
 def test_room_is_for_workers_with_their_data_and_one_cpu(options, nodes, expected):
-    assert room(ComputeConfig(**options), nodes) == expected
+    assert workers_that_fit(ComputeConfig(**options), nodes) == expected
 
 
 def test_the_number_of_workers_divides_the_batch():
@@ -47,8 +47,8 @@ def test_asking_for_more_reserves_what_is_free_and_gives_it_back(ray_cluster):
     assert choose_now(compute, 4) == 1
     workers, more = placement_group([{"CPU": 1, "GPU": 1}]), ScaleUpRequest(compute, 1)
     assert workers.wait(30), "the number was chosen, and something reserved with it"
-    more.ask()
-    more.ask()
+    more.submit()
+    more.submit()
     pending = [group for group in placement_group_table().values() if group["state"] == "PENDING"]
     assert [group["bundles"] for group in pending] == [{0: {"CPU": 1.0, "GPU": 1.0}}]
     remove_placement_group(workers)

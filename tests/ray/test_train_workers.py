@@ -240,7 +240,7 @@ def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monke
     began = []
 
     class Asking(ScaleUpRequest):
-        def ask(self):
+        def submit(self):
             began.append(worker_processes())
 
     monkeypatch.setattr("ray_kplm.runtime.train_workers.ScaleUpRequest", Asking)
