@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ray_kplm.imaging import coordinates
 
 
-def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
+def decode_crop(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
     """A stored crop: uint8 (H, W, 3) RGB. What `ingest` stored can be decoded."""
     image = cv2.imdecode(np.frombuffer(encoded.as_buffer(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

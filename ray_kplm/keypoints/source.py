@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode_crop
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FromImages:
     def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
         boxes = images["box"].to_pylist()
         return [
-            self._detector(decode(encoded), None if box is None else np.array(box, np.float32))
+            self._detector(decode_crop(encoded), None if box is None else np.array(box, np.float32))
             for encoded, box in zip(images["image"], boxes, strict=True)
         ]
 

@@ -16,7 +16,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.errors import CollapseError
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.keypoints import LEARNED
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
@@ -341,7 +341,7 @@ class Discovery:
         """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
         folder, size = self.dataset.images(TRAIN), self.config.network.image_size
         stored = (e for part in self.dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
-        return np.stack([letterbox(decode(encoded), size)[0] for encoded in itertools.islice(stored, count)])
+        return np.stack([letterbox(decode_crop(encoded), size)[0] for encoded in itertools.islice(stored, count)])
 
     # -- helpers
 

@@ -21,7 +21,7 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.features import keypoints_table, table_of
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
+from ray_kplm.imaging.crops import crop_sizes, decode_crop, letterbox
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
 from ray_kplm.methods.trainer import NETWORK, load_weights
@@ -174,5 +174,5 @@ def inputs(table: pa.Table, rows: NDArray, config: Config) -> Iterator[Inputs]:
     size, batch = config.network.image_size, config.compute.batch_images
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])
-        made = [letterbox(decode(encoded), size) for encoded in chosen["image"]]
+        made = [letterbox(decode_crop(encoded), size) for encoded in chosen["image"]]
         yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()
