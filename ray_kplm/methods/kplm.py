@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.update import Shards, Update, update
+from ray_kplm.correspondence.sharded_kmeans import Shards
+from ray_kplm.correspondence.update import Update, update
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.pair_objective import JointObjective, PairObjective

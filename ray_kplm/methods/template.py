@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.update import Shards
+from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.base import ClusteringResult, Method
 from ray_kplm.methods.channels import Channels

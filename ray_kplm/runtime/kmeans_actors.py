@@ -152,7 +152,7 @@ def _place(node: dict[str, Any], shards: int, gpus: float) -> _Place:
 
 
 class ActorShards:
-    """`correspondence.update.Shards` on Ray actors: each owns every n-th part.
+    """`correspondence.sharded_kmeans.Shards` on Ray actors: each owns every n-th part.
 
     A shard's state follows from the calls that changed it; they are kept (with centroids and shares only), and a shard that
     died, alone or with its node, is started again and gets them again.

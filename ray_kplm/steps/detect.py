@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
-from ray_kplm.correspondence.features import keypoints_table, table_of
+from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
@@ -106,7 +106,7 @@ class DetectPart:
         if self._described:
             descriptors = self._descriptors(kept)
             sizes = crop_sizes(self._find.images.read_table(part, ["width", "height"]).take(rows))
-            table = table_of(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
+            table = features_table(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
         else:
             table = keypoints_table(image_id, counts, xy, score)
         self._target.write_table(part, table)
