@@ -25,7 +25,7 @@ from ray_kplm.inference.dataset import Prediction, predict, read_predictions
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
@@ -284,7 +284,7 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
                     "stage": stage,
                     "split": split,
                     "flip_at_test": run.config.stage2.flip_at_test,
-                    "decoder": DECODER,
+                    "decoder": DECODER_VERSION,
                 },
                 inputs,
             ),

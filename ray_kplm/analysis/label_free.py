@@ -24,7 +24,7 @@ from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -65,7 +65,7 @@ def measure_quality(
         "motion": asdict(_MOTION),
         "seed": run.config.seed,
         "flip_at_test": run.config.stage2.flip_at_test,
-        "decoder": DECODER,
+        "decoder": DECODER_VERSION,
     }
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
