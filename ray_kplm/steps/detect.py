@@ -20,7 +20,7 @@ from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
-from ray_kplm.keypoints.source import Keypoints, Source
+from ray_kplm.keypoints.source import Keypoints, KeypointSource
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import run_tasks
@@ -128,7 +128,7 @@ class DetectPart:
         if self._outlier_score is None or keypoints.descriptors is None:
             return keypoints
         keep = self._outlier_score.distance(keypoints.descriptors) <= self._limit
-        return keypoints.chosen(keep)
+        return keypoints.select(keep)
 
 
 def keypoint_finder(
@@ -151,7 +151,7 @@ class _Find:
     landmarks: Folder
     config: KeypointsConfig
     seed: int
-    _source: Source | None = None
+    _source: KeypointSource | None = None
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints]]:
         """Ids and keypoints of some rows of a part."""
