@@ -21,7 +21,7 @@ from ray_kplm.evaluation.label_free import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.warp import displaced
+from ray_kplm.imaging.warp import displace
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
@@ -176,7 +176,7 @@ class _ObservePart:
             [coordinates.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
         )
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
-        moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
+        moved = displace(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
         inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)
         found, confidence = self._detector(np.stack([view.picture for view in views]))
         return np.where(known & inside, moved, np.nan), found, confidence
