@@ -122,13 +122,13 @@ class LandmarkDetector:
 def _rgb(image: Image) -> NDArray[np.uint8]:
     if isinstance(image, bytes):
         try:
-            return pictures.decode(image).rgb
+            return pictures.decode_image_file(image).rgb
         except DataError as error:
             raise DataError(f"an image of {len(image)} bytes: {error}") from None
     if isinstance(image, (str, os.PathLike)):
         try:
             with open(image, "rb") as stream:
-                return pictures.decode(stream.read()).rgb
+                return pictures.decode_image_file(stream.read()).rgb
         except (OSError, DataError) as error:
             raise DataError(f"{image}: {error}") from None
     array = np.asarray(image)

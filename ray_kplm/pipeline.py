@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.progress import Progress
 from ray_kplm.run import Run
 from ray_kplm.run_lock import held
@@ -68,5 +68,5 @@ def _examples(dataset: Dataset, config: Config, count: int = 2) -> NDArray[np.ui
     """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
     folder = dataset.images(TRAIN)
     stored = (e for part in dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
-    inputs = [letterbox(decode(e), config.network.image_size)[0] for e in itertools.islice(stored, count)]
+    inputs = [letterbox(decode_crop(e), config.network.image_size)[0] for e in itertools.islice(stored, count)]
     return np.stack(inputs)

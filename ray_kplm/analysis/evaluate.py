@@ -20,13 +20,13 @@ from ray_kplm.evaluation.protocol_scores import protocol_scores
 from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
 from ray_kplm.evaluation.summary import evaluate_landmarks
 from ray_kplm.evaluation.tables import STAGES
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import MANIFEST, Run, round_path
@@ -231,7 +231,7 @@ def show(
     for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
         rows = chosen[(chosen >= first) & (chosen < last)] - first
         if len(rows):
-            images += [decode(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
+            images += [decode_crop(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
             generic += find(part, rows) if find else []
     before = f"{run.config.keypoints.detector} keypoints (above) and " if keypoints else ""
     title = f"{run.folder.name}: {before}{xy.shape[1]} landmarks on {len(images)} of {total} {split} images"
@@ -285,7 +285,7 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
                     "stage": stage,
                     "split": split,
                     "flip_at_test": run.config.stage2.flip_at_test,
-                    "decoder": DECODER,
+                    "decoder": DECODER_VERSION,
                 },
                 inputs,
             ),

@@ -22,10 +22,10 @@ from ray_kplm.evaluation.label_free import Observations, measure
 from ray_kplm.evaluation.warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.warp import displaced
+from ray_kplm.imaging.warp import displace
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -65,7 +65,7 @@ def measure_quality(
         "motion": asdict(_MOTION),
         "seed": run.config.seed,
         "flip_at_test": run.config.stage2.flip_at_test,
-        "decoder": DECODER,
+        "decoder": DECODER_VERSION,
     }
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
@@ -176,7 +176,7 @@ class _ObservePart:
             [coordinates.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
         )
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
-        moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
+        moved = displace(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
         inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)
         found, confidence = self._detector(np.stack([view.picture for view in views]))
         return np.where(known & inside, moved, np.nan), found, confidence

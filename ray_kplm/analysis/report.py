@@ -16,7 +16,7 @@ from ray_kplm.analysis.label_free import measure_quality
 from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging.crops import crop_sizes, decode
+from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.cards import Findings, choose, make_album
@@ -112,7 +112,7 @@ def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator
         rows = chosen[(chosen >= first) & (chosen < last)] - first
         if len(rows):
             for encoded in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]:
-                yield decode(encoded)
+                yield decode_crop(encoded)
 
 
 def _facts(run: Run, dataset: Dataset) -> dict[str, str]:

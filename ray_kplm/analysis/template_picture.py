@@ -6,7 +6,7 @@ import numpy as np
 
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.run import Run
 from ray_kplm.schemas import TRAIN
@@ -42,7 +42,7 @@ def template_picture(run: Run, image_id: str | None = None) -> tuple[str, bytes]
         names = table["image_id"].to_pylist()
         if image_id in names:
             points = align.keypoints.folder.read_table(part, ["xy"])["xy"].to_pylist()[names.index(image_id)]
-            image = decode(table["image"][names.index(image_id)])
+            image = decode_crop(table["image"][names.index(image_id)])
             drawn = draw_landmarks(image, np.asarray(points, np.float64).reshape(-1, 2), scale=4, numbers=True)
             return image_id, encode_png(drawn)
     raise ConfigError(f"{image_id!r}: no such image in {run.folder}'s last round; for example {names[0]!r}")

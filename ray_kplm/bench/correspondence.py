@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config, load
 from ray_kplm.correspondence import duplicates, flip, kmeans
 from ray_kplm.correspondence.assignment import as_float32, nearest
-from ray_kplm.correspondence.features import table_of
+from ray_kplm.correspondence.features import features_table
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
 from ray_kplm.methods import build_method
@@ -99,7 +99,7 @@ def write_features(folder: Folder, points: int, dim: int, *, part_images: int = 
         xy, score = rng.uniform(0, 255, (count, 2)), rng.random(count)
         names = [f"{part}/{i}" for i in range(images)]
         sizes = np.full((images, 2), 256)
-        table = table_of(names, sizes, counts, xy, score, unit(count), unit(count))
+        table = features_table(names, sizes, counts, xy, score, unit(count), unit(count))
         folder.write_table(f"part-{part:05d}.parquet", table)
         left, part = left - count, part + 1
 
@@ -144,10 +144,10 @@ class _OneShard:
     """`kmeans.Points` of a shard in this process."""
 
     def __init__(self, shard: DescriptorShard) -> None:
-        self._shard, self._size = shard, shard.begin_fit(1.0)
+        self._shard, self._totals = shard, shard.begin_fit(1.0)
 
-    def size(self) -> kmeans.Size:
-        return self._size
+    def totals(self) -> kmeans.PointTotals:
+        return self._totals
 
     def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
         return self._shard.partial(centroids)

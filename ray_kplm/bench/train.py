@@ -17,7 +17,7 @@ from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.experiments.trial import progress_to
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
@@ -175,11 +175,11 @@ def data_pipeline(augment: AugmentConfig, size: int, images: Folder) -> dict[str
     encoded = images.read_table(images.parts()[0], ["image"])["image"].combine_chunks()
     pictures = [encoded[i % len(encoded)] for i in range(_ALONE_VIEWS)]
     whole, bare = Augmenter(augment, size), Augmenter(replace(augment, warp=0.0), size)
-    decoded = [decode(picture) for picture in pictures]
+    decoded = [decode_crop(picture) for picture in pictures]
     whole(decoded[0], 0, False)
     bare(decoded[0], 0, False)
     seconds = {
-        "decode": _cpu_seconds(lambda i: decode(pictures[i])),
+        "decode": _cpu_seconds(lambda i: decode_crop(pictures[i])),
         "scale": _cpu_seconds(lambda i: letterbox(decoded[i], size)),
         "augment": _cpu_seconds(lambda i: bare(decoded[i], i, bool(i % 2))),
         "augment_and_warp": _cpu_seconds(lambda i: whole(decoded[i], i, bool(i % 2))),

@@ -32,7 +32,7 @@ from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import decided
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
@@ -207,7 +207,7 @@ def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) ->
         "margin": options.margin,
         "part_images": options.part_images,
         "flip_at_test": run.config.stage2.flip_at_test,
-        "decoder": DECODER,
+        "decoder": DECODER_VERSION,
     }
     remedy = "Predict into another folder, or remove this one"
     return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.update import Shards
+from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.extractor import DescriptorExtractor, KeypointExtractor

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.network.compute import Placement
 from ray_kplm.storage import Folder
 
@@ -40,5 +40,5 @@ def make_inputs(table: pa.Table, rows: NDArray[np.int64], config: Config) -> Ite
     size, batch = config.network.image_size, config.compute.batch_images
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])
-        made = [letterbox(decode(encoded), size) for encoded in chosen["image"]]
+        made = [letterbox(decode_crop(encoded), size) for encoded in chosen["image"]]
         yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()

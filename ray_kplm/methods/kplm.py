@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.update import Shards, Update, update
+from ray_kplm.correspondence.sharded_kmeans import Shards
+from ray_kplm.correspondence.update import Update, update
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import Labels, cluster_labels

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.warp import displaced
+from ray_kplm.imaging.warp import displace
 from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.channels import Channels
 from ray_kplm.schemas import NONE
@@ -47,7 +47,7 @@ class Labels:
         """Return the points of B views on `device`. Points outside the view are not valid and have no identity."""
         image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
         placed = np.einsum("bij,bpj->bpi", affine[:, :, :2], self.xy[image]) + affine[:, None, :, 2]
-        cells = coordinates.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
+        cells = coordinates.input_to_heatmap(displace(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
         valid = self.present[image] & ((nearest >= 0) & (nearest < size // coordinates.STRIDE)).all(-1)
 

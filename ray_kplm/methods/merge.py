@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.update import MatchedUpdate, Shards, update_matched
+from ray_kplm.correspondence.matched_update import MatchedUpdate, update_matched
+from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels

@@ -99,7 +99,7 @@ class PairObjective:
         if self.across and self.negatives == "different_cluster":
             return losses.different_cluster_negatives(points_BPd, identity_BP, margin=stage.margin)
         limits = {"margin": stage.margin, "minimum_distance": stage.negative_distance * side}
-        own, own_pairs = losses.own_negatives(points_BPd, xy_BP2, valid_BP, **limits)
+        own, own_pairs = losses.same_image_negatives(points_BPd, xy_BP2, valid_BP, **limits)
         point_BR, cell_BR, taken_BR = self._random_pairs(valid_BP, side, generator)
         background, background_pairs = losses.background_negatives(
             points_BPd, xy_BP2, map_Bdhw, point_BR, cell_BR, taken_BR, **limits

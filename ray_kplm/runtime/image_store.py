@@ -11,7 +11,7 @@ import ray
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.round_sampling import Selection
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.runtime.session import DEFAULT_SCHEDULING
 from ray_kplm.storage import Folder
 
@@ -50,7 +50,7 @@ class RoundImages:
         part = int(self._part(index))
         if part not in self._tables:
             self.fetch(np.array([index]))
-        return decode(self._tables[part][index - int(self.starts[part])])
+        return decode_crop(self._tables[part][index - int(self.starts[part])])
 
     def _part(self, indices: NDArray[np.integer[Any]] | int) -> NDArray[np.int64]:
         return np.searchsorted(self.starts, indices, side="right") - 1

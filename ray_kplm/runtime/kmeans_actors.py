@@ -184,7 +184,7 @@ def _placement(node: dict[str, Any], shards: int, gpus: float) -> _ShardPlacemen
 
 
 class ActorShards:
-    """`correspondence.update.Shards` as Ray actors: of n shards, each holds every n-th part.
+    """`correspondence.sharded_kmeans.Shards` as Ray actors: of n shards, each holds every n-th part.
 
     The state of a shard follows from the calls that changed it. These are recorded; their arguments are centroids and counts. A
     shard that died, alone or with its node, is started again and the calls are replayed.

@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.alignment import Drift
+from ray_kplm.correspondence.alignment import DriftOptions
 from ray_kplm.correspondence.features import ragged, ragged_points
-from ray_kplm.correspondence.template_matching import choose_template, most_repeatable, name_points, padded
+from ray_kplm.correspondence.template_matching import choose_template, match_template, most_repeatable, pad_points
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError, ConfigError
 from ray_kplm.imaging import coordinates
@@ -113,15 +113,15 @@ def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
     """Choose the template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, or fewer if the image has."""
     config = aligning.config
     options, count = config.template, config.method.landmarks
-    drift, farthest = Drift(options.outliers), options.distance * config.network.image_size
+    drift, farthest = DriftOptions(options.outliers), options.distance * config.network.image_size
     seed = (config.seed, 41)
     sample = selection.sample(max(options.sample, options.candidates), seed, SAMPLE_PARTS)
     read = [_read(aligning, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [entry for part in read for entry in part]
     if options.image:
         template = _named(aligning, selection, options.image)
-        others = padded([xy for name, xy in found if name != options.image])
-        kept = most_repeatable(template, others, count, drift=drift, farthest=farthest)
+        others = pad_points([xy for name, xy in found if name != options.image])
+        kept = most_repeatable(template, others, count, options=drift, max_distance=farthest)
         return {"image_id": options.image, "xy": kept.xy.tolist(), "score": kept.score}
     points = [xy for _, xy in found]
     counts = np.array([len(p) for p in points])
@@ -129,7 +129,7 @@ def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
     if not len(able):
         raise CollapseError("no image has three keypoints; look at detection.points_per_landmark")
     candidates = np.random.default_rng(seed).permutation(able)[: options.candidates]
-    best, kept = choose_template(points, candidates, count, drift=drift, farthest=farthest)
+    best, kept = choose_template(points, candidates, count, options=drift, max_distance=farthest)
     return {"image_id": found[best][0], "xy": kept.xy.tolist(), "score": kept.score}
 
 
@@ -173,11 +173,11 @@ class _AlignPart:
         config = self._work.config
         options, side = config.template, config.network.image_size
         found = _read(self._work, part, rows)
-        named = name_points(
+        named = match_template(
             self._template,
-            padded([xy for _, xy in found]),
-            drift=Drift(options.outliers),
-            farthest=options.distance * side,
+            pad_points([xy for _, xy in found]),
+            options=DriftOptions(options.outliers),
+            max_distance=options.distance * side,
             min_matched=options.min_matched,
         )
         sizes = self._work.images.read_table(part, ["width", "height"]).take(rows)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.config_names import as_recorded
-from ray_kplm.correspondence.features import keypoints_table, table_of
+from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import LEARNED, build_source
-from ray_kplm.keypoints.source import Keypoints, Source
+from ray_kplm.keypoints.source import Keypoints, KeypointSource
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
@@ -176,7 +176,7 @@ class DetectPart:
         if self._described:
             descriptors = self._descriptors(kept)
             sizes = crop_sizes(self._find.images.read_table(part, ["width", "height"]).take(rows))
-            table = table_of(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
+            table = features_table(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
         else:
             table = keypoints_table(image_id, counts, xy, score)
         self._target.write_table(part, table)
@@ -198,7 +198,7 @@ class DetectPart:
         if self._outlier_score is None or keypoints.descriptors is None:
             return keypoints
         keep = self._outlier_score.distance(keypoints.descriptors) <= self._limit
-        return keypoints.chosen(keep)
+        return keypoints.select(keep)
 
 
 def keypoint_finder(
@@ -228,7 +228,7 @@ class _Find:
     landmarks: Folder
     config: KeypointsConfig
     seed: int
-    _source: Source | None = None
+    _source: KeypointSource | None = None
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints]]:
         """Return the ids and the keypoints of rows of a part."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.features import keypoints_table, table_of
+from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes
@@ -229,7 +229,7 @@ class ExtractPart:
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
         if self._work.described:
             sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
-            table = table_of(ids, sizes, counts, *joined)
+            table = features_table(ids, sizes, counts, *joined)
         else:
             table = keypoints_table(ids, counts, *joined[:2])
         self._work.features.write_table(part, table)

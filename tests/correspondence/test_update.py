@@ -5,9 +5,10 @@ import pytest
 
 from ray_kplm import schemas
 from ray_kplm.config import load
-from ray_kplm.correspondence.features import read_features, table_of
+from ray_kplm.correspondence.features import features_table, read_features
+from ray_kplm.correspondence.matched_update import update_matched
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.correspondence.update import update, update_matched
+from ray_kplm.correspondence.update import update
 from ray_kplm.errors import CollapseError, DataError
 from ray_kplm.storage import Folder
 
@@ -45,7 +46,7 @@ def features(tmp_path_factory):
 
         xy = np.stack([truth * 10.0, np.arange(len(truth))], axis=1)
         ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = table_of(
+        table = features_table(
             ids, SIZES, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise)
         )
         folder.write_table(f"part-{part:05d}.parquet", table)
@@ -132,7 +133,7 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
     plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
     plain[0, 3], plain[5] = np.nan, 0
     mirrored[10, 0] = np.inf
-    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
+    table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
     folder.write_table("part-00001.parquet", table)
     found, tables = run(folder, tmp_path, 2)
     assert found.facts()["unusable_keypoints"] == 3
@@ -147,7 +148,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
         folder.write_bytes(part, features.read_bytes(part))
     part = read_features(folder, "part-00002.parquet")
     narrow = part.descriptors[:, :8]
-    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
+    table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
     folder.write_table("part-00002.parquet", table)
     with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
         run(folder, tmp_path, 1)
@@ -194,7 +195,7 @@ def marked(features, folder):
         def joined(a, b, order=order):
             return np.concatenate([a, b.astype(a.dtype)])[order]
 
-        table = table_of(
+        table = features_table(
             read.image_id.to_pylist(),
             read.sizes,
             read.counts + 1,
@@ -243,7 +244,7 @@ def of_sizes(folder, sizes, fixed=FIXED):
         xy = share * longer[:, None] - 0.5 - ((longer - of_part) / 2)[:, None]
         looks = (centres + rng.normal(size=(IMAGES, 10, DIM)) * 0.05 / np.sqrt(DIM)).reshape(-1, DIM).astype(np.float16)
         ids, counts = [f"{part}/{i}" for i in range(IMAGES)], np.full(IMAGES, 10)
-        table = table_of(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
+        table = features_table(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
         folder.write_table(f"part-{part:05d}.parquet", table)
     return folder
 
