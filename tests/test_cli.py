@@ -54,7 +54,7 @@ def commands_with_figures(replace):
     replace("run", Run=SimpleNamespace(open=lambda uri: SimpleNamespace(config=SimpleNamespace(compute=None))))
     replace("runtime.session", session=lambda compute: nullcontext())
     replace("analysis.label_free", measure_quality=work)
-    replace("report.tables", quality_table=lambda quality: "seconds 2.500")
+    replace("report.quality_table", quality_table=lambda quality: "seconds 2.500")
 
 
 @pytest.mark.parametrize("command", [

@@ -18,7 +18,7 @@ from ray_kplm.evaluation.detection import NEAR_SHARE, percent_near
 from ray_kplm.evaluation.protocol_scores import protocol_scores
 from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
 from ray_kplm.evaluation.summary import evaluate_landmarks
-from ray_kplm.evaluation.tables import STAGES
+from ray_kplm.report.score_table import STAGES
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions

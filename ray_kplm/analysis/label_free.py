@@ -18,7 +18,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.evaluation.label_free import Observations, measure
-from ray_kplm.evaluation.warnings import warnings_of
+from ray_kplm.evaluation.label_free_warnings import warnings_of
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displaced

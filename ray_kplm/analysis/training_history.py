@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.report.stability import dense, label_stability
+from ray_kplm.evaluation.label_stability import dense, label_stability
 from ray_kplm.run import Run, round_path
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.storage import Folder

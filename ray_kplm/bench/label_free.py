@@ -14,7 +14,7 @@ from ray_kplm.analysis.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.progress import ProgressCallback
-from ray_kplm.report.tables import aligned
+from ray_kplm.report.quality_table import aligned
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 

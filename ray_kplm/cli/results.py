@@ -116,7 +116,7 @@ def _add_template(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.evaluation.tables import lines
+    from ray_kplm.report.score_table import lines
     from ray_kplm.run import Run
     from ray_kplm.tracking import add_evaluation
 
@@ -133,7 +133,7 @@ def _evaluate(options: argparse.Namespace) -> Result:
 
 def _quality(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.label_free import measure_quality
-    from ray_kplm.report.tables import quality_table
+    from ray_kplm.report.quality_table import quality_table
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 

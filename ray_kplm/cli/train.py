@@ -104,7 +104,7 @@ def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import evaluate, show
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
-    from ray_kplm.evaluation.tables import lines
+    from ray_kplm.report.score_table import lines
     from ray_kplm.imaging.synthetic.category import write_category
     from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of

@@ -16,7 +16,7 @@ from ray_kplm.config import Config
 from ray_kplm.experiments.journal import Trial, ranked, short_names
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
 from ray_kplm.experiments.space import shown
-from ray_kplm.report.tables import aligned
+from ray_kplm.report.quality_table import aligned
 
 _BANDS = 3
 """Into which a distribution's range is cut to compare its parts."""

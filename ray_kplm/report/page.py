@@ -16,7 +16,7 @@ from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import line_chart, number, scatter
 from ray_kplm.report.pictures import hex_colours
-from ray_kplm.report.warnings import warnings
+from ray_kplm.report.run_warnings import warnings
 from ray_kplm.schemas import TRAIN
 
 STAGES = {"warmup": "warm-up", "stage1": "stage 1", "stage2": "stage 2"}

@@ -189,7 +189,7 @@ def test_another_dataset_has_a_folder_of_its_own(run, tmp_path):
         (Options(protocol="mafl"), "no landmark left_eye, right_eye, nose"),
         (Options(protocol="nothing"), "no such protocol"),
         (Options(by=("roll=0,1",)), "no column 'roll' of numbers; it has yaw"),
-        (Options(by=("yaw=5",)), "rising numbers"),
+        (Options(by=("yaw=5",)), "increasing numbers"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_predicted(run, options, words, tmp_path):

@@ -1,7 +1,7 @@
 """Tables as text."""
 
 from ray_kplm.evaluation.label_free import PER_LANDMARK
-from ray_kplm.report.tables import aligned, quality_table
+from ray_kplm.report.quality_table import aligned, quality_table
 
 
 def test_columns_line_up():

@@ -1,6 +1,6 @@
 """What is said of a run, and when nothing is."""
 
-from ray_kplm.report.warnings import listed, warnings
+from ray_kplm.report.run_warnings import listed, warnings
 
 GOOD = {
     "forward_nme": 5.0,
