@@ -15,7 +15,7 @@ from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.progress import ProgressCallback
-from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
+from ray_kplm.report.embedding import Described, match_by_place, sampled, tsne
 from ray_kplm.report.page import Embedding
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
@@ -107,7 +107,7 @@ def _landmarks(run: Run, found: list[Described]) -> tuple[int, list[NDArray]]:
         return len(channels), [last]
     if build_method(run.config).continues_clusters:
         return len(channels), [last, last]
-    by_place = names_by_place(found[0], found[1], len(last))
+    by_place = match_by_place(found[0], found[1], len(last))
     first = np.where(by_place == NONE, NONE, last[by_place])
     width = max(len(first), int(found[0].cluster.max(initial=0)) + 1)
     return len(channels), [np.pad(first, (0, width - len(first)), constant_values=NONE), last]

@@ -17,8 +17,8 @@ from ray_kplm.evaluation.buckets import Buckets, bucketed
 from ray_kplm.evaluation.detection import NEAR_SHARE, percent_near
 from ray_kplm.evaluation.protocol_scores import protocol_scores
 from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
+from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.evaluation.summary import evaluate_landmarks
-from ray_kplm.report.score_table import STAGES
 from ray_kplm.imaging.crops import decode
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
@@ -34,7 +34,6 @@ from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
 from ray_kplm.storage import Folder
 
-STAGE2, STAGE1, WARMUP = "stage2", "stage1", "warmup"
 Predictions = dict[str, tuple[np.ndarray, np.ndarray]]
 """Split -> xy (N, K, 2) and confidence (N, K)."""
 
@@ -92,7 +91,7 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
         "seconds": time.monotonic() - started,
     }
     curves = {
-        STAGES[stage]: (found[stage]["forward_per_landmark"], found[stage]["backward_per_landmark"])
+        STAGE_TITLES[stage]: (found[stage]["forward_per_landmark"], found[stage]["backward_per_landmark"])
         for stage in stages[:2]
     }
     (run.folder / place).write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
@@ -126,7 +125,7 @@ def _predicted(
 
 
 def _name(stage: str) -> str:
-    return STAGES.get(stage, f"round {stage}")
+    return STAGE_TITLES.get(stage, f"round {stage}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ray_kplm.analysis.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.progress import ProgressCallback
-from ray_kplm.report.quality_table import aligned
+from ray_kplm.report.text_table import align
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 
@@ -76,7 +76,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, of in found["correlations"].items():
         cells = ["-" if of[m]["spearman"] is None else f"{of[m]['spearman']:+.2f}" for m in MEASURES]
         spearman.append([f"{name} ({max(of[m]['checkpoints'] for m in MEASURES)})", *cells])
-    return [*aligned(table), "", *aligned(spearman)]
+    return [*align(table), "", *align(spearman)]
 
 
 _OF_LANDMARKS = ("equivariance_per_landmark", "backward_per_landmark")

@@ -116,7 +116,7 @@ def _add_template(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.report.score_table import lines
+    from ray_kplm.report.score_table import score_lines
     from ray_kplm.run import Run
     from ray_kplm.tracking import add_evaluation
 
@@ -128,7 +128,7 @@ def _evaluate(options: argparse.Namespace) -> Result:
     if not options.data:
         add_evaluation(run, metrics)
     files = [f"all scores: {metrics['folder']}/metrics.json", f"curves: {metrics['folder']}/curves.png"]
-    return Result("\n".join([*lines(metrics), *files]), metrics)
+    return Result("\n".join([*score_lines(metrics), *files]), metrics)
 
 
 def _quality(options: argparse.Namespace) -> Result:

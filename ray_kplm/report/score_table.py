@@ -1,4 +1,4 @@
-"""The scores as a person reads them: lines of text."""
+"""The scores of a run against the annotation as text tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ray_kplm.evaluation.detection import NEAR_SHARE
+from ray_kplm.evaluation.stages import STAGE_TITLES
+from ray_kplm.report.text_table import NO_VALUE, align, cell
 
-STAGES = {"stage2": "stage 2", "stage1": "stage 1", "warmup": "warm-up"}
+_PERCENT = "{:.2f} %"
 
 _METRICS = {
     "forward_nme": "forward NME, %",
@@ -19,115 +21,122 @@ _METRICS = {
 }
 
 
-def lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """Of what `steps.evaluate` returns."""
+def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of all tables.
+
+    Args:
+        metrics: The scores that `analysis.evaluate.evaluate` returns.
+    """
     yield from _stages(metrics)
     yield ""
-    yield from _regressors(metrics)
+    yield from _by_training_images(metrics)
     yield ""
     yield from _without_regressor(metrics)
-    for column, found in metrics["buckets"].items():
+    for column, scores in metrics["buckets"].items():
         yield ""
-        yield from _buckets(column, found)
+        yield from _buckets(column, scores)
     if metrics.get("protocol"):
         yield ""
         yield from protocol_lines(metrics["protocol"], metrics["images"])
     yield ""
-    yield from _footer(metrics)
-
-
-def _stages(metrics: dict[str, Any]) -> Iterator[str]:
-    yield _row("", "forward NME", "all", "backward NME", "points/image")
-    for stage, scores in metrics["stages"].items():
-        yield _row(
-            STAGES[stage],
-            _deviating(scores["forward_nme"], scores["forward_nme_sd"]),
-            _percent(scores["forward_nme_all"]),
-            _percent(scores["backward_nme"]),
-            _plain(scores["points_per_image"]),
-        )
-    yield _row("mean shape", _percent(metrics["mean_shape_nme"]), "", "", "")
-
-
-def _regressors(metrics: dict[str, Any]) -> Iterator[str]:
-    """NME by the number of images that the regressors are fitted on, as far as there are so many."""
-    forward, backward = metrics["forward_by_images"], metrics["backward_by_images"]
-    shown = [size for size, found in forward.items() if size == "all" or int(size) <= found["images"]]
-    yield _row("images", *shown)
-    for name, found in (("forward", forward), ("backward", backward)):
-        yield _row(name, *(_deviating(found[size]["mean"], found[size]["sd"], unit="") for size in shown))
-
-
-def _without_regressor(metrics: dict[str, Any]) -> Iterator[str]:
-    raw, detection = metrics["raw"], metrics["detection"]
-    yield _row(f"within, px of {raw['reference_side']}", *raw["accuracy"])
-    yield _row("raw accuracy", *(_percent(value) for value in raw["accuracy"].values()))
-    for name, label in (("precision", "precision"), ("recall", "recall"), ("f_measure", "F")):
-        yield _row(label, *(_percent(found[name]) for found in detection.values()))
-    shares = ", ".join(f"{_percent(value)} at {share}" for share, value in raw["pck"].items())
-    yield f"PCK of the normaliser: {shares}; NMI of landmarks and true points: {_plain(metrics['nmi'])}"
-
-
-def _buckets(column: str, found: dict[str, Any]) -> Iterator[str]:
-    yield _row(column, "images", "forward NME", "backward NME")
-    for name, scores in found["ranges"].items():
-        yield _row(name, str(scores["images"]), _percent(scores["forward_nme"]), _percent(scores["backward_nme"]))
-    if found["images_in_none"]:
-        yield f"{found['images_in_none']} test images are in no range of {column}"
+    yield from _notes(metrics)
 
 
 def protocol_lines(protocol: dict[str, Any], images: int) -> Iterator[str]:
-    """A block for each metric: ours in the first line, then each method that the thesis has figures of."""
+    """Yield a table for each metric of a protocol: this run's scores in the first row, then the published ones.
+
+    Args:
+        protocol: The result of `protocol_scores.protocol_scores`.
+        images: Number of test images of the dataset.
+    """
     yield f"protocol {protocol['name']}: {len(protocol['points'])} points; {protocol['split']}"
     expected = protocol["images"][1]
     if expected not in (None, images):
-        yield f"(the thesis tests on {expected} images, this dataset on {images}: figures are not of the same images)"
+        yield f"(the thesis tests on {expected} images, this dataset has {images}: the scores are of different images)"
     for metric, label in _METRICS.items():
         parts = [name.split("/", 1)[1] for name in protocol["figures"] if name.startswith(f"{metric}/")]
         if not parts:
             continue
-        yield _row(label, *parts, first=30)
-        yield _row("  ours", *(_plain(protocol["figures"][f"{metric}/{part}"]) for part in parts), first=30)
+        rows = [[label, *parts], ["  this run", *(cell(protocol["figures"][f"{metric}/{part}"]) for part in parts)]]
         for row in protocol["published"]:
-            cells = [row["figures"].get(f"{metric}/{part}") for part in parts]
-            if any(cell is not None for cell in cells):
-                line = _row(f"  {row['method']}", *(_plain(cell) for cell in cells), first=30)
-                yield f"{line}   thesis, {row['source']}"
+            values = [row["figures"].get(f"{metric}/{part}") for part in parts]
+            if any(value is not None for value in values):
+                rows.append([f"  {row['method']}", *map(cell, values), f"thesis, {row['source']}"])
+        yield from align(rows, left=(0, 1 + len(parts)))
 
 
-def _footer(metrics: dict[str, Any]) -> Iterator[str]:
+def _stages(metrics: dict[str, Any]) -> Iterator[str]:
+    rows = [["", "forward NME", "all images", "backward NME", "points/image"]]
+    for stage, scores in metrics["stages"].items():
+        rows.append(
+            [
+                STAGE_TITLES[stage],
+                _with_deviation(scores["forward_nme"], scores["forward_nme_sd"], _PERCENT),
+                cell(scores["forward_nme_all"], _PERCENT),
+                cell(scores["backward_nme"], _PERCENT),
+                cell(scores["points_per_image"]),
+            ]
+        )
+    rows.append(["mean shape", cell(metrics["mean_shape_nme"], _PERCENT)])
+    yield from align(rows)
+
+
+def _by_training_images(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield the errors by the number of images the regressors are fitted on, up to as many as there are."""
+    forward, backward = metrics["forward_by_images"], metrics["backward_by_images"]
+    sizes = [size for size, scores in forward.items() if size == "all" or int(size) <= scores["images"]]
+    rows = [["training images", *sizes]]
+    for name, scores in (("forward NME, %", forward), ("backward NME, %", backward)):
+        rows.append([name, *(_with_deviation(scores[size]["mean"], scores[size]["sd"], "{:.2f}") for size in sizes)])
+    yield from align(rows)
+
+
+def _without_regressor(metrics: dict[str, Any]) -> Iterator[str]:
+    raw, detection = metrics["raw"], metrics["detection"]
+    rows = [
+        [f"within, px of {raw['reference_side']}", *raw["accuracy"]],
+        ["raw accuracy", *(cell(value, _PERCENT) for value in raw["accuracy"].values())],
+    ]
+    for name, label in (("precision", "precision"), ("recall", "recall"), ("f_measure", "F-measure")):
+        rows.append([label, *(cell(scores[name], _PERCENT) for scores in detection.values())])
+    yield from align(rows)
+    shares = ", ".join(f"{cell(value, _PERCENT)} at {share}" for share, value in raw["pck"].items())
+    yield f"PCK of the normaliser: {shares}; NMI of landmarks and true points: {cell(metrics['nmi'])}"
+
+
+def _buckets(column: str, scores: dict[str, Any]) -> Iterator[str]:
+    rows = [[column, "images", "forward NME", "backward NME"]]
+    for name, bucket in scores["ranges"].items():
+        errors = (cell(bucket[f"{direction}_nme"], _PERCENT) for direction in ("forward", "backward"))
+        rows.append([name, str(bucket["images"]), *errors])
+    yield from align(rows)
+    if scores["images_in_none"]:
+        yield f"{scores['images_in_none']} test images are in no range of {column}"
+
+
+def _notes(metrics: dict[str, Any]) -> Iterator[str]:
     points = metrics["points"]
     hidden = f", {points['hidden']} of them hidden" if points["hidden"] else ""
     yield (
-        f"{metrics['landmarks']} landmarks on {metrics['images']} test images; regressors from {metrics['train_images']} "
-        f"training images, 10 draws; {metrics['seconds']:.0f} s"
+        f"{metrics['landmarks']} landmarks on {metrics['images']} test images; regressors fitted on "
+        f"{metrics['train_images']} training images, 10 draws; {metrics['seconds']:.0f} s"
     )
     yield (
         f"{points['scored']} points scored: {points['annotated']} annotated{hidden}, {points['not_annotated']} not; "
         f"{metrics['left_out']['images_without_normaliser']} images without normaliser"
     )
-    if began := metrics.get("generic_keypoints"):
-        near = f"{began['near_percent']:.0f} %" if began["near_percent"] is not None else "none known to be"
+    if generic := metrics.get("generic_keypoints"):
+        near = f"{generic['near_percent']:.0f} %" if generic["near_percent"] is not None else "an unknown share"
         yield (
-            f"it began with {began['points_per_image']:.1f} generic keypoints an image ({began['detector']}), {near} within "
-            f"{100 * NEAR_SHARE:.0f} % of the normaliser of a true point"
+            f"training began with {generic['points_per_image']:.1f} generic keypoints per image ({generic['detector']}), "
+            f"{near} within {100 * NEAR_SHARE:.0f} % of the normaliser of a true point"
         )
-    backward = ", ".join(f"{k}: {_percent(v)}" for k, v in enumerate(metrics["backward_per_landmark"]))
-    yield f"backward NME of each landmark: {backward}"
+    errors = ", ".join(f"{k}: {cell(value, _PERCENT)}" for k, value in enumerate(metrics["backward_per_landmark"]))
+    yield f"backward NME of each landmark: {errors}"
 
 
-def _row(name: str, *cells: str, first: int = 18) -> str:
-    return (f"{name:{first}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
-
-
-def _deviating(mean: float | None, sd: float | None, unit: str = " %") -> str:
-    """The deviation is that over draws; all images are drawn once."""
-    return "-" if mean is None else f"{mean:.2f}{unit}" + (f" ± {sd:.2f}" if sd else "")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _with_deviation(mean: float | None, deviation: float | None, form: str) -> str:
+    """Return a mean with its standard deviation over draws, which is 0 if all images are drawn."""
+    if mean is None:
+        return NO_VALUE
+    return form.format(mean) + (f" ± {deviation:.2f}" if deviation else "")

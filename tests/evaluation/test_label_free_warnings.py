@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.evaluation.label_free_warnings import warnings_of
+from ray_kplm.evaluation.label_free_warnings import listed, warnings_of
 
 
 def quality(landmarks=8, **changes):
@@ -90,3 +90,7 @@ def test_each_pair_at_one_place_gives_a_warning():
         "landmarks 2 and 5 lie at one place",
         "landmarks 3 and 4 lie at one place",
     ]
+
+
+def test_numbers_are_listed_with_commas_and_a_final_and():
+    assert [listed(numbers) for numbers in ([3], [3, 7], [2, 3, 7])] == ["3", "3 and 7", "2, 3 and 7"]
