@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from ray_kplm.analysis.evaluate import STAGE1, STAGE2, WARMUP, stage_scores
+from ray_kplm.analysis.evaluate import stage_scores
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.evaluation.stages import STAGE1, STAGE2, WARMUP
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.text_table import align
 from ray_kplm.run import Run

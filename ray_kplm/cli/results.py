@@ -162,7 +162,7 @@ def _predict(options: argparse.Namespace) -> Result:
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import picture_name, show
+    from ray_kplm.analysis.contact_sheet import picture_name, show
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
     from ray_kplm.tracking import add_picture

@@ -101,7 +101,8 @@ def _add_fork(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import evaluate, show
+    from ray_kplm.analysis.contact_sheet import show
+    from ray_kplm.analysis.evaluate import evaluate
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
     from ray_kplm.imaging.synthetic.category import write_category

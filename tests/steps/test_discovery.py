@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.analysis import embedding, evaluate, label_free
+from ray_kplm.analysis import embedding, label_free, predictions
 from ray_kplm.config import ComputeConfig, load
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import full_selection
@@ -60,11 +60,11 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
     sends(discovery, "merge_channels", lambda merging, *rest: merging.config)
     sends(discovery, "relabel", lambda work, *rest: work.config)
     sends(run._pool, "train", lambda step, training, *rest: training.config)
-    sends(evaluate, "predict", lambda predictions, config, *rest: config)
+    sends(predictions, "predict", lambda missing, config, *rest: config)
     sends(embedding, "extract", lambda extraction, *rest: extraction.config)
     sends(label_free, "map_parts", lambda worker, arguments, *rest: arguments["work"].config)
     monkeypatch.setattr(label_free, "_detector", lambda run, stage: (None, np.zeros(2), {"fingerprint": "f"}))
-    monkeypatch.setattr(evaluate, "predictor", lambda run, stage: (None, {"fingerprint": "f"}))
+    monkeypatch.setattr(predictions, "predictor", lambda run, stage: (None, {"fingerprint": "f"}))
     monkeypatch.setattr(discovery, "RoundImages", SimpleNamespace(load=lambda *arguments: None))
     plan = SimpleNamespace(iterations=1)
     for work in (
@@ -72,7 +72,7 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
         lambda: run._merge_channels(step, 0, step, channels, np.ones(2)),
         lambda: run._relabel(step, 0, step, channels),
         lambda: run._train(step, "", None, None, plan, run.method.round_schedule(0), whole, None, (1, 0)),
-        lambda: evaluate.landmarks_of(resumed, dataset, "train"),
+        lambda: predictions.landmarks_of(resumed, dataset, "train"),
         lambda: embedding._described(resumed, dataset, whole, 0, resumed.folder),
         lambda: label_free.measure_quality(resumed),
     ):
