@@ -75,7 +75,8 @@ def add(commands: Any) -> None:
 
 
 def _bench_correspondence(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.correspondence import Sizes, bench
+    from ray_kplm.bench.correspondence import bench
+    from ray_kplm.bench.kmeans_speed import Sizes
 
     sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
     found = bench(
