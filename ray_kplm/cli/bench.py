@@ -75,7 +75,8 @@ def add(commands: Any) -> None:
 
 
 def _bench_correspondence(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.correspondence import Sizes, bench
+    from ray_kplm.bench.correspondence import bench
+    from ray_kplm.bench.kmeans_speed import Sizes
 
     sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
     found = bench(
@@ -106,17 +107,10 @@ def _bench_evaluation(options: argparse.Namespace) -> Result:
 
 
 def _bench_rounds(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.rounds import bench
+    from ray_kplm.bench.rounds import bench, lines
 
     found = bench(options.sizes, options.images, options.console.show)
-    lines = [
-        "   ".join(
-            f"{name} {value:,.3f}" if isinstance(value, float) else f"{name} {value:,}" for name, value in row.items()
-        )
-        for row in found["rounds"]
-    ]
-    lines.append(f"time, largest to smallest: {found['time_ratio_largest_to_smallest']:.2f}")
-    return Result("\n".join(lines), found)
+    return Result("\n".join(lines(found)), found)
 
 
 def _bench_quality(options: argparse.Namespace) -> Result:

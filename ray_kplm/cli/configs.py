@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_kplm import ready_configs
 from ray_kplm.cli.console import Result, command
+from ray_kplm.report.text_table import align
 
 
 def add(commands: Any) -> None:
@@ -25,9 +26,8 @@ def add(commands: Any) -> None:
 def _configs(options: argparse.Namespace) -> Result:
     if options.name:
         return Result(ready_configs.path_of(options.name).read_text(encoding="utf-8").rstrip())
-    names = ready_configs.names()
-    width = max(map(len, names))
-    return Result("\n".join(f"{name:{width}}  {ready_configs.summary(name)}" for name in names))
+    rows = [[name, ready_configs.summary(name)] for name in ready_configs.names()]
+    return Result("\n".join(align(rows, left=(0, 1))))
 
 
 def _schema(options: argparse.Namespace) -> Result:

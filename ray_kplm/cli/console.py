@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_kplm.report.text_table import align_values
+
 if TYPE_CHECKING:
     from ray_kplm.progress import Progress
 
@@ -93,8 +95,5 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def figures_text(found: dict[str, Any]) -> str:
-    """A line each."""
-    return "\n".join(
-        f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}"
-        for name, value in found.items()
-    )
+    """Return names and values as aligned lines."""
+    return "\n".join(align_values(found))

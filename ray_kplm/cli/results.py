@@ -116,7 +116,7 @@ def _add_template(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.evaluation.tables import lines
+    from ray_kplm.report.score_table import score_lines
     from ray_kplm.run import Run
     from ray_kplm.tracking import add_evaluation
 
@@ -128,12 +128,12 @@ def _evaluate(options: argparse.Namespace) -> Result:
     if not options.data:
         add_evaluation(run, metrics)
     files = [f"all scores: {metrics['folder']}/metrics.json", f"curves: {metrics['folder']}/curves.png"]
-    return Result("\n".join([*lines(metrics), *files]), metrics)
+    return Result("\n".join([*score_lines(metrics), *files]), metrics)
 
 
 def _quality(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.label_free import measure_quality
-    from ray_kplm.report.tables import quality_table
+    from ray_kplm.report.quality_table import quality_table
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 
@@ -162,7 +162,7 @@ def _predict(options: argparse.Namespace) -> Result:
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import picture_name, show
+    from ray_kplm.analysis.contact_sheet import picture_name, show
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
     from ray_kplm.tracking import add_picture

@@ -45,11 +45,11 @@ def _add_synth(commands: Any) -> None:
 
 def _add_ingest(commands: Any) -> None:
     from ray_kplm.datasets.registry import AUTO, FORMATS
+    from ray_kplm.report.text_table import align
 
     text = "Make a dataset of a folder of images, of Parquet files with an image column, or of a published data set."
     parser = command(commands, "ingest", _ingest, text)
-    width = max(map(len, FORMATS))
-    known = "\n".join(f"  {name:{width}}  {form.text}" for name, form in FORMATS.items())
+    known = "\n".join(align([[f"  {name}", form.text] for name, form in FORMATS.items()], left=(0, 1)))
     parser.formatter_class = Lists
     parser.epilog = (
         f"Published data sets (--format), where SOURCE is the folder they were unpacked to:\n{known}\n\n"
@@ -101,13 +101,14 @@ def _add_fork(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import evaluate, show
+    from ray_kplm.analysis.contact_sheet import show
+    from ray_kplm.analysis.evaluate import evaluate
     from ray_kplm.config import load
     from ray_kplm.datasets.dataset import IngestOptions
-    from ray_kplm.evaluation.tables import lines
     from ray_kplm.imaging.synthetic.category import write_category
     from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of
+    from ray_kplm.report.score_table import score_lines
     from ray_kplm.runtime.session import session
     from ray_kplm.steps.ingest import ingest
     from ray_kplm.tracking import add_evaluation, add_picture
@@ -127,7 +128,7 @@ def _demo(options: argparse.Namespace) -> Result:
     add_picture(run, picture, "test.png")
     metrics["seconds"] = time.monotonic() - started
     pictures = f"picture: {run.folder}/evaluation/test.png   curves: {run.folder}/evaluation/curves.png"
-    return Result("\n".join([*lines(metrics), pictures]), metrics)
+    return Result("\n".join([*score_lines(metrics), pictures]), metrics)
 
 
 def _is_rendered(folder: Path, images: int) -> bool:

@@ -17,6 +17,7 @@ from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
+from ray_kplm.report.text_table import align
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
 from ray_kplm.storage import Folder
@@ -228,18 +229,17 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table as text: mean and, of several seeds, deviation; the thesis' figure beside it; what failed below it."""
+    """Return the errors as a text table: the mean, the deviation over several seeds, the thesis' figure, and the failures."""
     table = averaged(rows)
-    width = max(len(row["name"]) for row in table)
-    out = [f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis"]
+    cells = [["", "stage 1", "backward", "stage 2", "backward", "thesis"]]
     for row in table:
         figures = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
-        shown = "".join(f"{_shown(figure, row['seeds']):>15}" for figure in figures)
         thesis = row["thesis"]
         beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
-        out.append(f"{row['name']:{width}}{shown}   {beside}".rstrip())
-        out += [f"{'':{width}}   failed: {error}" for error in row["errors"]]
-    return out
+        cells.append([row["name"], *(_shown(figure, row["seeds"]) for figure in figures), beside])
+    heading, *lines = align(cells, left=(0, 5))
+    failures = [[f"    failed: {error}" for error in row["errors"]] for row in table]
+    return [heading, *(text for line, failed in zip(lines, failures, strict=True) for text in (line, *failed))]
 
 
 def _shown(figure: tuple[float, float] | None, seeds: int) -> str:

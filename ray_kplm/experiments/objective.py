@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray_kplm.analysis.evaluate import STAGE1, WARMUP, evaluate, stage_scores
+from ray_kplm.analysis.evaluate import evaluate, stage_scores
 from ray_kplm.analysis.label_free import measure_quality
 from ray_kplm.analysis.stages import rounds_have_landmarks
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
+from ray_kplm.evaluation.stages import STAGE1, WARMUP
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST

@@ -16,7 +16,7 @@ from ray_kplm.config import Config
 from ray_kplm.experiments.journal import Trial, ranked, short_names
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
 from ray_kplm.experiments.space import shown
-from ray_kplm.report.tables import aligned
+from ray_kplm.report.text_table import align
 
 _BANDS = 3
 """Into which a distribution's range is cut to compare its parts."""
@@ -72,7 +72,7 @@ def results_csv(results: Mapping[str, Any]) -> str:
 
 def sweep_table(results: Mapping[str, Any]) -> str:
     """All trials, best first."""
-    return "\n".join(aligned(_rows(results)))
+    return "\n".join(align(_rows(results)))
 
 
 def sweep_page(results: Mapping[str, Any]) -> str:

@@ -129,5 +129,5 @@ def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run,
 
 
 def test_a_gallery_of_nothing_is_refused(run):
-    with pytest.raises(ConfigError, match="images = 0: the gallery shows at least 1"):
+    with pytest.raises(ConfigError, match="images = 0: must be at least 1"):
         report(run, images=0)

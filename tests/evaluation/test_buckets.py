@@ -31,12 +31,12 @@ def test_without_edges_by_value():
 
 @pytest.mark.parametrize("edges", ["yaw=", "yaw=3", "yaw=3,1", "yaw=1,1", "yaw=a,b"])
 def test_edges_must_rise(edges):
-    with pytest.raises(ConfigError, match="rising numbers"):
+    with pytest.raises(ConfigError, match="increasing numbers"):
         bucketed(edges, COLUMNS)
 
 
 def test_many_values_need_edges():
-    with pytest.raises(ConfigError, match=r"13 different values; give ranges, as in x=0,6,12"):
+    with pytest.raises(ConfigError, match=r"13 distinct values; give ranges, as in x=0,6,12"):
         bucketed("x", {"x": np.arange(13)})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.analysis import embedding, evaluate, label_free
+from ray_kplm.analysis import embedding, label_free, predictions
 from ray_kplm.config import ComputeConfig, from_dict, load, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import full_selection
@@ -95,12 +95,12 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
 def test_all_workers_of_an_analysis_have_the_format_that_the_run_was_begun_with(resumed, monkeypatch):
     dataset = Dataset.open(resumed.config.dataset)
     whole = full_selection(dataset.parts("train"), dataset.rows("train"))
-    sends(monkeypatch, evaluate, "predict", lambda predictions, config, *rest: config)
+    sends(monkeypatch, predictions, "predict", lambda missing, config, *rest: config)
     sends(monkeypatch, embedding, "extract", lambda extraction, *rest: extraction.config)
     sends(monkeypatch, label_free, "map_parts", lambda worker, arguments, *rest: arguments["work"].config)
     monkeypatch.setattr(label_free, "_detector", lambda run, stage: (None, np.zeros(2), {"fingerprint": "f"}))
-    monkeypatch.setattr(evaluate, "predictor", lambda run, stage: (None, {"fingerprint": "f"}))
-    check_format(lambda: evaluate.landmarks_of(resumed, dataset, "train"))
+    monkeypatch.setattr(predictions, "predictor", lambda run, stage: (None, {"fingerprint": "f"}))
+    check_format(lambda: predictions.landmarks_of(resumed, dataset, "train"))
     check_format(lambda: embedding._described(resumed, dataset, whole, 0, resumed.folder))
     check_format(lambda: label_free.measure_quality(resumed))
 

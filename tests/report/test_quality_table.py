@@ -1,15 +1,10 @@
-"""Tables as text."""
+"""The table of label-free measures."""
 
 from ray_kplm.evaluation.label_free import PER_LANDMARK
-from ray_kplm.report.tables import aligned, quality_table
+from ray_kplm.report.quality_table import quality_table
 
 
-def test_columns_line_up():
-    lines = aligned([["a", "long heading", "x"], ["longer", "1", "22"]])
-    assert lines == ["a       long heading   x", "longer             1  22"]
-
-
-def test_a_row_a_landmark_means_and_warnings():
+def test_each_landmark_has_a_row_and_means_and_warnings_follow():
     quality = {name: 0.5 for name in PER_LANDMARK} | {name: [0.25, None] for name in PER_LANDMARK.values()}
     quality |= {"cluster_compactness": None, "compactness_per_landmark": None, "partners": [1, -1], "images": 9,
                 "min_landmark_distance": 4.0, "coverage": 21.5, "score": None,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.report.stability import dense, label_stability
+from ray_kplm.evaluation.label_stability import dense, label_stability
 
 
 def places(images=6, labels=4, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from ray_kplm.evaluation.stability import nearest_points, normalised_mutual_information
+from ray_kplm.evaluation.mutual_information import nearest_points, normalised_mutual_information
 
 
 def test_the_textbooks_example():
