@@ -11,18 +11,18 @@ from ray_kplm.run import Run
 from ray_kplm.run_lock import held
 from ray_kplm.runtime.session import session
 from ray_kplm.steps.discovery import Discovery
-from ray_kplm.tracking import Parent, catch_up, tracked
+from ray_kplm.tracking import ParentRun, send_pending, track_run
 
 
 def discover(
     config: Config,
     progress: Callable[[dict[str, float]], Progress] = Progress,
-    parent: Parent | None = None,
+    parent: ParentRun | None = None,
     after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
 ) -> tuple[Run, bool]:
     """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
 
-    parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
+    parent: the group of runs in MLflow (`tracking.track_group`) that this one belongs to.
     after_round: called with every round that is finished, also before an interruption; it may raise to end the run there.
     Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change, or
     which other driver is at work on the run; the run directory keeps all that was finished.
@@ -32,12 +32,12 @@ def discover(
     discovery = Discovery(run, dataset, progress)
     if discovery.is_finished():
         discovery.tidy()
-        catch_up(run, dataset.meta, discovery.examples)
+        send_pending(run, dataset.meta, discovery.examples)
         return run, False
     with (
         held(run.folder) as lock,
         session(config.compute),
-        tracked(run.save(), dataset.meta, parent) as tracker,
+        track_run(run.save(), dataset.meta, parent) as tracker,
         discovery.workers(),
     ):
         discovery.report_to(tracker)
@@ -50,5 +50,5 @@ def discover(
             after_round(discovery, number)
         discovery.align()
         discovery.train_landmarks()
-        tracker.model(run, discovery.examples())
+        tracker.log_model(run, discovery.examples())
     return run, True

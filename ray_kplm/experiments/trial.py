@@ -12,7 +12,7 @@ from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent
+from ray_kplm.tracking import ParentRun
 
 
 def absolute(config: Config) -> Config:
@@ -28,7 +28,7 @@ def discover_with_reuse(
     siblings: Sequence[Folder],
     config: Config,
     progress: ProgressCallback,
-    parent: Parent | None = None,
+    parent: ParentRun | None = None,
     after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
 ) -> Run:
     """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.

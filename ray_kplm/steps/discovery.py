@@ -91,7 +91,7 @@ class Discovery:
     def track_round(self, number: int, metrics: dict[str, float]) -> None:
         """Numbers about a finished round, for MLflow."""
         if self._tracker:
-            self._tracker.metrics(metrics, self._iteration(number))
+            self._tracker.log_metrics(metrics, self._iteration(number))
 
     def is_finished(self) -> bool:
         """Whether the landmark detector is there. Raises RunError if any step was made under another configuration."""
@@ -371,7 +371,7 @@ class Discovery:
     ) -> None:
         step.finish(**facts)
         if self._tracker:
-            self._tracker.metrics(metrics, iteration)
+            self._tracker.log_metrics(metrics, iteration)
         self._progress.finish(text)
 
     def _weights(self) -> dict[str, float]:
@@ -411,7 +411,7 @@ class TrainingLogger:
         self._progress.advance(share, f"iteration {iteration}/{self._iterations} · loss {metrics['loss']:.4f}")
         if self._tracker:
             named = {f"{self._prefix}/{name}": value for name, value in metrics.items()}
-            self._tracker.metrics(named, self._first + iteration)
+            self._tracker.log_metrics(named, self._first + iteration)
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, float]:
