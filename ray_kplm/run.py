@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config, from_dict
-from ray_kplm.config_names import modernised
+from ray_kplm.config_names import to_current_names
 from ray_kplm.errors import RunError
 from ray_kplm.number_format import DECIDED, decided
 from ray_kplm.storage import Folder
@@ -190,7 +190,7 @@ class Run:
         folder = Folder.at(uri)
         if not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
-        return cls(folder, from_dict(modernised(yaml.safe_load(folder.read_bytes("config.yaml")))))
+        return cls(folder, from_dict(to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))))
 
     def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
         """The step that writes to `<run>/<path>`."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm.config import Config, load
+from ray_kplm.config import Config, load_config
 from ray_kplm.correspondence import duplicates, flip, kmeans
 from ray_kplm.correspondence.assignment import as_float32, nearest
 from ray_kplm.correspondence.features import table_of
@@ -64,7 +64,7 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, progress: ProgressCall
         found |= _alone(os.cpu_count() or 1, against_faiss, root / "features", sizes)
         progress(0.4, "assignment against a matrix product; duplicate filter; one thread")
         found |= _alone(1, one_core, sizes)
-        with session(load(None).compute):
+        with session(load_config(None).compute):
             progress(0.5, "one shard and two, of one thread each")
             found |= scaling(root / "features", sizes)
             found["machine_2_processes"] = two_processes(sizes)
@@ -232,7 +232,7 @@ def same_assignments(root: Folder) -> bool:
     """Whether 1, 2 and 7 shards give the same centroids and the same labels, bit for bit, and so does a second run."""
     features, seen = root / "small", []
     for number, shards in enumerate((1, 2, 7, 2)):
-        config = load(None, ["method.landmarks=10", "method.clusters=100", f"compute.shards={shards}"])
+        config = load_config(None, ["method.landmarks=10", "method.clusters=100", f"compute.shards={shards}"])
         labels = root / f"labels{number}"
         spread = ActorShards(config, features, features.parts())
         found = update(spread, labels, config, 1, lambda share, text: None)
@@ -250,7 +250,7 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
     """Peak memory above a process's start, in MiB, of the coordinator and of the larger of two shards; and of its budget."""
     budget = 0.5
     write_features(root / "features", millions * 1_000_000, 64, part_images=2048)
-    config = load(
+    config = load_config(
         None,
         ["method.landmarks=10", "method.clusters=100", "clustering.n_init=1", "clustering.iterations=2", "compute.shards=2",
          f"clustering.memory_gib={budget}", "clustering.fit_points=0"],
@@ -273,7 +273,7 @@ def thesis_share(vectors_per_core_s: float) -> float:
 
     The round: 5,000 iterations of 32 views, three forward-equivalents each, then two forward passes of as many images.
     """
-    config = load(None)
+    config = load_config(None)
     views = config.stage1.round_iterations * config.stage1.batch_size * 2
     network = views * (3 + 2) * _FORWARD_FLOP / _GPU_FLOPS
     options = config.clustering
@@ -295,7 +295,7 @@ def run_share(uri: str) -> float:
 
 
 def _config(sizes: Sizes, *overrides: str) -> Config:
-    return load(None, [f"method.landmarks={sizes.clusters}", f"method.clusters={sizes.clusters}", *overrides])
+    return load_config(None, [f"method.landmarks={sizes.clusters}", f"method.clusters={sizes.clusters}", *overrides])
 
 
 def _best(call: Callable[[], Any]) -> float:

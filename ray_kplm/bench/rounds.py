@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.progress import ProgressCallback
@@ -26,7 +26,7 @@ _REPEATS = 3
 def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str, Any]:
     """Rounds of `images` images from tables of `sizes` rows: seconds, parts read, and the driver's peak memory."""
     started, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as folder, session(load(None).compute):
+    with tempfile.TemporaryDirectory() as folder, session(load_config(None).compute):
         for size in sizes:
             progress(sizes.index(size) / len(sizes), f"a table of {size} images")
             rows.append({"dataset": size, **_round(_table(Folder.at(folder) / str(size), size), size, images)})

@@ -89,11 +89,11 @@ def _bench_correspondence(options: argparse.Namespace) -> Result:
 
 def _bench_train(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.train import bench
-    from ray_kplm.config import load
+    from ray_kplm.config import load_config
     from ray_kplm.ready_configs import path_of
 
     found = bench(
-        load(options.config or path_of("faces_cpu"), options.overrides), options.iterations, options.console.show
+        load_config(options.config or path_of("faces_cpu"), options.overrides), options.iterations, options.console.show
     )
     return Result(figures_text(found), found)
 

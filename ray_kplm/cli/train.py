@@ -102,7 +102,7 @@ def _add_fork(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import evaluate, show
-    from ray_kplm.config import load
+    from ray_kplm.config import load_config
     from ray_kplm.datasets.dataset import IngestOptions
     from ray_kplm.evaluation.tables import lines
     from ray_kplm.imaging.synthetic.category import write_category
@@ -114,7 +114,7 @@ def _demo(options: argparse.Namespace) -> Result:
 
     started = time.monotonic()
     root = Path(options.folder)
-    config = load(path_of("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
+    config = load_config(path_of("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
     if not _is_rendered(root / "images", options.images):
         options.console.inform(f"rendering {options.images} images to {root / 'images'}")
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
@@ -178,11 +178,11 @@ def _ingest(options: argparse.Namespace) -> Result:
 
 
 def _train(options: argparse.Namespace) -> Result:
-    from ray_kplm.config import load
+    from ray_kplm.config import load_config
     from ray_kplm.pipeline import discover
 
     started = time.monotonic()
-    config = load(options.config, options.overrides)
+    config = load_config(options.config, options.overrides)
     run, worked = discover(config, options.console.run_progress)
     state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
     return Result(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")

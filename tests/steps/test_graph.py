@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.methods import build_method
 from ray_kplm.run import Run
@@ -30,7 +30,7 @@ def steps(tmp_path):
         manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
         Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
         Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-        config = load(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", *UNEQUAL, *changes])
+        config = load_config(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", *UNEQUAL, *changes])
         return Steps(Run.start(config), Dataset.open(config.dataset), build_method(config))
 
     return make
@@ -83,7 +83,7 @@ DATASET = SimpleNamespace(
 
 
 def fingerprints(folder, kind: str, *overrides: str) -> dict[str, str]:
-    config = load(None, [f"run={folder}", f"method.kind={kind}", "stage1.rounds=1", *overrides])
+    config = load_config(None, [f"run={folder}", f"method.kind={kind}", "stage1.rounds=1", *overrides])
     run = Run.start(config)
     return {step.folder.path.removeprefix(run.folder.path + "/"): step.fingerprint
             for step in Steps(run, DATASET, build_method(config))}  # fmt: skip

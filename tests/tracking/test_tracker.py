@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import TrackingError
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -193,7 +193,7 @@ def test_runs_of_a_group_are_children_of_one_parent(place, client, copy_store, m
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = Folder.at(place / "ablation")
     copy_store(place / "ablation" / "mlflow.db")
-    runs = [Run.start(load(None, [f"run={folder.path}/seed={seed}", f"seed={seed}"])) for seed in (0, 1, 2)]
+    runs = [Run.start(load_config(None, [f"run={folder.path}/seed={seed}", f"seed={seed}"])) for seed in (0, 1, 2)]
     for run in runs:
         run.save()
     with track_group(folder, DATASET, {"over": "seed"}) as group:
