@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.progress import Progress
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.tracking import ParentRun, send_pending, track_run
@@ -16,7 +16,7 @@ from ray_kplm.tracking import ParentRun, send_pending, track_run
 
 def discover(
     config: Config,
-    progress: Callable[[dict[str, float]], Progress] = Progress,
+    progress: Callable[[dict[str, float]], ProgressDisplay] = ProgressDisplay,
     parent: ParentRun | None = None,
     after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
 ) -> tuple[Run, bool]:
@@ -35,7 +35,7 @@ def discover(
         send_pending(run, dataset.meta, discovery.examples)
         return run, False
     with (
-        held(run.folder) as lock,
+        lock_folder(run.folder) as lock,
         session(config.compute),
         track_run(run.save(), dataset.meta, parent) as tracker,
         discovery.workers(),

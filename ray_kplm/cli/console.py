@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ray_kplm.progress import Progress
+    from ray_kplm.progress import ProgressDisplay
 
 OUTPUT_CLOSED = 141
 """128 + SIGPIPE: how shells see a program whose reader, as `head`, has gone away."""
@@ -53,11 +53,11 @@ class Console:
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if live else ("", "\n")
         print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
 
-    def run_progress(self, weights: dict[str, float]) -> Progress:
+    def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run, see `ray_kplm.progress`."""
-        from ray_kplm.progress import Progress
+        from ray_kplm.progress import ProgressDisplay
 
-        return Progress(weights, self._out)
+        return ProgressDisplay(weights, self._out)
 
 
 class _Nowhere(io.StringIO):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.pipeline import discover
-from ray_kplm.progress import Progress, ProgressCallback
+from ray_kplm.progress import ProgressCallback, ProgressDisplay
 from ray_kplm.run import Run
 from ray_kplm.steps.discovery import Discovery
 from ray_kplm.steps.fork import fork_best
@@ -42,6 +42,6 @@ def discover_with_reuse(
     return run
 
 
-def progress_to(callback: ProgressCallback) -> Callable[[dict[str, float]], Progress]:
-    """Return what makes a run's `Progress` that reports to a callback instead of writing to the terminal."""
-    return lambda weights: Progress(weights, callback=callback)
+def progress_to(callback: ProgressCallback) -> Callable[[dict[str, float]], ProgressDisplay]:
+    """Return what makes a run's `ProgressDisplay` that reports to a callback instead of writing to the terminal."""
+    return lambda weights: ProgressDisplay(weights, callback=callback)

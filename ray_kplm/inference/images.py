@@ -31,10 +31,10 @@ from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER
-from ray_kplm.number_format import decided
+from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import Shared
 from ray_kplm.steps.extract import inputs, worker_placement
@@ -101,12 +101,12 @@ def predict_images(
             "predict: only compute.* may differ from the run's configuration, which its network was made for"
         )
     # Of images outside of the run: in the format that suits where it is done, and the same in all workers.
-    config = replace(config, compute=decided(config.compute, gpu=config.compute.gpus_per_worker > 0))
+    config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
     images = _open(source, options, config)
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    with held(target):
+    with lock_folder(target):
         manifest = step.manifest()
         existed = manifest is not None
         if manifest is None:

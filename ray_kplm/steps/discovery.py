@@ -23,7 +23,7 @@ from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
 from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Objective, Schedule
-from ray_kplm.progress import Progress
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import MANIFEST, Run, Step
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
@@ -59,7 +59,7 @@ _TRACKED = (
 class Discovery:
     """Each step is skipped if it is done, continued if it was begun, and done otherwise."""
 
-    def __init__(self, run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], Progress]) -> None:
+    def __init__(self, run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], ProgressDisplay]) -> None:
         self.run, self.dataset, self.config = run, dataset, run.config
         self.method = build_method(run.config)
         self._steps = Steps(run, dataset, self.method)
@@ -70,13 +70,13 @@ class Discovery:
     def report_to(self, tracker: Tracker) -> None:
         """Send metrics there from now on, and show what it has to say."""
         self._tracker = tracker
-        tracker.set_logger(self._progress.note)
+        tracker.set_logger(self._progress.print_line)
 
     @contextmanager
     def workers(self) -> Iterator[None]:
         """Training workers that are there when they are needed, and gone after the block."""
         compute = self.run.resolved.compute
-        self._progress.note(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
+        self._progress.print_line(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
         try:
             yield
         except Exception:
@@ -119,7 +119,7 @@ class Discovery:
             described=self.method.clusters_keypoints,
         )
         self._check_keypoints(facts)
-        self._progress.points(facts["points_per_image"])
+        self._progress.set_points_per_image(facts["points_per_image"])
         self._finish(step, facts, {"keypoints_per_image": facts["points_per_image"]}, 0)
 
     def _check_keypoints(self, facts: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ class Discovery:
             self._steps.keypoints.folder, parts, step.folder, step.folder.parent, self.method, seed,
             progress=self._progress.advance,
         )  # fmt: skip
-        self._progress.points(facts["points_per_image"])
+        self._progress.set_points_per_image(facts["points_per_image"])
         self._finish(step, facts, _metrics(facts), 0)
 
     def train_round(self, number: int) -> None:
@@ -194,7 +194,7 @@ class Discovery:
             features.folder, parts, labels.folder, target, self.method, number, before, self._progress.advance
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
-        self._progress.points(facts["points_per_image"])
+        self._progress.set_points_per_image(facts["points_per_image"])
         warning = _warning(facts.get("static_landmarks", []))
         self._finish(labels, facts, _metrics(facts), self._iteration(number), warning)
         self._drop_features(features)
@@ -217,7 +217,7 @@ class Discovery:
         )
         facts = extract(extraction, selection, self._progress.advance)
         values = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
-        self._progress.points(facts["detected_per_image"])
+        self._progress.set_points_per_image(facts["detected_per_image"])
         self._finish(step, facts, values, self._iteration(number), f"threshold {facts['threshold']:.4f}")
 
     def _drop_features(self, features: Step) -> None:
@@ -234,7 +234,7 @@ class Discovery:
         points = self._steps.labels[-1].folder
         aligning = Aligning(self.config, self.dataset.images(TRAIN), points, step.folder)
         facts = align_points(aligning, self._landmark_images(), self._progress.advance)
-        self._progress.points(facts["points_per_image"])
+        self._progress.set_points_per_image(facts["points_per_image"])
         text = f"{len(facts['label_counts'])} points of {facts['template']}, {facts['usable_images']} images fit"
         self._finish(step, facts, _metrics(facts), self._iteration(self.config.stage1.rounds), text)
 
@@ -309,7 +309,7 @@ class Discovery:
         self._progress.begin(_key(step), "stage 2: labels for the next detector")
         work = Relabelling(self.run.resolved, trained.folder, self.dataset.images(TRAIN), channels, step.folder)
         facts = relabel(work, self._landmark_images(), self._progress.advance)
-        self._progress.points(facts["points_per_image"])
+        self._progress.set_points_per_image(facts["points_per_image"])
         self._finish(step, facts, _metrics(facts), self._landmark_iteration(stretch + 1))
 
     def _landmark_images(self) -> Selection:
@@ -363,7 +363,7 @@ class Discovery:
             return False
         self._progress.skip(_key(step))
         if "points_per_image" in manifest:
-            self._progress.points(manifest["points_per_image"])
+            self._progress.set_points_per_image(manifest["points_per_image"])
         return True
 
     def _finish(
@@ -401,7 +401,7 @@ class TrainingLogger:
     """What the workers tell, for the display and for MLflow."""
 
     def __init__(
-        self, progress: Progress, tracker: Tracker | None, title: str, iterations: int, first: int, stage: int
+        self, progress: ProgressDisplay, tracker: Tracker | None, title: str, iterations: int, first: int, stage: int
     ) -> None:
         self._progress, self._tracker, self._first, self._iterations = progress, tracker, first, iterations
         self._prefix = f"stage{stage}"

@@ -24,7 +24,7 @@ from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.registry import AUTO, reader_of
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
@@ -81,7 +81,7 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
-    with held(root):
+    with lock_folder(root):
         return _ingest(source, root, listing, fingerprint, options, progress)
 
 

@@ -12,7 +12,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.compute import Placement
-from ray_kplm.progress import Progress
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
 from ray_kplm.steps import discovery
 from ray_kplm.steps.discovery import Discovery
@@ -46,7 +46,7 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
     assert Placement.choose(resumed.config.compute, CPU).autocast is None  # what a worker would choose here
     dataset = Dataset.open(resumed.config.dataset)
     whole = full_selection(dataset.parts("train"), dataset.rows("train"))
-    run = Discovery(resumed, dataset, Progress)
+    run = Discovery(resumed, dataset, ProgressDisplay)
     channels = Channels.first(np.ones(2, bool))
     step = resumed.step("somewhere", "some", {}, {})
 
@@ -82,5 +82,5 @@ def test_all_workers_of_a_run_have_the_format_that_it_was_begun_with(resumed, mo
 
 
 def test_the_configuration_that_fingerprints_are_made_of_says_auto(resumed):
-    run = Discovery(resumed, Dataset.open(resumed.config.dataset), Progress)
+    run = Discovery(resumed, Dataset.open(resumed.config.dataset), ProgressDisplay)
     assert {step.reads["compute"]["precision"] for step in run._steps if "compute" in step.reads} == {"auto"}
