@@ -1,8 +1,8 @@
 """A run directory: its steps, their manifests, and which results may be reused.
 
-A step writes into a folder of its own and publishes `manifest.json` there last: a step with a manifest is finished. The manifest
-holds the step's fingerprint, a hash of its name, of the configuration it reads and of the fingerprints of its inputs. When a run
-is continued, a step whose fingerprint matches is skipped; a mismatch is an error that says what changed.
+A step writes into a folder of its own and publishes `manifest.json` there last: a step with a manifest is finished. The
+manifest holds the step's fingerprint, a hash of its name, of the configuration it reads and of the fingerprints of its inputs.
+When a run is continued, a step whose fingerprint matches is skipped; a mismatch is an error that says what changed.
 
     <run>/config.yaml                     resolved configuration; beside it versions.json and number_format.json
     <run>/keypoints/                      generic keypoints

@@ -34,7 +34,7 @@ IMAGES = pa.schema(
         pa.field("frame", pa.int64()),  # index of the frame in the video
     ]
 )
-"""`<dataset>/<split>/images/part-00000.parquet`: images, the only table that discovery reads, except for `detector: noisy_gt`."""
+"""`<dataset>/<split>/images/part-00000.parquet`: the only table that discovery reads, except for `detector: noisy_gt`."""
 
 LANDMARKS = pa.schema(
     [

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Lists
 
 
 def add(commands: Any) -> None:
@@ -61,7 +60,6 @@ images, else a score that needs no annotation (kplm bench quality). Lower is bet
 def _add_sweep(commands: Any) -> None:
     text = "Search the configuration that finds the best landmarks: many runs, scored, side by side as there is room."
     parser = command(commands, "sweep", _sweep, text)
-    parser.formatter_class = Lists
     parser.epilog = _SWEEP_EXAMPLES
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, or a ready one's name: what all trials have in common"
