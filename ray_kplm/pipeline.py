@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.imaging.crops import decode_crop, letterbox
-from ray_kplm.progress import Progress
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.executor import AfterRound, Executor
 from ray_kplm.steps.recorder import record
-from ray_kplm.tracking import Parent, catch_up, tracked
+from ray_kplm.tracking import ParentRun, send_pending, track_run
 
 
 def discover(
     config: Config,
-    progress: Callable[[dict[str, float]], Progress] = Progress,
-    parent: Parent | None = None,
+    progress: Callable[[dict[str, float]], ProgressDisplay] = ProgressDisplay,
+    parent: ParentRun | None = None,
     after_round: AfterRound = lambda executor, round: None,
 ) -> tuple[Run, bool]:
     """Discover landmarks in unlabelled images and train a detector of them.
@@ -35,7 +35,7 @@ def discover(
     Args:
         config: with `dataset`, that `kplm ingest` made, and `run`, the run directory.
         progress: makes the display from the weights of the steps.
-        parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
+        parent: the group of runs in MLflow (`tracking.track_group`) that this one belongs to.
         after_round: called after each finished round, also for those finished before an interruption; it may raise to end
             the run there.
 
@@ -50,17 +50,17 @@ def discover(
     recording = record(run, dataset)
     if recording.is_finished():
         Executor(run, recording, progress).clean_up()
-        catch_up(run, dataset.meta, lambda: _examples(dataset, config))
+        send_pending(run, dataset.meta, lambda: _examples(dataset, config))
         return run, False
     with (
-        held(run.folder) as lock,
+        lock_folder(run.folder) as lock,
         session(config.compute),
-        tracked(run.save(), dataset.meta, parent) as tracker,
+        track_run(run.save(), dataset.meta, parent) as tracker,
     ):
         executor = Executor(run, recording, progress, tracker)
         with executor.workers():
             executor.execute(check=lock.check, after_round=after_round)
-            tracker.model(run, _examples(dataset, config))
+            tracker.log_model(run, _examples(dataset, config))
     return run, True
 
 

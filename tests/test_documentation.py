@@ -10,7 +10,7 @@ import pytest
 
 from ray_kplm import schemas
 from ray_kplm.cli.main import build_parser
-from ray_kplm.config import Config, load
+from ray_kplm.config import Config, load_config
 from ray_kplm.datasets.registry import FORMATS
 from ray_kplm.methods import kplm
 from ray_kplm.run import Run
@@ -138,6 +138,6 @@ def test_the_page_and_the_steps_in_the_documentation_are_those_of_the_code(tmp_p
     without_docstring = re.sub(r'    """.*?"""\n', "", page, flags=re.DOTALL)
     assert f"```python\n{without_docstring}```" in text
     dataset = SimpleNamespace(fingerprint="d", count=lambda split: 9, parts=lambda split: [], rows=lambda split: [])
-    for task in record(Run.start(load(None, [f"run={tmp_path}", "stage1.rounds=1"])), dataset):
+    for task in record(Run.start(load_config(None, [f"run={tmp_path}", "stage1.rounds=1"])), dataset):
         line = " ".join([task.path, *(taken.path for taken in task.takes)])
         assert line in [" ".join(line.split()) for line in text.splitlines()]

@@ -10,7 +10,7 @@ from typing import Any
 from ray_kplm.bench.kmeans_speed import Sizes, against_faiss, one_core, write_features
 from ray_kplm.bench.shard_scaling import memory_of, same_assignments, scaling, two_processes
 from ray_kplm.bench.timing import in_new_process
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.run import Run, round_path
 from ray_kplm.runtime.session import session
@@ -46,7 +46,7 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, progress: ProgressCall
         results |= in_new_process(os.cpu_count() or 1, against_faiss, root / "features", sizes)
         show(0.4, "assignment against a matrix product, and duplicate filter, on one thread")
         results |= in_new_process(1, one_core, sizes)
-        with session(load(None).compute):
+        with session(load_config(None).compute):
             show(0.6, "one and two shards, of one thread each")
             results |= scaling(root / "features", sizes)
             results["machine_2_processes"] = two_processes(sizes)
@@ -72,7 +72,7 @@ def thesis_share(vectors_per_core_s: float) -> float:
     Args:
         vectors_per_core_s: Measured number of descriptors assigned per second and core.
     """
-    config = load(None)
+    config = load_config(None)
     views = config.stage1.round_iterations * config.stage1.batch_size * 2
     network = views * (3 + 2) * _FORWARD_FLOP / _GPU_FLOPS
     options = config.clustering

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.synthetic.category import write_category
@@ -54,7 +54,7 @@ def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[
             f"stage1.rounds={rounds}",
             f"compute.rounds_per_fit={rounds_per_fit}",
         ]
-        config = load(None, [*_CONFIG, *changes])
+        config = load_config(None, [*_CONFIG, *changes])
 
         def after_round(discovery: object, number: int) -> None:
             samples.append(_sample())

@@ -15,7 +15,7 @@ from typing import Any
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.bench.faults import CHECKPOINT, DRIVER, MOMENTS, NODE, Fault
 from ray_kplm.bench.run_comparison import differences, outputs
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import RunError
 from ray_kplm.imaging.synthetic.category import write_category
@@ -79,7 +79,7 @@ def run_cases(folder: Path, cases: Sequence[Sequence[Fault]], progress: Progress
     with (
         LocalCluster(_HEAD_CPUS, _NODE_CPUS) as cluster,
         _environment(RAY_ADDRESS=cluster.address),
-        session(load(None).compute),
+        session(load_config(None).compute),
     ):
         write_category(folder / "images", _IMAGES, size=64, test_share=0.2)
         ingest(str(folder / "images"), str(folder / "dataset"), IngestOptions(part_images=_PART_IMAGES))

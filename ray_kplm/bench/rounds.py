@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.progress import ProgressCallback
@@ -37,7 +37,7 @@ def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str
         of the seconds for the last to those for the first dataset.
     """
     started, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as folder, session(load(None).compute):
+    with tempfile.TemporaryDirectory() as folder, session(load_config(None).compute):
         for index, size in enumerate(sizes):
             progress(index / len(sizes), f"a dataset of {size} images")
             rows.append({"dataset": size, **_measure(_write(Folder.at(folder) / str(size), size), size, images)})

@@ -10,7 +10,7 @@ import numpy as np
 
 from ray_kplm.bench.kmeans_speed import IMAGE_POINTS, PART_IMAGES, Sizes, write_features
 from ray_kplm.bench.timing import fastest, process_pool
-from ray_kplm.config import Config, load
+from ray_kplm.config import Config, load_config
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.correspondence.update import update
 from ray_kplm.methods import build_method
@@ -72,7 +72,7 @@ def same_assignments(root: Folder) -> bool:
     features, results = root / "small", []
     write_features(features, 8 * 2 * PART_IMAGES * IMAGE_POINTS // 4, 64, part_images=PART_IMAGES // 4)
     for number, shards in enumerate((1, 2, 7, 2)):
-        config = load(None, ["method.landmarks=10", "method.clusters=100", f"compute.shards={shards}"])
+        config = load_config(None, ["method.landmarks=10", "method.clusters=100", f"compute.shards={shards}"])
         labels = root / f"labels{number}"
         actors = ActorShards(config, features, features.parts())
         found = update(actors, labels, config, 1, ignore_progress)
@@ -94,7 +94,7 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
         share of its budget.
     """
     write_features(root / "features", millions * 1_000_000, 64, part_images=2048)
-    config = load(
+    config = load_config(
         None,
         ["method.landmarks=10", "method.clusters=100", "clustering.n_init=1", "clustering.iterations=2", "compute.shards=2",
          f"clustering.memory_gib={_MEMORY_GIB}", "clustering.fit_points=0"],
@@ -112,4 +112,4 @@ def memory_of(root: Folder, millions: int) -> dict[str, float]:
 
 
 def _config(sizes: Sizes, *overrides: str) -> Config:
-    return load(None, [f"method.landmarks={sizes.clusters}", f"method.clusters={sizes.clusters}", *overrides])
+    return load_config(None, [f"method.landmarks={sizes.clusters}", f"method.clusters={sizes.clusters}", *overrides])

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Lists
 
 
 def add(commands: Any) -> None:
@@ -61,7 +60,6 @@ images, else a score that needs no annotation (kplm bench quality). Lower is bet
 def _add_sweep(commands: Any) -> None:
     text = "Search the configuration that finds the best landmarks: many runs, scored, side by side as there is room."
     parser = command(commands, "sweep", _sweep, text)
-    parser.formatter_class = Lists
     parser.epilog = _SWEEP_EXAMPLES
     parser.add_argument(
         "config", metavar="CONFIG", help="a YAML file, or a ready one's name: what all trials have in common"
@@ -98,10 +96,10 @@ def _add_sweep(commands: Any) -> None:
 
 
 def _ablate(options: argparse.Namespace) -> Result:
-    from ray_kplm.config import load
+    from ray_kplm.config import load_config
     from ray_kplm.experiments.ablation import ablate, plain, table_lines
 
-    config = load(options.config, options.overrides)
+    config = load_config(options.config, options.overrides)
     rows = ablate(
         config, options.over, options.seeds, max_concurrent=options.max_concurrent,
         progress=options.console.show,
@@ -110,7 +108,7 @@ def _ablate(options: argparse.Namespace) -> Result:
 
 
 def _sweep(options: argparse.Namespace) -> Result:
-    from ray_kplm.config import load
+    from ray_kplm.config import load_config
     from ray_kplm.experiments.halving import Halving
     from ray_kplm.experiments.pages import sweep_table
     from ray_kplm.experiments.sweep import SweepOptions, sweep
@@ -118,7 +116,7 @@ def _sweep(options: argparse.Namespace) -> Result:
     names = ("over", "search", "samples", "max_concurrent", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
     chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
-    config = load(options.config, options.overrides)
+    config = load_config(options.config, options.overrides)
     results = sweep(config, chosen, options.console.show)
     files = f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW"
     return Result(f"{sweep_table(results)}\n{files}", {name: results[name] for name in ("best", "trials")})

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.report.text_table import align
 
 
 def add(commands: Any) -> None:
@@ -35,7 +36,5 @@ def _steps(options: argparse.Namespace) -> Result:
         {"step": task.path, "state": task.step.state(), "takes": [taken.path for taken in task.takes]}
         for task in recording
     ]
-    width = max(len(task.path) for task in recording)
-    lines = [f"{row['state']:9}{row['step']:{width}}  {' '.join(row['takes'])}".rstrip() for row in rows]
-    head = f"{'state':9}{'step':{width}}  takes"
-    return Result("\n".join([head, *lines]), {"steps": rows})
+    cells = [[task.step.state(), task.path, " ".join(taken.path for taken in task.takes)] for task in recording]
+    return Result("\n".join(align([["state", "step", "takes"], *cells], left=(0, 1, 2))), {"steps": rows})

@@ -21,7 +21,7 @@ from ray_kplm.report.text_table import align
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, run_trials
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent, add_evaluation, grouped
+from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,16 @@ def ablate(
     listed = _Listed({run_name(cell): configured(config, cell) for cell in cells})
     dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
-    with session(config.compute, max_concurrent), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
+    with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
         trial = partial(_trial, group.parent)
         run_trials(
             trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", progress=progress
         )
         rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
-        group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
+        group.log_file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
             Folder.at(config.run).write_bytes(CURVE, picture)
-            group.file(CURVE, picture)
+            group.log_file(CURVE, picture)
     return rows
 
 
@@ -195,7 +195,7 @@ class _Listed:
         self.figures[name] = figures
 
 
-def _trial(parent: Parent, config: Config, progress: ProgressCallback, report: Report) -> dict[str, Any]:
+def _trial(parent: ParentRun, config: Config, progress: ProgressCallback, report: Report) -> dict[str, Any]:
     below = Folder.at(config.run).parent
     run = discover_with_reuse([below / name for name in below.folders()], config, progress, parent)
     metrics = evaluate(run, progress)

@@ -191,7 +191,7 @@ def _dimension(path: str, what: Any) -> Dimension:
     """what: text of the command line, or of a YAML file also a list, or {distribution: [LOW, HIGH]}."""
     if path in _SHARED:
         raise ConfigError(f"--over {path}: all trials share it; give {path}=... before --over")
-    kind = config_parsing.kind_of(Config, path)
+    kind = config_parsing.type_at(Config, path)
     if isinstance(what, str):
         name, separator, ends = what.partition(":")
         if separator and name in _DISTRIBUTIONS:

@@ -32,7 +32,7 @@ from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
+from ray_kplm.tracking import ParentRun, Tracker, add_evaluation, track_group
 
 _FINAL = (CollapseError.__name__, ConfigError.__name__)
 """Failures that would come again."""
@@ -80,7 +80,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
         parameters = {"objective": objective, "search": search, **space.to_dict()}
         with (
             session(config.compute, options.max_concurrent or 1),
-            grouped(leaves.folder, dataset.meta, parameters) as group,
+            track_group(leaves.folder, dataset.meta, parameters) as group,
         ):
             trials = _Trials(journal, sampler, options.halving, group, leaves, progress)
             run_trials(
@@ -220,9 +220,9 @@ class _Trials:
         """Results as they stand, on storage and in MLflow."""
         results = self._leaves.publish(self._journal.trials)
         if results["best"]:
-            self._group.metrics({"best/objective": results["best"]["objective"]}, self._done())
+            self._group.log_metrics({"best/objective": results["best"]["objective"]}, self._done())
             for name in ("best.yaml", "results.json", "results.csv", "index.html"):
-                self._group.file(name, self._leaves.folder.read_bytes(name))
+                self._group.log_file(name, self._leaves.folder.read_bytes(name))
 
     def _show(self, text: str) -> None:
         found = best(self._journal.trials)
@@ -243,7 +243,7 @@ def _keypoints_folder(sweep: Folder, config: Config, dataset: Dataset) -> Folder
 
 
 def _trial(
-    sweep: Folder, objective: str, parent: Parent, config: Config, progress: ProgressCallback, report: Report
+    sweep: Folder, objective: str, parent: ParentRun, config: Config, progress: ProgressCallback, report: Report
 ) -> dict[str, Any]:
     """A trial, in a process of its own on any node."""
     number = int(Folder.at(config.run).name.split(",", 1)[0])

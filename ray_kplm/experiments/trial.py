@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.pipeline import discover
-from ray_kplm.progress import Progress, ProgressCallback
+from ray_kplm.progress import ProgressCallback, ProgressDisplay
 from ray_kplm.run import Run
 from ray_kplm.steps.executor import AfterRound
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent
+from ray_kplm.tracking import ParentRun
 
 
 def absolute(config: Config) -> Config:
@@ -28,7 +28,7 @@ def discover_with_reuse(
     siblings: Sequence[Folder],
     config: Config,
     progress: ProgressCallback,
-    parent: Parent | None = None,
+    parent: ParentRun | None = None,
     after_round: AfterRound = lambda executor, round: None,
 ) -> Run:
     """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.
@@ -42,6 +42,6 @@ def discover_with_reuse(
     return run
 
 
-def progress_to(callback: ProgressCallback) -> Callable[[dict[str, float]], Progress]:
-    """Return what makes a run's `Progress` that reports to a callback instead of writing to the terminal."""
-    return lambda weights: Progress(weights, callback=callback)
+def progress_to(callback: ProgressCallback) -> Callable[[dict[str, float]], ProgressDisplay]:
+    """Return what makes a run's `ProgressDisplay` that reports to a callback instead of writing to the terminal."""
+    return lambda weights: ProgressDisplay(weights, callback=callback)

@@ -32,10 +32,10 @@ from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
-from ray_kplm.number_format import decided
+from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
 
@@ -111,7 +111,7 @@ def predict_images(
             "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"
         )
     # The number format is decided here, by the machine that predicts and not by the run, and is the same in all workers.
-    config = replace(config, compute=decided(config.compute, gpu=config.compute.gpus_per_worker > 0))
+    config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
     images = open_source(
         source, boxes=options.boxes, margin=options.margin, split=options.split, part_images=options.part_images,
@@ -119,7 +119,7 @@ def predict_images(
     )  # fmt: skip
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    with held(target):
+    with lock_folder(target):
         manifest = step.manifest()
         existed = manifest is not None
         if manifest is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.number_format import decided
+from ray_kplm.number_format import resolve_auto
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Placement:
     @classmethod
     def choose(cls, compute: ComputeConfig, device: torch.device) -> Placement:
         """Return the configured placement; `auto` values follow from the device and, on a CPU, from its features."""
-        compute = decided(compute, gpu=device.type == "cuda")
+        compute = resolve_auto(compute, gpu=device.type == "cuda")
         return cls(device, torch.bfloat16 if compute.precision == "bf16" else None, compute.channels_last == "yes")
 
     def move(self, network: nn.Module) -> nn.Module:

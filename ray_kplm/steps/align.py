@@ -61,7 +61,7 @@ class Align(LandmarkLabels):
         executor.begin(self, "aligning with a template")
         aligning = Aligning(context.config, context.images, self.keypoints.folder, self.folder)
         facts = align_points(aligning, context.selection(context.stage2), executor.progress.advance)
-        executor.progress.points(facts["points_per_image"])
+        executor.progress.set_points_per_image(facts["points_per_image"])
         text = f"{len(facts['label_counts'])} points of {facts['template']}, {facts['usable_images']} images fit"
         executor.finish(self, facts, metrics_of(facts), context.round_end(context.config.stage1.rounds), text)
 

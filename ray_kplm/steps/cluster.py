@@ -54,7 +54,7 @@ class ClusterKeypoints(RoundLabels):
             context.stage2,  # the seed of no round
             progress=executor.progress.advance,
         )
-        executor.progress.points(facts["points_per_image"])
+        executor.progress.set_points_per_image(facts["points_per_image"])
         executor.finish(self, facts, metrics_of(facts), 0)
 
     def round_labels(self, parts: list[str]) -> Labels:
@@ -107,7 +107,7 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
             executor.progress.advance,
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
-        executor.progress.points(facts["points_per_image"])
+        executor.progress.set_points_per_image(facts["points_per_image"])
         warning = _warning(facts.get("static_landmarks", []))
         executor.finish(self, facts, metrics_of(facts), context.round_end(self.round), warning)
 

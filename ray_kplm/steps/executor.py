@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray_kplm.progress import Progress
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import TrainWorkerPool
@@ -25,7 +25,7 @@ class Executor:
         self,
         run: Run,
         recording: Recording,
-        progress: Callable[[dict[str, float]], Progress] = Progress,
+        progress: Callable[[dict[str, float]], ProgressDisplay] = ProgressDisplay,
         tracker: Tracker | None = None,
     ) -> None:
         """progress: makes the display from the weights of the steps."""
@@ -33,7 +33,7 @@ class Executor:
         self.progress = progress(recording.weights())
         self._workers = TrainWorkerPool(run.config.compute, run.folder)
         if tracker:
-            tracker.set_logger(self.progress.note)
+            tracker.set_logger(self.progress.print_line)
 
     def execute(
         self,
@@ -61,7 +61,7 @@ class Executor:
     def workers(self) -> Iterator[None]:
         """Keep training workers for the block, which start when they are needed and end with it."""
         compute = self.run.resolved.compute
-        self.progress.note(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
+        self.progress.print_line(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
         try:
             yield
         except Exception:
@@ -85,7 +85,7 @@ class Executor:
         else:
             self.progress.skip(task.folder.path)
             if "points_per_image" in manifest:
-                self.progress.points(manifest["points_per_image"])
+                self.progress.set_points_per_image(manifest["points_per_image"])
         for taken in task.takes:
             self._delete_if_consumed(taken)
 
@@ -116,7 +116,7 @@ class Executor:
         """Publish a task's step with its facts, and send its metrics at a global iteration."""
         task.step.finish(**facts)
         if self._tracker:
-            self._tracker.metrics(metrics, iteration)
+            self._tracker.log_metrics(metrics, iteration)
         self.progress.finish(text)
 
     def train(self, task: Task, training: Training, first: int, stage: str) -> None:
@@ -136,13 +136,15 @@ class Executor:
         """Send metrics of a finished round."""
         if self._tracker:
             context = self._recording.tasks[0].context
-            self._tracker.metrics(metrics, context.round_end(round))
+            self._tracker.log_metrics(metrics, context.round_end(round))
 
 
 class TrainingLogger:
     """A `MetricsCallback` that shows the loss and sends all metrics."""
 
-    def __init__(self, progress: Progress, tracker: Tracker | None, iterations: int, first: int, stage: str) -> None:
+    def __init__(
+        self, progress: ProgressDisplay, tracker: Tracker | None, iterations: int, first: int, stage: str
+    ) -> None:
         self._progress, self._tracker = progress, tracker
         self._iterations, self._first, self._stage = iterations, first, stage
 
@@ -152,4 +154,4 @@ class TrainingLogger:
         self._progress.advance(share, f"iteration {iteration}/{self._iterations} · loss {metrics['loss']:.4f}")
         if self._tracker:
             named = {f"{self._stage}/{name}": value for name, value in metrics.items()}
-            self._tracker.metrics(named, self._first + iteration)
+            self._tracker.log_metrics(named, self._first + iteration)

@@ -79,7 +79,7 @@ class _Extract(Task):
             described=described,
         )
         facts = extract(extraction, selection, executor.progress.advance)
-        executor.progress.points(facts["detected_per_image"])
+        executor.progress.set_points_per_image(facts["detected_per_image"])
         metrics = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
         executor.finish(self, facts, metrics, context.round_end(self.round), f"threshold {facts['threshold']:.4f}")
 

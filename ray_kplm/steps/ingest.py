@@ -21,7 +21,7 @@ from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTable
 from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
@@ -91,7 +91,7 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
-    with held(root):
+    with lock_folder(root):
         return _ingest(source, root, listing, fingerprint, options, progress)
 
 

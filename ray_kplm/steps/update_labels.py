@@ -55,7 +55,7 @@ class UpdateLabels(LandmarkLabels):
         channels = self.detector.channels()
         work = LabelUpdate(context.run.resolved, self.detector.folder, context.images, channels, self.folder)
         facts = update_labels(work, context.selection(context.stage2), executor.progress.advance)
-        executor.progress.points(facts["points_per_image"])
+        executor.progress.set_points_per_image(facts["points_per_image"])
         executor.finish(self, facts, metrics_of(facts), context.phase_start(self.phase + 1))
 
 

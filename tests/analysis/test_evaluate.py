@@ -14,7 +14,7 @@ from ray_kplm.analysis import predictions as module
 from ray_kplm.analysis.contact_sheet import picture_name, show
 from ray_kplm.analysis.evaluate import Options, evaluate
 from ray_kplm.cli.main import main
-from ray_kplm.config import from_dict, load, with_overrides
+from ray_kplm.config import from_dict, load_config, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.evaluation.protocols import PROTOCOLS
@@ -88,7 +88,7 @@ def add_predictions(run, dataset, seed=0):
 def run(tmp_path):
     """A finished run of chapter 4, whose only stage that predicts is the last."""
     dataset = make_dataset(tmp_path / "dataset")
-    config = load(
+    config = load_config(
         None, ["method.kind=template", "stage1.rounds=0", f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}"]
     )
     run = Run.start(config)

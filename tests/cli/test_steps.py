@@ -1,7 +1,7 @@
 """`kplm steps`: what of a run is done."""
 
 from ray_kplm.cli.main import main
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.run import Run
 from ray_kplm.steps.recorder import record
@@ -13,7 +13,7 @@ def test_steps_lists_what_is_done_and_what_each_step_takes(tmp_path, capsys):
     manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
     Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
     Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-    config = load("demo", [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
+    config = load_config("demo", [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
     recording = record(Run.start(config).save(), Dataset.open(config.dataset))
     recording["keypoints"].step.begin()
     recording["keypoints"].step.finish()

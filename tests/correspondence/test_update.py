@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.features import features_table, read_features
 from ray_kplm.correspondence.matched_update import update_matched
 from ray_kplm.correspondence.shard import DescriptorShard
@@ -15,7 +15,7 @@ from ray_kplm.storage import Folder
 LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
 SIZES = np.full((IMAGES, 2), 160)
 MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
-CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2"])
+CONFIG = load_config(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2"])
 
 
 class LocalShards:
@@ -92,7 +92,7 @@ def test_any_number_of_shards_and_any_memory_gives_the_same_bits(features, tmp_p
 
 
 def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, tmp_path):
-    config = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
     one, tables = run(features, tmp_path, 1, config)
     two, _ = run(features, tmp_path, 7, config)
     assert sum(table.num_rows for table in tables) == PARTS * IMAGES
@@ -101,10 +101,10 @@ def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, t
 
 
 def test_too_few_points_stop_with_the_settings_to_look_at(features, tmp_path):
-    config = load(None, ["method.landmarks=4", "method.clusters=8", "limits.min_points_per_image=5"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=8", "limits.min_points_per_image=5"])
     with pytest.raises(CollapseError, match=r"3\.9\d points an image .* limits.min_points_per_image = 5.0"):
         run(features, tmp_path, 1, config)
-    config = load(None, ["method.landmarks=4", "method.clusters=30000"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=30000"])
     with pytest.raises(CollapseError, match="30000 clusters"):
         run(features, tmp_path, 1, config)
 
@@ -156,7 +156,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, shards):
-    config = load(None, ["method.landmarks=4", "method.clusters=4"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=4"])
     labels = Folder.at(tmp_path / "labels")
     log = lambda share, text: None  # noqa: E731
     first = update_matched(LocalShards(features, shards), labels, config, 1, None, log)
@@ -210,13 +210,15 @@ def marked(features, folder):
 
 def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, tmp_path):
     folder = marked(features, tmp_path / "marked")
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
+    config = load_config(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
     found, _ = run(folder, tmp_path, 2, config)
     (still,) = found.facts()["static_landmarks"]
     assert found.facts()["position_spread"][still] == pytest.approx(0.3 * 2**0.5 / 160 * 100, rel=0.1)
     assert found.facts()["static_keypoints"] == 0
 
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3", "method.drop_static=true"])
+    config = load_config(
+        None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3", "method.drop_static=true"]
+    )
     kept = {}
     for shards in (1, 3):
         dropped, tables = run(folder, tmp_path, shards, config)
@@ -256,7 +258,7 @@ def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_p
     if crops != "any":
         sizes[:, 1] = sizes[:, 0] = 230 if crops == "equal" else sizes[:, 0]
     folder = of_sizes(tmp_path / "features", sizes)
-    config = load(None, ["method.landmarks=10", "method.clusters=20"])
+    config = load_config(None, ["method.landmarks=10", "method.clusters=20"])
     found, tables = run(folder, tmp_path, 2, config)
     static, spread = found.facts()["static_landmarks"], found.facts()["position_spread"]
     assert len(static) == FIXED
@@ -268,7 +270,7 @@ def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_p
 
 def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
     folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230), fixed=10)
-    config = load(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
+    config = load_config(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
     with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=false"):
         run(folder, tmp_path, 1, config)
 

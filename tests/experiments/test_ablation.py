@@ -2,11 +2,11 @@
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name, table_lines
 
-CONFIG = load(None, ["dataset=d", "run=runs/a"])
+CONFIG = load_config(None, ["dataset=d", "run=runs/a"])
 
 
 def test_all_combinations_with_each_seed():

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.journal import FAILED, FINISHED, RUNNING, STOPPED, Trial
 from ray_kplm.experiments.samplers import GRID, RANDOM, TPE, Sampler
 from ray_kplm.experiments.space import configured, read_space
 
-BASE = load(None, ["method.landmarks=10"])
+BASE = load_config(None, ["method.landmarks=10"])
 RATE = "stage1.learning_rate=loguniform:1e-5:1e-1"
 
 

@@ -5,14 +5,14 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.methods import build_method
 
 ITERATIONS = ["stage1.warmup_iterations=40", "stage1.rounds=3", "stage1.round_iterations=20", "stage2.iterations=90"]
 
 
 def method(kind: str, *overrides: str):
-    return build_method(load(None, [f"method.kind={kind}", *ITERATIONS, *overrides]))
+    return build_method(load_config(None, [f"method.kind={kind}", *ITERATIONS, *overrides]))
 
 
 def rates_of_rounds(subject) -> list[list[float]]:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import torch
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.merging import Merged
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
@@ -16,7 +16,7 @@ from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.schemas import NONE
 
-CONFIG = load(None, ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4"])
+CONFIG = load_config(None, ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4"])
 
 
 def test_the_chosen_landmarks_get_channels_in_their_order():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import Config, NetworkConfig, load
+from ray_kplm.config import Config, NetworkConfig, load_config
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.batch import Points
 from ray_kplm.methods.landmark_objective import LandmarkObjective, by_channel, mirrored_mean
@@ -134,7 +134,7 @@ def test_a_backbone_from_scratch_has_the_rate_of_the_head():
 
 
 def test_a_joint_loss_is_the_sum_of_the_losses_of_pairs_and_of_labelled_channels():
-    settings = load(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
+    settings = load_config(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, SIDE, SIDE, generator=generator), torch.randn(2, 4, SIDE, SIDE, generator=generator)
     heads = torch.rand(2, 3, SIDE, SIDE, generator=generator)

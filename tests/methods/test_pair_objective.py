@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.methods.pair_objective import PairObjective
 
 SIDE, DIM, PAIRS = 16, 4, 5_000
@@ -14,7 +14,7 @@ SIDE, DIM, PAIRS = 16, 4, 5_000
 
 def objective(negative_pairs: int = PAIRS) -> PairObjective:
     settings = [f"stage1.negative_pairs={negative_pairs}", "stage1.negative_distance=0"]
-    return PairObjective(load(None, settings), across=False)
+    return PairObjective(load_config(None, settings), across=False)
 
 
 def points(*counts: int) -> Tensor:

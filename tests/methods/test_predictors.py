@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, assign_unique
@@ -15,7 +15,7 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
 from ray_kplm.schemas import NONE
 
-CONFIG = load(
+CONFIG = load_config(
     None,
     ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8"],
 )

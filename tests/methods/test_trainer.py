@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
@@ -12,7 +12,7 @@ from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 
-CONFIG = load(
+CONFIG = load_config(
     None,
     ["network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
      "method.landmarks=4", "method.clusters=8", "stage1.negative_pairs=200", "stage1.learning_rate=1e-3"],

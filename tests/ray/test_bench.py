@@ -8,7 +8,7 @@ import pytest
 from ray_kplm.bench import correspondence, rounds
 from ray_kplm.bench import train as training
 from ray_kplm.bench.kmeans_speed import Sizes
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.run import Run
 
 
@@ -52,7 +52,7 @@ def test_a_round_costs_far_less_than_in_proportion_to_the_dataset(ray_cluster):
 
 
 def test_training_is_timed_in_layout_after_layout(ray_cluster, tmp_path):
-    config = load(None, [
+    config = load_config(None, [
         "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
         "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "compute.rounds_per_fit=20",
     ])  # fmt: skip
@@ -64,7 +64,7 @@ def test_training_is_timed_in_layout_after_layout(ray_cluster, tmp_path):
 
 
 def test_the_share_of_clustering_is_of_whole_rounds_without_the_warm_up(tmp_path):
-    run = Run.start(load(None, [f"run={tmp_path}", "stage1.rounds=2"]))
+    run = Run.start(load_config(None, [f"run={tmp_path}", "stage1.rounds=2"]))
     run.save()
     for number, train, extraction, clustering in ((0, 900, 90, 90), (1, 60, 20, 20), (2, 80, 15, 5)):
         folder = run.folder / "rounds" / f"{number:03d}"

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import features_table
 from ray_kplm.errors import DataError, RunError
@@ -57,7 +57,7 @@ def run(features, target, overrides=(), listener=lambda done, text: None):
         features.parts(),
         target / "labels",
         target,
-        build_method(load(None, [*CONFIG, *overrides])),
+        build_method(load_config(None, [*CONFIG, *overrides])),
         1,
         None,
         listener,

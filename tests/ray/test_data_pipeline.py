@@ -13,7 +13,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ray_kplm.bench.train import data_pipeline, in_memory
-from ray_kplm.config import AugmentConfig, load
+from ray_kplm.config import AugmentConfig, load_config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.datasets.sequences import read_frames
@@ -172,7 +172,7 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
     frames = read_frames(dataset.images("train"), selection)
     assert frames.frame.tolist() == list(range(count))
 
-    config = load(None, ["stage1.warmup_iterations=10", "stage1.batch_size=4", "augment.rotate=0", "augment.scale=[1,1]",
+    config = load_config(None, ["stage1.warmup_iterations=10", "stage1.batch_size=4", "augment.rotate=0", "augment.scale=[1,1]",
                          "augment.translate=0", "dataset=d", "run=r"])  # fmt: skip
     plan = build_method(config).round_plan(0, np.arange(count), frames)
     gap = np.abs(plan.shown - plan.image).reshape(-1, 2)

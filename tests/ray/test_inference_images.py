@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector, schemas
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.inference.images import PredictOptions, predict_images
@@ -36,7 +36,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     """A run as stage 2 leaves it."""
-    run = Run.start(load(None, [f"run={tmp_path_factory.mktemp('runs') / 'run'}", *SMALL]))
+    run = Run.start(load_config(None, [f"run={tmp_path_factory.mktemp('runs') / 'run'}", *SMALL]))
     run.save()
     torch.manual_seed(0)
     buffer = io.BytesIO()
@@ -167,8 +167,8 @@ def test_options_that_do_not_apply_are_refused(run, pictures, tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         predict_images(run, tmp_path / "nothing", tmp_path / "other")
     with pytest.raises(ConfigError, match=r"only compute\.\*"):
-        predict_images(run, pictures, tmp_path / "other", config=load(None, [f"run={run.config.run}"]))
-    unfinished = Run.start(load(None, [f"run={tmp_path / 'unfinished'}", *SMALL]))
+        predict_images(run, pictures, tmp_path / "other", config=load_config(None, [f"run={run.config.run}"]))
+    unfinished = Run.start(load_config(None, [f"run={tmp_path / 'unfinished'}", *SMALL]))
     with pytest.raises(RunError, match="stage2 is not finished"):
         predict_images(unfinished, pictures, tmp_path / "other")
     assert not (tmp_path / "other").exists()

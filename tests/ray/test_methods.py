@@ -10,7 +10,7 @@ from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
 from ray_kplm.analysis.template_picture import template_picture
 from ray_kplm.bench import label_free as bench
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging.synthetic.category import write_category
@@ -38,7 +38,7 @@ def dataset(ray_cluster, tmp_path_factory) -> str:
 
 
 def configured(dataset, run, *overrides):
-    return load(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
+    return load_config(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
 
 
 ROUNDS = {"rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels"}

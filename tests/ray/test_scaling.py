@@ -84,7 +84,7 @@ root = Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
 os.environ["RAY_ADDRESS"] = cluster.address
 os.environ["PYTHONPATH"] = sys.argv[1]
-config = configuration.load(None, [
+config = configuration.load_config(None, [
     "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
     "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.negative_pairs=200",
     "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=30", f"run={root / 'run'}",

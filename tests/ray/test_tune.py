@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.errors import CollapseError
 from ray_kplm.runtime.tune import _Room, run_trials
 from ray_kplm.storage import Folder
@@ -22,7 +22,7 @@ class Source:
 
     def next(self):
         k = next(self.left, None)
-        return None if k is None else (f"K={k}", load(None, [f"method.landmarks={k}", f"run={self.folder}"]))
+        return None if k is None else (f"K={k}", load_config(None, [f"method.landmarks={k}", f"run={self.folder}"]))
 
     def reported(self, name, report):
         self.reports.append((name, report["round"]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ray_kplm.analysis import embedding, label_free, predictions
-from ray_kplm.config import ComputeConfig, from_dict, load, with_overrides
+from ray_kplm.config import ComputeConfig, from_dict, load_config, with_overrides
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods.channels import Channels
@@ -37,7 +37,7 @@ def resumed(tmp_path, monkeypatch) -> Run:
     manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
     Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
     Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-    config = load(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
+    config = load_config(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["amx_bf16"])
     Run.start(config).save()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
@@ -150,7 +150,7 @@ class StartsWorkers(Note):
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run.start(load(None, [f"run={tmp_path / 'run'}"])).save()
+    return Run.start(load_config(None, [f"run={tmp_path / 'run'}"])).save()
 
 
 def chain(run: Run, log: list[str], *, fails: bool = False) -> Recording:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
 from ray_kplm.methods.extractor import Detected, calibrated_threshold
 from ray_kplm.steps import extract as module
@@ -17,7 +17,7 @@ from ray_kplm.steps.extract import Extraction, ExtractPart, calibration_sample
 from ray_kplm.storage import Folder
 
 PARTS, ROWS, DIM = [f"part-{i:05d}.parquet" for i in range(313)], 512, 4
-CONFIG = load(None, ["method.landmarks=3", "method.clusters=3", "compute.batch_images=64", "compute.threads=1"])
+CONFIG = load_config(None, ["method.landmarks=3", "method.clusters=3", "compute.batch_images=64", "compute.threads=1"])
 WHOLE = full_selection(PARTS, [ROWS] * len(PARTS))
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import crop_sizes
@@ -22,7 +22,7 @@ from ray_kplm.storage import Folder
 SIDE, PART = 64, "part-00000.parquet"
 SIZES = [(100, 60), (60, 100), (80, 80), (64, 64), (250, 90)]
 ROWS = np.array([0, 1, 4])
-CONFIG = load(
+CONFIG = load_config(
     None,
     [f"network.image_size={SIDE}", "network.depth=2", "compute.batch_images=2", "compute.threads=1", "keypoints.detector=orb",
      "detection.threshold=fixed", "keypoints.limit=10"],

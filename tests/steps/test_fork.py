@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose
@@ -30,7 +30,9 @@ def begin(tmp_path):
     write_dataset(tmp_path / "dataset")
 
     def make(name, steps, *changes):
-        config = load(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / name}", "stage1.rounds=1", *changes])
+        config = load_config(
+            None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / name}", "stage1.rounds=1", *changes]
+        )
         run = Run.start(config)
         if steps:
             run.save()

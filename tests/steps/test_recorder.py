@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.run import Run
 from ray_kplm.steps.recorder import record
@@ -31,7 +31,7 @@ def recorded(tmp_path):
         manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
         Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
         Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-        config = load(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", *UNEQUAL, *changes])
+        config = load_config(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", *UNEQUAL, *changes])
         return record(Run.start(config), Dataset.open(config.dataset))
 
     return make
@@ -84,7 +84,7 @@ DATASET = SimpleNamespace(
 
 
 def recording_of(folder, kind: str, *overrides: str):
-    config = load(None, [f"run={folder}", f"method.kind={kind}", "stage1.rounds=1", *overrides])
+    config = load_config(None, [f"run={folder}", f"method.kind={kind}", "stage1.rounds=1", *overrides])
     return record(Run.start(config), DATASET)
 
 
@@ -220,7 +220,7 @@ def test_a_new_method_is_one_module_and_its_name(tmp_path, monkeypatch):
     module = ModuleType("ray_kplm.methods.toy")
     exec(TOY, module.__dict__)
     monkeypatch.setitem(sys.modules, "ray_kplm.methods.toy", module)
-    config = load(None, [f"run={tmp_path}"])
+    config = load_config(None, [f"run={tmp_path}"])
     run = Run.start(replace(config, method=replace(config.method, kind="toy")))
     recording = record(run, DATASET)
     assert [task.path for task in recording] == [

@@ -12,7 +12,7 @@ SCRIPT = """
 import json, sys, threading
 import numpy as np, ray
 sys.path[:0] = [sys.argv[1]]
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.features import features_table
 from ray_kplm.methods import build_method
 from ray_kplm.correspondence.clusters import read_clusters
@@ -31,7 +31,7 @@ for part in range(6):
                      rng.uniform(0, 90, (4000, 2)), rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
 method = build_method(
-    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.n_init=12", "clustering.tolerance=0"])
+    load_config(None, ["method.landmarks=5", "method.clusters=40", "clustering.n_init=12", "clustering.tolerance=0"])
 )
 
 def run(name, listener):
