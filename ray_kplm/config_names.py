@@ -1,4 +1,4 @@
-"""Names of the configuration that have changed: errors say the new one, and what is on storage stays readable."""
+"""Renamed configuration keys. Errors name the new key; runs and fingerprints under the old keys stay valid."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-KEYS = {"clustering.redos": "clustering.n_init", "compute.linear_rule": "compute.scale_lr"}
-"""Old path -> new path, within one section."""
-VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
+RENAMED_KEYS = {"clustering.redos": "clustering.n_init", "compute.linear_rule": "compute.scale_lr"}
+"""Old path -> new path, in the same section."""
+RENAMED_VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
 """Path -> old value -> new value."""
 
 
-def modernised(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration, a plain tree, under today's names."""
-    found: dict[str, Any] = copy.deepcopy(dict(tree))
-    for old, new in KEYS.items():
+def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration (a plain tree) with today's names in place of old ones."""
+    current: dict[str, Any] = copy.deepcopy(dict(tree))
+    for old, new in RENAMED_KEYS.items():
         section, _, name = old.partition(".")
-        if name in (found.get(section) or {}):
-            found[section][new.partition(".")[2]] = found[section].pop(name)
-    for path, values in VALUES.items():
+        if name in (current.get(section) or {}):
+            current[section][new.partition(".")[2]] = current[section].pop(name)
+    for path, values in RENAMED_VALUES.items():
         section, _, name = path.partition(".")
-        if name in (found.get(section) or {}):
-            found[section][name] = values.get(found[section][name], found[section][name])
-    return found
+        if name in (current.get(section) or {}):
+            current[section][name] = values.get(current[section][name], current[section][name])
+    return current
 
 
 def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section's values under the names they had first: fingerprints are made of these, so that a run which was begun
-    under the old names goes on under the new ones."""
-    old_names = {new: old.partition(".")[2] for old, new in KEYS.items()}
-    found = {}
+    """Return a section's values under the names that they had first.
+
+    Fingerprints are made of these, so that a run that was begun under the old names continues under the new ones.
+    """
+    old_keys = {new: old.partition(".")[2] for old, new in RENAMED_KEYS.items()}
+    original = {}
     for name, value in values.items():
-        old_values = {new: old for old, new in VALUES.get(f"{section}.{name}", {}).items()}
-        found[old_names.get(f"{section}.{name}", name)] = old_values.get(value, value) if old_values else value
-    return found
+        path = f"{section}.{name}"
+        old_values = {new: old for old, new in RENAMED_VALUES.get(path, {}).items()}
+        original[old_keys.get(path, name)] = old_values.get(value, value) if old_values else value
+    return original

@@ -1,4 +1,4 @@
-"""Plain trees (YAML, `key=value`) into dataclasses, with errors that name the path, the value and the way out."""
+"""Build dataclasses from plain trees (YAML, `key=value`), with errors that name the path, the value and the way out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Any, Literal
 
 import yaml
 
-from ray_kplm import config_names
+from ray_kplm.config_names import RENAMED_KEYS, RENAMED_VALUES
 from ray_kplm.errors import ConfigError
 
 
 def put(tree: dict[str, Any], override: str) -> None:
-    """Put `key.sub=value` into a plain tree; the value is read as YAML."""
+    """Put `section.key=value` into a plain tree; the value is read as YAML.
+
+    Raises:
+        ConfigError: the override has no `=`, or its section is a value.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"{override!r}: overrides are written key=value, for example stage1.learning_rate=1e-4")
@@ -33,15 +37,24 @@ def put(tree: dict[str, Any], override: str) -> None:
 
 
 def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
-    """The dataclass `kind` of a plain tree; missing keys take their defaults."""
+    """Build a dataclass from a plain tree; missing keys take their defaults.
+
+    Args:
+        kind: the dataclass.
+        tree: its values; those of its sections are trees.
+        prefix: path of the dataclass in the configuration with a final dot, for errors.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has a wrong type or breaks a rule of the dataclass.
+    """
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.')} = {tree!r}: is a section with the keys {', '.join(_names(kind))}")
+        raise ConfigError(f"{prefix.rstrip('.')} = {tree!r}: is a section with the keys {', '.join(_keys(kind))}")
     hints = typing.get_type_hints(kind)
     values = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if key not in hints:
-            raise _unknown(kind, key, prefix)
+            raise _unknown_key(kind, key, prefix)
         hint = hints[key]
         values[key] = (
             build(hint, value, f"{path}.")
@@ -51,68 +64,77 @@ def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
     return kind(**values)
 
 
-def kind_of(kind: type, path: str) -> Any:
-    """The type of the field at a dotted path, `stage1.batch_size` -> int. Raises ConfigError for a section or no field."""
+def type_at(kind: type, path: str) -> Any:
+    """Return the type of the field at a dotted path of a dataclass, for example int for `stage1.batch_size`.
+
+    Raises:
+        ConfigError: there is no such field, or it is a section.
+    """
     *sections, last = path.split(".")
-    below = kind
+    parent = kind
     for depth, section in enumerate(sections):
-        below = _hint(below, section, ".".join(sections[:depth]))
-        if not dataclasses.is_dataclass(below):
+        parent = _hint(parent, section, ".".join(sections[:depth]))
+        if not dataclasses.is_dataclass(parent):
             raise ConfigError(f"{path}: {section} is a value, not a section")
-    found = _hint(below, last, ".".join(sections))
-    if dataclasses.is_dataclass(found):
-        raise ConfigError(f"{path}: is a section with the keys {', '.join(_names(found))}; name one: {path}.KEY")
-    return found
+    hint = _hint(parent, last, ".".join(sections))
+    if dataclasses.is_dataclass(hint):
+        raise ConfigError(f"{path}: is a section with the keys {', '.join(_keys(hint))}; name one: {path}.KEY")
+    return hint
 
 
-def _hint(kind: type, key: str, prefix: str) -> Any:
+def _hint(kind: type, key: str, section: str) -> Any:
     hints = typing.get_type_hints(kind)
     if key not in hints:
-        raise _unknown(kind, key, f"{prefix}." if prefix else "")
+        raise _unknown_key(kind, key, f"{section}." if section else "")
     return hints[key]
 
 
-def _unknown(kind: type, key: str, prefix: str) -> ConfigError:
-    if f"{prefix}{key}" in config_names.KEYS:
-        return ConfigError(f"{prefix}{key}: is called {config_names.KEYS[f'{prefix}{key}']} now")
-    near = difflib.get_close_matches(str(key), _names(kind), n=1) or _below(kind, str(key))
+def _unknown_key(kind: type, key: str, prefix: str) -> ConfigError:
+    """Return the error for a key that `kind` does not have: its new name, or similar keys, or all keys."""
+    path = f"{prefix}{key}"
+    if path in RENAMED_KEYS:
+        return ConfigError(f"{path}: is called {RENAMED_KEYS[path]} now")
+    similar = difflib.get_close_matches(str(key), _keys(kind), n=1) or _keys_of_sections(kind, str(key))
     hint = (
-        f"did you mean {' or '.join(prefix + name for name in near)}?"
-        if near
-        else f"known keys: {', '.join(_names(kind))}"
+        f"did you mean {' or '.join(prefix + name for name in similar)}?"
+        if similar
+        else f"known keys: {', '.join(_keys(kind))}"
     )
-    return ConfigError(f"{prefix}{key}: unknown key; {hint}")
+    return ConfigError(f"{path}: unknown key; {hint}")
 
 
-def _below(kind: type, key: str) -> list[str]:
-    """The keys of the sections of `kind` that are closest to `key`, with their sections: its own was left out."""
+def _keys_of_sections(kind: type, key: str) -> list[str]:
+    """Return the paths below `kind` whose last key is most similar to `key`, which was given without its section."""
     sections = {name: hint for name, hint in typing.get_type_hints(kind).items() if dataclasses.is_dataclass(hint)}
-    near = difflib.get_close_matches(key, {name for hint in sections.values() for name in _names(hint)}, n=1)
-    return [f"{section}.{name}" for section, hint in sections.items() for name in near if name in _names(hint)]
+    similar = difflib.get_close_matches(key, {name for hint in sections.values() for name in _keys(hint)}, n=1)
+    return [f"{section}.{name}" for section, hint in sections.items() for name in similar if name in _keys(hint)]
 
 
-def _names(kind: Any) -> list[str]:
+def _keys(kind: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
 def read(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the field's type, or a ConfigError."""
+    """Return a value from YAML as the type of a field.
+
+    Args:
+        kind: the type: a Literal, a tuple, a union, or one of bool, int, float and str.
+        value: as YAML gives it.
+        path: dotted path of the field, for errors.
+
+    Raises:
+        ConfigError: the value is not of this type.
+    """
     origin = typing.get_origin(kind)
     if origin is Literal:
-        choices = typing.get_args(kind)
-        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML's yes and no
-        if value in config_names.VALUES.get(path, {}):
-            raise ConfigError(f"{path} = {value!r}: is called {config_names.VALUES[path][value]!r} now")
-        if value not in choices:
-            raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(str, choices))}")
-        return value
+        return _read_choice(typing.get_args(kind), value, path)
     if origin is tuple:
-        return _tuple(kind, value, path)
+        return _read_tuple(kind, value, path)
     if origin in (typing.Union, types.UnionType):
-        return _choice(typing.get_args(kind), value, path)
+        return _read_union(typing.get_args(kind), value, path)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as a string
+            return float(value)  # YAML 1.1 reads 1e-4 as a string
         except ValueError:
             pass
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -124,8 +146,20 @@ def read(kind: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _choice(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
-    """None, a section, or a value of the first kind."""
+def _read_choice(choices: tuple[Any, ...], value: Any, path: str) -> Any:
+    value = (
+        {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+    )  # YAML 1.1 reads yes and no as booleans
+    new = RENAMED_VALUES.get(path, {}).get(value) if isinstance(value, str) else None
+    if new is not None:
+        raise ConfigError(f"{path} = {value!r}: is called {new!r} now")
+    if value not in choices:
+        raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(str, choices))}")
+    return value
+
+
+def _read_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    """Read None, a section, or a value of the first type."""
     if value is None and type(None) in kinds:
         return None
     section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
@@ -134,7 +168,7 @@ def _choice(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     return read(kinds[0], value, path)
 
 
-def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
+def _read_tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
     kinds = typing.get_args(kind)
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{path} = {value!r}: must be a list of numbers")

@@ -1,7 +1,7 @@
 """The JSON schema of the configuration, for editors that check and complete YAML files as they are written.
 
-It is made of the dataclasses in `ray_kplm.config`: what they hold is in it, with types, choices, defaults and docstrings. It
-takes what `ray_kplm.config_parsing` takes; rules between fields are checked when a configuration is loaded.
+It is generated from the dataclasses in `ray_kplm.config`, with their types, choices, defaults and docstrings, and accepts what
+`ray_kplm.config_parsing` accepts. Rules between values are checked only when a configuration is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ray_kplm.config import Config
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-"""The newest that YAML editors know well."""
+"""The newest dialect that YAML editors support well."""
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _PLAIN: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
@@ -37,19 +37,20 @@ def field_docs(kind: type) -> dict[str, str]:
     """Return the docstring of each field of a dataclass by the field's name, its lines joined to one."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        match field, below:
+    docs = {}
+    for statement, following in zip(tree.body, tree.body[1:], strict=False):
+        match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                docs[name] = " ".join(text.split())
+    return docs
 
 
 def _section(kind: type) -> dict[str, Any]:
+    """Return the schema of a dataclass."""
     hints, docs = typing.get_type_hints(kind), field_docs(kind)
     properties = {}
     for field in dataclasses.fields(kind):
-        schema = _of(hints[field.name])
+        schema = _type_schema(hints[field.name])
         if field.name in docs:
             schema["description"] = docs[field.name]
         if not dataclasses.is_dataclass(hints[field.name]):
@@ -59,26 +60,26 @@ def _section(kind: type) -> dict[str, Any]:
     return {"type": "object", "description": text, "properties": properties, "additionalProperties": False}
 
 
-def _of(kind: Any) -> dict[str, Any]:
-    """The schema of a type, as `parsing.read` understands it."""
+def _type_schema(kind: Any) -> dict[str, Any]:
+    """Return the schema of the values that `config_parsing.read` accepts for a type."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         yes_or_no = [value for value, word in ((True, "yes"), (False, "no")) if word in parts]  # YAML 1.1's yes and no
         return {"enum": [*parts, *yes_or_no]}
     if origin is tuple and parts[-1] is Ellipsis:
-        return {"type": "array", "items": _of(parts[0])}
+        return {"type": "array", "items": _type_schema(parts[0])}
     if origin is tuple:
         return {
             "type": "array",
-            "items": [_of(part) for part in parts],
+            "items": [_type_schema(part) for part in parts],
             "additionalItems": False,
             "minItems": len(parts),
         }
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [_of(part) for part in parts]}
+        return {"anyOf": [_type_schema(part) for part in parts]}
     return dict(_PLAIN[kind]) if kind in _PLAIN else _section(kind)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-    return list(made) if isinstance(made, tuple) else made
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return list(default) if isinstance(default, tuple) else default

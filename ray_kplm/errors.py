@@ -1,4 +1,4 @@
-"""Errors a user can act on. The message is one line: the value, the rule, the way out."""
+"""Errors that a user can act on. The message is one line: the value, the rule, the way out."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ from typing import ClassVar
 
 
 class KplmError(ValueError):
-    """Base of all errors that name something the user can change. The command line prints it without a traceback."""
+    """Base of all errors that name something the user can change. The command line prints them without a traceback."""
 
     exit_code: ClassVar[int] = 1
-    """Status with which a command ends that raises it; what the numbers mean stands in `ray_kplm.cli.EXIT_CODES`."""
+    """Exit status of a command that raises it; the meanings are in `ray_kplm.cli.main.EXIT_CODES`."""
 
 
 class ConfigError(KplmError):
-    """A configuration value is unknown, of the wrong type or against a rule."""
+    """A configuration key is unknown, or a value has a wrong type or breaks a rule."""
 
     exit_code = 2
 
 
 class DataError(KplmError):
-    """A dataset, an image or a table is missing, unreadable or not what the contract says."""
+    """A dataset, an image or a table is missing, unreadable, or does not have the expected schema."""
 
     exit_code = 3
 
 
 class StorageError(KplmError):
-    """A store is full, or does not answer."""
+    """Storage is full, refuses access, or does not answer."""
 
     exit_code = 4
 
 
 class RunError(KplmError):
-    """A run directory does not fit what was asked of it."""
+    """A run directory does not fit the request: it was made by another configuration, is unfinished or in use."""
 
     exit_code = 4
 
 
 class ClusterError(KplmError):
-    """The Ray cluster that was named cannot be joined."""
+    """The Ray cluster cannot be joined."""
 
     exit_code = 5
 
 
 class TrackingError(KplmError):
-    """MLflow cannot be reached where a run has to be made."""
+    """MLflow cannot be reached when a run has to be created."""
 
     exit_code = 4
 
 
 class CollapseError(KplmError):
-    """Too few images or points are left to learn from."""
+    """Too few images or points are left to train on."""
 
     exit_code = 6
 
 
 class StoppedEarly(KplmError):
-    """A sweep has seen enough of a run: others are better."""
+    """A sweep stops a trial early because others are better."""

@@ -1,4 +1,4 @@
-"""A finished run as a detector for new images."""
+"""The landmark detector of a finished run, for new images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ray_kplm.datasets import image_io as pictures
+from ray_kplm.datasets import image_io
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory
-from ray_kplm.methods.trainer import NETWORK, weights_alone
+from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -24,14 +24,23 @@ from ray_kplm.storage import Folder
 
 @dataclass(frozen=True)
 class Landmarks:
-    """K landmarks of one image: xy float32 (K, 2) source pixels, (x, y); confidence float32 (K,), the heatmap's peak."""
+    """K landmarks of one image.
+
+    Attributes:
+        xy: (K, 2), (x, y) in source pixels, with pixel centres at integers.
+        confidence: (K,), heights of the heatmaps' peaks.
+    """
 
     xy: NDArray[np.float32]
     confidence: NDArray[np.float32]
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """The detector of a finished run, or of a folder that `export` wrote. Raises RunError if the run is not finished."""
+    """Return the detector of a finished run, or of a folder written by `export`.
+
+    Raises:
+        RunError: The run is not finished.
+    """
     folder = run.folder
     if not _is_exported(folder):
         run.finished("stage2")
@@ -45,22 +54,26 @@ def _is_exported(folder: Folder) -> bool:
 
 
 def export(run: Run, folder: Folder) -> None:
-    """All that the detector of a finished run needs: `network.pt` (weights alone), `channels.json`, `config.yaml`.
+    """Copy the files that the detector needs to a folder: `network.pt` (only the weights), `channels.json`, `config.yaml`.
 
-    `LandmarkDetector.load` reads it. Raises RunError if the run is not finished.
+    `LandmarkDetector.load` reads the folder.
+
+    Raises:
+        RunError: The run is not finished.
     """
     run.finished("stage2")
     source = run.folder / "stage2"
-    folder.write_bytes(NETWORK, weights_alone(source.read_bytes(NETWORK)))
+    folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
     folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
     folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
 
 
-Image = NDArray[np.uint8] | bytes | str | os.PathLike
+Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
+"""An array (H, W, 3) RGB or (H, W), an encoded image, or a path."""
 
 
 class LandmarkDetector:
-    """`LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`."""
+    """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`."""
 
     def __init__(self, predictor: LandmarkPredictor, size: int, batch: int) -> None:
         self._predictor, self._size, self._batch = predictor, size, batch
@@ -69,13 +82,18 @@ class LandmarkDetector:
     def load(
         cls, run: str | os.PathLike[str], *, device: str | None = None, flip: bool | None = None
     ) -> LandmarkDetector:
-        """The detector of a finished run directory, or of a folder that `export` wrote (a path or a URI).
+        """Load the detector of a finished run, or of a folder written by `export`.
 
-        `compute.precision: auto` is decided by the device, not by what the run was trained with: the landmarks are the same but
-        for rounding, and a CPU that cannot multiply bf16 is slow at it.
+        `compute.precision: auto` is decided by the device, not by the format the run was trained in, as bf16 is slow on a CPU
+        that does not support it. The landmarks are the same up to rounding.
 
-        device: `cpu` or `cuda`, by default a GPU if there is one. flip: average with the mirror image, by default as the run
-        is configured (on). Raises RunError if the run is not finished.
+        Args:
+            run: A path or URI.
+            device: `cpu` or `cuda`; by default a GPU if one is available.
+            flip: Whether to average with the mirror image; by default as the run is configured.
+
+        Raises:
+            RunError: The run is not finished.
         """
         opened = Run.open(os.fspath(run))
         make = landmark_predictor(opened)
@@ -86,49 +104,63 @@ class LandmarkDetector:
         return cls(make(placement), config.network.image_size, config.compute.batch_images)
 
     def predict(self, images: Iterable[Image], boxes: ArrayLike | None = None, margin: float = 0.2) -> list[Landmarks]:
-        """Landmarks of each image, in its own pixels.
+        """Detect the landmarks of images.
 
-        images: uint8 arrays (H, W, 3) RGB or (H, W), paths, or encoded bytes. A file's frame is the upright picture (EXIF).
-        boxes: (N, 4) x0, y0, x1, y1 of the object in each image, cut out with `margin` (of the longer side) as `kplm ingest`
-        does; without boxes the object must fill the picture as it did in training. Raises DataError for what is no image.
+        Args:
+            images: uint8 arrays (H, W, 3) RGB or (H, W), paths, or encoded images. The frame of a file is the upright picture
+                (EXIF orientation applied).
+            boxes: (N, 4), x0, y0, x1, y1 of the object in each image, which is cropped as by `kplm ingest`. Without boxes the
+                object must fill the image as it did in training.
+            margin: Margin around a box, as a share of its longer side.
+
+        Returns:
+            The landmarks of each image, in its own pixels.
+
+        Raises:
+            DataError: An image cannot be read, or the number of boxes is not that of the images.
         """
-        given = list(images)
-        wanted = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        if wanted is not None and len(wanted) != len(given):
-            raise DataError(f"{len(wanted)} boxes for {len(given)} images: give one box for each image, or none at all")
-        found: list[Landmarks] = []
-        for start in range(0, len(given), self._batch):
-            stop = min(start + self._batch, len(given))
-            made = [self._input(given[i], None if wanted is None else wanted[i], margin) for i in range(start, stop)]
-            xy, confidence = self._predictor(np.stack([image for image, _ in made]))
-            found += [
-                Landmarks(coordinates.apply(back, points).astype(np.float32), peaks)
-                for (_, back), points, peaks in zip(made, xy, confidence, strict=True)
+        images = list(images)
+        windows = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        if windows is not None and len(windows) != len(images):
+            raise DataError(f"{len(windows)} boxes for {len(images)} images: give one box for each image, or no boxes")
+        landmarks: list[Landmarks] = []
+        for start in range(0, len(images), self._batch):
+            stop = min(start + self._batch, len(images))
+            inputs = [
+                self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
             ]
-        return found
+            xy, confidence = self._predictor(np.stack([image for image, _ in inputs]))
+            landmarks += [
+                Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks)
+                for (_, input_to_source), points, peaks in zip(inputs, xy, confidence, strict=True)
+            ]
+        return landmarks
 
-    def _input(self, image: Image, box: NDArray | None, margin: float) -> tuple[NDArray[np.uint8], coordinates.Affine]:
-        """The network's input and the map input -> source."""
+    def _input(
+        self, image: Image, box: NDArray[np.float64] | None, margin: float
+    ) -> tuple[NDArray[np.uint8], coordinates.Affine]:
+        """Return the network's input and the transform from input to source pixels."""
         rgb = _rgb(image)
         if box is None:
             crop, crop_to_source = rgb, coordinates.scaling(1.0)
         else:
-            window = pictures.around(tuple(box), margin, pictures.whole(rgb))
-            crop, crop_to_source = pictures.cut(rgb, window, self._size)
+            window = image_io.around(tuple(box), margin, image_io.whole(rgb))
+            crop, crop_to_source = image_io.cut(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
         return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:
+    """Return an image as (H, W, 3) RGB."""
     if isinstance(image, bytes):
         try:
-            return pictures.decode(image).rgb
+            return image_io.decode_image_file(image).rgb
         except DataError as error:
             raise DataError(f"an image of {len(image)} bytes: {error}") from None
     if isinstance(image, (str, os.PathLike)):
         try:
             with open(image, "rb") as stream:
-                return pictures.decode(stream.read()).rgb
+                return image_io.decode_image_file(stream.read()).rgb
         except (OSError, DataError) as error:
             raise DataError(f"{image}: {error}") from None
     array = np.asarray(image)

@@ -1,4 +1,4 @@
-"""The number format and memory format of networks: what `auto` is, which a run decides once (`Run.resolved`)."""
+"""The number format and memory format of networks: what `auto` resolves to, once for each run (`Run.resolved`)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from dataclasses import replace
 
 from ray_kplm.config import ComputeConfig
 
-DECIDED = ("precision", "channels_last")
-"""The options of `compute` whose `auto` depends on the machine."""
+AUTO_KEYS = ("precision", "channels_last")
+"""The keys of `compute` whose `auto` depends on the machine."""
 
 
-def decided(compute: ComputeConfig, *, gpu: bool) -> ComputeConfig:
-    """Return the layout with `auto` decided: bf16 on GPUs and where this CPU multiplies it, channels_last on GPUs only.
+def resolve_auto(compute: ComputeConfig, *, gpu: bool) -> ComputeConfig:
+    """Replace `auto` in `compute`: by bf16 on GPUs and on CPUs with bf16 instructions, by channels_last on GPUs.
 
-    One training step of 8 images at 128 px on one core, fp32 / bf16 / bf16 with channels_last: with AMX at width 64 0.135 /
-    0.101 / 0.151 s, at width 128 - / 0.205 / 0.199 s; with AVX-512 bf16 alone at width 64 0.182 / 0.150 / 0.202 s. Group norm
-    makes channels_last slow on the CPU.
+    Seconds of a training step of 8 images at 128 px on one core in fp32 / bf16 / bf16 with channels_last: with AMX at width 64
+    0.135 / 0.101 / 0.151, at width 128 - / 0.205 / 0.199; with AVX-512 bf16 alone at width 64 0.182 / 0.150 / 0.202. Group norm
+    makes channels_last slow on CPUs.
+
+    Args:
+        compute: the section.
+        gpu: whether the networks run on GPUs.
     """
     precision, channels_last = compute.precision, compute.channels_last
     if precision == "auto":
@@ -26,7 +30,7 @@ def decided(compute: ComputeConfig, *, gpu: bool) -> ComputeConfig:
 
 
 def _multiplies_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware: with matrix units (AMX) or vector units (AVX-512)."""
+    """Return whether this CPU multiplies bf16 in hardware: by matrix units (AMX) or vector units (AVX-512)."""
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
 
 

@@ -1,54 +1,72 @@
-"""The whole method on one page (thesis Algorithm 2 and section 6.1)."""
+"""From unlabelled images to a landmark detector: locks the run, joins Ray, tracks, and runs the method's page."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.progress import Progress
+from ray_kplm.imaging.crops import decode_crop, letterbox
+from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
-from ray_kplm.steps.discovery import Discovery
-from ray_kplm.tracking import Parent, catch_up, tracked
+from ray_kplm.schemas import TRAIN
+from ray_kplm.steps.executor import AfterRound, Executor
+from ray_kplm.steps.recorder import record
+from ray_kplm.tracking import ParentRun, send_pending, track_run
 
 
 def discover(
     config: Config,
-    progress: Callable[[dict[str, float]], Progress] = Progress,
-    parent: Parent | None = None,
-    after_round: Callable[[Discovery, int], None] = lambda discovery, number: None,
+    progress: Callable[[dict[str, float]], ProgressDisplay] = ProgressDisplay,
+    parent: ParentRun | None = None,
+    after_round: AfterRound = lambda executor, round: None,
 ) -> tuple[Run, bool]:
-    """Unlabelled images in, landmark detector out. Continues a run that was interrupted; a finished one is left as it is.
+    """Discover landmarks in unlabelled images and train a detector of them.
 
-    parent: the group of runs in MLflow (`tracking.grouped`) that this one belongs to.
-    after_round: called with every round that is finished, also before an interruption; it may raise to end the run there.
-    Returns the run, and whether there was anything to do. Raises KplmError, one line that says what to change, or
-    which other driver is at work on the run; the run directory keeps all that was finished.
+    An interrupted run is continued; a finished one is left as it is. What a run consists of stands on the page of its method,
+    `methods.kplm.discover_landmarks` for instance.
+
+    Args:
+        config: with `dataset`, that `kplm ingest` made, and `run`, the run directory.
+        progress: makes the display from the weights of the steps.
+        parent: the group of runs in MLflow (`tracking.track_group`) that this one belongs to.
+        after_round: called after each finished round, also for those finished before an interruption; it may raise to end
+            the run there.
+
+    Returns:
+        The run, and whether there was anything to do.
+
+    Raises:
+        KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
     dataset = Dataset.open(config.dataset)
     run = Run.start(config)
-    discovery = Discovery(run, dataset, progress)
-    if discovery.is_finished():
-        discovery.tidy()
-        catch_up(run, dataset.meta, discovery.examples)
+    recording = record(run, dataset)
+    if recording.is_finished():
+        Executor(run, recording, progress).clean_up()
+        send_pending(run, dataset.meta, lambda: _examples(dataset, config))
         return run, False
     with (
-        held(run.folder) as lock,
+        lock_folder(run.folder) as lock,
         session(config.compute),
-        tracked(run.save(), dataset.meta, parent) as tracker,
-        discovery.workers(),
+        track_run(run.save(), dataset.meta, parent) as tracker,
     ):
-        discovery.report_to(tracker)
-        discovery.detect_keypoints()
-        discovery.label_keypoints()
-        for number in range(config.stage1.rounds + 1):  # round 0 is the warm-up
-            lock.check()
-            discovery.train_round(number)
-            discovery.update_pseudo_labels(number)
-            after_round(discovery, number)
-        discovery.align()
-        discovery.train_landmarks()
-        tracker.model(run, discovery.examples())
+        executor = Executor(run, recording, progress, tracker)
+        with executor.workers():
+            executor.execute(check=lock.check, after_round=after_round)
+            tracker.log_model(run, _examples(dataset, config))
     return run, True
+
+
+def _examples(dataset: Dataset, config: Config, count: int = 2) -> NDArray[np.uint8]:
+    """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
+    folder = dataset.images(TRAIN)
+    stored = (e for part in dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
+    inputs = [letterbox(decode_crop(e), config.network.image_size)[0] for e in itertools.islice(stored, count)]
+    return np.stack(inputs)

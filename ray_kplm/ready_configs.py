@@ -1,6 +1,7 @@
-"""The configurations that come with the package (`ray_kplm/configs`), found by name.
+"""The ready configurations that are part of the package (`ray_kplm/configs`), found by name.
 
-In a checkout `jobs/configs` is a link to them; where git makes no links, as on some Windows machines, names work all the same.
+In a checkout `jobs/configs` is a symbolic link to them. Names do not need the link, which git does not create on some Windows
+machines.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("configs")
-"""A file each; its name without `.yaml` is the configuration's, its first line is a comment that says what it is for."""
+"""One file for each, `<name>.yaml`, whose first line is a comment about its purpose."""
 
 
 def names() -> list[str]:
-    """Return the names of all ready configurations, in order."""
+    """Return the names of all ready configurations, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -24,15 +25,15 @@ def path_of(name: str) -> Path:
 
 
 def summary(name: str) -> str:
-    """Return the first comment line of a ready configuration, without its mark."""
+    """Return the first comment line of a ready configuration, without `#`."""
     first, *_ = path_of(name).read_text(encoding="utf-8").splitlines()
     return first.removeprefix("#").strip()
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Return the path that is meant by `name`: a file where there is one, else the ready configuration of this name.
+    """Return the file that `name` refers to: an existing file, else the ready configuration of this name, else `name` itself.
 
-    A folder of the name (a run, a dataset) does not hide the configuration. What is neither is returned as it is.
+    A folder of this name (a run, a dataset) does not hide the ready configuration.
     """
     path = Path(name)
     is_file = path.exists() and not path.is_dir()
@@ -40,5 +41,5 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def near(name: str | os.PathLike[str]) -> list[str]:
-    """Return the ready configurations whose names are close to a mistyped name or path, the closest first."""
+    """Return the names of ready configurations that are similar to a mistyped name or path, the most similar first."""
     return difflib.get_close_matches(Path(name).stem, names(), n=3)

@@ -1,8 +1,8 @@
-"""A run directory: steps, their manifests, and what may be reused.
+"""A run directory: its steps, their manifests, and which results may be reused.
 
-A step writes into a folder of its own and publishes `manifest.json` there last. The manifest's presence is what "done" means;
-it holds the step's fingerprint, a hash of what the step does, of the configuration it reads and of the fingerprints of its
-inputs. Run again: a step whose manifest matches is skipped, a mismatch is an error that says what changed.
+A step writes into a folder of its own and publishes `manifest.json` there last: a step with a manifest is finished. The
+manifest holds the step's fingerprint, a hash of its name, of the configuration it reads and of the fingerprints of its inputs.
+When a run is continued, a step whose fingerprint matches is skipped; a mismatch is an error that says what changed.
 
     <run>/config.yaml                     resolved configuration; beside it versions.json and number_format.json
     <run>/keypoints/                      generic keypoints
@@ -25,15 +25,15 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config, from_dict
-from ray_kplm.config_names import modernised
+from ray_kplm.config_names import to_current_names
 from ray_kplm.errors import RunError
-from ray_kplm.number_format import DECIDED, decided
+from ray_kplm.number_format import AUTO_KEYS, resolve_auto
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
 NUMBER_FORMAT = "number_format.json"
-"""What `auto` precision and memory format are in a run: decided when it is begun, by the driver."""
+"""File with what `auto` precision and memory format are in a run: the driver that begins the run decides it."""
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -49,41 +49,58 @@ _REPORTED = (
 
 
 def fingerprint(name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Hash of what a step does, the configuration it reads and its inputs' fingerprints."""
+    """Return the hash that identifies the result of a step.
+
+    Args:
+        name: what the step does.
+        reads: the configuration that it reads.
+        inputs: the fingerprints of its inputs.
+    """
     text = json.dumps([name, dict(reads), dict(inputs)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Step:
-    """A unit of work in a run: where it writes, and what makes its result reusable."""
+    """A unit of work in a run: where it writes, and what its result depends on."""
 
     folder: Folder
     name: str
     reads: Mapping[str, Any]
     inputs: Mapping[str, str]
     remedy: str = "Set run= to a new folder (`kplm fork OLD NEW` keeps what still fits), or restore the value"
-    """What to do about a result of another configuration."""
+    """The way out in the error about a result of another configuration."""
 
     @property
     def fingerprint(self) -> str:
+        """The hash that identifies the result."""
         return fingerprint(self.name, self.reads, self.inputs)
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of the finished step, or None while there is work to do. Changes nothing.
+        """Return the manifest of the finished step, None if it is not finished. Changes nothing.
 
-        Raises RunError if the folder holds a result, or work begun, of another configuration or of other inputs.
+        Raises:
+            RunError: the folder holds a result, or work in progress, of another configuration or of other inputs.
         """
         for name, state in ((MANIFEST, "finished"), (CLAIM, "begun")):
             if self.folder.is_file(name):
-                found: dict[str, Any] = self.folder.read_json(name)
-                if found["fingerprint"] != self.fingerprint:
-                    raise self._mismatch(found, state)
-                return found if name == MANIFEST else None
+                stored: dict[str, Any] = self.folder.read_json(name)
+                if stored["fingerprint"] != self.fingerprint:
+                    raise self._mismatch(stored, state)
+                return stored if name == MANIFEST else None
         return None
 
+    def state(self) -> str:
+        """Return `done`, `begun`, `to do`, or `stale` for a result of another configuration or of other inputs."""
+        try:
+            if self.manifest() is not None:
+                return "done"
+        except RunError:
+            return "stale"
+        return "begun" if self.folder.is_file(CLAIM) else "to do"
+
     def is_current(self) -> bool:
-        """Return whether the result is there. One of another configuration is deleted: for what is cheap to make again."""
+        """Return whether the step is finished, and delete a result of another configuration: for results that are cheap."""
         try:
             return self.manifest() is not None
         except RunError:
@@ -91,7 +108,7 @@ class Step:
             return False
 
     def begin(self) -> None:
-        """Note what is being made, so that work in progress is only ever continued by the same step."""
+        """Write the claim, so that work in progress is continued by the same step only."""
         claim = {
             "step": self.name,
             "fingerprint": self.fingerprint,
@@ -102,7 +119,14 @@ class Step:
         self.folder.write_json(CLAIM, claim)
 
     def finish(self, **facts: Any) -> dict[str, Any]:
-        """Publish the step's result: nothing reads it before. `seconds` are those since the step was last begun."""
+        """Publish the result, which nothing reads before.
+
+        Args:
+            facts: what else the manifest holds.
+
+        Returns:
+            The manifest. Its `seconds` are the time since the step was last begun.
+        """
         began = self.folder.read_json(CLAIM)["began"] if self.folder.is_file(CLAIM) else time.time()
         manifest = {
             "step": self.name,
@@ -116,15 +140,16 @@ class Step:
         self.folder.delete_file(CLAIM)
         return manifest
 
-    def _mismatch(self, found: Mapping[str, Any], state: str) -> RunError:
-        then, now = _flat(found["reads"]), _flat(json.loads(json.dumps(dict(self.reads))))
+    def _mismatch(self, stored: Mapping[str, Any], state: str) -> RunError:
+        """Return the error for a stored manifest or claim of another fingerprint, which names what changed."""
+        then, now = _flat(stored["reads"]), _flat(json.loads(json.dumps(dict(self.reads))))
         changes = [
             f"{key} was {then.get(key)!r}, is {now.get(key)!r}"
             for key in sorted({*then, *now})
             if then.get(key) != now.get(key)
         ]
-        if found["inputs"] != dict(self.inputs):
-            changed = [key for key in self.inputs if found["inputs"].get(key) != self.inputs[key]]
+        if stored["inputs"] != dict(self.inputs):
+            changed = [key for key in self.inputs if stored["inputs"].get(key) != self.inputs[key]]
             changes.append(f"its input changed ({', '.join(changed) or 'another set of inputs'})")
         what = "; ".join(changes) or "another version of the step"
         return RunError(f"{self.folder}: {state} under another configuration: {what}. {self.remedy}")
@@ -142,70 +167,73 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run directory and the configuration it was started with."""
+    """A run directory and its configuration."""
 
     folder: Folder
     config: Config
 
     @classmethod
     def start(cls, config: Config) -> Run:
-        """The run of `config.run`, new or to be continued. Writes nothing; `save` does.
+        """Return the run of `config.run`, new or to be continued. Writes nothing; `save` does.
 
-        Raises RunError if the folder holds something else than a run.
+        Raises:
+            RunError: the folder holds something other than a run.
         """
         if not config.run:
             raise RunError("run = '': name the run directory, for example run=runs/faces")
         folder = Folder.at(config.run)
-        there = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
-        if there and not folder.is_file("config.yaml"):
+        content = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
+        if content and not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
         return cls(folder, config)
 
     def save(self) -> Run:
-        """Write the configuration, the library versions and, the first time, the number format: from now on this is a run
-        directory. Returns itself."""
+        """Make the folder a run directory, and return this run.
+
+        Writes the configuration, the library versions and, the first time, the number format.
+        """
         self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
         self.folder.write_json("versions.json", versions())
         if not self.folder.is_file(NUMBER_FORMAT):
             compute = self.resolved.compute
-            self.folder.write_json(NUMBER_FORMAT, {name: getattr(compute, name) for name in DECIDED})
+            self.folder.write_json(NUMBER_FORMAT, {name: getattr(compute, name) for name in AUTO_KEYS})
         return self
 
     @property
     def resolved(self) -> Config:
-        """The configuration that the run's workers get: `auto` is what was decided when the run was begun, on whatever machine
-        it goes on. In a run that has no record of it, this process decides.
+        """The configuration for the run's workers: with `auto` as it was resolved when the run was begun.
 
-        `config` says what was asked for, and fingerprints are made of that.
+        So it does not depend on the machine on which a run continues. In a run without a record, this process resolves it.
+        Fingerprints are made of `config`, which keeps `auto`.
         """
         compute = self.config.compute
         if self.folder.is_file(NUMBER_FORMAT):
             record = self.folder.read_json(NUMBER_FORMAT)
-            compute = replace(compute, **{name: record[name] for name in DECIDED if getattr(compute, name) == "auto"})
-        return replace(self.config, compute=decided(compute, gpu=compute.gpus_per_worker > 0))
+            compute = replace(compute, **{name: record[name] for name in AUTO_KEYS if getattr(compute, name) == "auto"})
+        return replace(self.config, compute=resolve_auto(compute, gpu=compute.gpus_per_worker > 0))
 
     @classmethod
     def open(cls, uri: str) -> Run:
-        """Open an existing run to read it."""
+        """Open an existing run. Raises RunError if there is none."""
         folder = Folder.at(uri)
         if not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
-        return cls(folder, from_dict(modernised(yaml.safe_load(folder.read_bytes("config.yaml")))))
+        return cls(folder, from_dict(to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))))
 
     def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
-        """The step that writes to `<run>/<path>`."""
+        """Return the step that writes to `<run>/<path>`; see `fingerprint` for the other arguments."""
         folder = self.folder
         for piece in path.split("/"):
             folder /= piece
         return Step(folder, name, json.loads(json.dumps(dict(reads))), dict(inputs))
 
     def manifest(self, path: str) -> dict[str, Any] | None:
-        """The manifest of a finished step by its path, None if it is not finished."""
+        """Return the manifest of a step by its path, None if it is not finished."""
         name = f"{path}/{MANIFEST}"
         return self.folder.read_json(name) if self.folder.is_file(name) else None
 
     def finished(self, path: str) -> dict[str, Any]:
-        """The manifest of a step by its path. Raises RunError if it is not finished."""
+        """Return the manifest of a step by its path. Raises RunError if it is not finished."""
         manifest = self.manifest(path)
         if manifest is None:
             raise RunError(
@@ -214,22 +242,22 @@ class Run:
         return manifest
 
     def rounds(self) -> list[int]:
-        """The rounds whose pseudo-labels are published, in order; 0 is the warm-up."""
+        """Return the numbers of the rounds whose pseudo-labels are published, in order; 0 is the warm-up."""
         numbers = [int(name) for name in (self.folder / "rounds").folders() if name.isdigit()]
         return [number for number in numbers if self.manifest(f"{round_path(number)}/labels")]
 
 
 def round_path(number: int) -> str:
-    """`rounds/003`."""
+    """Return the path of a round in the run directory, for example `rounds/003`."""
     return f"rounds/{number:03d}"
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the libraries that a result depends on."""
+    installed = {"python": platform.python_version()}
     for name in _REPORTED:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

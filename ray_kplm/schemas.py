@@ -1,10 +1,11 @@
-"""What flows between the rooms: the Arrow schema of everything on storage and the sentinels.
+"""The Arrow schema of every table on storage, and the sentinels.
 
-One row per image, everywhere. `ingest` cuts a split into parts; every later table of that split has parts of
-the same names, whose rows are the same images in the same order. Reading a part of images with its part of
-labels needs no shuffle and no join.
+Every table has one row for each image. `ingest` cuts a split into parts; all later tables of this split have parts of the same
+names, whose rows are the same images in the same order. So a part of images is read with its part of labels without a shuffle
+or a join.
 
-Points on storage are in the **crop** frame, float32 (x, y), pixel centres at integers (see `imaging.frames`).
+Points on storage are in the **crop** frame unless a column says otherwise: float32 (x, y), pixel centres at integers (see
+`imaging.coordinates`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 NONE = -1
-"""No cluster, no landmark: the one sentinel of every integer assignment."""
+"""No cluster or no landmark: the sentinel of every integer assignment."""
 
 TRAIN, TEST = "train", "test"
 """The two splits. Discovery reads `train` only."""
@@ -29,19 +30,19 @@ IMAGES = pa.schema(
         # it cannot read back, hence a list of any length.
         pa.field("box", pa.list_(pa.float32())),
         pa.field("crop_to_source", pa.list_(pa.float64(), 6), nullable=False),  # row-major 2 x 3 affine map
-        pa.field("sequence", pa.string()),  # the video that the image is a frame of; null: of none
-        pa.field("frame", pa.int64()),  # its time in the video, counted in frames
+        pa.field("sequence", pa.string()),  # the video that the image is a frame of; null: not a frame
+        pa.field("frame", pa.int64()),  # index of the frame in the video
     ]
 )
-"""`<dataset>/<split>/images/part-00000.parquet`: what discovery may see."""
+"""`<dataset>/<split>/images/part-00000.parquet`: the only table that discovery reads, except for `detector: noisy_gt`."""
 
 LANDMARKS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("landmarks", _POINTS, nullable=False),  # (L, 2), crop frame; NaN: not annotated
         pa.field("visible", pa.list_(pa.bool_()), nullable=False),  # (L,)
-        pa.field("group", pa.string()),  # the unit that the split keeps together
-        pa.field("attributes", pa.map_(pa.string(), pa.float64()), nullable=False),  # numbers to bucket by, as yaw
+        pa.field("group", pa.string()),  # images of one group are in the same split
+        pa.field("attributes", pa.map_(pa.string(), pa.float64()), nullable=False),  # numbers to bucket by, such as yaw
     ]
 )
 """`<dataset>/<split>/landmarks/part-00000.parquet`: annotation, for the evaluation and `detector: noisy_gt` only."""
@@ -56,16 +57,16 @@ KEYPOINTS = pa.schema(
         pa.field("score", pa.list_(pa.float32()), nullable=False),  # (N,)
     ]
 )
-"""`<run>/keypoints/part-00000.parquet`: the generic keypoints that bootstrap the method."""
+"""`<run>/keypoints/part-00000.parquet`: the generic keypoints that the method starts from."""
 
 LABELS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("xy", _POINTS, nullable=False),  # (N, 2), crop frame
         pa.field("score", pa.list_(pa.float32()), nullable=False),  # (N,)
-        pa.field("landmark", pa.list_(pa.int16()), nullable=False),  # (N,) of K, each at most once an image
-        pa.field("cluster", pa.list_(pa.int16()), nullable=False),  # (N,) of M, each at most once an image
-        pa.field("cluster_flipped", pa.list_(pa.int16()), nullable=False),  # (N,) of M, in the mirrored image
+        pa.field("landmark", pa.list_(pa.int16()), nullable=False),  # (N,) of 0 .. K - 1, each at most once an image
+        pa.field("cluster", pa.list_(pa.int16()), nullable=False),  # (N,) of 0 .. M - 1, each at most once an image
+        pa.field("cluster_flipped", pa.list_(pa.int16()), nullable=False),  # (N,) of 0 .. M - 1, in the mirrored image
     ]
 )
 """`<run>/rounds/000/labels/part-00000.parquet`: a round's pseudo-labels.
@@ -75,10 +76,13 @@ LABELS = pa.schema(
 
 
 def features_schema(descriptor_dim: int) -> pa.Schema:
-    """`<run>/rounds/000/features/part-00000.parquet`: the network's detections, their descriptors, and the crop's size, which
-    places them in the network's input whatever the crop's pixels are.
+    """Return the schema of `<run>/rounds/000/features/part-00000.parquet`: detected keypoints and their descriptors.
 
-    `descriptors` and `descriptors_flipped` are float16 (N, d), unit norm, stored flat (N * d).
+    `descriptors` and `descriptors_flipped` are float16 (N, d), unit norm, stored flat (N * d). The size of the crop is there to
+    convert its frame to the network's input without reading the image.
+
+    Args:
+        descriptor_dim: d.
     """
     metadata = {"descriptor_dim": str(descriptor_dim)}
     flat = pa.list_(pa.float16())
@@ -101,32 +105,35 @@ PREDICTIONS = pa.schema(
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
     ]
 )
-"""`<run>/evaluation/<stage>/<split>/part-00000.parquet`: ordered landmarks of an image."""
+"""`<run>/evaluation/<stage>/<split>/part-00000.parquet`: the landmarks of an image, in order."""
 
 OBSERVATIONS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), input frame; NaN: not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,)
-        pa.field("sharpness", pa.list_(pa.float32()), nullable=False),  # (K,), of the peaks; NaN: not detected
-        pa.field("separation", pa.list_(pa.float32())),  # (K,), of the descriptors; null: there are none
-        pa.field("expected", _POINTS, nullable=False),  # (V * K, 2), where the views' known maps carry xy; NaN: outside
-        pa.field("found", _POINTS, nullable=False),  # (V * K, 2), where the landmarks are in the views
+        pa.field(
+            "sharpness", pa.list_(pa.float32()), nullable=False
+        ),  # (K,), of the heatmaps' peaks; NaN: not detected
+        pa.field("separation", pa.list_(pa.float32())),  # (K,), of the descriptors; null: the method has none
+        pa.field("expected", _POINTS, nullable=False),  # (V * K, 2), xy mapped by the views' known warps; NaN: outside
+        pa.field("found", _POINTS, nullable=False),  # (V * K, 2), where the landmarks are detected in the views
         pa.field("view_confidence", pa.list_(pa.float32()), nullable=False),  # (V * K,)
-        pa.field("alone", _POINTS, nullable=False),  # (K, 2), without averaging over the mirror image
-        pa.field("mirrored", _POINTS, nullable=False),  # (K, 2), likewise in the mirror image, turned back
+        pa.field("alone", _POINTS, nullable=False),  # (K, 2), without averaging with the mirror image
+        pa.field("mirrored", _POINTS, nullable=False),  # (K, 2), likewise in the mirror image, mirrored back
     ]
 )
-"""`<run>/evaluation/quality/<stage>/part-00000.parquet`: what a detector says of an image, of V known views of it and of its
-mirror image. Points are in the input frame: views have no other."""
+"""`<run>/evaluation/quality/<stage>/part-00000.parquet`: landmarks of an image, of V warped views and of its mirror image.
+
+Points are in the input frame, the only one that views have."""
 
 SOURCE_LANDMARKS = pa.schema(
     [
-        pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... where a picture holds several objects
+        pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... if there are several boxes in an image
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), source frame; NaN: landmark not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
-        pa.field("width", pa.int32()),  # of the picture, pixels; null: the object was cut out of it
+        pa.field("width", pa.int32()),  # of the source image, pixels; null: the object was cut out by a box
         pa.field("height", pa.int32()),
     ]
 )
-"""`<out>/part-00000.parquet` of `kplm predict`."""
+"""`<out>/part-00000.parquet` of `kplm predict`: the landmarks of an object, in order."""

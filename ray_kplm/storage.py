@@ -1,13 +1,13 @@
-"""One way to reach storage: a `Folder` on any filesystem that pyarrow opens (a local path, s3://, gs://, ...).
+"""Access to storage: a `Folder` on any filesystem that pyarrow opens (a local path, s3://, gs://, ...).
 
-Every write is published by one atomic act: locally a rename, on object stores the end of the upload, which begins when all
-is written. A file that can be read is therefore whole.
+Every write is published atomically: on a file system by a rename, on an object store by the end of the upload, which begins
+when the content is complete. So every file that can be read is complete.
 
-A store that does not answer is asked again for half a minute, beside what its own client tries, and a full one is an error
-that says so: neither costs a run.
+Requests to storage that does not answer are repeated for about half a minute, in addition to the retries of its own client.
+Full storage is a `StorageError` at once. After either error the same command continues the run.
 
-Where a store is and who may open it come from the environment, as its own tools read it (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
+The endpoint and the credentials of an object store are read from the environment, under the names that its own tools use
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,33 +32,42 @@ from pyarrow import fs as pafs
 from ray_kplm.errors import DataError, StorageError
 
 _T = TypeVar("_T")
-_IN_MEMORY = 64 * 2**20
-"""Bytes of a file for an object store that are not put on disk before they are uploaded."""
-_CHUNK = 16 * 2**20
-_READERS = 16
-"""Tables that are read at a time."""
-_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before a request that failed is made again."""
-_TOLD_S = _PAUSES_S[2]
-"""The pause from which on the user is told."""
 NO_SPACE = "no space is left; free some, and the same command continues with what is finished"
+"""What an error says about full storage."""
+_MEMORY_BYTES = 64 * 2**20
+"""Files for an object store that are larger than this are buffered on disk before they are uploaded."""
+_CHUNK_BYTES = 16 * 2**20
+_READERS = 16
+"""Tables that are read concurrently."""
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Pauses before a failed request is repeated, seconds."""
+_LOGGED_PAUSE_S = _PAUSES_S[2]
+"""At this pause a line is printed for the user."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN")
-"""What object stores say of requests that need not be made again."""
-_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EREMOTEIO)
-"""Of a shared file system whose server is away."""
+"""Error codes of object stores for requests that would fail again."""
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EREMOTEIO)
+"""Error codes of a shared file system whose server does not answer."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a filesystem. Cheap to make, picklable, and it need not exist."""
+    """A folder on a filesystem. It need not exist; the object is cheap to make and picklable.
+
+    Its methods raise StorageError if the storage is full, refuses access or does not answer, and FileNotFoundError for a file
+    that does not exist.
+    """
 
     filesystem: pafs.FileSystem
     path: str
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> Folder:
-        """The folder of a local path or of a URI (`s3://bucket/key`). Raises DataError for a URI that is none."""
+        """Return the folder of a local path or of a URI (`s3://bucket/key`).
+
+        Raises:
+            DataError: the URI names no known kind of storage.
+        """
         text = os.fspath(uri)
         if "://" in text:
             try:
@@ -79,146 +88,166 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
+        """Whether the folder is on a file system of this machine, which includes mounted network file systems."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     @property
     def parent(self) -> Folder:
+        """The folder that contains this one."""
         return Folder(self.filesystem, self.path.rsplit("/", 1)[0])
 
     @property
     def name(self) -> str:
+        """The last component of the path."""
         return self.path.rsplit("/", 1)[-1]
 
     def exists(self, name: str = "") -> bool:
-        return self._info(name).type != pafs.FileType.NotFound
+        """Return whether a file or folder in this folder exists, or this folder itself."""
+        return bool(self._info(name).type != pafs.FileType.NotFound)
 
     def is_file(self, name: str) -> bool:
-        return self._info(name).type == pafs.FileType.File
+        """Return whether there is a file of this name."""
+        return bool(self._info(name).type == pafs.FileType.File)
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         return int(self._info(name).size or 0)
 
     def _info(self, name: str) -> pafs.FileInfo:
         path = f"{self.path}/{name}" if name else self.path
-        return self._patiently(lambda: self.filesystem.get_file_info(path))
+        return self._retry(lambda: self.filesystem.get_file_info(path))
 
     def names(self, *, suffix: str = "") -> list[str]:
-        """Sorted names of the files directly in this folder; none if it does not exist."""
+        """Return the sorted names of the files directly in this folder, none if it does not exist."""
         infos = self._list()
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.File and i.base_name.endswith(suffix))
 
     def folders(self) -> list[str]:
-        """Sorted names of the folders directly in this folder; none if it does not exist."""
+        """Return the sorted names of the folders directly in this folder, none if it does not exist."""
         infos = self._list()
         return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def walk(self) -> list[str]:
-        """Sorted paths, relative to this folder, of all files in it and below; none if it does not exist."""
+        """Return the sorted paths, relative to this folder, of all files in it and below, none if it does not exist."""
         infos = self._list(recursive=True)
-        found = (i.path for i in infos if i.type == pafs.FileType.File and i.extension != "partial")
-        return sorted(path.removeprefix(f"{self.path}/") for path in found)
+        paths = (i.path for i in infos if i.type == pafs.FileType.File and i.extension != "partial")
+        return sorted(path.removeprefix(f"{self.path}/") for path in paths)
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return list(self._patiently(lambda: self.filesystem.get_file_info(selector)))
+        return list(self._retry(lambda: self.filesystem.get_file_info(selector)))
 
     def parts(self) -> list[str]:
-        """Sorted names of the table's parts, `part-00000.parquet` onwards."""
+        """Return the sorted names of a table's parts, `part-00000.parquet` and so on."""
         return [n for n in self.names(suffix=".parquet") if n.startswith("part-")]
 
     def delete(self) -> None:
-        """Remove the folder and all below it; nothing happens if it does not exist."""
+        """Remove the folder with everything in it; nothing happens if it does not exist."""
         if self.exists():
             self.filesystem.delete_dir(self.path)
 
     def delete_file(self, name: str) -> None:
+        """Remove a file; nothing happens if it does not exist, or if another process removes it at the same time."""
         if self.exists(name):
-            self.filesystem.delete_file(f"{self.path}/{name}")
+            with suppress(FileNotFoundError):
+                self.filesystem.delete_file(f"{self.path}/{name}")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
-        """A binary stream whose content appears under `name` when the block ends without an error."""
+        """Open a binary stream whose content is published under `name` when the block ends without an error."""
         if self.is_local:
-            with self._renamed(name) as stream:
+            with self._writing_by_rename(name) as stream:
                 yield stream
             return
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as aside:
-            # An object store's own stream, closed by an error, publishes the part that was written.
-            yield pa.PythonFile(aside, mode="w")
-            aside.seek(0)
+        with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as buffer:
+            # If an error closes an object store's stream, the part that was written is published (pyarrow 25). So it is opened
+            # when the content is complete.
+            yield pa.PythonFile(buffer, mode="w")
+            buffer.seek(0)
             stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
-            while chunk := aside.read(_CHUNK):
+            while chunk := buffer.read(_CHUNK_BYTES):
                 stream.write(chunk)
             stream.close()
 
     @contextmanager
-    def _renamed(self, name: str) -> Iterator[pa.NativeFile]:
+    def _writing_by_rename(self, name: str) -> Iterator[pa.NativeFile]:
         target = f"{self.path}/{name}"
         parent = target.rsplit("/", 1)[0]
         self.filesystem.create_dir(parent, recursive=True)
-        aside = f"{parent}/.{uuid.uuid4().hex}.partial"
+        partial = f"{parent}/.{uuid.uuid4().hex}.partial"
         try:
-            with self.filesystem.open_output_stream(aside, compression=None) as stream:
+            with self.filesystem.open_output_stream(partial, compression=None) as stream:
                 yield stream
-            self.filesystem.move(aside, target)
+            self.filesystem.move(partial, target)
         except BaseException:
-            if self.filesystem.get_file_info(aside).type == pafs.FileType.File:
-                self.filesystem.delete_file(aside)
+            if self.filesystem.get_file_info(partial).type == pafs.FileType.File:
+                self.filesystem.delete_file(partial)
             raise
 
     def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file; one of this name is replaced."""
+
         def write() -> None:
             with self.writing(name) as stream:
                 stream.write(content)
 
-        self._patiently(write)
+        self._retry(write)
 
     def read_bytes(self, name: str) -> bytes:
+        """Return the content of a file."""
+
         def read() -> bytes:
             with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
-                return bytes(
-                    file.read(file.size())
-                )  # one request: a stream of unknown length asks for 64 KiB at a time
+                # With the size this is one request; a stream of unknown length makes one for each 64 KiB.
+                return bytes(file.read(file.size()))
 
-        return self._patiently(read)
+        return self._retry(read)
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a value as JSON with sorted keys."""
         self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
+        """Return the value in a JSON file."""
         return json.loads(self.read_bytes(name))
 
     def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a table as Parquet, compressed with zstd."""
+
         def write() -> None:
             with self.writing(name) as stream:
-                pq.write_table(table, stream, compression="zstd", use_dictionary=_repeating(table.schema))
+                pq.write_table(table, stream, compression="zstd", use_dictionary=_dictionary_columns(table.schema))
 
-        self._patiently(write)
+        self._retry(write)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Return a Parquet file as a table, with all columns or these."""
         path = f"{self.path}/{name}"
-        return self._patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
+        return self._retry(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
 
     def read_tables(self, names: Sequence[str], columns: list[str] | None = None) -> list[pa.Table]:
-        """Several tables in the order of their names. They are read side by side: a request to an object store takes 30 ms."""
+        """Return several tables in the order of `names`, read concurrently: a request to an object store takes about 30 ms."""
         if len(names) <= 1:
             return [self.read_table(name, columns) for name in names]
         with ThreadPoolExecutor(min(_READERS, len(names)), thread_name_prefix="read") as readers:
             return list(readers.map(lambda name: self.read_table(name, columns), names))
 
     def rows(self, name: str) -> int:
-        """Number of rows of a Parquet file, from its footer."""
+        """Return the number of rows of a Parquet file, read from its footer."""
 
         def read() -> int:
             with self.filesystem.open_input_file(f"{self.path}/{name}") as stream:
                 return int(pq.ParquetFile(stream).metadata.num_rows)
 
-        return self._patiently(read)
+        return self._retry(read)
 
-    def _patiently(self, request: Callable[[], _T]) -> _T:
-        """Make a request, again where an error may pass. Raises StorageError where the store is full, refuses or stays away,
-        and OSError for what is not there."""
+    def _retry(self, request: Callable[[], _T]) -> _T:
+        """Make a request, and repeat it after transient errors.
+
+        Raises:
+            StorageError: the storage is full, refuses access, or does not answer after all attempts.
+            OSError: another error, for example FileNotFoundError.
+        """
         pauses = iter(_PAUSES_S)
         while True:
             try:
@@ -229,13 +258,13 @@ class Folder:
                     raise StorageError(f"{self}: {NO_SPACE}") from error
                 if self._is_refusal(error):
                     raise StorageError(f"{self}: {reason}; check that it exists and who may use it") from error
-                if not self._may_pass(error):
+                if not self._is_transient(error):
                     raise
                 if (pause := next(pauses, None)) is None:
                     raise StorageError(
                         f"{self}: does not answer ({reason}); the same command continues when it does"
                     ) from error
-                if pause == _TOLD_S:
+                if pause == _LOGGED_PAUSE_S:
                     print(f"kplm: {self} does not answer ({reason}): trying again", file=sys.stderr, flush=True)
                 time.sleep(pause)
 
@@ -244,26 +273,29 @@ class Folder:
             not self.is_local and any(word in str(error) for word in _REFUSALS)
         )
 
-    def _may_pass(self, error: OSError) -> bool:
-        """Of an object store, which says little about the kind of an error, all may that does not say that something is not
-        there."""
+    def _is_transient(self, error: OSError) -> bool:
+        """Return whether a request may succeed when it is repeated.
+
+        pyarrow says little about the kind of an object store's error, so each counts as transient unless it says that something
+        does not exist.
+        """
         if self.is_local:
-            return error.errno in _PASSING
+            return error.errno in _TRANSIENT
         return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
 
 
-def _repeating(schema: pa.Schema) -> list[str]:
-    """Parquet's names of the columns whose values come again: strings and whole numbers.
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Return Parquet's names of the columns to encode with a dictionary: strings and integers, whose values repeat.
 
-    A dictionary of the others is built for nothing and given up: descriptors are read 3.7 times as fast without (90 and 331
-    MB/s a core), and written twice as fast (46 and 88; 151 without zstd, which saves 8 % of them in storage).
+    For other columns Parquet would build a dictionary and give it up. Without it, descriptors are read 3.7 times as fast (331
+    instead of 90 MB/s a core) and written twice as fast (88 instead of 46; 151 without zstd, which makes them 8 % smaller).
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     return [path for path, kind in leaves if pa.types.is_string(kind) or pa.types.is_integer(kind)]
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """The columns that Parquet makes of one of a table, and their types."""
+    """Yield the columns that Parquet makes of one column of a table, with their types."""
     if pa.types.is_map(kind):
         yield from _leaves(f"{path}.key_value.key", kind.key_type)
         yield from _leaves(f"{path}.key_value.value", kind.item_type)
@@ -274,8 +306,8 @@ def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
 
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:
-    """One file from one folder to another, on whichever filesystems they are."""
+    """Copy a file from one folder to another, possibly on another filesystem."""
     read = source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None)
     with read as stream, target.writing(name) as out:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(_CHUNK_BYTES):
             out.write(chunk)

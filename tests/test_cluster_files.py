@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -100,7 +100,7 @@ def test_the_job_runs_a_script_and_a_configuration_that_are_there():
     inside = "/home/ray/ray_kplm/"  # where jobs/Containerfile puts the project
     assert f"WORKDIR {inside.rstrip('/')}" in (ROOT / "jobs/Containerfile").read_text()
     assert (ROOT / script.removeprefix(inside)).is_file()
-    loaded = load(ROOT / config.removeprefix(inside), overrides)
+    loaded = load_config(ROOT / config.removeprefix(inside), overrides)
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert loaded.compute.worker_range.max == workers["maxReplicas"]
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ray_kplm import config as module
-from ray_kplm.config import Config, MethodConfig, WorkerRange, from_dict, load
+from ray_kplm import config_rules
+from ray_kplm.config import Config, MethodConfig, WorkerRange, from_dict, load_config
 from ray_kplm.errors import ConfigError
 
 BROKEN = [
@@ -87,12 +88,12 @@ def test_a_broken_rule_names_the_path_and_the_value(path, overrides):
     else:
         shown = repr(value) if not value or value.isalpha() else rf"{float(value):g}(\.0)?"
     with pytest.raises(ConfigError, match=rf"^{path} = {shown}: ") as caught:
-        load(None, overrides)
+        load_config(None, overrides)
     assert "\n" not in str(caught.value)
 
 
 def test_every_rule_is_broken_above():
-    rules = {path for path, *_ in module._rules(Config())}
+    rules = {path for path, *_ in config_rules.all_rules(Config())}
     assert rules <= {path for path, _ in BROKEN}
 
 
@@ -111,15 +112,15 @@ def test_every_rule_is_broken_above():
     ],
 )
 def test_the_edge_of_a_rule_is_allowed(overrides):
-    load(None, overrides)
+    load_config(None, overrides)
 
 
 def test_workers_are_a_number_or_a_range():
-    fixed, elastic = load(None, ["compute.workers=4"]), load(None, ["compute.workers={min: 2, max: 8}"])
+    fixed, elastic = load_config(None, ["compute.workers=4"]), load_config(None, ["compute.workers={min: 2, max: 8}"])
     assert (fixed.compute.worker_range.min, fixed.compute.worker_range.max, fixed.compute.is_elastic) == (4, 4, False)
     assert elastic.compute.workers == WorkerRange(2, 8)
     assert elastic.compute.worker_numbers(12) == [2, 3, 4, 6]
-    assert load(None, ["compute.workers.max=3", "stage1.batch_size=9"]).compute.worker_numbers(9) == [1, 3]
+    assert load_config(None, ["compute.workers.max=3", "stage1.batch_size=9"]).compute.worker_numbers(9) == [1, 3]
     assert from_dict(yaml.safe_load(yaml.safe_dump(elastic.to_dict()))) == elastic
     assert elastic.flat()["compute.workers.max"] == 8
 
@@ -140,13 +141,13 @@ def test_workers_are_a_number_or_a_range():
 )
 def test_a_wrong_range_of_workers_is_refused(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        load(None, ["stage1.batch_size=12", "stage2.batch_size=12", *overrides])
+        load_config(None, ["stage1.batch_size=12", "stage2.batch_size=12", *overrides])
 
 
 def test_an_image_size_that_does_not_fit_comes_with_one_that_does():
     with pytest.raises(ConfigError, match=r"multiple of 64 .*; 128 is near"):
-        load(None, ["network.image_size=100"])
-    load(None, ["network.image_size=128"])
+        load_config(None, ["network.image_size=100"])
+    load_config(None, ["network.image_size=128"])
 
 
 def test_rules_hold_however_a_configuration_is_made():
@@ -167,7 +168,7 @@ def test_rules_hold_however_a_configuration_is_made():
 )
 def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
     with pytest.raises(ConfigError, match=message):
-        load(None, [override])
+        load_config(None, [override])
 
 
 @pytest.mark.parametrize(
@@ -190,24 +191,47 @@ def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
 )
 def test_a_value_of_the_wrong_type_is_named(override, message):
     with pytest.raises(ConfigError, match=message):
-        load(None, [override])
+        load_config(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clustering.redos=3", "clustering.redos: is called clustering.n_init now"),
+        ("compute.linear_rule=true", "compute.linear_rule: is called compute.scale_lr now"),
+        ("keypoints.detector=truth_mix", "keypoints.detector = 'truth_mix': is called 'noisy_gt' now"),
+        ("clustering.redo=3", "clustering.redo: unknown key; known keys: iterations"),
+        ("clustering.n_ini=3", "clustering.n_ini: unknown key; did you mean clustering.n_init?"),
+        ("compute.scale_l=true", "compute.scale_l: unknown key; did you mean compute.scale_lr?"),
+        ("n_init=3", "n_init: unknown key; did you mean clustering.n_init?"),
+        ("keypoints.detector=noisy", "keypoints.detector = 'noisy': must be one of sift, orb"),
+    ],
+)
+def test_a_renamed_key_or_value_is_an_error_that_names_the_new_one(override, message, tmp_path):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(message)}"):
+        load_config(None, [override])
+    path, _, value = override.partition("=")
+    section, _, key = path.rpartition(".")
+    (tmp_path / "c.yaml").write_text(f"{section}: {{{key}: {value}}}" if section else f"{key}: {value}")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(message)}"):
+        load_config(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize("override", ["method.landmarks", "=3", ""])
 def test_an_override_without_key_or_value_is_refused(override):
     with pytest.raises(ConfigError, match="key=value"):
-        load(None, [override])
+        load_config(None, [override])
 
 
 def test_an_override_below_a_value_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("method: {landmarks: 4}")
     with pytest.raises(ConfigError, match=r"^method\.landmarks\.deep: landmarks is a value, not a section"):
-        load(tmp_path / "c.yaml", ["method.landmarks.deep=3"])
+        load_config(tmp_path / "c.yaml", ["method.landmarks.deep=3"])
 
 
 def test_overrides_beat_the_file_and_the_last_one_counts(tmp_path):
     (tmp_path / "c.yaml").write_text("seed: 3\nmethod: {landmarks: 4, clusters: 50}\n")
-    config = load(tmp_path / "c.yaml", ["method.landmarks=5", "run=runs/a", "method.landmarks=6"])
+    config = load_config(tmp_path / "c.yaml", ["method.landmarks=5", "run=runs/a", "method.landmarks=6"])
     assert (config.seed, config.method.landmarks, config.method.clusters, config.run) == (3, 6, 50, "runs/a")
     assert config.network == Config().network
 
@@ -216,7 +240,7 @@ def test_values_are_read_as_the_fields_type(tmp_path):
     text = "stage1: {learning_rate: 1e-4, margin: 1, decay_at: [1e-1, 1]}\ncompute: {channels_last: no}\nrun: 7\n"
     (tmp_path / "c.yaml").write_text(text + "method: {landmarks: 8.0}\naugment: {scale: [1, 1.5]}\n")
     assert isinstance(yaml.safe_load(text)["stage1"]["learning_rate"], str)  # the trap
-    config = load(tmp_path / "c.yaml", ["stage2.learning_rate=5e-5", "dataset="])
+    config = load_config(tmp_path / "c.yaml", ["stage2.learning_rate=5e-5", "dataset="])
     assert config.stage1.learning_rate == 1e-4
     assert config.stage2.learning_rate == 5e-5
     assert config.stage1.decay_at == (0.1, 1.0)
@@ -228,19 +252,19 @@ def test_values_are_read_as_the_fields_type(tmp_path):
 
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load(None) == load(tmp_path / "empty.yaml") == Config()
+    assert load_config(None) == load_config(tmp_path / "empty.yaml") == Config()
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such configuration file"):
-        load(tmp_path / "nowhere.yaml")
+        load_config(tmp_path / "nowhere.yaml")
 
 
 def test_a_folder_and_a_picture_are_no_configurations(tmp_path):
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
     for path in (tmp_path, tmp_path / "photo.png"):
         with pytest.raises(ConfigError, match=f"{path.name}: not readable as a YAML file"):
-            load(path)
+            load_config(path)
 
 
 @pytest.mark.parametrize(
@@ -249,18 +273,18 @@ def test_a_folder_and_a_picture_are_no_configurations(tmp_path):
 def test_an_unusable_file_is_named_in_one_line(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"c\.yaml: .*{message}") as caught:
-        load(tmp_path / "c.yaml")
+        load_config(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
 
 
 def test_round_trip_through_yaml():
-    config = load(None, ["seed=5", "augment.scale=[0.5, 2]", "stage1.decay_at=[0.3]", "method.flip=false"])
+    config = load_config(None, ["seed=5", "augment.scale=[0.5, 2]", "stage1.decay_at=[0.3]", "method.flip=false"])
     assert from_dict(config.to_dict()) == config
     assert from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
 def test_flat_holds_every_leaf_by_its_dotted_path():
-    flat = load(None, ["stage1.rounds=7"]).flat()
+    flat = load_config(None, ["stage1.rounds=7"]).flat()
     assert flat["stage1.rounds"] == 7
     assert flat["seed"] == 0
     assert flat["augment.scale"] == [0.8, 1.2]

@@ -111,5 +111,5 @@ def test_it_refuses_what_the_loader_refuses(text):
 
 
 def test_docstrings_of_fields_are_joined_to_one_line():
-    assert field_docs(Config)["seed"] == "Of every random choice."
+    assert field_docs(Config)["seed"] == "Seed of every random choice."
     assert all("\n" not in text for text in field_docs(Config).values())

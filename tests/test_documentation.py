@@ -1,15 +1,20 @@
 """The documentation is true of the repository where a machine can tell: paths, commands, configuration keys, links."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ray_kplm import schemas
 from ray_kplm.cli.main import build_parser
-from ray_kplm.config import Config
+from ray_kplm.config import Config, load_config
 from ray_kplm.datasets.registry import FORMATS
+from ray_kplm.methods import kplm
+from ray_kplm.run import Run
+from ray_kplm.steps.recorder import record
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,12 +92,16 @@ def test_every_table_on_storage_is_described():
 
 
 def test_every_module_has_a_place_in_the_tree():
-    """Those at the top and in `steps`, whose names say least."""
+    """Those at the top and in the rooms that a run goes through."""
     tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
     named = {word.strip("()/,:") for word in tree.split()}
     package = ROOT / "ray_kplm"
     rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
-    modules = {path.name for folder in (package, package / "steps") for path in folder.glob("*.py")}
+    modules = {
+        path.name
+        for folder in (package, package / "steps", package / "methods", package / "runtime")
+        for path in folder.glob("*.py")
+    }
     assert rooms | modules <= named | {"__init__.py"}, (rooms | modules) - named
 
 
@@ -115,7 +124,20 @@ def test_the_readme_is_short_and_both_tables_of_expected_figures_agree():
         assert figures[0] <= figures[1], start
 
 
-def test_numbered_citations_of_the_method_have_an_anchor():
+def test_numbered_citations_of_the_method_have_a_section():
     text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-    cited = {n for path in (ROOT / "ray_kplm").rglob("*.py") for n in re.findall(r"METHOD (\d+)", path.read_text())}
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "ray_kplm").rglob("*.py")]
+    cited = {number for source in sources for number in re.findall(r"docs/method\.md (\d+)", source)}
+    assert len(cited) > 5
     assert {f'<a id="method-{n}"></a>' for n in cited} <= set(re.findall(r'<a id="method-\d+"></a>', text))
+
+
+def test_the_page_and_the_steps_in_the_documentation_are_those_of_the_code(tmp_path):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = inspect.getsource(kplm.discover_landmarks)
+    without_docstring = re.sub(r'    """.*?"""\n', "", page, flags=re.DOTALL)
+    assert f"```python\n{without_docstring}```" in text
+    dataset = SimpleNamespace(fingerprint="d", count=lambda split: 9, parts=lambda split: [], rows=lambda split: [])
+    for task in record(Run.start(load_config(None, [f"run={tmp_path}", "stage1.rounds=1"])), dataset):
+        line = " ".join([task.path, *(taken.path for taken in task.takes)])
+        assert line in [" ".join(line.split()) for line in text.splitlines()]

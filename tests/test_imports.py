@@ -19,7 +19,17 @@ LEVELS = [
     {"methods", "keypoints"},
     {"network", "correspondence", "evaluation", "datasets"},
     {"imaging", "run", "run_lock", "progress", "number_format", "config_reference"},
-    {"schemas", "config", "config_names", "config_parsing", "ready_configs", "config_schema", "errors", "storage"},
+    {
+        "schemas",
+        "config",
+        "config_names",
+        "config_parsing",
+        "config_rules",
+        "config_schema",
+        "ready_configs",
+        "errors",
+        "storage",
+    },
 ]
 """From the top down: a module imports from its own level or from lower ones."""
 

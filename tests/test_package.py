@@ -1,10 +1,11 @@
-"""What a stranger's tools read of the package: version, types, citation."""
+"""What a user's tools read of the package: version, types, citation, public names."""
 
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import ray_kplm
@@ -31,3 +32,20 @@ def test_importing_the_package_loads_neither_torch_nor_ray():
     code = "import sys, ray_kplm; print(ray_kplm.__version__, *{'torch', 'ray', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == [ray_kplm.__version__]
+
+
+def test_all_public_names_can_be_imported():
+    for name in ray_kplm.__all__:
+        assert getattr(ray_kplm, name) is not None
+
+
+def test_a_renamed_public_name_names_the_new_one():
+    with pytest.raises(AttributeError, match=r"^ray_kplm\.load is now ray_kplm\.load_config$"):
+        ray_kplm.load  # noqa: B018
+    with pytest.raises(ImportError):
+        from ray_kplm import load  # noqa: F401
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        ray_kplm.train  # noqa: B018

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from ray_kplm import progress
-from ray_kplm.progress import Progress, clock
+from ray_kplm.progress import ProgressDisplay, format_duration
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ class Terminal(io.StringIO):
 
 def test_the_line_tells_share_stage_text_points_and_time_left(now):
     out = io.StringIO()
-    shown = Progress({"a": 100.0, "b": 300.0}, out)
+    shown = ProgressDisplay({"a": 100.0, "b": 300.0}, out)
     shown.begin("a", "warm-up")
     now[0] += 20
-    shown.points(8.46)
+    shown.set_points_per_image(8.46)
     shown.advance(0.25, "iteration 2/10 · loss 0.2000")
     now[0] += 30
     shown.advance(0.5, "iteration 5/10 · loss 0.1000")
@@ -37,7 +37,7 @@ def test_the_line_tells_share_stage_text_points_and_time_left(now):
 
 def test_what_a_start_took_is_no_pace(now):
     out = io.StringIO()
-    shown = Progress({"a": 100.0}, out)
+    shown = ProgressDisplay({"a": 100.0}, out)
     shown.begin("a", "warm-up")
     now[0] += 60
     shown.advance(0.01)
@@ -49,7 +49,7 @@ def test_what_a_start_took_is_no_pace(now):
 
 def test_skipped_steps_count_as_done_but_not_as_speed(now):
     out = io.StringIO()
-    shown = Progress({"a": 300.0, "b": 100.0}, out)
+    shown = ProgressDisplay({"a": 300.0, "b": 100.0}, out)
     shown.skip("a")
     shown.begin("b", "stage 2")
     now[0] += 5
@@ -64,7 +64,7 @@ def test_skipped_steps_count_as_done_but_not_as_speed(now):
 
 def test_a_log_gets_a_line_now_and_then_and_no_control_codes(now):
     out = io.StringIO()
-    shown = Progress({"a": 1.0}, out)
+    shown = ProgressDisplay({"a": 1.0}, out)
     shown.begin("a", "warm-up")
     for _ in range(100):
         now[0] += 1
@@ -76,7 +76,7 @@ def test_a_log_gets_a_line_now_and_then_and_no_control_codes(now):
 
 def test_a_terminal_gets_one_moving_line(now):
     out = Terminal()
-    shown = Progress({"a": 1.0}, out)
+    shown = ProgressDisplay({"a": 1.0}, out)
     shown.begin("a", "warm-up")
     for _ in range(10):
         now[0] += 1
@@ -87,4 +87,4 @@ def test_a_terminal_gets_one_moving_line(now):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
 def test_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ray_kplm import ready_configs
-from ray_kplm.config import Config, load
+from ray_kplm.config import Config, load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.ready_configs import FOLDER
 
@@ -14,14 +14,14 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.name)
 def test_they_load(path):
-    assert isinstance(load(path), Config)
+    assert isinstance(load_config(path), Config)
 
 
 @pytest.mark.parametrize("name", ready_configs.names())
 def test_they_are_found_by_name_anywhere_and_by_their_path_in_a_checkout(name, tmp_path, monkeypatch):
-    assert load(ROOT / "jobs" / "configs" / f"{name}.yaml") == load(FOLDER / f"{name}.yaml")
+    assert load_config(ROOT / "jobs" / "configs" / f"{name}.yaml") == load_config(FOLDER / f"{name}.yaml")
     monkeypatch.chdir(tmp_path)
-    assert load(name) == load(FOLDER / f"{name}.yaml")
+    assert load_config(name) == load_config(FOLDER / f"{name}.yaml")
 
 
 @pytest.mark.parametrize("name", ready_configs.names())
@@ -33,9 +33,9 @@ def test_the_first_line_says_what_they_are_for(name):
 def test_a_file_goes_first_and_a_folder_hides_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("seed: 77")
-    assert load("demo").seed == 77
+    assert load_config("demo").seed == 77
     Path("faces_cpu").mkdir()
-    assert load("faces_cpu") == load(FOLDER / "faces_cpu.yaml")
+    assert load_config("faces_cpu") == load_config(FOLDER / "faces_cpu.yaml")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_file_goes_first_and_a_folder_hides_nothing(tmp_path, monkeypatch):
 def test_an_unknown_name_is_one_line_with_the_near_ones(name, hint, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError) as error:
-        load(name)
+        load_config(name)
     message = str(error.value)
     assert message.startswith(f"{name}: no such configuration file")
     assert hint in message
@@ -59,7 +59,7 @@ def test_an_unknown_name_is_one_line_with_the_near_ones(name, hint, monkeypatch)
 
 
 def test_the_thesis_configuration_has_the_thesis_numbers():
-    config = load(FOLDER / "thesis_faces.yaml")
+    config = load_config(FOLDER / "thesis_faces.yaml")
     assert (config.method.landmarks, config.method.clusters) == (30, 100)
     network = config.network
     assert (network.image_size, network.width, network.depth, network.descriptor_dim) == (256, 256, 4, 256)
@@ -71,7 +71,7 @@ def test_the_thesis_configuration_has_the_thesis_numbers():
 
 
 def test_the_configuration_of_chapter_5_has_its_numbers():
-    config = load(FOLDER / "thesis_faces_merge.yaml")
+    config = load_config(FOLDER / "thesis_faces_merge.yaml")
     assert config.keypoints.scales == (1.0, 1.3, 1.6)
     stage1, stage2 = config.stage1, config.stage2
     assert (stage1.learning_rate, stage1.decay, stage1.weight_decay, stage1.batch_size) == (5e-4, "cosine", 1e-5, 16)
@@ -82,6 +82,6 @@ def test_the_configuration_of_chapter_5_has_its_numbers():
 
 @pytest.mark.parametrize(("name", "landmarks"), [("thesis_faces_template", 13), ("demo_template", 10)])
 def test_the_configurations_of_chapter_4_detect_as_many_points_as_their_template_has(name, landmarks):
-    config = load(FOLDER / f"{name}.yaml")
+    config = load_config(FOLDER / f"{name}.yaml")
     assert config.method.landmarks == landmarks
     assert config.detection.points_per_landmark >= 1

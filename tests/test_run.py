@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import Config, load_config
+from ray_kplm.config_names import as_recorded
 from ray_kplm.errors import RunError
-from ray_kplm.run import Run, round_path
+from ray_kplm.run import Run, fingerprint, round_path
 from ray_kplm.storage import Folder
 
 READS = {"network": {"width": 64, "norm": "group"}, "seed": 3, "scale": (0.8, 1.2)}
@@ -22,7 +24,7 @@ def tree(root: Path) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    run = Run.start(load(None, [f"run={tmp_path / 'run'}"]))
+    run = Run.start(load_config(None, [f"run={tmp_path / 'run'}"]))
     run.save()
     return run
 
@@ -175,33 +177,33 @@ def formats(run: Run) -> tuple[str, str]:
 
 
 def test_the_number_format_is_decided_when_a_run_is_begun(tmp_path, monkeypatch):
-    config = load(None, [f"run={tmp_path / 'run'}"])
+    config = load_config(None, [f"run={tmp_path / 'run'}"])
     on_cpu(monkeypatch, "avx2", "avx512_bf16")
     assert formats(Run.start(config).save()) == ("bf16", "no")
     on_cpu(monkeypatch, "avx2")
     for run in (Run.start(config), Run.start(config).save(), Run.open(config.run)):
         assert formats(run) == ("bf16", "no")
         assert run.config == config  # what was asked for stays, and fingerprints with it
-    other = load(None, [f"run={tmp_path / 'other'}"])
+    other = load_config(None, [f"run={tmp_path / 'other'}"])
     assert formats(Run.start(other).save()) == ("fp32", "no")
 
 
 def test_a_run_begun_on_gpus_goes_on_as_it_was(tmp_path, monkeypatch):
     on_cpu(monkeypatch, "avx2")
-    config = load(None, [f"run={tmp_path / 'run'}", "compute.gpus_per_worker=1"])
+    config = load_config(None, [f"run={tmp_path / 'run'}", "compute.gpus_per_worker=1"])
     assert formats(Run.start(config).save()) == ("bf16", "yes")
-    without = load(None, [f"run={tmp_path / 'run'}"])
+    without = load_config(None, [f"run={tmp_path / 'run'}"])
     assert formats(Run.start(without).save()) == ("bf16", "yes")
 
 
 def test_a_configured_number_format_is_no_question_of_the_machine(tmp_path, monkeypatch):
     on_cpu(monkeypatch, "amx_bf16")
     changes = [f"run={tmp_path / 'run'}", "compute.precision=fp32", "compute.channels_last=yes"]
-    assert formats(Run.start(load(None, changes)).save()) == ("fp32", "yes")
+    assert formats(Run.start(load_config(None, changes)).save()) == ("fp32", "yes")
 
 
 def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, monkeypatch):
-    config = load(None, [f"run={tmp_path / 'run'}"])
+    config = load_config(None, [f"run={tmp_path / 'run'}"])
     run = Run.start(config).save()
     run.folder.delete_file("number_format.json")
     on_cpu(monkeypatch, "amx_bf16")
@@ -216,12 +218,12 @@ def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, monkeypatch):
 def test_a_foreign_folder_is_left_alone(tmp_path, inside):
     Folder.at(tmp_path).write_bytes(inside, b"")
     with pytest.raises(RunError, match="is not empty and no run directory"):
-        Run.start(load(None, [f"run={tmp_path}"]))
+        Run.start(load_config(None, [f"run={tmp_path}"]))
     assert tree(tmp_path) == [inside]
 
 
 def test_an_empty_folder_becomes_a_run(tmp_path):
-    run = Run.start(load(None, [f"run={tmp_path}"]))
+    run = Run.start(load_config(None, [f"run={tmp_path}"]))
     assert tree(tmp_path) == []  # a refused configuration must not have replaced the one of the run
     run.save()
     assert tree(tmp_path) == ["config.yaml", "number_format.json", "versions.json"]
@@ -229,7 +231,63 @@ def test_an_empty_folder_becomes_a_run(tmp_path):
 
 def test_a_run_needs_a_name_and_a_place(tmp_path):
     with pytest.raises(RunError, match="run = ''"):
-        Run.start(load(None))
+        Run.start(load_config(None))
     with pytest.raises(RunError, match="no run directory"):
         Run.open(str(tmp_path / "nowhere"))
     assert tree(tmp_path) == []
+
+
+NEW_NAMES = ["clustering.n_init=3", "compute.scale_lr=true", "keypoints.detector=noisy_gt"]
+
+
+def renamed_sections(config: Config) -> dict[str, dict]:
+    """The sections with renamed keys, as manifests record them."""
+    layout = ("workers", "scale_lr", "precision", "channels_last")
+    sections = {
+        "keypoints": asdict(config.keypoints),
+        "clustering": asdict(config.clustering),
+        "compute": {name: getattr(config.compute, name) for name in layout},
+    }
+    return {name: as_recorded(name, values) for name, values in sections.items()}
+
+
+def test_a_run_that_was_stored_under_old_names_is_opened_and_its_steps_are_reused(tmp_path):
+    config = load_config(None, [f"run={tmp_path / 'run'}", *NEW_NAMES])
+    run = Run.start(config).save()
+    make(run, "rounds/000/labels", reads=renamed_sections(config)).finish()
+    manifest = run.manifest("rounds/000/labels")
+    assert manifest["reads"]["clustering"]["redos"] == 3
+    assert manifest["reads"]["compute"]["linear_rule"] is True
+    assert manifest["reads"]["keypoints"]["detector"] == "truth_mix"
+
+    text = run.folder.read_bytes("config.yaml").decode()
+    for new, old in (("n_init: 3", "redos: 3"), ("scale_lr: true", "linear_rule: true"), ("noisy_gt", "truth_mix")):
+        assert text.count(new) == 1
+        text = text.replace(new, old)
+    run.folder.write_bytes("config.yaml", text.encode())
+    opened = Run.open(config.run)
+    assert opened.config == config
+    assert make(opened, "rounds/000/labels", reads=renamed_sections(opened.config)).manifest() == manifest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "06e151f826b04d5807b0b8d27aadd57debe0e64fcdd45e32560ff7de598388d8"),
+        (NEW_NAMES, "69f96ccca68cf21de145b636ea3cf702b76fbc956196dfe041e462cc2afdcda2"),
+    ],
+)
+def test_fingerprints_are_those_of_before_the_keys_were_renamed(overrides, expected):
+    """Computed by the version before, with redos, linear_rule and truth_mix."""
+    assert fingerprint("step", renamed_sections(load_config(None, overrides)), {}) == expected
+
+
+def test_a_steps_state_is_what_is_on_storage(tmp_path):
+    run = Run.start(load_config(None, [f"run={tmp_path}"]))
+    step, other = (run.step("rounds/000/train", "train", {"seed": seed}, {}) for seed in (0, 1))
+    assert step.state() == "to do"
+    step.begin()
+    assert step.state() == "begun"
+    assert other.state() == "stale"
+    step.finish()
+    assert step.state() == "done"

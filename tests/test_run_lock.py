@@ -16,14 +16,14 @@ import pytest
 
 from ray_kplm import run_lock
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder
 
 HOLD = r"""
 import sys, time
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder
-with held(Folder.at(sys.argv[1]), beat_s=0.05) as lock:
+with lock_folder(Folder.at(sys.argv[1]), beat_s=0.05) as lock:
     print("held", flush=True)
     while sys.stdin.readline() == "until it is lost\n":
         while True:
@@ -72,7 +72,7 @@ def elsewhere(folder: Path) -> None:
 
 def test_a_second_driver_is_refused_in_one_line_that_says_who_holds_it(tmp_path, holder):
     first = holder()
-    with pytest.raises(RunError) as caught, held(Folder.at(tmp_path)):
+    with pytest.raises(RunError) as caught, lock_folder(Folder.at(tmp_path)):
         pass
     (claim,) = claims(tmp_path)
     for words in (str(tmp_path), claim["host"], str(first.pid), claim["since"], "takes over"):
@@ -82,13 +82,13 @@ def test_a_second_driver_is_refused_in_one_line_that_says_who_holds_it(tmp_path,
     first.communicate("\n")
     assert first.returncode == 0
     assert claims(tmp_path) == []
-    with held(Folder.at(tmp_path)):
+    with lock_folder(Folder.at(tmp_path)):
         assert len(claims(tmp_path)) == 1
     assert claims(tmp_path) == []
 
 
 def test_it_is_released_when_the_work_fails(tmp_path):
-    with pytest.raises(KeyError), held(Folder.at(tmp_path)):
+    with pytest.raises(KeyError), lock_folder(Folder.at(tmp_path)):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
@@ -97,29 +97,29 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path, holder):
     first = holder()
     first.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie: its number is still taken
-    with held(Folder.at(tmp_path), patience_s=3600):
+    with lock_folder(Folder.at(tmp_path), patience_s=3600):
         (claim,) = claims(tmp_path)
         assert claim["pid"] == os.getpid()
 
 
 def test_a_holder_on_another_machine_is_known_by_its_beat(tmp_path, holder):
     holder()
-    told = []
+    lines = []
     elsewhere(tmp_path)  # what the holder writes next says its own machine again: all that is left of it is its beat
     (path,) = tmp_path.glob(".driver-*.json")
     ahead = {**json.loads(path.read_text()), "machine": "another", "since": "2099-01-01 00:00:00 UTC"}
-    assert run_lock._lives(Folder.at(tmp_path), ahead, 60, told.append)  # its clock does not matter
-    assert len(told) == 1
-    assert "waiting up to 60 s" in told[0]
+    assert run_lock._is_alive(Folder.at(tmp_path), ahead, 60, lines.append)  # its clock does not matter
+    assert len(lines) == 1
+    assert "waiting up to 60 s" in lines[0]
 
 
 def test_a_holder_on_another_machine_without_a_beat_is_replaced(tmp_path, holder):
     first = holder()
     first.send_signal(signal.SIGSTOP)
     elsewhere(tmp_path)
-    told = []
-    with held(Folder.at(tmp_path), patience_s=0.3, log=told.append):
-        assert len(told) == 1
+    lines = []
+    with lock_folder(Folder.at(tmp_path), patience_s=0.3, log=lines.append):
+        assert len(lines) == 1
         # It wakes up, finds that it was replaced, and stops at the next opportunity.
         first.send_signal(signal.SIGCONT)
         _, err = first.communicate("until it is lost\n", timeout=60)
@@ -130,7 +130,7 @@ def test_a_holder_on_another_machine_without_a_beat_is_replaced(tmp_path, holder
 
 
 def test_a_removed_claim_is_a_lost_one(tmp_path):
-    with held(Folder.at(tmp_path), beat_s=0.01) as mine:
+    with lock_folder(Folder.at(tmp_path), beat_s=0.01) as mine:
         mine.check()
         for path in tmp_path.glob(".driver-*.json"):
             path.unlink()
@@ -147,7 +147,7 @@ def test_a_full_disk_does_not_end_the_beat(tmp_path, monkeypatch):
         full.append(claim["beat"])
         raise StorageError("no space is left")
 
-    with held(Folder.at(tmp_path), beat_s=0.01) as mine:
+    with lock_folder(Folder.at(tmp_path), beat_s=0.01) as mine:
         monkeypatch.setattr(run_lock, "_write", fail)
         wait_for(lambda: len(full) > 1)
         monkeypatch.setattr(run_lock, "_write", write)
@@ -158,7 +158,7 @@ def test_a_full_disk_does_not_end_the_beat(tmp_path, monkeypatch):
 def test_a_reused_process_number_is_not_the_holder(tmp_path):
     claim = run_lock._acquire(Folder.at(tmp_path), 1, print)
     Folder.at(tmp_path).write_json(f".driver-{claim['token']}.json", {**claim, "started": claim["started"] - 1000})
-    with held(Folder.at(tmp_path), patience_s=0.2):
+    with lock_folder(Folder.at(tmp_path), patience_s=0.2):
         (mine,) = claims(tmp_path)
         assert mine["replaces"] == [claim["token"]]
 
@@ -170,7 +170,7 @@ def test_of_many_that_come_at_once_one_holds(tmp_path):
     def contend():
         gate.wait()
         try:
-            with held(Folder.at(tmp_path)):
+            with lock_folder(Folder.at(tmp_path)):
                 inside.append(1)
                 most.append(len(inside))
                 done.wait()

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import storage
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import RunError, StorageError
 from ray_kplm.run import Run
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder, copy_file
 
 
@@ -60,7 +60,7 @@ def test_a_write_that_fails_publishes_nothing(s3):
 
 
 def test_nothing_appears_before_the_end_and_large_files_come_back(s3, monkeypatch):
-    monkeypatch.setattr(storage, "_IN_MEMORY", 2**20)
+    monkeypatch.setattr(storage, "_MEMORY_BYTES", 2**20)
     folder = Folder.at(f"{s3}/run")
     piece = bytes(range(256)) * 4096
     with folder.writing("large.bin") as stream:
@@ -82,7 +82,7 @@ def test_the_endpoint_comes_from_the_uri_too_and_travels_to_workers(s3, s3_endpo
 
 
 def test_a_run_directory(s3):
-    config = load(None, [f"run={s3}/run", "method.landmarks=4"])
+    config = load_config(None, [f"run={s3}/run", "method.landmarks=4"])
     Run.start(config).save()
     run = Run.open(f"{s3}/run")
     assert run.config == config
@@ -92,16 +92,16 @@ def test_a_run_directory(s3):
     step.finish(images=3)
     assert run.manifest("stage2")["images"] == 3
     with pytest.raises(RunError, match="not empty"):
-        Run.start(load(None, [f"run={s3}/run/stage2"]))
+        Run.start(load_config(None, [f"run={s3}/run/stage2"]))
 
 
 def test_a_second_driver_is_refused(s3):
     folder = Folder.at(f"{s3}/run")
-    with held(folder, beat_s=0.05):
-        with pytest.raises(RunError, match="in use by host"), held(folder):
+    with lock_folder(folder, beat_s=0.05):
+        with pytest.raises(RunError, match="in use by host"), lock_folder(folder):
             pass
-        Run.start(load(None, [f"run={s3}/run"]))  # a claim does not make the folder anything else
-    with held(folder):
+        Run.start(load_config(None, [f"run={s3}/run"]))  # a claim does not make the folder anything else
+    with lock_folder(folder):
         pass
     assert folder.names() == []
 

@@ -1,1 +1,1 @@
-"""What is asked of a finished run: evaluation, label-free score, report."""
+"""Analysis of finished runs: scores against the annotation, label-free quality and the report."""

@@ -1,4 +1,4 @@
-"""Label-free quality of a finished detector, measured on a sample of the training images."""
+"""Label-free quality of a finished detector, measured on a sample of the training images: `kplm quality`."""
 
 from __future__ import annotations
 
@@ -11,51 +11,64 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.analysis.evaluate import STAGE2, predictor
+from ray_kplm.analysis.predictions import predictor
+from ray_kplm.analysis.stages import rounds_have_landmarks
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.evaluation.label_free import Observations, measure
-from ray_kplm.evaluation.warnings import warnings_of
+from ray_kplm.evaluation.label_free_warnings import warnings_of
+from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.warp import displaced
-from ray_kplm.methods import build_method
+from ray_kplm.imaging.warp import displace
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
-from ray_kplm.network.heatmaps import DECODER
+from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.extract import read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
 IMAGES = 256
-"""Training images that are looked at."""
+"""Number of training images on which the quality is measured."""
 _VIEWS = 3
-"""Known views of each."""
+"""Number of known views of each image."""
 _MOTION = AugmentConfig(
     scale=(0.85, 1.15), translate=0.05, rotate=20.0, warp=0.04,
     brightness=(1, 1), contrast=(1, 1), colour_share=0.0, blur_share=0.0, noise_share=0.0,
 )  # fmt: skip
-"""How the views move, whatever the run was trained on, so that different runs compare. Their colours stay."""
+"""Transforms of the views. They do not depend on the run's configuration, so that runs are comparable, and keep the colours."""
 _SAMPLE = 23
-"""Of the seed of the sample."""
+"""Second number of the sample's seed."""
 
 
 def measure_quality(
     run: Run, stage: str = STAGE2, *, images: int = IMAGES, progress: ProgressCallback = ignore_progress
 ) -> dict[str, Any]:
-    """What `evaluation.quality.measure` tells, with `warnings`, of the landmark detector of a finished run, or of the network
-    and clusters of a finished round (stage: its number; 0 is the warm-up).
+    """Measure the landmark detector of a finished run, or the network and clusters of a finished round.
 
-    Kept in `<run>/evaluation/quality.json`, a round's in `quality_003.json` there. What was seen is in `evaluation/quality/`; a
-    second call measures from it. Ray must be initialised. Raises RunError for what is not finished or has no landmarks.
+    The result is kept in `<run>/evaluation/quality.json`, that of a round in `quality_003.json` there. The observations are
+    kept in `evaluation/quality/`, from which a second call measures. Ray must be initialised.
+
+    Args:
+        run: The run.
+        stage: `STAGE2`, or the number of a round, of which 0 is the warm-up.
+        images: Number of training images to measure on.
+        progress: Called as the work goes on.
+
+    Returns:
+        The measures of `evaluation.label_free.measure`, with `stage` and `warnings`.
+
+    Raises:
+        RunError: The stage is not finished or has no landmarks.
+        ConfigError: `images` is not positive, or `stage` is invalid.
     """
     if images < 1:
-        raise ConfigError(f"images = {images}: at least 1 image must be looked at; {IMAGES} give steady numbers")
+        raise ConfigError(f"images = {images}: must be at least 1; {IMAGES} give stable numbers")
     dataset = Dataset.open(run.config.dataset)
     make, partners, source = _detector(run, stage)
     name = STAGE2 if stage == STAGE2 else f"{int(stage):03d}"
@@ -65,7 +78,7 @@ def measure_quality(
         "motion": asdict(_MOTION),
         "seed": run.config.seed,
         "flip_at_test": run.config.stage2.flip_at_test,
-        "decoder": DECODER,
+        "decoder": DECODER_VERSION,
     }
     inputs = {"network": source["fingerprint"], "dataset": dataset.fingerprint}
     step = run.step(f"evaluation/quality/{name}", "quality", reads, inputs)
@@ -83,8 +96,8 @@ def measure_quality(
 
 
 def measurable(run: Run) -> list[str]:
-    """The stages of a run that can be measured now: numbers of finished rounds, and stage 2."""
-    rounds = run.rounds() if build_method(run.config).describes else []
+    """Return the stages of a run that can be measured: numbers of finished rounds, and stage 2 if it is finished."""
+    rounds = run.rounds() if rounds_have_landmarks(run) else []
     return [str(number) for number in rounds] + ([STAGE2] if run.manifest("stage2") else [])
 
 
@@ -95,14 +108,15 @@ def _title(stage: str) -> str:
 
 
 def _detector(run: Run, stage: str) -> tuple[PredictorFactory, NDArray[np.int16], dict[str, Any]]:
-    """How it predicts, each landmark's partner in the mirror image, and the manifest of the step that made it."""
+    """Return a stage's predictor, its flip map (K,), and the manifest of the step that trained it."""
     if stage != STAGE2 and not stage.isdecimal():
         raise ConfigError(
-            f"stage = {stage!r}: is none; it can be {', '.join(measurable(run)) or 'none yet: no round is finished'}"
+            f"stage = {stage!r}: must be {STAGE2} or the number of a round; finished are "
+            f"{', '.join(measurable(run)) or 'none yet'}"
         )
-    if stage != STAGE2 and not build_method(run.config).describes:
+    if stage != STAGE2 and not rounds_have_landmarks(run):
         raise RunError(
-            f"{run.folder}: the rounds of method.kind = {run.config.method.kind!r} have keypoints, no landmarks; measure "
+            f"{run.folder}: the rounds of method.kind = {run.config.method.kind!r} have keypoints but no landmarks; measure "
             f"stage = {STAGE2}"
         )
     make, source = predictor(run, stage)
@@ -115,8 +129,15 @@ def _detector(run: Run, stage: str) -> tuple[PredictorFactory, NDArray[np.int16]
 
 @dataclass(frozen=True)
 class _Work:
-    """All an observing worker needs. alone: the detector without an average over the mirror image, which would agree with
-    itself."""
+    """All that a worker needs.
+
+    Attributes:
+        config: The run's configuration.
+        make: The detector.
+        alone: The detector without averaging over the mirror image, for which image and mirror image would agree.
+        images: The images' folder.
+        target: Folder of the observations.
+    """
 
     config: Config
     make: PredictorFactory
@@ -137,7 +158,7 @@ def _observe(
 
 
 class _ObservePart:
-    """Holds the detector; writes what it says of a part's images."""
+    """Worker that holds the detector and writes its observations of a part's images."""
 
     def __init__(self, work: _Work) -> None:
         placement = worker_placement(work.config.compute)
@@ -167,28 +188,34 @@ class _ObservePart:
 
     def _view(
         self, images: NDArray[np.uint8], ids: list[str], number: int, xy: NDArray[np.float32]
-    ) -> tuple[NDArray, NDArray, NDArray]:
-        """View `number` of each image: where it shows the points (B, K, 2), NaN: it does not; what is found in it, with
-        confidence."""
+    ) -> tuple[NDArray[np.floating], NDArray[np.float32], NDArray[np.float32]]:
+        """Observe view `number` of each of B images.
+
+        Returns:
+            The positions (B, K, 2) of the images' landmarks `xy` in the view, NaN where it does not show them, and the
+            landmarks (B, K, 2) and confidences (B, K) detected in the view.
+        """
         seeds = [zlib.crc32(f"{number}:{name}".encode()) & 0x7FFFFFFF for name in ids]
         views = [self._augmenter(image, seed, flip=False) for image, seed in zip(images, seeds, strict=True)]
         placed = np.stack(
             [coordinates.apply(view.crop_to_view.astype(np.float64), p) for view, p in zip(views, xy, strict=True)]
         )
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
-        moved = displaced(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
+        moved = displace(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
         inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)
         found, confidence = self._detector(np.stack([view.picture for view in views]))
         return np.where(known & inside, moved, np.nan), found, confidence
 
 
-def _observations(folder: Folder, sample: Selection, side: int, partners: NDArray, *, always: bool) -> Observations:
+def _observations(
+    folder: Folder, sample: Selection, side: int, partners: NDArray[np.int16], *, always: bool
+) -> Observations:
     table = pa.concat_tables(folder.read_tables(sample.parts))
 
-    def column(name: str) -> NDArray:
+    def column(name: str) -> NDArray[np.float64]:
         return np.array(table[name].to_pylist(), np.float64)
 
-    def by_view(name: str) -> NDArray:
+    def by_view(name: str) -> NDArray[np.float64]:
         values = column(name)
         return values.reshape(len(values), -1, len(partners), *values.shape[2:])
 

@@ -1,4 +1,4 @@
-"""Collects what the report shows, measures what is missing, and writes `<run>/report/index.html`."""
+"""The report of a finished run, `<run>/report/index.html`: `kplm report`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import yaml
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.embedding import embed, embedding_step, read_embeddings
-from ray_kplm.analysis.evaluate import STAGE2, evaluate, landmarks_of
+from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measure_quality
+from ray_kplm.analysis.predictions import landmarks_of
 from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
-from ray_kplm.imaging.crops import crop_sizes, decode
-from ray_kplm.methods import build_method
+from ray_kplm.evaluation.stages import STAGE2
+from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.cards import Findings, choose, make_album
@@ -25,20 +26,29 @@ from ray_kplm.report.page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.steps.graph import Steps
+from ray_kplm.steps.recorder import record
 
 PAGE = "index.html"
 IMAGES = 500
-"""In the gallery, at most."""
+"""Default of the largest number of images in the gallery."""
 
 
 def report(run: Run, progress: ProgressCallback = ignore_progress, images: int = IMAGES) -> str:
-    """Write the page and return its path. Starts or joins a Ray only for what was not measured before.
+    """Write the page and return its path.
 
-    images: in the gallery, at most. Raises RunError for an unfinished run.
+    Everything that was not measured before is measured first; Ray is started for that if it is not initialised.
+
+    Args:
+        run: A finished run.
+        progress: Called as the work goes on.
+        images: Largest number of images in the gallery.
+
+    Raises:
+        RunError: The run is not finished.
+        ConfigError: `images` is not positive.
     """
     if images < 1:
-        raise ConfigError(f"images = {images}: the gallery shows at least 1; --images {IMAGES} is usual")
+        raise ConfigError(f"images = {images}: must be at least 1; --images {IMAGES} is the default")
     dataset = Dataset.open(run.config.dataset)
     split = TEST if TEST in dataset.manifest["splits"] and dataset.count(TEST) else TRAIN
     _measure(run, dataset, split, progress)
@@ -50,7 +60,7 @@ def report(run: Run, progress: ProgressCallback = ignore_progress, images: int =
 
 
 def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback) -> None:
-    """Predictions, scores, label-free quality and the descriptors' picture, as far as they are not there."""
+    """Compute the predictions, scores, label-free quality and descriptor embeddings that do not exist yet."""
     folder, embedding = run.folder / "evaluation", embedding_step(run)
     missing: list[Callable[[], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
@@ -101,24 +111,24 @@ def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -
     errors = None
     scored = metrics.get("per_image") or {}
     if split == TEST and scored.get("image_id"):
-        of = dict(zip(scored["image_id"], scored["forward_nme"], strict=True))
-        errors = np.array([np.nan if (e := of.get(name)) is None else e for name in ids], np.float64)
+        by_id = dict(zip(scored["image_id"], scored["forward_nme"], strict=True))
+        errors = np.array([np.nan if (e := by_id.get(name)) is None else e for name in ids], np.float64)
     return Findings(ids, sizes, xy.astype(np.float64), confidence, errors)
 
 
 def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """Decoded crops of the split's images at ascending indices, one at a time."""
+    """Yield the decoded crops of the split's images at ascending indices, one at a time."""
     starts = np.cumsum([0, *dataset.rows(split)])
     for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
         rows = chosen[(chosen >= first) & (chosen < last)] - first
         if len(rows):
             for encoded in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]:
-                yield decode(encoded)
+                yield decode_crop(encoded)
 
 
 def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
     config = run.config
-    manifests = [step.manifest() for step in Steps(run, dataset, build_method(config))]
+    manifests = [task.step.manifest() for task in record(run, dataset)]
     seconds = sum(m["seconds"] + m.get("extraction_seconds", 0) for m in manifests if m)
     versions = run.folder.read_json("versions.json") if run.folder.is_file("versions.json") else {}
     decided = run.folder.read_json(NUMBER_FORMAT) if run.folder.is_file(NUMBER_FORMAT) else {}

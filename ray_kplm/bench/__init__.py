@@ -1,1 +1,1 @@
-"""Measurements that a user can repeat: `kplm bench`. Ratios are of things measured in one run on one machine."""
+"""Benchmarks that a user can repeat: `kplm bench`. Ratios compare measurements of one run on one machine."""

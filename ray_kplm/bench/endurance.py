@@ -1,4 +1,4 @@
-"""`kplm bench soak`: many short rounds in one process; what it holds must not grow."""
+"""`kplm bench endurance`: many short rounds in one process, whose memory, files and processes must not grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.synthetic.category import write_category
@@ -31,12 +31,22 @@ _CONFIG = [
 
 
 def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[str, Any]:
-    """After each round: memory, open files and threads of this process, memory and number of its Ray processes, and the object
-    store. Memory is a process's own, without the pages of the object store that it has touched. Of each the mean of the second
-    and of the last tenth of the rounds, and how much it grew by."""
+    """Measure the resources after each round of a run.
+
+    The resources are memory, open files and threads of this process, memory and number of its Ray processes, and the object
+    store. Memory is private memory, without the pages of the object store that a process has touched.
+
+    Args:
+        rounds: Number of rounds after the warm-up.
+        rounds_per_fit: Number of rounds by the same training workers.
+        progress: Called ten times with the resources.
+
+    Returns:
+        For each resource its mean over the second and over the last tenth of the rounds, and the growth between these.
+    """
     started = time.monotonic()
     samples: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory(prefix="kplm-soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kplm-endurance-") as folder:
         write_category(Path(folder) / "images", _IMAGES, size=64, test_share=0.2)
         changes = [
             f"dataset={folder}/dataset",
@@ -44,13 +54,13 @@ def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[
             f"stage1.rounds={rounds}",
             f"compute.rounds_per_fit={rounds_per_fit}",
         ]
-        config = load(None, [*_CONFIG, *changes])
+        config = load_config(None, [*_CONFIG, *changes])
 
         def after_round(discovery: object, number: int) -> None:
             samples.append(_sample())
             if number % max(1, rounds // 10) == 0:
-                figures = ", ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items())
-                progress(number / rounds, f"round {number} of {rounds}: {figures}")
+                resources = ", ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items())
+                progress(number / rounds, f"round {number} of {rounds}: {resources}")
 
         with session(config.compute):
             ingest(f"{folder}/images", f"{folder}/dataset", IngestOptions(part_images=20))
@@ -59,6 +69,7 @@ def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[
 
 
 def _sample() -> dict[str, float]:
+    """Return the resources in use now."""
     process = psutil.Process()
     children = [child for child in process.children(recursive=True) if _is_ray(child)]
     return {
@@ -74,25 +85,25 @@ def _sample() -> dict[str, float]:
 
 def _is_ray(process: psutil.Process) -> bool:
     try:
-        return process.name().startswith("ray::")
-    except psutil.Error:  # it has just ended
+        return bool(process.name().startswith("ray::"))
+    except psutil.Error:  # the process has ended
         return False
 
 
 def _private_mib(process: psutil.Process) -> float:
     try:
         memory = process.memory_info()
-    except psutil.Error:
+    except psutil.Error:  # the process has ended
         return 0.0
     return float(memory.rss - memory.shared) / 2**20
 
 
 def _growth(samples: list[dict[str, float]]) -> dict[str, float]:
-    """The first tenth is left out: caches fill."""
+    """Compare the second and the last tenth of the samples; caches fill in the first tenth."""
     tenth = max(1, len(samples) // 10)
     early, late = samples[tenth : 2 * tenth] or samples[:1], samples[-tenth:]
-    found: dict[str, float] = {}
+    growth: dict[str, float] = {}
     for name in samples[0]:
-        first, last = (float(np.mean([s[name] for s in group])) for group in (early, late))
-        found |= {f"{name}_early": first, f"{name}_late": last, f"{name}_growth": last - first}
-    return found
+        first, last = (float(np.mean([sample[name] for sample in group])) for group in (early, late))
+        growth |= {f"{name}_early": first, f"{name}_late": last, f"{name}_growth": last - first}
+    return growth

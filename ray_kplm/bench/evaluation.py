@@ -1,4 +1,4 @@
-"""`kplm bench evaluation`: processor seconds of the metrics, on made-up landmarks of the size of the field's test parts."""
+"""`kplm bench evaluation`: CPU time of the metrics, on synthetic landmarks of the size of the field's test sets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ from ray_kplm.evaluation.regression import backward_nme, forward_nme
 from ray_kplm.evaluation.summary import evaluate_landmarks
 from ray_kplm.progress import ProgressCallback
 
-_DRAWS, _DRAWN = 10, 300
+_DRAWS, _TRAIN_IMAGES = 10, 300
+"""Number of draws, and of training images in each."""
 _MISSING = 0.05
-"""Share of points that are not annotated and not detected, in the second measurement of each."""
+"""Share of points that are not annotated and of landmarks that are not detected, in the second measurement."""
 
 
 def bench(images: int, points: int, landmarks: int, progress: ProgressCallback) -> dict[str, Any]:
-    """Processor seconds of this process, of forward and backward NME over ten draws and of all figures at once."""
-    found: dict[str, Any] = {"test_images": images, "points": points, "landmarks": landmarks, "draws": _DRAWS}
-    for name, missing in (("complete", 0.0), ("missing", _MISSING)):
-        progress(0.0, f"{name} annotation")
-        train, test = (_part(seed, images, points, landmarks, missing) for seed in (0, 1))
-        found |= {f"{what}_s_{name}": seconds for what, seconds in _measured(train, test).items()}
-    return found
+    """Measure the CPU seconds of forward NME and backward NME over ten draws, and of all scores, in this process.
+
+    Each is measured on complete and on incomplete landmarks.
+
+    Args:
+        images: Number of test images, and of training images.
+        points: Number of annotated points, L.
+        landmarks: Number of discovered landmarks, K <= L.
+        progress: Called before each measurement.
+    """
+    results: dict[str, Any] = {"test_images": images, "points": points, "landmarks": landmarks, "draws": _DRAWS}
+    for share, name, missing in ((0.0, "complete", 0.0), (0.5, "missing", _MISSING)):
+        progress(share, f"{name} annotation")
+        train, test = (_synthetic(seed, images, points, landmarks, missing) for seed in (0, 1))
+        results |= {f"{score}_s_{name}": seconds for score, seconds in _measured(train, test).items()}
+    progress(1.0, "all measurements")
+    return results
 
 
 def _measured(train: LandmarkSet, test: LandmarkSet) -> dict[str, float]:
@@ -34,8 +45,8 @@ def _measured(train: LandmarkSet, test: LandmarkSet) -> dict[str, float]:
     forward = (filled[0], train.truth, filled[1], test.truth, test.normaliser)
     backward = (train.discovered, train.truth, test.discovered, test.truth, test.normaliser)
     return {
-        "forward": _seconds(lambda: forward_nme(*forward, train_images=_DRAWN, draws=_DRAWS)),
-        "backward": _seconds(lambda: backward_nme(*backward, train_images=_DRAWN, draws=_DRAWS)),
+        "forward": _seconds(lambda: forward_nme(*forward, train_images=_TRAIN_IMAGES, draws=_DRAWS)),
+        "backward": _seconds(lambda: backward_nme(*backward, train_images=_TRAIN_IMAGES, draws=_DRAWS)),
         "all_figures": _seconds(lambda: evaluate_landmarks(train, test)),
     }
 
@@ -46,8 +57,8 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
-def _part(seed: int, images: int, points: int, landmarks: int, missing: float) -> LandmarkSet:
-    """Crops of side 1 with one shape that moves, turns, grows and deforms; some of its points are found, with noise."""
+def _synthetic(seed: int, images: int, points: int, landmarks: int, missing: float) -> LandmarkSet:
+    """Return landmarks of one deforming shape in crops of side 1, of which the first K points are detected with noise."""
     rng = np.random.default_rng(seed)
     modes = np.random.default_rng(2).normal(scale=0.05, size=(8, points, 2))
     shape = np.random.default_rng(3).random((points, 2))

@@ -1,4 +1,4 @@
-"""`kplm bench rounds`: what a round reads and remembers, on datasets of growing size (`round_images`)."""
+"""`kplm bench rounds`: time and memory of preparing a round, on datasets of growing size (`stage1.round_images`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import draw
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.progress import ProgressCallback
+from ray_kplm.report.text_table import align
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import session
 from ray_kplm.storage import Folder
@@ -24,12 +25,23 @@ _REPEATS = 3
 
 
 def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str, Any]:
-    """Rounds of `images` images from tables of `sizes` rows: seconds, parts read, and the driver's peak memory."""
+    """Measure the preparation of rounds from datasets of several sizes.
+
+    Args:
+        sizes: Numbers of images of the datasets, ascending.
+        images: Number of images of a round.
+        progress: Called before each dataset.
+
+    Returns:
+        For each dataset the seconds, the number of parts read and the peak memory of drawing the images in KiB; and the ratio
+        of the seconds for the last to those for the first dataset.
+    """
     started, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as folder, session(load(None).compute):
-        for size in sizes:
-            progress(sizes.index(size) / len(sizes), f"a table of {size} images")
-            rows.append({"dataset": size, **_round(_table(Folder.at(folder) / str(size), size), size, images)})
+    with tempfile.TemporaryDirectory() as folder, session(load_config(None).compute):
+        for index, size in enumerate(sizes):
+            progress(index / len(sizes), f"a dataset of {size} images")
+            rows.append({"dataset": size, **_measure(_write(Folder.at(folder) / str(size), size), size, images)})
+    progress(1.0, "all datasets")
     return {
         "rounds": rows,
         "time_ratio_largest_to_smallest": rows[-1]["seconds"] / rows[0]["seconds"],
@@ -37,8 +49,17 @@ def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str
     }
 
 
-def _table(folder: Folder, size: int) -> Folder:
-    """Parts of made-up encoded images."""
+def lines(results: dict[str, Any]) -> list[str]:
+    """Return the results of `bench` as a text table."""
+    table = [["dataset", "seconds", "parts read", "memory, KiB"]]
+    for row in results["rounds"]:
+        seconds, memory = f"{row['seconds']:.3f}", f"{row['draw_peak_kib']:,.0f}"
+        table.append([f"{row['dataset']:,} images", seconds, str(row["parts_read"]), memory])
+    return [*align(table), f"time, largest to smallest: {results['time_ratio_largest_to_smallest']:.2f}"]
+
+
+def _write(folder: Folder, size: int) -> Folder:
+    """Write parts of random bytes in place of encoded images."""
     rng = np.random.default_rng(0)
     for part in range(-(-size // _PART_IMAGES)):
         count = min(_PART_IMAGES, size - part * _PART_IMAGES)
@@ -48,20 +69,20 @@ def _table(folder: Folder, size: int) -> Folder:
     return folder
 
 
-def _round(folder: Folder, size: int, images: int) -> dict[str, float]:
-    """Draw, read and plan a round, as `steps.discovery` does before it trains."""
+def _measure(folder: Folder, size: int, images: int) -> dict[str, float]:
+    """Measure the drawing, loading and planning of a round, as before its training."""
     parts = folder.parts()
     rows = [min(_PART_IMAGES, size - i * _PART_IMAGES) for i in range(len(parts))]
-    taken = []
+    seconds = []
     for number in range(_REPEATS + 1):
         began = time.perf_counter()
         selection = draw(parts, rows, before=number * images, count=images, seed=0)
         loaded = RoundImages.load(folder, selection)
         loaded.wait()
         pair_plan(AnyImages(np.arange(selection.images)), iterations=images // 32, pairs=16, flip=True, seed=(0,))
-        taken.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
     tracemalloc.start()
     draw(parts, rows, before=0, count=images, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return {"seconds": min(taken[1:]), "parts_read": len(selection.parts), "draw_peak_kib": peak / 1024}
+    return {"seconds": min(seconds[1:]), "parts_read": len(selection.parts), "draw_peak_kib": peak / 1024}

@@ -1,4 +1,4 @@
-"""`kplm bench train`: what Ray and the data pipeline cost a training step, and what a second worker gains."""
+"""`kplm bench train`: the cost of Ray and of the data pipeline in a training step, and the gain of a second worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.experiments.trial import progress_to
-from ray_kplm.imaging.crops import decode, letterbox
+from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
@@ -36,46 +37,59 @@ from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
 
 _IMAGES, _POINTS = 400, 15
-_KEPT_BATCHES = 8
-"""Batches that training from memory goes round in."""
+"""Number of rendered images, and of keypoints in each."""
+_CYCLE_BATCHES = 8
+"""Number of batches over which training from memory cycles."""
 _WARM_SHARE = 0.3
-"""Of the iterations, which do not count: caches fill and actors start."""
-_ALONE_VIEWS = 400
+"""Share of the iterations at the start that are not timed: caches fill and actors start."""
+_PIPELINE_VIEWS = 400
+"""Number of images processed by the data pipeline alone."""
 _GAP_ROUNDS = 4
+"""Number of rounds over which the time between rounds is measured."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A training that is timed: its workers, of one thread each, and whether its batches come through the pipeline."""
+    """A training that is timed: its number of workers, of one thread each, and whether batches come from the pipeline."""
 
     workers: int
     piped: bool
 
 
 def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[str, Any]:
-    """Images a second of stage 1's loop, as configured and with one worker, against the same steps on batches that are in
-    memory already; what passes between the trainings of two rounds besides extraction and clustering, by workers that stay
-    (compute.rounds_per_fit) and by new ones; and images a second of the data pipeline alone, on one core."""
+    """Measure the training loop of stage 1.
+
+    Args:
+        config: The configuration to train with; its dataset and run are not used.
+        iterations: Number of iterations of each training.
+        progress: Called before each measurement.
+
+    Returns:
+        Images per second of the loop as configured, and of the same steps on batches in memory; ratios of these for one and
+        two workers; the seconds between the trainings of two rounds besides extraction and clustering, with workers that
+        are kept (`compute.rounds_per_fit`) and with new ones; and images per second and core of the data pipeline alone.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, session(config.compute):
         progress(0.0, f"rendering {_IMAGES} images of {config.network.image_size} px")
         dataset = _dataset(folder, config.network.image_size)
         rates: dict[Layout, float] = {}
         configured = config.compute.worker_range.max
-        for workers in sorted({1, 2, configured}):
-            for piped in (False, True):
-                layout = Layout(workers, piped)
-                progress(
-                    0.1,
-                    f"{iterations} iterations, workers: {workers}, batches from {'the pipeline' if piped else 'memory'}",
-                )
-                rates[layout] = _rate(_with_workers(config, layout, folder), dataset, layout, iterations)
+        layouts = [Layout(workers, piped) for workers in sorted({1, 2, configured}) for piped in (False, True)]
+        for index, layout in enumerate(layouts):
+            origin = "the pipeline" if layout.piped else "memory"
+            text = f"{iterations} iterations, workers: {layout.workers}, batches from {origin}"
+            progress(0.1 + 0.5 * index / len(layouts), text)
+            rates[layout] = _rate(_with_workers(config, layout, folder), dataset, layout, iterations)
         gaps = {}
-        for kept in (False, True):
-            progress(0.7, f"four short rounds, by {'workers that stay' if kept else 'new workers each'}")
+        for share, kept in ((0.6, False), (0.75, True)):
+            progress(
+                share, f"{_GAP_ROUNDS} short rounds, {'with the same workers' if kept else 'with new workers each'}"
+            )
             gaps[kept] = _gap(config, dataset, f"{folder}/{'kept' if kept else 'new'}", kept)
         progress(0.9, "the data pipeline alone, on one core")
         alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
+    progress(1.0, "all measurements")
     return {
         "loop_images_per_s": rates[Layout(configured, True)],
         "memory_images_per_s": rates[Layout(configured, False)],
@@ -101,10 +115,13 @@ def in_memory(
     workers: int,
     data_workers: int,
 ) -> Iterator[Views]:
-    """The plan's first batches over and over: `steps.feed.feed` without its cost."""
-    head = plan.head(min(_KEPT_BATCHES, plan.iterations))
-    kept = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, data_workers=data_workers))
-    return islice(cycle(kept), plan.iterations - first)
+    """Yield the plan's first batches repeatedly: `runtime.data_pipeline.feed` without its cost.
+
+    The arguments are those of `feed`.
+    """
+    head = plan.head(min(_CYCLE_BATCHES, plan.iterations))
+    batches = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, data_workers=data_workers))
+    return islice(cycle(batches), plan.iterations - first)
 
 
 def _dataset(folder: str, size: int) -> Dataset:
@@ -124,33 +141,35 @@ def _with_workers(config: Config, layout: Layout, folder: str) -> Config:
 
 
 def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> float:
-    """Images a second, the median after a warm start."""
+    """Return the median of the images per second, after the first iterations."""
     method = build_method(config)
     selection = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
-    labels = _made_up_labels(selection.images, config)
+    labels = _random_labels(selection.images, config)
     plan = method.round_plan(1, labels.usable()).head(iterations)
-    told: list[tuple[int, float]] = []
+    rates: list[tuple[int, float]] = []
     step = Run.start(config).step("bench", "bench", {}, {})
     training = Training(
         config, method.objective(1), labels, plan, method.round_schedule(1),
         RoundImages.load(dataset.images(TRAIN), selection), None, (0,), feed if layout.piped else in_memory,
     )  # fmt: skip
-    train(step, training, lambda done, metrics: told.append((done, metrics["images_per_s"])))
-    return float(np.median([rate for done, rate in told if done > _WARM_SHARE * iterations]))
+    train(step, training, lambda done, metrics: rates.append((done, metrics["images_per_s"])))
+    return float(np.median([rate for done, rate in rates if done > _WARM_SHARE * iterations]))
 
 
 def _gap(config: Config, dataset: Dataset, folder: str, kept: bool) -> float:
-    """Seconds from the end of one round's training to the first batch of the next's, and to its end after the last, less those
-    of extraction and clustering; the median over the rounds."""
+    """Return the median over rounds of the seconds between two trainings, besides extraction and clustering.
+
+    They are the time from the end of one round's training to the end of the next one's, less that of its iterations, of the
+    extraction and of the clustering.
+    """
     changes = [
         f"dataset={dataset.root}", f"run={folder}", f"compute.rounds_per_fit={9 if kept else 1}", "keypoints.detector=orb",
         "stage1.warmup_iterations=20", f"stage1.rounds={_GAP_ROUNDS}", "stage1.round_iterations=20", "stage2.iterations=20",
         "limits.min_points_per_image=0", "limits.min_image_share=0",
     ]  # fmt: skip
     run, _ = discover(from_dict(with_overrides(config.to_dict(), changes)), progress_to(ignore_progress))
-    ended = [
-        (Path(folder) / round_path(n) / "train" / MANIFEST).stat().st_mtime for n in range(_GAP_ROUNDS + 1)
-    ]  # the bench's runs are local
+    manifests = [Path(folder) / round_path(number) / "train" / MANIFEST for number in range(_GAP_ROUNDS + 1)]
+    ended = [manifest.stat().st_mtime for manifest in manifests]
     gaps = []
     for number in range(_GAP_ROUNDS):
         labels, train = run.finished(f"{round_path(number)}/labels"), run.finished(f"{round_path(number + 1)}/train")
@@ -159,8 +178,8 @@ def _gap(config: Config, dataset: Dataset, folder: str, kept: bool) -> float:
     return float(np.median(gaps))
 
 
-def _made_up_labels(images: int, config: Config) -> Labels:
-    """Points anywhere: what a step costs does not depend on where they are."""
+def _random_labels(images: int, config: Config) -> Labels:
+    """Return labels at random positions, on which the cost of a step does not depend."""
     rng = np.random.default_rng(0)
     xy = rng.uniform(0, config.network.image_size - 1, (images, _POINTS, 2)).astype(np.float32)
     clusters = rng.integers(0, config.method.clusters, (2, images, _POINTS)).astype(np.int32)
@@ -168,28 +187,35 @@ def _made_up_labels(images: int, config: Config) -> Labels:
 
 
 def data_pipeline(augment: AugmentConfig, size: int, images: Folder) -> dict[str, float]:
-    """Images a second of CPU time in this process: decoding, and decoding and augmenting; and where the time goes."""
-    from ray_kplm.imaging.augment import Augmenter
+    """Measure decoding, augmenting and batching in this process, on one thread.
 
+    Args:
+        augment: The augmentation.
+        size: Side of the network's input, pixels.
+        images: Folder of encoded images.
+
+    Returns:
+        Images per second of CPU time, of all steps and of decoding alone, and each step's share of the time.
+    """
     cv2.setNumThreads(1)
-    encoded = images.read_table(images.parts()[0], ["image"])["image"].combine_chunks()
-    pictures = [encoded[i % len(encoded)] for i in range(_ALONE_VIEWS)]
-    whole, bare = Augmenter(augment, size), Augmenter(replace(augment, warp=0.0), size)
-    decoded = [decode(picture) for picture in pictures]
-    whole(decoded[0], 0, False)
-    bare(decoded[0], 0, False)
+    stored = images.read_table(images.parts()[0], ["image"])["image"].combine_chunks()
+    encoded = [stored[i % len(stored)] for i in range(_PIPELINE_VIEWS)]
+    with_warp, without_warp = Augmenter(augment, size), Augmenter(replace(augment, warp=0.0), size)
+    decoded = [decode_crop(image) for image in encoded]
+    with_warp(decoded[0], 0, False)
+    without_warp(decoded[0], 0, False)
     seconds = {
-        "decode": _cpu_seconds(lambda i: decode(pictures[i])),
+        "decode": _cpu_seconds(lambda i: decode_crop(encoded[i])),
         "scale": _cpu_seconds(lambda i: letterbox(decoded[i], size)),
-        "augment": _cpu_seconds(lambda i: bare(decoded[i], i, bool(i % 2))),
-        "augment_and_warp": _cpu_seconds(lambda i: whole(decoded[i], i, bool(i % 2))),
-        "batch": _cpu_seconds(lambda i: np.stack(decoded[:16]), 50) / 16 * _ALONE_VIEWS / 50,
+        "augment": _cpu_seconds(lambda i: without_warp(decoded[i], i, bool(i % 2))),
+        "augment_and_warp": _cpu_seconds(lambda i: with_warp(decoded[i], i, bool(i % 2))),
+        "batch": _cpu_seconds(lambda i: np.stack(decoded[:16]), 50) / 16 * _PIPELINE_VIEWS / 50,
     }
     total = seconds["decode"] + seconds["augment_and_warp"] + seconds["batch"]
     warp = max(seconds["augment_and_warp"] - seconds["augment"], 0.0) if augment.warp else 0.0
     return {
-        "data_images_per_s_per_core": _ALONE_VIEWS / total,
-        "decode_images_per_s_per_core": _ALONE_VIEWS / seconds["decode"],
+        "data_images_per_s_per_core": _PIPELINE_VIEWS / total,
+        "decode_images_per_s_per_core": _PIPELINE_VIEWS / seconds["decode"],
         "data_share_decode": seconds["decode"] / total,
         "data_share_scale": seconds["scale"] / total,
         "data_share_augment": (seconds["augment_and_warp"] - warp - seconds["scale"]) / total,
@@ -198,7 +224,8 @@ def data_pipeline(augment: AugmentConfig, size: int, images: Folder) -> dict[str
     }
 
 
-def _cpu_seconds(call: Callable[[int], object], times: int = _ALONE_VIEWS) -> float:
+def _cpu_seconds(call: Callable[[int], object], times: int = _PIPELINE_VIEWS) -> float:
+    """Return the CPU seconds of calling a function with 0, 1, ..."""
     began = time.process_time()
     for i in range(times):
         call(i)

@@ -1,6 +1,6 @@
-"""What commands share: how they are declared, and how they speak.
+"""What all commands share: how they are declared, and what they print where.
 
-What a command is for goes to stdout, once, at its end: a `Result`. All that it says on the way goes to stderr by `Console`.
+The result of a command is printed to stdout, once, at its end. Everything before that is printed to stderr, by `Console`.
 """
 
 from __future__ import annotations
@@ -10,91 +10,101 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_kplm.report.text_table import align_values
+
 if TYPE_CHECKING:
-    from ray_kplm.progress import Progress
+    from ray_kplm.progress import ProgressDisplay
 
 OUTPUT_CLOSED = 141
-"""128 + SIGPIPE: how shells see a program whose reader, as `head`, has gone away."""
+"""128 + SIGPIPE: the exit code of a program whose reader, for example `head`, has ended."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found."""
+    """The result of a command."""
 
     text: str
-    """As a person reads it."""
+    """For a person."""
     figures: dict[str, Any] | None = None
-    """For `--json`, where a command has it."""
+    """For `--json`, of the commands that have this option."""
     exit_code: int = 0
 
     def as_json(self) -> str:
-        """Return the figures as one JSON object on one line; those of single images are in files."""
+        """Return the figures as one JSON object on one line, without those of single images, which are in files."""
         kept = {name: value for name, value in (self.figures or {}).items() if name != "per_image"}
         return json.dumps(kept, allow_nan=False)
 
 
 class Console:
-    """Says on stderr what is being done and how far it is; nothing when quiet. Warnings and errors do not go through it."""
+    """Prints progress and notes to stderr, and nothing when quiet. Warnings and errors are printed without it."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._out = _Nowhere() if quiet else sys.stderr
+        self._out = _Discard() if quiet else sys.stderr
 
     def inform(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         print(text, file=self._out, flush=True)
 
     def show(self, share: float, text: str) -> None:
-        """Show how far the work is, a `ray_kplm.progress.ProgressCallback`: one line that moves on a terminal."""
-        live = self._out.isatty()
-        start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if live else ("", "\n")
+        """Show the share of the work that is done, a `ray_kplm.progress.ProgressCallback`: on a terminal in one moving line."""
+        is_terminal = self._out.isatty()
+        start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
         print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
 
-    def run_progress(self, weights: dict[str, float]) -> Progress:
-        """Return the progress display of a run, see `ray_kplm.progress`."""
-        from ray_kplm.progress import Progress
+    def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
+        """Return the progress display of a run; see `ray_kplm.progress` for the weights."""
+        from ray_kplm.progress import ProgressDisplay
 
-        return Progress(weights, self._out)
+        return ProgressDisplay(weights, self._out)
 
 
-class _Nowhere(io.StringIO):
-    """Swallows what is written."""
+class _Discard(io.StringIO):
+    """A text stream that drops what is written."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 def emit(text: str) -> None:
-    """Print to stdout. When its reader has gone away the command ends there, silently, as one that SIGPIPE ends."""
+    """Print to stdout. If its reader has ended, exit silently with the code of SIGPIPE."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its exit
         raise SystemExit(OUTPUT_CLOSED) from None
 
 
 def command(
-    commands: Any, name: str, call: Callable[[argparse.Namespace], Result], text: str
+    commands: Any, name: str, call: Callable[[argparse.Namespace], Result], text: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
-    """A command of this name that does `call` and is described by `text`."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    """Declare a command and return its parser.
+
+    Args:
+        commands: the subparsers to add it to.
+        name: of the command.
+        call: carries it out.
+        text: its description; the first sentence stands in the list of commands.
+        epilog: what `--help` prints below the options, such as examples.
+    """
+    sentence, _, _ = text.partition(". ")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=f"{sentence.rstrip('.')}.", description=text, epilog=epilog
+    )
     parser.set_defaults(call=call)
     return parser
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """The option `--json` of a command whose result has figures."""
+    """Add the option `--json` to a command whose result has figures."""
     parser.add_argument(
         "--json", action="store_true", help=f"print {what} as one JSON object, and nothing else, on stdout"
     )
 
 
-def figures_text(found: dict[str, Any]) -> str:
-    """A line each."""
-    return "\n".join(
-        f"{name:28}{value:>16,.3f}" if isinstance(value, float) else f"{name:28}{value!s:>16}"
-        for name, value in found.items()
-    )
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Return figures as text, one on a line."""
+    return "\n".join(align_values(figures))

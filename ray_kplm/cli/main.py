@@ -1,57 +1,70 @@
-"""`kplm ...`: thin. Every command calls one function that Python users can call too.
+"""The command line, `kplm`. Every command calls one function that is also available in Python.
 
-stdout has the result alone (with --json: one JSON object), stderr all else. Exit codes: 0 done, 1 unexpected error, 2 usage and
-configuration, 3 data, 4 storage and run directory, 5 Ray cluster, 6 collapse, 130 interrupted; see `EXIT_CODES`.
+The result of a command is printed to stdout, as one JSON object with --json; everything else goes to stderr. The exit codes are
+in `EXIT_CODES`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from ray_kplm.cli import bench, configs, results, search, train
+from ray_kplm import ready_configs
+from ray_kplm.cli import bench, data, results, search, steps, train
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
-from ray_kplm.cli.parser import Lists, Parser, Version
+from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import KplmError
+from ray_kplm.report.text_table import align
 
 INTERRUPTED = 130
 """128 + SIGINT."""
 EXIT_CODES = {
     0: "done",
-    1: "an unexpected error, with its traceback; or a check that failed (kplm bench chaos)",
+    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos`",
     2: "usage or configuration",
     3: "data: images, annotation, datasets",
     4: "storage, the MLflow store, or a run directory that does not fit",
     5: "the Ray cluster",
-    6: "collapse: too few images or points are left to learn from",
+    6: "collapse: too few images or points are left to train on",
     INTERRUPTED: "interrupted (Ctrl-C); the same command continues",
-    OUTPUT_CLOSED: "what read the output has gone away (SIGPIPE)",
+    OUTPUT_CLOSED: "the reader of the output has ended (SIGPIPE)",
     143: "terminated (SIGTERM); the same command continues",
 }
-"""Status of a command -> why it ended. Errors carry theirs: `KplmError.exit_code`."""
+"""Exit code -> why the command ended. Each error has its code: `KplmError.exit_code`."""
 _SHELLS = ("bash", "zsh", "fish")
+_FIRST_STEPS = """\
+First steps:
+  kplm demo                                             # everything on rendered images
+  kplm ingest PHOTOS data/mine                          # a folder of images -> a dataset
+  kplm train faces_cpu dataset=data/mine run=runs/mine  # a dataset -> a landmark detector
+  kplm show runs/mine                                   # a picture of the landmarks
+  kplm predict runs/mine PHOTOS landmarks --csv         # landmarks of other images
+
+`kplm COMMAND --help` has the options of a command, and examples. The same command again continues an interrupted one."""
 _log = logging.getLogger("ray_kplm.cli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; errors that the user can mend are one line on stderr."""
+    """Run a command and return its exit code. Errors that the user can act on are printed as one line."""
     options = build_parser().parse_args(arguments)
     verbosity = getattr(options, "verbosity", None)
     options.console = Console(quiet=verbosity == "quiet")
     logging.basicConfig()
     logging.getLogger().setLevel(logging.INFO if verbosity == "verbose" else logging.WARNING)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print there
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             result: Result = options.call(options)
     except KplmError as error:
-        _log.info("where it came from:", exc_info=error)
+        _log.info("traceback of the error:", exc_info=error)
         print(f"kplm: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("kplm: stopped; the same command continues where this one was", file=sys.stderr)
+        print("kplm: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
     emit(result.as_json() if getattr(options, "json", False) else result.text)
     return result.exit_code
@@ -63,17 +76,58 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="kplm",
         description="Discover landmarks in unlabelled images of one object category.",
-        formatter_class=Lists,
-        epilog="Typical:\n  kplm ingest PHOTOS DATA\n  kplm train faces_cpu dataset=DATA run=runs/first\n"
-        f"  kplm evaluate runs/first\n  kplm show runs/first\n\nExit codes:\n{codes}",
+        epilog=f"{_FIRST_STEPS}\n\nExit codes:\n{codes}",
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for kind in (train, results, search, bench, configs):
-        kind.add(commands)
-    text = 'Print a script that completes kplm\'s commands and options in a shell, for example: eval "$(kplm completion bash)"'
-    command(commands, "completion", _completion, text).add_argument("shell", choices=_SHELLS, help="which one")
+    for module in (train, data, steps, results, search, bench):
+        module.add(commands)
+    _add_configs(commands)
+    _add_schema(commands)
+    _add_completion(commands)
     return parser
+
+
+def _add_configs(commands: Any) -> None:
+    text = (
+        "List the ready configurations, or print one. Wherever a command takes a configuration file, it also takes one of "
+        "these names."
+    )
+    epilog = (
+        "Examples:\n"
+        "  kplm configs\n"
+        "  kplm configs faces_cpu > mine.yaml   # a copy to edit\n"
+        "  kplm train faces_cpu dataset=DIR run=DIR stage1.rounds=10"
+    )
+    parser = command(commands, "configs", _configs, text, epilog)
+    parser.add_argument("name", metavar="NAME", nargs="?", choices=ready_configs.names(), help="the one to print")
+
+
+def _configs(options: argparse.Namespace) -> Result:
+    if options.name:
+        return Result(ready_configs.path_of(options.name).read_text(encoding="utf-8").rstrip())
+    rows = [[name, ready_configs.summary(name)] for name in ready_configs.names()]
+    return Result("\n".join(align(rows, left=(0, 1))))
+
+
+def _add_schema(commands: Any) -> None:
+    text = (
+        "Print the JSON schema of the configuration, for editors. An editor with a YAML language server checks and completes a "
+        "file that begins with the line: # yaml-language-server: $schema=PATH"
+    )
+    command(commands, "schema", _schema, text, "Example:\n  kplm schema > kplm.schema.json")
+
+
+def _schema(options: argparse.Namespace) -> Result:
+    from ray_kplm.config_schema import config_schema
+
+    return Result(json.dumps(config_schema(), indent=2))
+
+
+def _add_completion(commands: Any) -> None:
+    text = "Print a script that completes commands, options and paths in a shell."
+    parser = command(commands, "completion", _completion, text, 'Example:\n  eval "$(kplm completion bash)"')
+    parser.add_argument("shell", choices=_SHELLS, help="the shell")
 
 
 def _completion(options: argparse.Namespace) -> Result:
@@ -85,14 +139,14 @@ def _completion(options: argparse.Namespace) -> Result:
 
 
 _FOLDERS = ("RUN", "DATASET", "DIR", "OLD", "NEW", "OUT")
-"""Arguments that are folders, as their commands' help names them."""
+"""Names in the help of arguments that are folders."""
 
 
 def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, object]) -> None:
-    """Tell shtab which arguments, by what help calls them, are paths."""
+    """Tell shtab which arguments are files and folders, by their names in the help."""
     for action in parser._actions:
         if isinstance(action.choices, dict):
-            for below in action.choices.values():
-                _complete_paths(below, kinds)
+            for subparser in action.choices.values():
+                _complete_paths(subparser, kinds)
         elif action.metavar in kinds:
             action.complete = kinds[str(action.metavar)]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The parser of `kplm` and of each of its commands: argparse with the manners that all of them share."""
+"""The argument parser of `kplm` and of its commands: argparse with suggestions, common options and one help format."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ from typing import Any
 from ray_kplm.cli.console import emit
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults of options that have one."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of options that have one, and keeps the line breaks of texts that have some."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+        has_default = action.default is not None and action.default is not False and action.default != []
+        return super()._get_help_string(action) if has_default else action.help
 
-
-class Lists(Help, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of what stands below the options."""
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes -v and -q before and after a command, overrides among options, and suggests what a mistyped word may mean."""
+    """Takes -v and -q before and after a command, takes overrides among options, and suggests words for mistyped ones."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"formatter_class": Help, **settings})
+        super().__init__(**{"formatter_class": HelpFormatter, **settings})
         for flags, name, text in (
-            (("-v", "--verbose"), "verbose", "also the libraries' log, and where an error came from"),
-            (("-q", "--quiet"), "quiet", "say nothing but warnings, errors and the result"),
+            (("-v", "--verbose"), "verbose", "also print the log of the libraries, and the traceback of errors"),
+            (("-q", "--quiet"), "quiet", "print nothing but the result, warnings and errors"),
         ):
             self.add_argument(
                 *flags, dest="verbosity", action="store_const", const=name, default=argparse.SUPPRESS, help=text
-            )  # without a default, a command's own flag does not undo the one before it
+            )  # with a default, a command's parser would undo a flag that stands before the command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; a command refuses what it does not know itself, as it knows what was meant.
+        """Parse the arguments, and refuse unknown ones with a suggestion.
 
-        argparse takes a list of words in one piece only: those after an option (CONFIG --json key=value) are left over.
+        argparse leaves the error to the main parser, which does not know the options of the command. It also takes positional
+        words in one piece only, so that those after an option (`CONFIG --json key=value`) are left over; they are added here.
         """
         options, rest = super().parse_known_args(args, namespace)
         unknown = [word for word in rest if word.startswith("-")]
         words = next((action.dest for action in self._get_positional_actions() if action.nargs == "*"), None)
         if unknown or (rest and words is None):
             known = [flag for action in self._actions for flag in action.option_strings]
-            near = dict.fromkeys(near for word in unknown for near in _near(word.partition("=")[0], known))
-            self.error(f"unrecognized arguments: {' '.join(unknown or rest)}{_suggestion(near)}")
+            similar = dict.fromkeys(flag for word in unknown for flag in _similar(word.partition("=")[0], known))
+            self.error(f"unrecognized arguments: {' '.join(unknown or rest)}{_suggestion(similar)}")
         if words is not None:
             setattr(options, words, [*getattr(options, words), *rest])
         return options, []
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help, to a reader that may go away."""
+        """Print the help; a reader that ends early is no error."""
         if file is None:
             emit(self.format_help().rstrip())
         else:
@@ -59,31 +62,31 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            near = _near(str(value), map(str, action.choices))
-            hint = _suggestion(near) or f"; choose from {', '.join(map(str, action.choices))}"
+            choices = [str(choice) for choice in action.choices]
+            hint = _suggestion(_similar(str(value), choices)) or f"; choose from {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint}")
 
 
 class Version(argparse.Action):
-    """Prints the version of the installed package, which is looked up only then: it takes as long as all of the help."""
+    """Prints the version of the installed package. It is looked up on demand, which takes as long as all of `--help`."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, **settings)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print and end."""
+        """Print the version and exit."""
         import importlib.metadata
 
         try:
             emit(f"{parser.prog} {importlib.metadata.version('ray-kplm')}")
-        except importlib.metadata.PackageNotFoundError:  # the code of a Ray job is not installed
+        except importlib.metadata.PackageNotFoundError:  # in a Ray job, whose code is not installed
             emit(f"{parser.prog}: not installed, run from {__file__}")
         parser.exit()
 
 
-def _near(word: str, known: Iterable[str]) -> list[str]:
+def _similar(word: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(word, list(known), n=1)
 
 
-def _suggestion(near: Iterable[str]) -> str:
-    return f"; did you mean {', '.join(near)}?" if near else ""
+def _suggestion(words: Iterable[str]) -> str:
+    return f"; did you mean {', '.join(words)}?" if words else ""

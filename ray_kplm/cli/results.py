@@ -1,4 +1,4 @@
-"""What a finished run is good for, and how good it is: evaluate, quality, predict, show, report, template."""
+"""Commands on a finished run: evaluate, quality, predict, show, report, template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray_kplm.errors import ConfigError
 
 
 def add(commands: Any) -> None:
-    """Declare them."""
+    """Declare the commands."""
     _add_evaluate(commands)
     _add_quality(commands)
     _add_predict(commands)
@@ -22,101 +22,138 @@ def add(commands: Any) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     text = (
-        "Score a finished run against a dataset's annotation: forward and backward NME, raw accuracy, PCK, detection; by a "
-        "protocol of the field also with the thesis' figures beside ours."
+        "Score a finished run against the annotation of its dataset. The scores are forward and backward NME, raw accuracy, "
+        "PCK and detection; with a published protocol the thesis' figures stand beside them."
     )
-    parser = command(commands, "evaluate", _evaluate, text)
+    epilog = (
+        "Examples:\n"
+        "  kplm evaluate runs/mine\n"
+        "  kplm evaluate runs/faces --protocol mafl\n"
+        "  kplm evaluate --model runs/faces --data data/other --by '|yaw|=0,30,60,90' --json"
+    )
+    parser = command(commands, "evaluate", _evaluate, text, epilog)
     parser.add_argument("run", metavar="RUN", nargs="?", help="the run directory")
-    parser.add_argument("--model", metavar="RUN", help="the same, to be read with --data: --model RUN --data OTHER")
-    parser.add_argument("--data", metavar="DATASET", help="score on this dataset; default: the run's own")
+    parser.add_argument("--model", metavar="RUN", help="the same, for use with --data: --model RUN --data OTHER")
+    parser.add_argument("--data", metavar="DATASET", help="the dataset to score on; default: that of the run")
     parser.add_argument(
         "--protocol", metavar="NAME",
-        help="mafl, aflw, ls3d, catheads, bbcpose, human36m, pennaction, deepfashion or cub: their points and normaliser",
+        help="mafl, aflw, ls3d, catheads, bbcpose, human36m, pennaction, deepfashion or cub: score their points with their "
+        "normaliser",
     )  # fmt: skip
     parser.add_argument(
         "--by", nargs="+", default=[], metavar="COLUMN=EDGES",
-        help="errors by ranges of a column of numbers, as yaw=0,30,60,90; '|yaw|=...' by its absolute value; without edges by "
-        "each of its values",
+        help="also score by ranges of a column of numbers, for example yaw=0,30,60,90, or '|yaw|=...' for its absolute value; "
+        "without edges: by each of its values",
     )  # fmt: skip
     parser.add_argument(
         "--visible-only", action=argparse.BooleanOptionalAction, default=None,
-        help="leave out points that are annotated though hidden; default: as the protocol does, else they are scored",
+        help="leave out points that are annotated as hidden; default: as the protocol does, else they are scored",
     )  # fmt: skip
     add_json(parser, "the scores")
 
 
 def _add_quality(commands: Any) -> None:
     text = (
-        "How good landmarks are, without any annotation: whether they follow known warps and the mirror image, how often they "
-        "are detected, how sharp their peaks are, how they move; and what to be wary of."
+        "Measure how good landmarks are without any annotation. It is measured whether they follow known warps and the mirror "
+        "image, how often they are detected, how sharp their peaks are and how much they move; low values come with a warning."
     )
-    parser = command(commands, "quality", _quality, text)
+    epilog = (
+        "Examples:\n"
+        "  kplm quality runs/mine\n"
+        "  kplm quality runs/mine --stage 3   # the clusters of round 3, also while later rounds are trained"
+    )
+    parser = command(commands, "quality", _quality, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument(
-        "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up), by its clusters"
+        "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up) for its clusters"
     )
-    parser.add_argument("--images", type=int, default=256, help="training images looked at, a seeded sample")
+    parser.add_argument("--images", type=int, default=256, help="training images to measure on, a seeded sample")
     add_json(parser, "the measures")
 
 
 def _add_predict(commands: Any) -> None:
     text = (
-        "Landmarks of new images by a finished run, in the images' own pixels: OUT/part-*.parquet (image_id, xy, confidence) "
-        "and OUT/rejected.parquet. The same command again continues an interrupted prediction."
+        "Find the landmarks of new images with a finished run. They are written in pixels of the images to OUT/part-*.parquet "
+        "(image_id, xy, confidence), images that cannot be read to OUT/rejected.parquet. The same command again continues a "
+        "prediction that was interrupted."
     )
-    parser = command(commands, "predict", _predict, text)
+    epilog = (
+        "Examples:\n"
+        "  kplm predict runs/mine photos landmarks --csv\n"
+        "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
+    )
+    parser = command(commands, "predict", _predict, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
-    parser.add_argument("out", metavar="OUT", help="where the landmarks go: a new folder or URI")
-    parser.add_argument("overrides", nargs="*", metavar="compute.key=value", help="compute.gpus_per_worker=0 ...")
-    parser.add_argument("--boxes", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object")
-    parser.add_argument("--margin", type=float, default=0.2, help="around a box, as the dataset was ingested with")
-    parser.add_argument("--split", choices=["train", "test"], help="images of which split of a dataset; default: all")
-    parser.add_argument("--part-images", type=int, default=512, help="images a part: the unit of retry and of memory")
+    parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
-        "--csv", action="store_true", help="also OUT/landmarks.csv: image_id, landmark, x, y, confidence"
+        "overrides",
+        nargs="*",
+        metavar="compute.key=value",
+        help="changes to the run's compute section: compute.threads=4 ...",
     )
-    parser.add_argument("--coco", action="store_true", help="also OUT/coco.json: COCO keypoints")
+    parser.add_argument(
+        "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
+    )
+    parser.add_argument("--margin", type=float, default=0.2, help="margin around a box, that of `kplm ingest`")
+    parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
+    parser.add_argument(
+        "--part-images", type=int, default=512, help="images in a part, which is read, processed and retried as a whole"
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
+    )
+    parser.add_argument("--coco", action="store_true", help="also write OUT/coco.json: COCO keypoints")
 
 
 def _add_show(commands: Any) -> None:
-    parser = command(commands, "show", _show, "Draw a contact sheet of images with the landmarks of a finished run.")
+    text = "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png."
+    epilog = "Examples:\n  kplm show runs/mine\n  kplm show runs/mine --keypoints --count 6 --out before_and_after.png"
+    parser = command(commands, "show", _show, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--out", help="PNG to write beside RUN/evaluation/SPLIT.png")
-    parser.add_argument("--split", default="test", choices=["test", "train"], help="images of which split")
-    parser.add_argument("--count", type=int, default=48, help="images on the sheet")
-    parser.add_argument("--tile", type=int, default=160, help="side of an image on the sheet, pixels")
+    parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
+    parser.add_argument("--split", default="test", choices=["test", "train"], help="the split that the images are from")
+    parser.add_argument("--count", type=int, default=48, help="number of images")
+    parser.add_argument("--tile", type=int, default=160, help="side of an image in the picture, pixels")
     parser.add_argument(
         "--keypoints",
         action="store_true",
-        help="each image twice, above with the generic keypoints that the run began with (SPLIT_keypoints.png)",
+        help="draw each image twice, above with the generic keypoints that the run began with (SPLIT_keypoints.png)",
     )
 
 
 def _add_report(commands: Any) -> None:
     text = (
-        "Write one HTML page about a finished run: what was found, how good it is and what to mind, a gallery, a card for each "
-        "landmark, and how training went. Measures what was not measured before; opens without a network."
+        "Write an HTML page about a finished run. It has the quality of the landmarks with warnings, a gallery, a card for "
+        "each landmark, and the course of the training. What was not measured before is measured; the page needs no network."
     )
-    parser = command(commands, "report", _report, text)
+    parser = command(
+        commands, "report", _report, text, "Example:\n  kplm report runs/mine   # writes runs/mine/report/index.html"
+    )
     parser.add_argument("run", metavar="RUN", help="the run directory; the page is RUN/report/index.html")
-    parser.add_argument("--images", type=int, default=500, help="images in the gallery, at most")
+    parser.add_argument("--images", type=int, default=500, help="number of images in the gallery at most")
 
 
 def _add_template(commands: Any) -> None:
     text = (
-        "Draw the numbered points of an image of a `method.kind=template` run, or of the template it has. To take another one: "
-        "kplm fork RUN NEW template.image=IMAGE_ID"
+        "Draw the numbered points of an image of a `method.kind=template` run. It helps to choose a template: by default the "
+        "run's template is drawn, with IMAGE_ID another image."
     )
-    parser = command(commands, "template", _template, text)
+    epilog = (
+        "Examples:\n"
+        "  kplm template runs/mine\n"
+        "  kplm template runs/mine photos/17.jpg --out points.png\n"
+        "  kplm fork runs/mine runs/other template.image=photos/17.jpg   # take this image as the template"
+    )
+    parser = command(commands, "template", _template, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
     parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
-    parser.add_argument("--out", help="PNG to write; default: RUN/template/IMAGE_ID.png")
+    parser.add_argument("--out", metavar="PNG", help="where the picture is written; default: RUN/template/IMAGE_ID.png")
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.evaluation.tables import lines
+    from ray_kplm.report.score_table import score_lines
     from ray_kplm.run import Run
     from ray_kplm.tracking import add_evaluation
 
@@ -128,12 +165,12 @@ def _evaluate(options: argparse.Namespace) -> Result:
     if not options.data:
         add_evaluation(run, metrics)
     files = [f"all scores: {metrics['folder']}/metrics.json", f"curves: {metrics['folder']}/curves.png"]
-    return Result("\n".join([*lines(metrics), *files]), metrics)
+    return Result("\n".join([*score_lines(metrics), *files]), metrics)
 
 
 def _quality(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.label_free import measure_quality
-    from ray_kplm.report.tables import quality_table
+    from ray_kplm.report.quality_table import quality_table
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 
@@ -154,15 +191,12 @@ def _predict(options: argparse.Namespace) -> Result:
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     chosen = PredictOptions(**{name: getattr(options, name) for name in names})
     with session(config.compute):
-        summary = predict_images(
-            run, options.source, options.out, chosen, config=config,
-            progress=options.console.show,
-        )  # fmt: skip
+        summary = predict_images(run, options.source, options.out, chosen, config=config, progress=options.console.show)
     return Result(str(summary))
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import picture_name, show
+    from ray_kplm.analysis.contact_sheet import picture_name, show
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
     from ray_kplm.tracking import add_picture
@@ -189,13 +223,14 @@ def _report(options: argparse.Namespace) -> Result:
 
 
 def _template(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
-    from ray_kplm.steps.align import picture
 
     run = Run.open(options.run)
-    name, png = picture(run, options.image_id)
+    image_id, png = template_picture(run, options.image_id)
+    name = f"{image_id.replace('/', '_')}.png"
     if options.out:
         Path(options.out).write_bytes(png)
     else:
-        (run.folder / "template").write_bytes(f"{name.replace('/', '_')}.png", png)
-    return Result(options.out or f"{run.folder}/template/{name.replace('/', '_')}.png")
+        (run.folder / "template").write_bytes(name, png)
+    return Result(options.out or f"{run.folder}/template/{name}")

@@ -1,1 +1,1 @@
-"""From descriptors to identities: K-means, duplicates, flips, outliers."""
+"""Correspondence of keypoints across images: K-means, duplicate filter, mirror partners, templates, merging."""

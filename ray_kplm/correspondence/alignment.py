@@ -1,14 +1,17 @@
-"""Coherent Point Drift: which points of many images are which of one template (Myronenko & Song, PAMI 2010; thesis 4.2.4).
+"""Coherent Point Drift: match the points of many images to one template (Myronenko & Song, PAMI 2010; thesis 4.2.4).
 
-The template drifts onto an image's points, as Gaussians whose centres move together: first by a similarity (rotation, uniform
-scale, translation), then by an affine map, then freely but smoothly. An affine map from the start would mirror the template or
-flatten it where points are missing; a similarity cannot. All images of a batch are aligned at once.
+The template points are centres of Gaussians that move together onto an image's points: first by a similarity (rotation, uniform
+scale, translation), then by an affine map, then by a smooth non-rigid motion. Starting with an affine map would mirror the
+template or flatten it where points are missing; a similarity cannot. All images of a batch are aligned at once.
+
+Axes: B images, K template points, N image points (padded).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,116 +20,154 @@ from scipy.optimize import linear_sum_assignment
 from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
-_SMALLEST = 1e-8
-"""Least variance of the Gaussians, in units of the template's."""
-_FIRST, _FIRST_FREE = 0.3, 0.1
-"""Largest first variance of the similarity and of the free motion, in the same units. The paper begins with the mean squared
-distance of all points: nearly all pairs then count alike, the template shrinks to a spot and turns at random."""
-_FLAT = 1e-3
-"""A template whose area shrinks to this share is a line."""
+_MIN_VARIANCE = 1e-8
+"""Least variance of the Gaussians, in units of the template's spread squared."""
+_MAX_FIRST_VARIANCE, _MAX_FIRST_VARIANCE_NONRIGID = 0.3, 0.1
+"""Upper limits of the initial variance of the similarity and of the non-rigid motion, in the same units.
+
+The paper starts with the mean squared distance of all points. Nearly all pairs then weigh the same, and the template shrinks to
+a spot and turns at random.
+"""
+_MIN_AREA_RATIO = 1e-3
+"""A template whose area shrinks to this share of its own is treated as collapsed to a line."""
 _LinearSolver = Callable[[Floats, Floats], Floats]
 """The linear part (B, 2, 2) of a map from the weighted products image x template and template x template (B, 2, 2)."""
 
 
 @dataclass(frozen=True)
-class Drift:
-    """How the template may move. outliers: share of an image's points that are expected to belong to nothing, 0 < share < 1.
+class DriftOptions:
+    """Parameters of Coherent Point Drift.
 
-    width: of the kernel that makes neighbours move alike, and stiffness: what it costs to move otherwise than by the affine map
-    (beta and lambda of the paper), in units of the template's spread.
+    Attributes:
+        outliers: Expected share of an image's points that match no template point, 0 < share < 1.
+        width: Width of the kernel that makes neighbours move alike (the paper's beta), in units of the template's spread.
+        stiffness: Weight of the penalty on motion other than the affine map (the paper's lambda).
+        iterations: Iterations of each of the three stages (similarity, affine, non-rigid); more change little.
     """
 
     outliers: float = 0.1
     width: float = 2.0
     stiffness: float = 3.0
     iterations: int = 20
-    """Of the similarity, of the affine map and of the free motion each; more change little."""
 
 
-def align(template: NDArray, points: NDArray, valid: NDArray[np.bool_], drift: Drift = Drift()) -> Floats:
-    """The template (K, 2) drifted onto each image's points (B, N, 2), of which the `valid` (B, N) count: (B, K, 2).
+def align(
+    template: NDArray[Any], points: NDArray[Any], valid: NDArray[np.bool_], options: DriftOptions = DriftOptions()
+) -> Floats:
+    """Align the template with the points of each image.
 
-    Images need three valid points or more; of those with fewer the result is the template, moved to their middle.
+    Args:
+        template: (K, 2), input frame.
+        points: (B, N, 2), input frame, padded.
+        valid: (B, N), which points exist.
+        options: Parameters of Coherent Point Drift.
+
+    Returns:
+        The template points' positions in each image, (B, K, 2). For an image with fewer than three valid points it is the
+        template, translated to the centroid of these.
     """
     template = np.asarray(template, np.float64)
-    middle, unit = template.mean(axis=0), template.std()
-    start = (template - middle) / unit
+    template_centroid, unit = template.mean(axis=0), template.std()
+    start = (template - template_centroid) / unit
     weight = np.asarray(valid, np.float64)
     count = np.maximum(weight.sum(axis=1), 1)[:, None]
-    centre = (points * weight[..., None]).sum(axis=1) / count
-    x = np.where(valid[..., None], (points - centre[:, None]) / unit, 0.0)
+    centroid = (points * weight[..., None]).sum(axis=1) / count
+    x = np.where(valid[..., None], (points - centroid[:, None]) / unit, 0.0)
     enough = weight.sum(axis=1) >= 3
-    placed = np.repeat(start[None], len(x), axis=0)
+    aligned = np.repeat(start[None], len(x), axis=0)
     if enough.any():
-        placed[enough] = _drifted(placed[enough], x[enough], weight[enough], drift)
-    return placed * unit + centre[:, None]
+        aligned[enough] = _register(aligned[enough], x[enough], weight[enough], options)
+    rescaled: Floats = aligned * unit + centroid[:, None]
+    return rescaled
 
 
-def _drifted(start: Floats, x: Floats, weight: Floats, drift: Drift) -> Floats:
-    """The start (B, K, 2) under the similarity, the affine map and the free motion, one after the other: (B, K, 2).
+def _register(start: Floats, x: Floats, weight: Floats, options: DriftOptions) -> Floats:
+    """Return the start (B, K, 2) moved by the similarity, then the affine map, then the non-rigid motion: (B, K, 2).
 
-    What mirrors or flattens the start is not taken: few points, or points of something else, have such fits.
+    A stage that mirrors or flattens the template is skipped: few points, or points of another object, have such fits.
     """
-    variance = np.minimum(_mean_variance(start, x, weight), _FIRST)
-    similar, variance = _map_linearly(_similarity, start, start, x, weight, variance, drift)
-    affine, _ = _map_linearly(_affine, start, similar, x, weight, variance, drift)
-    affine = np.where(_spoils(start, affine), similar, affine)
-    free = _smooth(affine, x, weight, drift)
-    return np.where(_spoils(start, free), affine, free)
+    variance = np.minimum(_mean_variance(start, x, weight), _MAX_FIRST_VARIANCE)
+    similar, variance = _fit_linear(_similarity, start, start, x, weight, variance, options)
+    affine, _ = _fit_linear(_affine, start, similar, x, weight, variance, options)
+    affine = np.where(_is_degenerate(start, affine), similar, affine)
+    nonrigid = _fit_nonrigid(affine, x, weight, options)
+    return np.where(_is_degenerate(start, nonrigid), affine, nonrigid)
 
 
-def _spoils(start: Floats, placed: Floats) -> NDArray[np.bool_]:
-    """Whether the affine map nearest to what became of the start (B, K, 2) is a reflection, or flattens it: (B, 1, 1)."""
-    centred = placed - placed.mean(axis=1, keepdims=True)
+def _is_degenerate(start: Floats, aligned: Floats) -> NDArray[np.bool_]:
+    """Return whether the affine map nearest to start (B, K, 2) -> aligned is a reflection or flattens the start: (B, 1, 1)."""
+    centred = aligned - aligned.mean(axis=1, keepdims=True)
     cross, spread = (np.einsum("bkc,bkd->bcd", points, start) for points in (centred, start))
-    return (np.linalg.det(cross) <= _FLAT * np.linalg.det(spread))[:, None, None]
+    degenerate: NDArray[np.bool_] = np.linalg.det(cross) <= _MIN_AREA_RATIO * np.linalg.det(spread)
+    return degenerate[:, None, None]
 
 
-def _belonging(placed: Floats, x: Floats, weight: Floats, variance: Floats, drift: Drift) -> Floats:
-    """How probably each point (N) is that of each Gaussian (K): (B, K, N). What no Gaussian explains is an outlier."""
-    squared = ((placed[:, :, None] - x[:, None]) ** 2).sum(axis=-1)
-    near = np.exp(-squared / (2 * variance[:, None, None]))
+def _posterior(aligned: Floats, x: Floats, weight: Floats, variance: Floats, options: DriftOptions) -> Floats:
+    """Return the probability that each point (N) belongs to each Gaussian (K): (B, K, N). The rest to 1 is the outliers'."""
+    squared = ((aligned[:, :, None] - x[:, None]) ** 2).sum(axis=-1)
+    near: Floats = np.exp(-squared / (2 * variance[:, None, None]))
     points = weight.sum(axis=1)
-    noise = 2 * np.pi * variance * drift.outliers / (1 - drift.outliers) * placed.shape[1] / points
-    return near * weight[:, None] / (near.sum(axis=1) + noise[:, None])[:, None]
+    noise = 2 * np.pi * variance * options.outliers / (1 - options.outliers) * aligned.shape[1] / points
+    posterior: Floats = near * weight[:, None] / (near.sum(axis=1) + noise[:, None])[:, None]
+    return posterior
 
 
-def _mean_variance(placed: Floats, x: Floats, weight: Floats) -> Floats:
-    """Mean squared distance, per axis, of all Gaussians to all points: (B,)."""
-    squared = ((placed[:, :, None] - x[:, None]) ** 2).sum(axis=-1) * weight[:, None]
-    return squared.sum(axis=(1, 2)) / (2 * placed.shape[1] * weight.sum(axis=1))
+def _mean_variance(aligned: Floats, x: Floats, weight: Floats) -> Floats:
+    """Return the mean squared distance, per axis, of all Gaussians to all points: (B,)."""
+    squared: Floats = ((aligned[:, :, None] - x[:, None]) ** 2).sum(axis=-1) * weight[:, None]
+    mean: Floats = squared.sum(axis=(1, 2)) / (2 * aligned.shape[1] * weight.sum(axis=1))
+    return mean
 
 
-def _map_linearly(
-    solve: _LinearSolver, start: Floats, placed: Floats, x: Floats, weight: Floats, variance: Floats, drift: Drift
+def _fit_linear(
+    solve: _LinearSolver,
+    start: Floats,
+    aligned: Floats,
+    x: Floats,
+    weight: Floats,
+    variance: Floats,
+    options: DriftOptions,
 ) -> tuple[Floats, Floats]:
-    """The start (B, K, 2) under each image's best map whose linear part `solve` gives, by expectation maximisation.
+    """Fit each image's best map of the start (B, K, 2) by expectation maximisation.
 
-    placed (B, K, 2): where the Gaussians are at first. Returns where they end, and their variance (B,).
+    Args:
+        solve: Gives the linear part of the map.
+        start: (B, K, 2), the points that the map moves.
+        aligned: (B, K, 2), the initial positions of the Gaussians.
+        x: (B, N, 2), the image's points.
+        weight: (B, N), 1 for valid points, 0 for padding.
+        variance: (B,), the initial variance of the Gaussians.
+        options: Parameters of Coherent Point Drift.
+
+    Returns:
+        The final positions (B, K, 2) and the final variance (B,).
     """
-    for _ in range(drift.iterations):
-        p = _belonging(placed, x, weight, variance, drift)
-        of_template, of_points = p.sum(axis=2), p.sum(axis=1)
-        total = np.maximum(of_template.sum(axis=1), 1e-12)[:, None]
-        mean_x = np.einsum("bn,bnc->bc", of_points, x) / total
-        mean_y = np.einsum("bk,bkc->bc", of_template, start) / total
+    for _ in range(options.iterations):
+        p = _posterior(aligned, x, weight, variance, options)
+        template_mass, point_mass = p.sum(axis=2), p.sum(axis=1)
+        total = np.maximum(template_mass.sum(axis=1), 1e-12)[:, None]
+        mean_x = np.einsum("bn,bnc->bc", point_mass, x) / total
+        mean_y = np.einsum("bk,bkc->bc", template_mass, start) / total
         xc, yc = x - mean_x[:, None], start - mean_y[:, None]
         cross = np.einsum("bnc,bkn,bkd->bcd", xc, p, yc)
-        spread = np.einsum("bkc,bk,bkd->bcd", yc, of_template, yc) + 1e-9 * np.eye(2)
+        spread = np.einsum("bkc,bk,bkd->bcd", yc, template_mass, yc) + 1e-9 * np.eye(2)
         linear = solve(cross, spread)
-        placed = np.einsum("bcd,bkd->bkc", linear, yc) + mean_x[:, None]
-        left = (
-            np.einsum("bn,bnc->b", of_points, xc**2)
+        aligned = np.einsum("bcd,bkd->bkc", linear, yc) + mean_x[:, None]
+        residual = (
+            np.einsum("bn,bnc->b", point_mass, xc**2)
             - 2 * np.einsum("bcd,bcd->b", cross, linear)
             + np.einsum("bcd,bde,bce->b", linear, spread, linear)
         )
-        variance = np.maximum(left / (2 * total[:, 0]), _SMALLEST)
-    return placed, variance
+        variance = np.maximum(residual / (2 * total[:, 0]), _MIN_VARIANCE)
+    return aligned, variance
 
 
 def _similarity(cross: Floats, spread: Floats) -> Floats:
-    """The rotation with uniform scale of least squared error: (B, 2, 2). In the plane it has a closed form without reflections
-    (paper, Fig. 2, where a singular value decomposition serves any dimension)."""
+    """Return the rotation with uniform scale of least squared error: (B, 2, 2).
+
+    In the plane it has a closed form without reflections; the paper (Fig. 2) uses a singular value decomposition, which serves
+    any dimension.
+    """
     size = np.trace(spread, axis1=1, axis2=2)
     along = (cross[:, 0, 0] + cross[:, 1, 1]) / size
     across = (cross[:, 1, 0] - cross[:, 0, 1]) / size
@@ -134,43 +175,52 @@ def _similarity(cross: Floats, spread: Floats) -> Floats:
 
 
 def _affine(cross: Floats, spread: Floats) -> Floats:
-    """The linear map of least squared error: (B, 2, 2) (paper, Fig. 3)."""
+    """Return the linear map of least squared error: (B, 2, 2) (paper, Fig. 3)."""
     return cross @ np.linalg.inv(spread)
 
 
-def _smooth(start: Floats, x: Floats, weight: Floats, drift: Drift) -> Floats:
-    """Each image's start (B, K, 2) moved freely, neighbours alike: (B, K, 2)."""
-    apart = ((start[:, :, None] - start[:, None]) ** 2).sum(axis=-1)
-    kernel = np.exp(-apart / (2 * drift.width**2))
-    placed, variance = start, np.minimum(_mean_variance(start, x, weight), _FIRST_FREE)
-    for _ in range(drift.iterations):
-        p = _belonging(placed, x, weight, variance, drift)
-        of_template, of_points = p.sum(axis=2), p.sum(axis=1)
-        total = np.maximum(of_template.sum(axis=1), 1e-12)
+def _fit_nonrigid(start: Floats, x: Floats, weight: Floats, options: DriftOptions) -> Floats:
+    """Return each image's start (B, K, 2) after a smooth motion in which neighbours move alike: (B, K, 2) (paper, Fig. 4)."""
+    squared = ((start[:, :, None] - start[:, None]) ** 2).sum(axis=-1)
+    kernel = np.exp(-squared / (2 * options.width**2))
+    aligned, variance = start, np.minimum(_mean_variance(start, x, weight), _MAX_FIRST_VARIANCE_NONRIGID)
+    for _ in range(options.iterations):
+        p = _posterior(aligned, x, weight, variance, options)
+        template_mass, point_mass = p.sum(axis=2), p.sum(axis=1)
+        total = np.maximum(template_mass.sum(axis=1), 1e-12)
         pull = np.einsum("bkn,bnc->bkc", p, x)
-        stiff = (drift.stiffness * variance)[:, None, None] * np.eye(start.shape[1])
-        move = np.linalg.solve(of_template[:, :, None] * kernel + stiff, pull - of_template[..., None] * start)
-        placed = start + kernel @ move
-        left = (
-            np.einsum("bn,bnc->b", of_points, x**2)
-            - 2 * np.einsum("bkc,bkc->b", pull, placed)
-            + np.einsum("bk,bkc->b", of_template, placed**2)
+        stiff = (options.stiffness * variance)[:, None, None] * np.eye(start.shape[1])
+        move = np.linalg.solve(template_mass[:, :, None] * kernel + stiff, pull - template_mass[..., None] * start)
+        aligned = start + kernel @ move
+        residual = (
+            np.einsum("bn,bnc->b", point_mass, x**2)
+            - 2 * np.einsum("bkc,bkc->b", pull, aligned)
+            + np.einsum("bk,bkc->b", template_mass, aligned**2)
         )
-        variance = np.maximum(left / (2 * total), _SMALLEST)
-    return placed
+        variance = np.maximum(residual / (2 * total), _MIN_VARIANCE)
+    return aligned
 
 
-def identify(placed: NDArray, points: NDArray, valid: NDArray[np.bool_], farthest: float) -> NDArray[np.int64]:
-    """Which point of its image each template point is: (B, K), NONE where none is within `farthest` of where it drifted.
+def match_points(
+    aligned: NDArray[Any], points: NDArray[Any], valid: NDArray[np.bool_], max_distance: float
+) -> NDArray[np.int64]:
+    """Match the aligned template points with the points of each image, one to one, at the least total distance.
 
-    In each image the assignment of least total distance.
+    Args:
+        aligned: (B, K, 2), template points as `align` returns them.
+        points: (B, N, 2), in the same frame, padded.
+        valid: (B, N), which points exist.
+        max_distance: Pairs farther apart are no matches.
+
+    Returns:
+        The index of each template point's match in its image, (B, K); NONE where it has none.
     """
-    found = np.full(placed.shape[:2], NONE, np.int64)
-    for b, (here, there, good) in enumerate(zip(placed, points, valid, strict=True)):
-        index = np.flatnonzero(good)
-        distance = np.linalg.norm(here[:, None] - there[None, index], axis=-1)
-        # What is too far costs the same however far it is, so that it never pulls another pair apart.
-        k, n = linear_sum_assignment(np.minimum(distance, 2 * farthest))
-        near = distance[k, n] <= farthest
-        found[b, k[near]] = index[n[near]]
-    return found
+    matched = np.full(aligned.shape[:2], NONE, np.int64)
+    for b, (template_xy, image_xy, usable) in enumerate(zip(aligned, points, valid, strict=True)):
+        index = np.flatnonzero(usable)
+        distance = np.linalg.norm(template_xy[:, None] - image_xy[None, index], axis=-1)
+        # All pairs that are too far apart cost the same, so that none of them changes the other pairs.
+        k, n = linear_sum_assignment(np.minimum(distance, 2 * max_distance))
+        near = distance[k, n] <= max_distance
+        matched[b, k[near]] = index[n[near]]
+    return matched

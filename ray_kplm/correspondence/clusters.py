@@ -1,9 +1,10 @@
-"""`clusters.npz`: what an update of the pseudo-labels found, for the rounds and the steps that follow."""
+"""Storage of clusters: `clusters.npz`, the arrays of a pseudo-label update that later rounds and steps read."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,14 @@ from ray_kplm.storage import Folder
 CLUSTERS = "clusters.npz"
 
 
-def write_clusters(folder: Folder, arrays: Mapping[str, NDArray]) -> None:
+def write_clusters(folder: Folder, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the arrays of an update (`methods.base.ClusteringResult.arrays`) to `clusters.npz`."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its keywords are arrays
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy declares its keywords as bool
     folder.write_bytes(CLUSTERS, buffer.getvalue())
 
 
-def read_clusters(folder: Folder) -> dict[str, NDArray]:
-    """Return the arrays of a folder's `clusters.npz` by their names."""
+def read_clusters(folder: Folder) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a folder's `clusters.npz` by name."""
     with np.load(io.BytesIO(folder.read_bytes(CLUSTERS))) as arrays:
         return {name: arrays[name] for name in arrays.files}

@@ -1,9 +1,13 @@
-"""A part of features as flat arrays: all keypoints of its images, one after the other."""
+"""Storage of features: parts of detected keypoints and their descriptors, as flat arrays and as Arrow tables.
+
+In the arrays the keypoints of all images of a part stand one after the other; `counts` says how many each image has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +21,16 @@ from ray_kplm.storage import Folder
 
 @dataclass(frozen=True)
 class Features:
-    """N keypoints of the images of one part.
+    """The N keypoints of one part's images.
 
-    sizes: int32 (images, 2), width and height of each crop. counts: int64 (images,), keypoints of each image.
-    xy float32 (N, 2) crop frame, score float32 (N,), descriptors and descriptors_flipped float16 (N, d), unit norm.
+    Attributes:
+        image_id: (images,).
+        sizes: int32 (images, 2), width and height of each crop, pixels.
+        counts: int64 (images,), keypoints of each image.
+        xy: float32 (N, 2), crop frame.
+        score: float32 (N,), larger is stronger.
+        descriptors: float16 (N, d), unit norm.
+        descriptors_flipped: float16 (N, d), unit norm, descriptors of the same places in the mirrored image.
     """
 
     image_id: pa.ChunkedArray
@@ -33,25 +43,26 @@ class Features:
 
     @property
     def image(self) -> NDArray[np.int64]:
-        """The image (row of the part) of every keypoint: (N,)."""
+        """The image of each keypoint, as a row of the part: (N,)."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @property
     def xy_square(self) -> NDArray[np.float64]:
-        """Where the keypoints are in the network's input, shares of its side: (N, 2)."""
+        """The keypoints' positions in the network's input, shares of its side: (N, 2)."""
         return coordinates.in_square(self.xy, self.sizes[self.image])
 
     @property
     def nbytes(self) -> int:
+        """Memory of the arrays of keypoints, bytes."""
         return self.xy.nbytes + self.score.nbytes + self.descriptors.nbytes + self.descriptors_flipped.nbytes
 
 
-def table_of(
+def features_table(
     image_ids: list[str],
-    sizes: NDArray,
-    counts: NDArray,
-    xy: NDArray,
-    score: NDArray,
+    sizes: NDArray[Any],
+    counts: NDArray[Any],
+    xy: NDArray[Any],
+    score: NDArray[Any],
     descriptors: NDArray[np.float16],
     descriptors_flipped: NDArray[np.float16],
 ) -> pa.Table:
@@ -69,16 +80,20 @@ def table_of(
 
 
 def keypoints_table(
-    image_ids: Sequence[str] | pa.ChunkedArray, counts: NDArray, xy: NDArray, score: NDArray
+    image_ids: Sequence[str] | pa.ChunkedArray, counts: NDArray[Any], xy: NDArray[Any], score: NDArray[Any]
 ) -> pa.Table:
-    """The Arrow table (schemas.KEYPOINTS) of flat arrays as in `Features`."""
+    """Return the Arrow table (schemas.KEYPOINTS) of flat arrays as in `Features`."""
     ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.array(image_ids, pa.string())
     columns = [ids, ragged_points(xy, counts), ragged(np.asarray(score, np.float32), counts)]
     return pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS)
 
 
 def read_features(folder: Folder, part: str) -> Features:
-    """One part. Raises DataError, which names the part, if it is missing, cut short or of another schema."""
+    """Read one part of features.
+
+    Raises:
+        DataError: The part is missing, truncated or of another schema. The message names the part.
+    """
     try:
         table = folder.read_table(part)
     except (OSError, pa.ArrowException) as error:
@@ -89,7 +104,7 @@ def read_features(folder: Folder, part: str) -> Features:
     dim = int((table.schema.metadata or {}).get(b"descriptor_dim", 0))
     if not dim or not table.schema.equals(schemas.features_schema(dim)):
         raise DataError(
-            f"{folder}/{part}: columns {table.schema.names} are not those of features; delete the round's folder"
+            f"{folder}/{part}: columns {table.schema.names} are not those of features; delete the round's folder to redo it"
         )
     column = table["xy"].combine_chunks()
     return Features(
@@ -103,18 +118,20 @@ def read_features(folder: Folder, part: str) -> Features:
     )
 
 
-def _flat(table: pa.Table, name: str) -> NDArray:
-    return table[name].combine_chunks().flatten().to_numpy()
+def _flat(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return all values of a list column, row after row."""
+    values: NDArray[Any] = table[name].combine_chunks().flatten().to_numpy()
+    return values
 
 
-def ragged(values: NDArray, counts: NDArray) -> pa.ListArray:
-    """Rows of `counts` values each, from all values in a row."""
+def ragged(values: NDArray[Any], counts: NDArray[Any]) -> pa.ListArray:
+    """Return a list column whose row i has the next `counts[i]` of the flat values."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values)))
 
 
-def ragged_points(xy: NDArray, counts: NDArray) -> pa.ListArray:
-    """Rows of `counts` points each, from all points (N, 2)."""
+def ragged_points(xy: NDArray[Any], counts: NDArray[Any]) -> pa.ListArray:
+    """Return a list column of points whose row i has the next `counts[i]` of the points (N, 2)."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     pairs = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(xy, np.float32).ravel()), 2)
     return pa.ListArray.from_arrays(pa.array(offsets), pairs)

@@ -1,6 +1,8 @@
-"""Which cluster a cluster becomes in the mirror (thesis 6.1.8)."""
+"""Mirror partners: which cluster a cluster's keypoints have in the mirror image (thesis 6.1.8)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -8,52 +10,64 @@ from numpy.typing import NDArray
 
 from ray_kplm.schemas import NONE
 
-_AGREEMENT = 0.5
-"""Share of two clusters' mirrored keypoints that must lie in each other for them to be partners."""
+_MIN_MUTUAL_RATE = 0.5
+"""Two clusters are partners only if this share of their mirrored keypoints, on average over both, lies in the other cluster."""
 _UNITS = 2**40
 """Integer units of a rate of 1 when pairs are compared."""
 
 
-def flip_counts(cluster: NDArray, cluster_flipped: NDArray, clusters: int) -> NDArray[np.int64]:
-    """How often a keypoint of cluster i has a mirrored descriptor of cluster j: (clusters, clusters).
+def flip_counts(cluster: NDArray[Any], cluster_flipped: NDArray[Any], clusters: int) -> NDArray[np.int64]:
+    """Count how often a keypoint of cluster i has a mirrored descriptor of cluster j.
 
-    cluster, cluster_flipped: int (N,), none of them NONE. Counts of disjoint sets of keypoints add up.
+    Args:
+        cluster: int (N,), each keypoint's cluster, never NONE.
+        cluster_flipped: int (N,), the cluster of its mirrored descriptor, never NONE.
+        clusters: Number of clusters.
+
+    Returns:
+        (clusters, clusters). Counts of disjoint sets of keypoints add up.
     """
     pair = cluster.astype(np.int64) * clusters + cluster_flipped
     return np.bincount(pair, minlength=clusters * clusters).reshape(clusters, clusters)
 
 
-def flip_map(counts: NDArray) -> NDArray[np.int16]:
-    """The mirror partner of every cluster, (K,): the row's largest count; a cluster never seen is its own partner."""
+def flip_map(counts: NDArray[Any]) -> NDArray[np.int16]:
+    """Return the mirror partner of each cluster by the largest count of its row: (K,).
+
+    A cluster without counts is its own partner. Two clusters may have the same partner (thesis 6.1.8).
+    """
     partner = counts.argmax(axis=1)
     unseen = counts.sum(axis=1) == 0
     partner[unseen] = np.flatnonzero(unseen)
-    return partner.astype(np.int16)
+    return np.asarray(partner, np.int16)
 
 
-def mirror_pairs(counts: NDArray) -> NDArray[np.int16]:
-    """The partners, (K,), when a cluster is to have one at most: mirroring twice leads back, and no two share a partner.
+def mirror_pairs(counts: NDArray[Any]) -> NDArray[np.int16]:
+    """Return the mirror partner of each cluster, one to one: (K,), NONE for a cluster without a partner.
 
-    Row-wise maxima of noisy counts can give two clusters the same partner, and then a permutation of channels does not exist:
-    averaging the mirror image's heatmaps would draw both to one place. This is the best one-to-one pairing by mutual rates. A
-    cluster whose mirrored keypoints mostly lie elsewhere has no partner (NONE): a point on one cheek, where the other cheek's
-    was not found. Taken for its own partner it would be trained on both cheeks.
+    It is the best one-to-one pairing by mutual rates. Row-wise maxima of noisy counts (`flip_map`) can give two clusters the
+    same partner. No permutation of channels exists then, and averaging the mirror image's heatmaps would draw both landmarks to
+    one place. A cluster whose mirrored keypoints mostly lie in other clusters has no partner, for example a point on one cheek
+    whose counterpart on the other cheek was not found. As its own partner it would be trained on both cheeks.
     """
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     mutual = (rates + rates.T) / 2
     partner = best_involution(mutual)
-    agreed = mutual[np.arange(len(counts)), partner] >= _AGREEMENT
+    agreed = mutual[np.arange(len(counts)), partner] >= _MIN_MUTUAL_RATE
     return np.where(agreed, partner, NONE).astype(np.int16)
 
 
 def best_involution(mutual: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the partners (K,), pairs or oneself, with the largest sum of `mutual` (K, K), symmetric, entries within 0 and 1.
+    """Return the pairing of clusters, each with another or itself, that has the largest sum of mutual rates: (K,).
 
     Two clusters gain 2 mutual[i, j] - mutual[i, i] - mutual[j, j] by being partners, so the best pairs are a matching of
-    largest weight in the graph of positive gains (Edmonds 1965; cubic in K). A pair that gains nothing stays apart.
+    largest weight in the graph of positive gains (Edmonds 1965; cubic in K). Clusters that gain nothing are their own partners.
+
+    Args:
+        mutual: (K, K), symmetric, entries from 0 to 1.
     """
     alone = np.diag(mutual)
-    # In integers, which the matching is exact in: equal sums of rates that float rounding tells apart are equal.
+    # The matching is exact in integers: sums of rates that differ by float rounding alone become equal.
     gain = np.rint((2 * mutual - alone[:, None] - alone) * _UNITS).astype(np.int64)
     one, other = np.nonzero(np.triu(gain, 1) > 0)
     graph = nx.Graph()
@@ -64,7 +78,7 @@ def best_involution(mutual: NDArray[np.float64]) -> NDArray[np.int64]:
     return partner
 
 
-def is_involution(partner: NDArray) -> bool:
-    """Whether mirroring twice leads back wherever there is a partner, as it must when left and right are told apart."""
+def is_involution(partner: NDArray[Any]) -> bool:
+    """Return whether each cluster that has a partner is the partner of its partner, as left and right must be."""
     paired = np.flatnonzero(partner != NONE)
     return bool((partner[partner[paired]] == paired).all())

@@ -1,8 +1,9 @@
-"""One keypoint a cluster and one cluster a keypoint, chosen together for each image (thesis 5.2.1, docs/method.md 5)."""
+"""The Hungarian assignment of keypoints to clusters, one to one in each image (thesis 5.2.1, docs/method.md 5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,14 @@ _UNIT = 2.0**-20
 
 @dataclass(frozen=True)
 class Spread(Reducible):
-    """Distances of points to their nearest centroid, cluster by cluster: counts int64 (M,), sum and sum of squares (M,).
+    """Sums of the distances of keypoints to their nearest centroid, for each of M clusters.
 
     Both sums are whole multiples of 2^-20, so that they add up to the same in any order.
+
+    Attributes:
+        counts: int64 (M,), keypoints.
+        total: int64 (M,), sum of distances, in units of 2^-20.
+        squares: int64 (M,), sum of squared distances, in units of 2^-20.
     """
 
     counts: NDArray[np.int64]
@@ -28,15 +34,21 @@ class Spread(Reducible):
     squares: NDArray[np.int64]
 
     def cutoff(self) -> NDArray[np.float64]:
-        """Mean + 1 standard deviation of each cluster, (M,): what lies beyond is no member. Infinite where nothing was."""
+        """Return the largest distance of a cluster's members, mean + 1 standard deviation: (M,); infinite without keypoints."""
         counts = np.maximum(self.counts, 1)
         mean = self.total * _UNIT / counts
         variance = np.maximum(self.squares * _UNIT / counts - mean**2, 0)
         return np.where(self.counts > 0, mean + np.sqrt(variance), np.inf)
 
 
-def spread(cluster: NDArray, squared_distance: NDArray[np.float64], clusters: int) -> Spread:
-    """Of points with their nearest clusters (N,) and squared distances (N,)."""
+def spread(cluster: NDArray[Any], squared_distance: NDArray[np.float64], clusters: int) -> Spread:
+    """Sum the distances of keypoints by cluster.
+
+    Args:
+        cluster: int (N,), the nearest cluster of each keypoint.
+        squared_distance: (N,), to its centroid.
+        clusters: Number of clusters M.
+    """
     distance = np.rint(np.sqrt(squared_distance) / _UNIT)
     square = np.rint(squared_distance / _UNIT)
     count, total, squares = (np.bincount(cluster, w, clusters) for w in (None, distance, square))
@@ -44,14 +56,21 @@ def spread(cluster: NDArray, squared_distance: NDArray[np.float64], clusters: in
 
 
 def match(
-    counts: NDArray[np.int64], descriptors: NDArray, centroids: NDArray[np.float32], cutoff: NDArray[np.float64]
+    counts: NDArray[np.int64], descriptors: NDArray[Any], centroids: NDArray[np.float32], cutoff: NDArray[np.float64]
 ) -> NDArray[np.int16]:
-    """The cluster of every keypoint, (N,): in each image the assignment of least total squared distance; NONE beyond the
-    cut-off, and for the keypoints that are left over where an image has more of them than there are clusters.
+    """Assign the keypoints of each image to clusters, one to one, at the least total squared distance.
 
-    counts (images,): keypoints of each image, in a row in `descriptors` (N, d). centroids (M, d). cutoff (M,): distances.
+    Args:
+        counts: (images,), keypoints of each image.
+        descriptors: (N, d), of all images' keypoints, image after image.
+        centroids: (M, d).
+        cutoff: (M,), the largest distance of each cluster's members.
+
+    Returns:
+        The cluster of each keypoint, (N,). NONE for a keypoint beyond the cluster's cut-off, and for those that remain where an
+        image has more keypoints than there are clusters.
     """
-    found = np.full(len(descriptors), NONE, np.int16)
+    assigned = np.full(len(descriptors), NONE, np.int16)
     ends = np.cumsum(counts)
     for start, end in zip(ends - counts, ends, strict=True):
         if start == end:
@@ -61,11 +80,14 @@ def match(
         squared = np.maximum(squares[:, None] - 2 * exact_scores(points, centroids), 0)
         keypoint, cluster = linear_sum_assignment(squared)
         near = np.sqrt(squared[keypoint, cluster]) <= cutoff[cluster]
-        found[start + keypoint[near]] = cluster[near]
-    return found
+        assigned[start + keypoint[near]] = cluster[near]
+    return assigned
 
 
 def match_to_previous(previous: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The order (k,) in which `centroids` (k, d) correspond to the previous ones: least total squared distance."""
+    """Return the order (k,) in which centroids (k, d) match the previous ones at the least total squared distance.
+
+    Cluster i of the previous round corresponds to centroids[order[i]].
+    """
     squared = ((previous[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=-1)
-    return linear_sum_assignment(squared)[1].astype(np.int64)
+    return np.asarray(linear_sum_assignment(squared)[1], np.int64)

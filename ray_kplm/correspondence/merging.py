@@ -1,8 +1,9 @@
-"""Which channels of a landmark detector follow the same point, and become one (thesis 5.2.2, docs/method.md 5)."""
+"""Merging of landmark channels that follow the same point (thesis 5.2.2, docs/method.md 5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,12 @@ from ray_kplm.correspondence.reduction import Reducible
 
 @dataclass(frozen=True)
 class CoActivation(Reducible):
-    """How often channels fire, and how often two of them fire at one place.
+    """Counts of how often each of C channels fires, and how often two channels fire at one place.
 
-    images: how many were looked at. fires int64 (C,): images in which a channel fires. together int64 (C, C): images in which
-    two do, close to each other.
+    Attributes:
+        images: Number of images.
+        fires: int64 (C,), images in which a channel fires.
+        together: int64 (C, C), images in which two channels fire close to each other.
     """
 
     images: int
@@ -23,15 +26,20 @@ class CoActivation(Reducible):
     together: NDArray[np.int64]
 
     def overlap(self) -> NDArray[np.float64]:
-        """Share of the images of the rarer of two channels in which both are at one place: (C, C)."""
+        """Return the images in which two channels fire at one place, as a share of those of the rarer channel: (C, C)."""
         rarer = np.minimum(self.fires[:, None], self.fires[None, :])
-        return self.together / np.maximum(rarer, 1)
+        overlap: NDArray[np.float64] = self.together / np.maximum(rarer, 1)
+        return overlap
 
 
-def co_activation(xy: NDArray, confidence: NDArray, *, least: float, distance: float) -> CoActivation:
-    """Of images' channels: xy (N, C, 2) heatmap cells, confidence (N, C).
+def co_activation(xy: NDArray[Any], confidence: NDArray[Any], *, least: float, distance: float) -> CoActivation:
+    """Count the co-activation of channels over images.
 
-    A channel fires where its confidence is above `least`; two are at one place within `distance` cells.
+    Args:
+        xy: (N, C, 2), each channel's landmark, heatmap cells.
+        confidence: (N, C).
+        least: A channel fires where its confidence is above this.
+        distance: Two channels are at one place within this many cells.
     """
     channels = xy.shape[1]
     fires = confidence > least
@@ -44,28 +52,41 @@ def co_activation(xy: NDArray, confidence: NDArray, *, least: float, distance: f
 
 @dataclass(frozen=True)
 class Merged:
-    """One channel that went into another, and in what share of the rarer one's images they were at one place."""
+    """A channel that was merged.
+
+    Attributes:
+        channel: The channel that ended.
+        into: The channel that it became part of.
+        overlap: Their `CoActivation.overlap`.
+    """
 
     channel: int
     into: int
     overlap: float
 
 
-def merge(found: CoActivation, sizes: NDArray, share: float) -> tuple[NDArray[np.int64], list[Merged]]:
-    """The channel that each becomes, (C,), and what was merged.
+def merge(found: CoActivation, sizes: NDArray[Any], share: float) -> tuple[NDArray[np.int64], list[Merged]]:
+    """Merge channels that overlap, from the largest to the smallest.
 
-    From the largest (`sizes` (C,), labels of each) to the smallest: a channel goes into the largest one before it with which it
-    overlaps in more than `share` of the images; that one stayed itself.
+    A channel becomes part of the largest of the channels kept so far with which it overlaps in more than `share` of the images.
+
+    Args:
+        found: Co-activation of the C channels.
+        sizes: (C,), number of labels of each channel.
+        share: Overlap, 0 to 1, above which two channels are merged.
+
+    Returns:
+        The channel that each channel becomes, (C,), and the channels that were merged, in order.
     """
     overlap = found.overlap()
     into = np.arange(len(sizes))
-    stay: list[int] = []
-    history: list[Merged] = []
+    kept: list[int] = []
+    merged: list[Merged] = []
     for c in np.argsort(-np.asarray(sizes), kind="stable").tolist():
-        same = [kept for kept in stay if overlap[c, kept] > share]
-        if same:
-            into[c] = same[0]
-            history.append(Merged(c, same[0], float(overlap[c, same[0]])))
+        overlapping = [k for k in kept if overlap[c, k] > share]
+        if overlapping:
+            into[c] = overlapping[0]
+            merged.append(Merged(c, overlapping[0], float(overlap[c, overlapping[0]])))
         else:
-            stay.append(c)
-    return into, history
+            kept.append(c)
+    return into, merged

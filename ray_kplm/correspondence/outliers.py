@@ -1,4 +1,4 @@
-"""Generic keypoints that look like no other (docs/method.md 2, the released code's outlier removal)."""
+"""Outliers among generic keypoints: keypoints unlike all others (docs/method.md 2, the released code's rule)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 100
+"""Nearest neighbours of which the median distance is taken."""
 CELLS = 100
+"""Most cells of the inverted file index."""
 
 
 class KNNOutlierScore:
-    """How far a descriptor is from its neighbours in a seeded, bounded sample of the category's descriptors."""
+    """The distance of descriptors to their nearest neighbours in a seeded, bounded sample of the category's descriptors."""
 
     def __init__(self, sample: NDArray[np.float32]) -> None:
-        """sample: float32 (N, d), unit norm."""
+        """Build the index of the sample.
+
+        Args:
+            sample: (N, d), unit norm.
+        """
         cells = int(min(CELLS, max(1, len(sample) // 40)))  # faiss wants about 40 points to place a cell
         dim = sample.shape[1]
         self._index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, cells)
@@ -24,9 +30,10 @@ class KNNOutlierScore:
         self._neighbours = min(NEIGHBOURS, len(sample))
 
     def distance(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Median distance to the nearest neighbours: (N,). Large: an outlier."""
+        """Return the median distance to the nearest neighbours, (N,), which is large for an outlier."""
         if not len(descriptors):
             return np.zeros(0, np.float32)
         squared, index = self._index.search(np.ascontiguousarray(descriptors), self._neighbours)
-        squared = np.where(index >= 0, squared, np.nan)  # a probed cell can hold fewer than asked for
-        return np.sqrt(np.nanmedian(np.maximum(squared, 0), axis=1)).astype(np.float32)
+        squared = np.where(index >= 0, squared, np.nan)  # the probed cells can hold fewer than asked for
+        median: NDArray[np.float32] = np.sqrt(np.nanmedian(np.maximum(squared, 0), axis=1)).astype(np.float32)
+        return median

@@ -1,4 +1,4 @@
-"""What shards answer with: numbers that add up."""
+"""Results of shards that are reduced by addition."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ class Reducible:
     """A dataclass whose instances add up field by field."""
 
     def __add__(self, other: Self) -> Self:
-        theirs = vars(other)
-        return type(self)(**{name: mine + theirs[name] for name, mine in vars(self).items()})
+        others = vars(other)
+        return type(self)(**{name: own + others[name] for name, own in vars(self).items()})

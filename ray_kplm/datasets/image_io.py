@@ -52,7 +52,7 @@ class Window(NamedTuple):
     height: int
 
 
-def decode(content: bytes) -> Picture:
+def decode_image_file(content: bytes) -> Picture:
     """An image file -> upright RGB. What is transparent shows white, as on a page; of several frames the first."""
     if not content:
         raise DataError("empty file")

@@ -50,7 +50,7 @@ def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
         raise DataError("unreadable: gone since the folder was listed") from None
     except PermissionError:
         raise DataError("unreadable: permission denied") from None
-    picture = image_io.decode(content)
+    picture = image_io.decode_image_file(content)
     for _ in samples:
         yield content, picture
 

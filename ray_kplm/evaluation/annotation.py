@@ -1,4 +1,4 @@
-"""What of a dataset's annotation is scored, and the sets of landmarks that the metrics take."""
+"""Selection of the annotation to score, and the sets of landmarks that the metrics take."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is scored, in indices of a dataset's landmarks.
+    """Selection of what is scored, in indices of a dataset's landmarks.
 
-    normaliser, torso: definitions of `normalisers.normaliser`; they read all annotated points, scored or not.
-    points: the landmarks that are scored; None: all.
-    visible_only: whether points that are annotated though hidden are left out.
-    sigmas: of OKS, one a scored point; None: they are not known, and there is no OKS.
+    Attributes:
+        normaliser: Definition of the normaliser, see `normalisers.normaliser`. It may use points that are not scored.
+        points: The landmarks that are scored; None for all.
+        visible_only: Whether to leave out points that are annotated as hidden.
+        torso: Definition of the torso's length, likewise; None if the dataset has none.
+        sigmas: Standard deviations for OKS, one for each scored point; None if they are unknown, which disables OKS.
     """
 
     normaliser: Mapping[str, Any]
@@ -34,15 +36,16 @@ class Scoring:
 
 @dataclass(frozen=True)
 class LandmarkSet:
-    """Discovered and annotated landmarks of one part of a dataset; N images, crop pixels.
+    """Discovered and annotated landmarks of the N images of a split, in crop pixels.
 
-    discovered: (N, K, 2), NaN where not detected.
-    truth: (N, L, 2), NaN where not annotated, or left out.
-    normaliser: (N,), NaN where it cannot be computed (normalisers.normaliser).
-    image_size: (N,), side of the crop.
-    confidence: (N, K), of the discovered; ranks images for OKS.
-    area: (N,), square pixels, of the box; NaN where there is none.
-    torso: (N,), length of the torso, NaN where not known.
+    Attributes:
+        discovered: (N, K, 2), NaN where not detected.
+        truth: (N, L, 2), NaN where not annotated or left out.
+        normaliser: (N,), see `normalisers.normaliser`.
+        image_size: (N,), longer side of the crop.
+        confidence: (N, K), confidence of the discovered landmarks; ranks images for OKS.
+        area: (N,), area of the box in square pixels, NaN where it is unknown.
+        torso: (N,), length of the torso, NaN where it is unknown.
     """
 
     discovered: Floats
@@ -54,7 +57,7 @@ class LandmarkSet:
     torso: Floats | None = None
 
     def in_image_sides(self) -> LandmarkSet:
-        """The same in units of the crop's side, so that crops of different sizes can share a regressor and a threshold."""
+        """Return the set in units of the crop's side, so that crops of all sizes share a regressor and a threshold."""
         sides = np.asarray(self.image_size, dtype=np.float64)
         return replace(
             self,
@@ -68,9 +71,12 @@ class LandmarkSet:
 
 
 def annotated_set(arrays: LandmarkArrays, scoring: Scoring) -> LandmarkSet:
-    """The annotation of a split as it is scored; `discovered` (N, 0, 2) and `confidence` are to be filled in.
+    """Return the annotation of a split as it is scored, with no discovered landmarks (N, 0, 2) yet.
 
-    Where an image has no box, that of its annotated points stands in. Raises DataError for a wrong normaliser.
+    An image without a box gets the bounding box of its annotated points.
+
+    Raises:
+        DataError: The definition of a normaliser is invalid.
     """
     landmarks = arrays.landmarks.astype(np.float64)
     boxes = np.where(np.isnan(arrays.boxes), _extent(landmarks), arrays.boxes)
@@ -81,15 +87,15 @@ def annotated_set(arrays: LandmarkArrays, scoring: Scoring) -> LandmarkSet:
     return LandmarkSet(
         discovered=np.zeros((len(landmarks), 0, 2)),
         truth=truth,
-        normaliser=normaliser(dict(scoring.normaliser), landmarks, boxes),
+        normaliser=normaliser(scoring.normaliser, landmarks, boxes),
         image_size=arrays.sizes.max(axis=1).astype(np.float64),
         area=normaliser({"type": "bbox_sqrt"}, landmarks, boxes) ** 2,
-        torso=None if scoring.torso is None else normaliser(dict(scoring.torso), landmarks, boxes),
+        torso=None if scoring.torso is None else normaliser(scoring.torso, landmarks, boxes),
     )
 
 
 def count_points(arrays: LandmarkArrays, scoring: Scoring) -> dict[str, int]:
-    """Of the points to score: how many are annotated, hidden among these, scored, and not annotated."""
+    """Count the selected points that are annotated, hidden among these, scored, and not annotated."""
     points = slice(None) if scoring.points is None else np.asarray(scoring.points, dtype=np.intp)
     annotated = np.isfinite(arrays.landmarks[:, points]).all(axis=-1)
     hidden = annotated & ~arrays.visible[:, points]
@@ -103,7 +109,7 @@ def count_points(arrays: LandmarkArrays, scoring: Scoring) -> dict[str, int]:
 
 
 def _extent(landmarks: Floats) -> Floats:
-    """The bounding box (N, 4) of each image's annotated points; without area where there are none."""
+    """Return the bounding box (N, 4) of each image's annotated points, of negative size for an image without any."""
     low = np.where(np.isnan(landmarks), np.inf, landmarks).min(axis=1)
     high = np.where(np.isnan(landmarks), -np.inf, landmarks).max(axis=1)
     return np.concatenate([low, high], axis=1)

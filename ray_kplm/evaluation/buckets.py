@@ -1,4 +1,4 @@
-"""Ranges of a column of numbers, by which the errors of the test images are reported (thesis Table 6.6: yaw)."""
+"""Grouping of the test images by ranges of a numeric column, for errors by range (thesis Table 6.6: yaw)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.errors import ConfigError, DataError
 
-_VALUES = 12
-"""Up to as many different values a column needs no edges."""
+_MAX_DISTINCT_VALUES = 12
+"""A column with more distinct values than this needs edges."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Some of the images: which, (N,), and how they are called: `0 to 30`."""
+    """A group of images: its name, as `0 to 30`, and a mask (N,) of its images."""
 
     name: str
     images: NDArray[np.bool_]
@@ -25,24 +25,30 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The images of a split by one column; those outside of every bucket, or without a value, are in none."""
+    """The images of a split grouped by one column; an image without a value or outside of all ranges is in no bucket."""
 
     column: str
     buckets: tuple[Bucket, ...]
 
     @property
     def left_out(self) -> int:
-        """Images in no bucket."""
+        """Number of images in no bucket."""
         return int((~np.any([bucket.images for bucket in self.buckets], axis=0)).sum())
 
 
 def bucketed(text: str, columns: Mapping[str, ArrayLike]) -> Buckets:
-    """Buckets of `yaw=0,30,60,90`: a <= yaw < b, the last one with its end; `|yaw|=...`: by the absolute value.
+    """Group images by a column as `text` describes.
 
-    text: without edges (`yaw`) each value is a bucket. columns: name -> (N,), NaN: no value.
-    Raises DataError for a column that is not there, ConfigError for edges that do not rise.
+    Args:
+        text: `yaw=0,30,60,90` gives buckets a <= yaw < b, of which the last includes its upper edge; `|yaw|=...` takes
+            absolute values; `yaw`, without edges, makes each distinct value a bucket.
+        columns: Name -> values (N,), NaN for no value.
+
+    Raises:
+        DataError: The column does not exist.
+        ConfigError: The edges are not two or more increasing numbers, or a column without edges has too many values.
     """
-    label, given, edges = text.partition("=")
+    label, has_edges, edges = text.partition("=")
     label = label.strip()
     absolute = len(label) > 2 and label.startswith("|") and label.endswith("|")
     column = label[1:-1] if absolute else label
@@ -52,7 +58,7 @@ def bucketed(text: str, columns: Mapping[str, ArrayLike]) -> Buckets:
         )
     values = np.asarray(columns[column], dtype=np.float64)
     values = np.abs(values) if absolute else values
-    return Buckets(label, tuple(_ranges(text, edges, values) if given else _each(text, values)))
+    return Buckets(label, tuple(_ranges(text, edges, values) if has_edges else _distinct(text, values)))
 
 
 def _ranges(text: str, edges: str, values: NDArray[np.float64]) -> list[Bucket]:
@@ -61,7 +67,7 @@ def _ranges(text: str, edges: str, values: NDArray[np.float64]) -> list[Bucket]:
     except ValueError:
         numbers = []
     if len(numbers) < 2 or not np.all(np.diff(numbers) > 0):
-        raise ConfigError(f"--by {text}: edges must be two or more rising numbers, as in yaw=0,30,60,90")
+        raise ConfigError(f"--by {text}: edges must be two or more increasing numbers, as in yaw=0,30,60,90")
     buckets = []
     for low, high in pairwise(numbers):
         below = values <= high if high == numbers[-1] else values < high
@@ -69,11 +75,11 @@ def _ranges(text: str, edges: str, values: NDArray[np.float64]) -> list[Bucket]:
     return buckets
 
 
-def _each(text: str, values: NDArray[np.float64]) -> list[Bucket]:
-    found = np.unique(values[np.isfinite(values)])
-    if len(found) > _VALUES:
+def _distinct(text: str, values: NDArray[np.float64]) -> list[Bucket]:
+    distinct = np.unique(values[np.isfinite(values)])
+    if len(distinct) > _MAX_DISTINCT_VALUES:
         raise ConfigError(
-            f"--by {text}: the column has {len(found)} different values; give ranges, as in {text}="
-            f"{found[0]:g},{np.median(found):g},{found[-1]:g}"
+            f"--by {text}: the column has {len(distinct)} distinct values; give ranges, as in {text}="
+            f"{distinct[0]:g},{np.median(distinct):g},{distinct[-1]:g}"
         )
-    return [Bucket(f"{value:g}", values == value) for value in found]
+    return [Bucket(f"{value:g}", values == value) for value in distinct]

@@ -1,8 +1,8 @@
-"""Stands in for landmarks that were not detected, so that a regressor can read every image (thesis 6.2.2).
+"""Completion of landmarks that were not detected, so that a regressor can use every image (thesis section 6.2.2).
 
-Training rows are completed by Singular Value Thresholding (Cai, Candes & Shen, "A singular value thresholding
-algorithm for matrix completion", SIAM J. Optimization 20(4), 2010), test rows by the training mean.
-NaN marks what is missing. N images, K landmarks, P = 2K coordinates.
+Training images are completed by Singular Value Thresholding (Cai, Candes & Shen, "A singular value thresholding algorithm
+for matrix completion", SIAM J. Optimization 20(4), 2010), test images by the training mean. NaN marks missing values.
+N images, K landmarks, P = 2K coordinates.
 """
 
 import numpy as np
@@ -14,19 +14,28 @@ Floats = NDArray[np.float64]
 def singular_value_threshold(
     matrix: ArrayLike, *, threshold: float = 2.0, tolerance: float = 1e-4, max_iterations: int = 400
 ) -> Floats:
-    """(N, P) with NaN -> (N, P) without; observed entries come back as they were. Meant for N >= P.
+    """Fill the missing entries of a matrix by a low-rank approximation; observed entries are unchanged.
 
-    threshold: tau in units of sqrt(N * P) times the root mean square of the observed entries about their
-        column means. Cai et al. take 5, for entries of unit variance. With 35 % of 10 noisy face points
-        missing, 2 has an error 4 % above that of 5 after 0.4 of the iterations; 1 is 12 % above.
-    tolerance: stop once the observed entries are reproduced to this share of their norm; their value.
+    Args:
+        matrix: (N, P), NaN where missing, with at least one observed entry in each column; N >= P for efficiency.
+        threshold: tau in units of sqrt(N * P) times the root mean square of the observed entries about their column means.
+            Cai et al. take 5, for entries of unit variance. With 35 % of 10 noisy face points missing, 2 has an error 4 %
+            above that of 5 after 0.4 of the iterations; 1 is 12 % above.
+        tolerance: Stop when the observed entries are reproduced to this share of their norm; the value of Cai et al.
+        max_iterations: Stop at the latest after this number of iterations.
+
+    Returns:
+        (N, P) without NaN.
+
+    Raises:
+        ValueError: A column has no observed entry.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     observed = np.isfinite(matrix)
     if not observed.any(axis=0).all():
         column = int(np.argmin(observed.any(axis=0)))
         raise ValueError(
-            f"column {column}: has no observed entry, and completion needs one in each; drop the column first"
+            f"column {column}: has no observed entry, but completion needs at least one in each column; drop the column first"
         )
     if observed.all():
         return matrix
@@ -37,11 +46,17 @@ def singular_value_threshold(
 
 
 def complete_landmarks(train_xy: ArrayLike, test_xy: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Fills in both parts: (train (N, K', 2), test (Nt, K', 2), kept (K,)).
+    """Fill in the landmarks that were not detected, of training and test images.
 
-    train_xy, test_xy: (N, K, 2) and (Nt, K, 2), NaN where a landmark was not detected.
-    kept: False for landmarks that no training image shows; nothing can stand in for them, so they are dropped
-        from both parts, K' = kept.sum().
+    Landmarks that no training image shows cannot be completed and are dropped from both.
+
+    Args:
+        train_xy: (N, K, 2), NaN where not detected.
+        test_xy: (Nt, K, 2), likewise.
+
+    Returns:
+        The completed training landmarks (N, K', 2) and test landmarks (Nt, K', 2), and which of the K landmarks these are:
+        (K,).
     """
     train_xy, kept = drop_unobserved(train_xy)
     test_xy = np.asarray(test_xy, dtype=np.float64)[:, kept]
@@ -51,42 +66,41 @@ def complete_landmarks(train_xy: ArrayLike, test_xy: ArrayLike) -> tuple[Floats,
 
 
 def drop_unobserved(xy: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """(N, K, 2) -> (N, K', 2) with the landmarks that at least one image shows, and which these are."""
+    """Return the landmarks (N, K', 2) that at least one image shows, and which of the K these are: (K,)."""
     xy = np.asarray(xy, dtype=np.float64)
     kept = np.isfinite(xy).all(axis=-1).any(axis=0)
     return xy[:, kept], kept
 
 
 def fill_with(values: Floats, means: Floats) -> Floats:
-    """NaN entries of (N, ...) replaced by those of (...)."""
+    """Replace the NaN entries of values (N, ...) by the means (...)."""
     return np.where(np.isfinite(values), values, means)
 
 
 def observed_means(values: Floats) -> Floats:
-    """(N, ...) -> (...): the mean over the images that have the entry, NaN where none has.
+    """Return the mean (...) of values (N, ...) over the images that have the entry, NaN where none has.
 
-    Taken about one observed value of each column, so that a column of equal values has exactly that mean.
+    It is computed relative to one observed value of each column, so that a column of equal values has exactly that mean.
     """
     observed = np.isfinite(values)
     counts = observed.sum(axis=0)
     start = np.where(counts > 0, np.max(values, axis=0, where=observed, initial=-np.inf), np.nan)
     offsets = np.where(observed, values - start, 0.0).sum(axis=0)
-    return start + offsets / np.maximum(counts, 1)
+    return np.asarray(start + offsets / np.maximum(counts, 1), np.float64)
 
 
 def _threshold_iterations(
     centred: Floats, observed: NDArray[np.bool_], threshold: float, tolerance: float, max_iterations: int
 ) -> Floats:
-    """The low-rank matrix (N, P) that agrees on the observed entries with `centred`, zero elsewhere."""
+    """Return the low-rank matrix (N, P) that agrees with `centred` on the observed entries; `centred` is 0 elsewhere."""
     norm = np.linalg.norm(centred)
     if norm == 0:
         return np.zeros_like(centred)
     share = observed.mean()
     tau = threshold * norm / np.sqrt(share)  # norm / sqrt(share) = root mean square * sqrt(N * P)
-    # 1.2 / share is theirs; their proof of convergence asks for less than 2, and landmarks are not missing at
-    # random.
+    # Cai et al. take 1.2 / share. Their proof of convergence requires less than 2, and landmarks are not missing at random.
     step = min(1.2 / share, 1.9)
-    # The first iterations only add `step * centred`, as no singular value exceeds tau yet; skipped.
+    # Skip the first iterations, which only add `step * centred`, as no singular value exceeds tau yet.
     skipped = max(1.0, np.ceil(tau / (step * np.linalg.norm(centred, ord=2))))
     dual = skipped * step * centred
     low_rank = np.zeros_like(centred)
@@ -100,8 +114,11 @@ def _threshold_iterations(
 
 
 def _shrink(matrix: Floats, tau: float) -> Floats:
-    """D_tau: every singular value less tau, none below zero. By the (P, P) Gram matrix: P is far below N."""
+    """Reduce every singular value by tau, to no less than 0 (the operator D_tau of Cai et al.).
+
+    The decomposition is that of the (P, P) Gram matrix, as P is far below N.
+    """
     squares, vectors = np.linalg.eigh(matrix.T @ matrix)
     values = np.sqrt(np.maximum(squares, 0.0))
     factors = np.maximum(1.0 - tau / np.maximum(values, tau), 0.0)
-    return matrix @ ((vectors * factors) @ vectors.T)
+    return np.asarray(matrix @ ((vectors * factors) @ vectors.T), np.float64)

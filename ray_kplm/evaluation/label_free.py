@@ -1,6 +1,7 @@
-"""How good landmarks are by what they do, without annotation: on images, on known views of them and on their mirror images.
+"""Label-free quality of landmarks: measures on images, on known views of them and on their mirror images.
 
 Errors and distances are in percent of the side of the network's square input; rates, sharpness and compactness are shares.
+A view is a known geometric transform of an image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.static import Positions, positions
+from ray_kplm.evaluation.json_numbers import json_number, json_numbers
 from ray_kplm.imaging import coordinates
 from ray_kplm.schemas import NONE
 
@@ -20,51 +22,52 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 USUAL = 0.9
-"""Quantile of a landmark's peaks that is its usual one: what most images hide is still known by those that show it."""
+"""Quantile of a landmark's peaks that counts as its usual peak. It is high so that a landmark that most images hide is judged
+by those that show it."""
 DETECTED = 0.5
-"""A landmark that is an argmax, and so in every image, counts as detected where its peak is this share of its usual one. Its
-own: how high a landmark's peaks are tells how evenly it was labelled more than whether it is there."""
+"""A landmark that is an argmax has a position in every image. It counts as detected where its peak is at least this share of
+its own usual peak. The reference is its own, as the height of a landmark's peaks depends on how evenly it was labelled."""
 ONE_PLACE = 2.5
-"""Landmarks closer than this on average stand on one place, % of the side: less than two cells of a 64 x 64 heatmap."""
+"""Two landmarks closer than this on average lie at one place, % of the side: less than two cells of a 64 x 64 heatmap."""
 ONE_PATCH = 10.0
 """Landmarks with less coverage lie in one patch of the object, % of the side. Annotated points of whole objects cover 26 to
-31 % on average and 18 % at least in any image (faces, cattle, people, X-rays of heads); those of an eye, a brow, a nose or a
-mouth alone 4 to 9 %."""
+31 % on average and at least 18 % in any image (faces, cattle, people, X-rays of heads); those of a single eye, brow, nose or
+mouth 4 to 9 %."""
 NOWHERE = 100 * math.sqrt(1 / 6)
-"""Standard deviation of a place drawn from the whole square, % of the side: 41."""
+"""Standard deviation of a position drawn uniformly from the whole square, % of the side: 41."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What a detector of K landmarks said of N images, of V known views of each and of their mirror images.
+    """Outputs of a detector of K landmarks on N images, on V known views of each and on their mirror images.
 
-    Points are (x, y), pixels of the network's input; NaN: not detected.
+    Points are (x, y) in pixels of the network's input, NaN where not detected.
     """
 
     side: int
-    """Of the input, pixels."""
+    """Side of the network's input, pixels."""
     xy: Floats
-    """(N, K, 2), in the images."""
+    """(N, K, 2), landmarks of the images."""
     confidence: Floats
-    """(N, K): heights of the peaks."""
+    """(N, K), heights of the peaks."""
     sharpness: Floats
-    """(N, K), 0..1: how far the heatmap falls around the peak."""
+    """(N, K), 0 to 1, how far the heatmap falls around the peak (`network.heatmaps.sharpness`)."""
     separation: Floats | None
-    """(N, K), -1..1: of the descriptors, see `separation`; None: there are none."""
+    """(N, K), -1 to 1, see `separation`; None if the detector has no descriptors."""
     expected: Floats
-    """(N, V, K, 2): where the views show the images' points; NaN: outside of the view, or not detected."""
+    """(N, V, K, 2), positions of the images' landmarks in the views; NaN where outside of the view or not detected."""
     found: Floats
-    """(N, V, K, 2): the landmarks of the views."""
+    """(N, V, K, 2), landmarks detected in the views."""
     view_confidence: Floats
-    """(N, V, K)"""
+    """(N, V, K), heights of their peaks."""
     alone: Floats
-    """(N, K, 2): in the images, by the detector without an average over the mirror image (which would agree with itself)."""
+    """(N, K, 2), landmarks of the images without averaging over the mirror image, which would make both agree."""
     mirrored: Floats
-    """(N, K, 2): likewise in the mirror images, turned back to the images."""
+    """(N, K, 2), likewise of the mirror images, mapped back to the images."""
     partners: NDArray[np.int16]
-    """(K,): which landmark each is in the mirror image, NONE: no one."""
+    """(K,), the landmark that each becomes in the mirror image; `NONE` for no partner."""
     always: bool
-    """Whether every image has every landmark, an argmax, and only its peak tells whether it is there."""
+    """Whether each landmark is an argmax with a position in every image, so that only its peak tells if it is detected."""
 
 
 PER_LANDMARK = {
@@ -77,47 +80,59 @@ PER_LANDMARK = {
     "positional_spread": "spread_per_landmark",
     "view_motion": "view_motion_per_landmark",
 }
-"""A measure's name in total, the mean over the landmarks that have one, and its name per landmark."""
+"""Name of each measure's mean over landmarks -> name of its list by landmark."""
 
 
 def measure(seen: Observations) -> dict[str, Any]:
-    """All measures, ready for JSON: None where there is no number. A landmark counts in the images in which it is detected.
+    """Compute all label-free measures.
 
-    images, landmarks: N and K.
-    equivariance_error: between where a known view must show a landmark and where it is found there, % of the side.
-    view_motion: the same of a detector that takes no notice of the view, % of the side.
-    repeatability: share of the views that must show a landmark in which it is detected.
-    flip_error: between a landmark and its partner in the mirror image, % of the side; None where it has no partner.
-    detection_rate: share of the images.
-    peak_sharpness: 0..1. cluster_compactness: mean of `separation`, -1..1; None without descriptors.
-    positional_spread: standard deviation of a landmark's place over the images, % of the side.
-    static_landmarks, static_share: those that do not move with the object (`is_static`).
-    coverage: standard deviation of an image's landmarks about their middle, % of the side, of those that tell of the object:
-    not static, not where another one is, and not as far off in the views as if they took no notice of them. None: under two.
-    min_landmark_distance: of the two closest landmarks, % of the side. landmarks_on_one_place: pairs [i, j].
-    partners: the flip map, -1: none. score: see `score`.
+    A landmark is measured in the images in which it is detected.
+
+    Returns:
+        A dictionary for JSON, None where a number is undefined:
+
+        - `images`, `landmarks`: N and K.
+        - `equivariance_error`: distance between the expected and the detected position of a landmark in a view, % of the side.
+        - `view_motion`: the error of a detector that would ignore the view, % of the side.
+        - `repeatability`: share of the views showing a landmark in which it is detected.
+        - `flip_error`: distance between a landmark and its partner in the mirror image, % of the side; None without partner.
+        - `detection_rate`: share of the images in which a landmark is detected.
+        - `peak_sharpness`: 0 to 1.
+        - `cluster_compactness`: mean of `separation`, -1 to 1; None without descriptors.
+        - `positional_spread`: standard deviation of a landmark's position over the images, % of the side.
+        - `static_landmarks`, `static_share`: the landmarks that do not move with the object (`is_static`), and their share.
+        - `coverage`: standard deviation of an image's landmarks about their mean, % of the side. It excludes landmarks that
+          are static, at the place of another one, or as far off in the views as if the detector ignored these. None if less
+          than two remain.
+        - `min_landmark_distance`: distance of the two closest landmarks, % of the side.
+        - `landmarks_on_one_place`: pairs [i, j] of landmarks closer than `ONE_PLACE`.
+        - `partners`: the flip map, -1 for no partner.
+        - `score`: see `score`.
+
+        The measures in `PER_LANDMARK` are means over the landmarks for which they are defined, and are also listed by
+        landmark.
     """
     landmarks, unit = seen.xy.shape[1], 100 / seen.side
-    least = DETECTED * usual_peak(seen.confidence) if seen.always else np.zeros(landmarks)
-    detected = is_detected(seen.xy, seen.confidence, least)
-    again = is_detected(seen.found, seen.view_confidence, least)
-    due = detected[:, None] & np.isfinite(seen.expected).all(axis=-1)
-    places = np.where(detected[..., None], seen.xy, np.nan)
-    error = unit * mean_distance(seen.expected, seen.found, due & again)
-    rate, repeated = detected.mean(axis=0), mean_of(again, due)
-    motion = unit * mean_distance(seen.expected, seen.xy[:, None], due)
-    over_images = places_of(places, seen.side)
+    least_peak = DETECTED * usual_peak(seen.confidence) if seen.always else np.zeros(landmarks)
+    detected = is_detected(seen.xy, seen.confidence, least_peak)
+    detected_in_view = is_detected(seen.found, seen.view_confidence, least_peak)
+    in_view = detected[:, None] & np.isfinite(seen.expected).all(axis=-1)
+    xy = np.where(detected[..., None], seen.xy, np.nan)
+    error = unit * mean_distance(seen.expected, seen.found, in_view & detected_in_view)
+    rate, repeatability = detected.mean(axis=0), mean_of(detected_in_view, in_view)
+    motion = unit * mean_distance(seen.expected, seen.xy[:, None], in_view)
+    over_images = positions_of(xy, seen.side)
     spread = 100 * over_images.spread()
     static = is_static(over_images, error, motion)
-    distances = unit * landmark_distances(places)
+    distances = unit * landmark_distances(xy)
     one_place = np.triu(distances < ONE_PLACE)
     useless = static | one_place.any(axis=0)
-    covered = unit * coverage(places[:, ~useless & ~(error > motion)])
+    covered = unit * coverage(xy[:, ~useless & ~(error > motion)])
     values = {
         "equivariance_error": error,
         "flip_error": unit * flip_error(seen.alone, seen.mirrored, seen.partners),
         "detection_rate": rate,
-        "repeatability": repeated,
+        "repeatability": repeatability,
         "peak_sharpness": mean_of(seen.sharpness, detected),
         "cluster_compactness": None if seen.separation is None else mean_of(seen.separation, detected),
         "positional_spread": spread,
@@ -126,115 +141,148 @@ def measure(seen: Observations) -> dict[str, Any]:
     return {
         "images": len(seen.xy),
         "landmarks": landmarks,
-        **{name: None if v is None else _number(total(v)) for name, v in values.items()},
-        **{PER_LANDMARK[name]: None if v is None else [_number(x) for x in v] for name, v in values.items()},
+        **{name: None if v is None else json_number(mean_over_landmarks(v)) for name, v in values.items()},
+        **{PER_LANDMARK[name]: None if v is None else json_numbers(v) for name, v in values.items()},
         "partners": seen.partners.tolist(),
         "static_landmarks": np.flatnonzero(static).tolist(),
         "static_share": float(static.mean()),
-        "min_landmark_distance": _number(distances.min(initial=math.inf)),
+        "min_landmark_distance": json_number(distances.min(initial=math.inf)),
         "landmarks_on_one_place": np.argwhere(one_place).tolist(),
-        "coverage": _number(covered),
-        "score": score(error, rate * repeated, spread, useless, covered),
+        "coverage": json_number(covered),
+        "score": score(error, rate * repeatability, spread, useless, covered),
     }
 
 
 def score(error: Floats, found: Floats, spread: Floats, useless: Bools, covered: float) -> float:
-    """Return how far a landmark is from its place in an image, on average, % of the side: lower is better.
+    """Return the expected distance of a landmark from its true place in an image, % of the side: lower is better.
 
-    Where it is found, in a share of the images and views, that is its equivariance error; elsewhere its place can only be
-    guessed, which costs the mean spread, and where nothing is known of the object, that of a place anywhere in the image. A
-    useless landmark, that stands still or where another one does, is found nowhere: or the best score would be that of marks on
-    the background. Landmarks in one patch are found in the share of the object that the patch is, by area: or the best score
-    would be that of a grid on one clear spot. error, found, spread and useless (K,); covered: `coverage`, NaN: not known.
+    In the share of images and views in which a landmark is found, its distance is its equivariance error. In the others its
+    place can only be guessed, which costs the mean spread, or `NOWHERE` if all landmarks are useless.
+
+    Two rules exclude degenerate optima. A useless landmark (static, or at the place of another one) counts as never found;
+    otherwise marks on the background would score best. Landmarks that lie in one patch count as found in the share of the
+    object's area that the patch covers; otherwise a grid on one distinctive spot would score best.
+
+    Args:
+        error: (K,), equivariance error, % of the side.
+        found: (K,), share of images and views in which the landmark is found.
+        spread: (K,), standard deviation of the position over the images, % of the side.
+        useless: (K,), which landmarks are static or at the place of another one.
+        covered: The `coverage`, % of the side; NaN if it is unknown.
     """
     share = min(1.0, covered / ONE_PATCH) ** 2 if math.isfinite(covered) else 1.0
-    there = np.where(useless, 0.0, np.nan_to_num(found)) * share
-    guess = total(np.where(useless, np.nan, spread))
-    return float(np.mean(there * np.nan_to_num(error) + (1 - there) * (guess if math.isfinite(guess) else NOWHERE)))
+    found = np.where(useless, 0.0, np.nan_to_num(found)) * share
+    guess = mean_over_landmarks(np.where(useless, np.nan, spread))
+    return float(np.mean(found * np.nan_to_num(error) + (1 - found) * (guess if math.isfinite(guess) else NOWHERE)))
 
 
 def is_static(over_images: Positions, error: Floats, motion: Floats) -> Bools:
     """Return which landmarks do not move with the object: (K,).
 
-    They stand still (`Positions.static`), or their spread over the images is no more than they are off between views of one
-    image, and so is theirs and not the object's. A landmark at one place has 0.8 of its error in the views as spread, if it is
-    off as a 2-D Gaussian. One that spreads more than the views move (`motion`) does not stand still but wander. error and
-    motion: (K,), % of the side.
+    Such a landmark keeps its place (`Positions.static`), or its spread over the images is no more than its error between
+    views of one image, so that the spread is due to localisation and not to the object. A landmark at a fixed place, localised
+    with a 2-D Gaussian error, has a spread of 0.8 times its error in the views. A landmark that spreads more than the views
+    move it (`motion`) is unstable, not static.
+
+    Args:
+        over_images: Sums of the positions over the images.
+        error: (K,), equivariance error, % of the side.
+        motion: (K,), motion of the landmark in the views, % of the side.
     """
     scatter = np.minimum(error, motion)
     return over_images.static() | (over_images.is_known() & (100 * over_images.spread() <= scatter))
 
 
 def coverage(xy: Floats) -> float:
-    """Return the standard deviation of an image's landmarks (N, K, 2) about their middle, mean over the images that show two or
-    more; in their unit, NaN: none does."""
-    there = np.isfinite(xy).all(axis=-1)
-    count = there.sum(axis=1)
-    places, count = xy[count > 1], count[count > 1]
-    if not len(places):
+    """Return the standard deviation of an image's landmarks (N, K, 2) about their mean, in their unit.
+
+    It is averaged over the images that show two or more landmarks; NaN if no image does.
+    """
+    count = np.isfinite(xy).all(axis=-1).sum(axis=1)
+    xy, count = xy[count > 1], count[count > 1]
+    if not len(xy):
         return math.nan
-    apart = places - np.nanmean(places, axis=1, keepdims=True)
-    return float(np.sqrt(np.nansum(apart**2, axis=(1, 2)) / (count - 1)).mean())
+    centred = xy - np.nanmean(xy, axis=1, keepdims=True)
+    return float(np.sqrt(np.nansum(centred**2, axis=(1, 2)) / (count - 1)).mean())
 
 
 def usual_peak(confidence: Floats) -> Floats:
-    """The peak that a landmark exceeds in one image of ten: (K,). confidence: (N, K)."""
+    """Return the peak that each landmark exceeds in one image of ten: (K,), from confidences (N, K)."""
     return np.quantile(confidence, USUAL, axis=0)
 
 
 def is_detected(xy: Floats, confidence: Floats, least: Floats) -> Bools:
-    """Which points (..., K, 2) are there, with a peak (..., K) of at least (K,)."""
+    """Return which points (..., K, 2) are not NaN and have a confidence (..., K) of at least (K,)."""
     return np.isfinite(xy).all(axis=-1) & (confidence >= least)
 
 
-def mean_of(values: NDArray, chosen: Bools) -> Floats:
-    """Mean of the chosen (..., K) values (..., K) of each landmark: (K,); NaN: none is chosen."""
+def mean_of(values: NDArray[Any], chosen: Bools) -> Floats:
+    """Return the mean (K,) of the chosen (..., K) values (..., K) of each landmark; NaN for one without any."""
     axes = tuple(range(chosen.ndim - 1))
     count = chosen.sum(axis=axes)
-    return np.where(chosen, values, 0.0).sum(axis=axes) / np.where(count, count, np.nan)
+    return np.asarray(np.where(chosen, values, 0.0).sum(axis=axes) / np.where(count, count, np.nan), np.float64)
 
 
 def mean_distance(first: Floats, second: Floats, chosen: Bools) -> Floats:
-    """Mean distance of the chosen (..., K) points (..., K, 2) of each landmark: (K,), in their unit; NaN: none is chosen."""
+    """Return the mean distance (K,) of the chosen (..., K) points (..., K, 2) of each landmark; NaN for one without any."""
     return mean_of(np.linalg.norm(first - second, axis=-1), chosen)
 
 
-def total(values: Floats) -> float:
-    """Mean over the landmarks that have a number (K,); NaN: none has."""
+def mean_over_landmarks(values: Floats) -> float:
+    """Return the mean of the finite values of (K,); NaN if there are none."""
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else math.nan
 
 
-def flip_error(xy: Floats, mirrored: Floats, partners: NDArray) -> Floats:
-    """Mean distance of landmarks (N, K, 2) to their partners (K,) in the mirror images, turned back (N, K, 2): (K,), in their
-    unit, over the images in which both are detected; NaN without a partner."""
+def flip_error(xy: Floats, mirrored: Floats, partners: NDArray[np.integer]) -> Floats:
+    """Return the mean distance of each landmark to its partner in the mirror image.
+
+    Args:
+        xy: (N, K, 2), landmarks of the images.
+        mirrored: (N, K, 2), landmarks of the mirror images, mapped back to the images.
+        partners: (K,), the flip map.
+
+    Returns:
+        (K,), in the points' unit, over the images in which both are detected; NaN for a landmark without a partner.
+    """
     other = mirrored[:, np.maximum(partners, 0)]
     both = np.isfinite(xy).all(axis=-1) & np.isfinite(other).all(axis=-1) & (partners != NONE)
     return mean_distance(xy, other, both)
 
 
-def places_of(xy: Floats, side: int) -> Positions:
-    """Return the sums over the places of landmarks (N, K, 2), pixels of an input of that side; NaN: not there."""
+def positions_of(xy: Floats, side: int) -> Positions:
+    """Return the sums of the positions of landmarks (N, K, 2), in pixels of an input of that side; NaN is left out."""
     image, landmark = np.nonzero(np.isfinite(xy).all(axis=-1))
     return positions(landmark, coordinates.in_square(xy[image, landmark], np.array([side, side])), xy.shape[1])
 
 
 def landmark_distances(xy: Floats) -> Floats:
-    """Mean distance of each pair of landmarks over the images (N, K, 2) that show both: (K, K), in their unit; infinite where
-    no image does, and of a landmark to itself."""
+    """Return the mean distance (K, K) of each pair of landmarks over the images of (N, K, 2) that show both.
+
+    It is infinite for pairs that no image shows, and of a landmark to itself.
+    """
     landmarks = xy.shape[1]
     out = np.full((landmarks, landmarks), np.inf)
-    for landmark in range(landmarks - 1):  # all pairs at once would take K times the points' memory
-        apart = np.linalg.norm(xy[:, landmark + 1 :] - xy[:, landmark, None], axis=-1)
-        mean = mean_of(apart, np.isfinite(apart))
+    for landmark in range(landmarks - 1):  # one landmark at a time: all pairs at once need K times the memory
+        distance = np.linalg.norm(xy[:, landmark + 1 :] - xy[:, landmark, None], axis=-1)
+        mean = mean_of(distance, np.isfinite(distance))
         out[landmark, landmark + 1 :] = out[landmark + 1 :, landmark] = np.where(np.isnan(mean), np.inf, mean)
     return out
 
 
-def separation(descriptors: NDArray, centroids: NDArray, own: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How much nearer descriptors are to their own centroid than to any other: float32 (N,), 1: on it, 0: half-way, below 0:
-    nearer to another one.
+def separation(
+    descriptors: NDArray[np.floating], centroids: NDArray[np.floating], own: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the simplified silhouette (b - a) / max(a, b) of descriptors (Hruschka et al. 2004).
 
-    The simplified silhouette (b - a) / max(a, b) (Hruschka et al. 2004). descriptors: (N, d); centroids: (K, d); own: (N,).
+    a is the distance to the descriptor's own centroid, b that to the nearest other one.
+
+    Args:
+        descriptors: (N, d).
+        centroids: (K, d).
+        own: (N,), index of each descriptor's own centroid.
+
+    Returns:
+        (N,): 1 on the own centroid, 0 half-way, negative if another centroid is nearer.
     """
     points, centres = np.asarray(descriptors, np.float64), np.asarray(centroids, np.float64)
     squared = (points**2).sum(axis=1)[:, None] - 2 * points @ centres.T + (centres**2).sum(axis=1)
@@ -243,8 +291,4 @@ def separation(descriptors: NDArray, centroids: NDArray, own: NDArray[np.int64])
     near = distance[rows, own].copy()
     distance[rows, own] = np.inf
     other = distance.min(axis=1)
-    return ((other - near) / np.maximum(np.maximum(near, other), 1e-12)).astype(np.float32)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return np.asarray((other - near) / np.maximum(np.maximum(near, other), 1e-12), np.float32)

@@ -1,10 +1,10 @@
-"""Protocols of the field's datasets, ready by name: what is scored, by which normaliser, on which split (thesis 2.7).
+"""Evaluation protocols of the field's datasets by name: scored points, normaliser and split (thesis section 2.7).
 
-A protocol names landmarks, and finds them among a dataset's `landmark_names` in whatever order these are; case, spaces
-and hyphens do not matter. The names that the readers in `datasets/` give:
+A protocol refers to landmarks by name and finds them among a dataset's `landmark_names` in any order; case, spaces and
+hyphens do not matter. The readers in `datasets/` give these names:
 
     mafl         left_eye right_eye nose left_mouth right_mouth
-    aflw         21, among them left_eye_center right_eye_center nose_center mouth_left_corner mouth_right_corner
+    aflw         21 names, among them left_eye_center right_eye_center nose_center mouth_left_corner mouth_right_corner
     ls3d         0 ... 67, the iBUG scheme
     catheads     left_eye right_eye mouth left_ear_1 left_ear_2 left_ear_3 right_ear_1 right_ear_2 right_ear_3
     bbcpose      head right_wrist left_wrist right_elbow left_elbow right_shoulder left_shoulder
@@ -30,45 +30,55 @@ Points = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Protocol:
-    """One dataset's, by the names of its landmarks."""
+    """The evaluation protocol of one dataset, in names of its landmarks."""
 
     name: str
     points: Points
-    """What is scored."""
+    """The points that are scored."""
     normaliser: Mapping[str, Any]
-    """As `normalisers.normaliser`, with names for indices."""
+    """Definition of the normaliser as in `normalisers.normaliser`, with names in place of indices."""
     split: str
-    """The rule by which the thesis splits the set."""
+    """The rule by which the thesis splits the dataset."""
     images: tuple[int | None, int | None] = (None, None)
-    """Training and test images of the thesis; None: it does not say."""
+    """Numbers of training and test images in the thesis; None if it does not state them."""
     metrics: tuple[str, ...] = ("nme",)
-    """Of nme, regressed_accuracy, raw_accuracy, pck, oks."""
+    """The metrics, out of nme, regressed_accuracy, raw_accuracy, pck and oks."""
     within: tuple[int, int] = (6, 128)
-    """Accuracy: a point counts as found within so many pixels, in an image of this side."""
+    """Largest distance at which accuracy counts a point as found, and the side of the image at which it holds, both pixels."""
     pck_share: float = 0.3
-    """PCK: the share of the torso's length."""
+    """Distance of PCK, as a share of the torso's length."""
     groups: Mapping[str, Points] = field(default_factory=dict)
     """Points whose accuracy is reported together. PCK and OKS are over the points of all groups."""
     torso: tuple[Points, ...] = ()
-    """Pairs of points a torso's length apart."""
+    """Pairs of points whose mean distance is the torso's length."""
     visible_only: bool = False
-    """Whether points that are annotated though hidden are left out."""
+    """Whether to leave out points that are annotated as hidden."""
     by: tuple[str, ...] = ()
-    """Buckets of the test images, as `buckets.bucketed` reads them."""
+    """Buckets of the test images, in the syntax of `buckets.bucketed`."""
 
 
 def find(name: str) -> Protocol:
-    """The protocol of a name. Raises ConfigError naming those there are."""
+    """Return the protocol of a name.
+
+    Raises:
+        ConfigError: There is no such protocol; the message lists all.
+    """
     if name not in PROTOCOLS:
-        raise ConfigError(f"--protocol {name}: no such protocol; there are {', '.join(PROTOCOLS)}")
+        raise ConfigError(f"--protocol {name}: no such protocol; choose one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def resolve(protocol: Protocol, names: Sequence[str], visible_only: bool | None = None) -> Scoring:
-    """The protocol in indices of a dataset whose landmarks have these names.
+    """Translate a protocol into indices of a dataset whose landmarks have the given names.
 
-    visible_only: in place of the protocol's; None: the protocol's. Raises DataError naming what is missing, ConfigError for
-    OKS without pycocotools.
+    Args:
+        protocol: The protocol.
+        names: Names of the dataset's landmarks, in their order.
+        visible_only: Overrides the protocol's choice unless it is None.
+
+    Raises:
+        DataError: The dataset lacks landmarks of the protocol; the message names them.
+        ConfigError: The protocol includes OKS and pycocotools is not installed.
     """
     if "oks" in protocol.metrics:
         require()
@@ -79,7 +89,7 @@ def resolve(protocol: Protocol, names: Sequence[str], visible_only: bool | None 
     if missing:
         raise DataError(
             f"--protocol {protocol.name}: the dataset has no landmark {', '.join(missing)}; name its landmarks in "
-            f"`landmark_names` of its dataset.json, where it now has {', '.join(names)}"
+            f"`landmark_names` of its dataset.json, which now holds {', '.join(names)}"
         )
     definition = {
         key: [index[name] for name in value] if key in ("left", "right") else value
@@ -96,25 +106,30 @@ def resolve(protocol: Protocol, names: Sequence[str], visible_only: bool | None 
 
 
 def plain(name: str) -> str:
-    """`Left Eye` -> `left_eye`."""
+    """Return a name in lower case with underscores: `left_eye` for `Left Eye`."""
     return str(name).strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def body_sigmas(names: Sequence[str]) -> list[float] | None:
-    """COCO's, of points that are all of the body, else None. The head's is the nose's: COCO has no nearer point."""
+    """Return COCO's standard deviations for OKS if all points are parts of the body, else None.
+
+    The head has that of the nose, the nearest point that COCO has.
+    """
     parts = [plain(name).removeprefix("left_").removeprefix("right_").replace("head", "nose") for name in names]
     return [SIGMAS[part] for part in parts] if all(part in SIGMAS for part in parts) else None
 
 
 def _both(*parts: str) -> Points:
+    """Return the left and right point of each part of the body."""
     return tuple(f"{side}_{part}" for part in parts for side in ("left", "right"))
 
 
-def _two(left: str, right: str) -> dict[str, Any]:
+def _between(left: str, right: str) -> dict[str, Any]:
+    """Return the definition of a normaliser: the distance between two points."""
     return {"type": "interocular", "left": (left,), "right": (right,)}
 
 
-_SHOULDERS = _two("left_shoulder", "right_shoulder")
+_SHOULDERS = _between("left_shoulder", "right_shoulder")
 _BOX = {"type": "bbox_sqrt"}
 _TORSO = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
 _BODY = ("head", *_both("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
@@ -133,14 +148,14 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "mafl",
             points=("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"),
-            normaliser=_two("left_eye", "right_eye"),
+            normaliser=_between("left_eye", "right_eye"),
             split="CelebA without MAFL's test images to train on, these to test on",
             images=(None, 1000),
         ),
         Protocol(
             "aflw",
             points=("left_eye_center", "right_eye_center", "nose_center", "mouth_left_corner", "mouth_right_corner"),
-            normaliser=_two("left_eye_center", "right_eye_center"),
+            normaliser=_between("left_eye_center", "right_eye_center"),
             split="10,112 training and 2,991 test images; points are annotated where they are visible",
             images=(10_112, 2_991),
         ),
@@ -154,10 +169,10 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "catheads",
-            # 7 of 9 (thesis Table 6.8). It says "excluding landmarks on the ears", of which there are six: those left out
-            # are the two at their ends.
+            # Seven of nine points (thesis Table 6.8), which excludes "landmarks on the ears". There are six of these; the
+            # two left out here are the tips.
             points=("left_eye", "right_eye", "mouth", "left_ear_1", "left_ear_3", "right_ear_1", "right_ear_3"),
-            normaliser=_two("left_eye", "right_eye"),
+            normaliser=_between("left_eye", "right_eye"),
             split="that of Zhang et al. (2018)",
             images=(7_747, 1_257),
         ),
@@ -189,7 +204,7 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=("nme", "raw_accuracy", "pck"),
             groups={**_UPPER, **_HANDS, **_LOWER},
             torso=_TORSO,
-            visible_only=True,  # what it marks as hidden has no position of its own
+            visible_only=True,  # points marked as hidden have no annotated position
         ),
         Protocol(
             "deepfashion",

@@ -1,6 +1,6 @@
-"""The thesis' own figures and those that it quotes, by protocol: what is printed beside ours.
+"""Scores published in the thesis, its own and those it quotes, by protocol.
 
-Keys are those of `protocol_scores.protocol_scores`. NME, accuracy and PCK in percent, AP and AR from 0 to 1.
+Names of figures are those of `protocol_scores.protocol_scores`. NME, accuracy and PCK are in percent, AP and AR from 0 to 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of one method; where they stand in the thesis."""
+    """Published scores of one method.
+
+    Attributes:
+        method: The method's name, and K where the thesis gives it.
+        source: The table of the thesis.
+        figures: Name -> score.
+    """
 
     method: str
     source: str
@@ -23,7 +29,7 @@ def _nme(method: str, table: str, value: float) -> Published:
 
 
 def _grouped(metric: str, names: str, values: str) -> dict[str, float]:
-    """`Head Shoulders` and `97.89 49.65` -> figures; the last value is the average where there is one more."""
+    """Return the figures of `Head Shoulders` and `97.89 49.65`; a value more than there are names is the average."""
     keys = [*names.split(), "average"]
     return {f"{metric}/{key}": float(value) for key, value in zip(keys, values.split(), strict=False)}
 
@@ -49,7 +55,7 @@ def _human36m(method: str, accuracy: str, pck: str, oks: str) -> Published:
 def _bbcpose(
     method: str, source: str, values: str, metric: str = "regressed_accuracy", points: float | None = None
 ) -> Published:
-    """points: the average where it is of points, as `matching.by_group` tells them."""
+    """Return a row of BBCPose scores; `points` is the mean over points instead of groups, see `matching.by_group`."""
     of_points = {} if points is None else {f"{metric}/points": points}
     return Published(method, source, {**_grouped(metric, _BBCPOSE, values), **of_points})
 
@@ -106,7 +112,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     ),
     "bbcpose": (
         _bbcpose("chapter 6, with flow", "Table 6.9", "97.89 49.65 71.26 84.90 75.93"),
-        Published("Lorenz", "Table 6.9", {"regressed_accuracy/average": 74.50}),  # of groups or points: it does not say
+        Published("Lorenz", "Table 6.9", {"regressed_accuracy/average": 74.50}),  # not stated: mean of groups or of points
         _bbcpose("Jakab", "Table 6.9", "76.10 56.50 70.70 74.30", points=68.44),
         _bbcpose("chapter 5", "Table 5.2", "83.65 62.93 63.13 35.00 61.18", "raw_accuracy"),
         _bbcpose("Zhang, raw", "Table 5.2", "95.36 32.36 15.02 28.02 42.69", "raw_accuracy"),
@@ -137,6 +143,6 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         Published("chapter 6", "Table 6.10", _grouped("raw_accuracy", _PENN, "74.27 57.91 33.00 8.36 64.81 69.54 75.84")),
         Published("Jakab", "Table 6.10", _grouped("raw_accuracy", _PENN, "6.36 9.23 7.85 0.59 22.27 17.85 6.48")),
     ),
-    "deepfashion": (),  # curves only, Fig. 4.4, over 14 points of the body that an external detector inferred
-    "cub": (),  # pictures only, Fig. 6.14
+    "deepfashion": (),  # only curves, Fig. 4.4, over 14 body points inferred by an external detector
+    "cub": (),  # only pictures, Fig. 6.14
 }  # fmt: skip

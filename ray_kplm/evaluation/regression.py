@@ -1,9 +1,9 @@
-"""Forward and backward NME: how well discovered and annotated landmarks predict each other (thesis 2.6).
+"""Forward and backward NME: how well discovered and annotated landmarks predict each other (thesis section 2.6).
 
 N training and Nt test images, K discovered and L annotated landmarks, P inputs and Q targets of a regressor.
-Coordinates may be in any unit, the same for points and normaliser: ridge and error are both relative to it.
-Where image sizes differ, divide by the image's side first. NaN marks what is not detected or not annotated.
-All errors are in percent of the normaliser.
+Coordinates may be in any unit, the same for points and normaliser, as ridge and error are relative to it. Where image
+sizes differ, divide by the image's side first. NaN marks points that are not detected or not annotated. All errors are in
+percent of the normaliser.
 """
 
 from collections.abc import Iterator
@@ -18,36 +18,38 @@ from ray_kplm.evaluation.completion import drop_unobserved, fill_with, observed_
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# The ridge of the thesis's released code, as a share of the largest entry of X'X.
+# The ridges of the thesis' released code, as a share of the largest entry of X'X.
 FORWARD_RIDGE = 0.001
 BACKWARD_RIDGE = 0.1
-_FULL_RANK = 1e-10  # from this ridge on X'X can be inverted as it is, which is much faster
+_FULL_RANK = 1e-10  # with at least this ridge X'X has full rank and is solved directly, which is much faster
 
 
 @dataclass(frozen=True)
 class Regressor:
-    """Predicts y_mean (Q,) at x_mean (P,) and changes by weights (P, Q)."""
+    """A linear map: `y_mean` (Q,) plus the deviation from `x_mean` (P,) times `weights` (P, Q)."""
 
     x_mean: Floats
     y_mean: Floats
     weights: Floats
 
     def predict(self, x: ArrayLike) -> Floats:
-        """(N, P) -> (N, Q); NaN for targets that had no training row."""
+        """Return the targets (N, Q) of inputs (N, P); NaN for targets that had no training row."""
         return self.y_mean + (np.asarray(x, dtype=np.float64) - self.x_mean) @ self.weights
 
 
 @dataclass(frozen=True)
 class NmeResult:
-    """An error in percent of the normaliser, over the test points that have one.
+    """An error in percent of the normaliser, over the test points that can be scored.
 
-    mean: over landmarks, of each one's mean over images, so that it is the end of the cumulative curve.
-    sd: population standard deviation of that mean over the draws of training images; 0 for one draw.
-    per_landmark: (L,) forward, (K,) backward; mean over images and draws, NaN where nothing was scored.
-    train_images: annotated images each regressor was fitted on.
-    test_images: test images with at least one point scored.
-    left_out: test points not scored: no reference position or no normaliser, or in some draw no training row.
-    errors: (Nt, L) forward, (Nt, K) backward; mean over draws, NaN where not scored.
+    Attributes:
+        mean: Mean over landmarks of each one's mean over images, which is the last value of the cumulative curve.
+        sd: Population standard deviation of that mean over the draws of training images; 0 for one draw.
+        per_landmark: (L,) forward, (K,) backward; mean over images and draws, NaN where nothing was scored.
+        train_images: Number of annotated images each regressor was fitted on.
+        test_images: Number of test images with at least one scored point.
+        left_out: Number of test points not scored: they have no reference position, no normaliser, or in some draw no
+            training row.
+        errors: (Nt, L) forward, (Nt, K) backward; mean over draws, NaN where not scored.
     """
 
     mean: float
@@ -60,34 +62,40 @@ class NmeResult:
 
     @property
     def per_image(self) -> Floats:
-        """(Nt,): mean over the landmarks scored in the image, NaN where none is."""
+        """Mean error (Nt,) over the landmarks scored in each image, NaN for an image without any."""
         return observed_means(self.errors.T)
 
 
 def fit_regressor(x: ArrayLike, y: ArrayLike, ridge: float) -> Regressor:
-    """Least squares without bias between centred sides, `ridge * max(X'X)` on the diagonal.
+    """Fit least squares between the centred inputs and targets, with `ridge * max(X'X)` on the diagonal.
 
-    x: (N, P), complete. y: (N, Q), NaN where missing; each target is fitted on the rows that have it.
+    Args:
+        x: (N, P), complete.
+        y: (N, Q), NaN where missing; each target is fitted on the rows that have it.
+        ridge: Regularisation, as a share of the largest entry of X'X.
+
+    Raises:
+        ValueError: An input is NaN.
     """
     x = np.asarray(x, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
     if not np.isfinite(x).all():
         raise ValueError(
-            f"{int((~np.isfinite(x)).sum())} input coordinates are NaN: a regressor needs all of them; "
+            f"{int((~np.isfinite(x)).sum())} input coordinates are not finite: a regressor needs all of them; "
             "fill them with complete_landmarks first"
         )
     present = np.isfinite(y)
-    x_mean, y_here = observed_means(x), observed_means(y)
+    x_mean, target_means = observed_means(x), observed_means(y)
     x = x - x_mean
     gram = x.T @ x
-    # A target's sum of x (y - its mean) needs no mean of x: what is subtracted from y sums to 0 over the target's rows.
-    cross = x.T @ np.where(present, y - y_here, 0.0)
+    # The inputs need not be centred on a target's rows here: the centred target sums to 0 over these rows.
+    cross = x.T @ np.where(present, y - target_means, 0.0)
     y_mean = np.full(y.shape[1], np.nan)
     weights = np.zeros((x.shape[1], y.shape[1]))
     for rows, columns in _groups_by_presence(present):
-        x_here, gram_here = _centred_gram(x, gram, rows)
-        weights[:, columns] = _solve(gram_here, cross[:, columns], ridge)
-        y_mean[columns] = y_here[columns] - x_here @ weights[:, columns]
+        rows_mean, rows_gram = _centred_gram(x, gram, rows)
+        weights[:, columns] = _solve(rows_gram, cross[:, columns], ridge)
+        y_mean[columns] = target_means[columns] - rows_mean @ weights[:, columns]
     return Regressor(x_mean, y_mean, weights)
 
 
@@ -103,11 +111,18 @@ def forward_nme(
     seed: int = 0,
     ridge: float = FORWARD_RIDGE,
 ) -> NmeResult:
-    """Error of the annotated landmarks predicted from the discovered ones.
+    """Return the error of the annotated landmarks predicted from the discovered ones.
 
-    train_xy, test_xy: (N, K, 2) and (Nt, K, 2), complete (complete_landmarks fills what was not detected).
-    train_truth, test_truth: (N, L, 2) and (Nt, L, 2). test_normaliser: (Nt,).
-    train_images: how many annotated training images each draw takes; None, or too many, is all of them.
+    Args:
+        train_xy: (N, K, 2), discovered landmarks, complete (`complete_landmarks` fills in what was not detected).
+        train_truth: (N, L, 2), annotated landmarks.
+        test_xy: (Nt, K, 2), complete.
+        test_truth: (Nt, L, 2).
+        test_normaliser: (Nt,).
+        train_images: Number of annotated training images of each draw; None, or more than there are, for all.
+        draws: Number of draws; a single one is made if all images are taken.
+        seed: Seed of the draws.
+        ridge: Regularisation, see `fit_regressor`.
     """
     return _nme_over_draws(
         np.asarray(train_xy, dtype=np.float64),
@@ -132,11 +147,11 @@ def backward_nme(
     seed: int = 0,
     ridge: float = BACKWARD_RIDGE,
 ) -> NmeResult:
-    """Error of the discovered landmarks predicted from the annotated ones, on images that show them.
+    """Return the error of the discovered landmarks predicted from the annotated ones, on images that show them.
 
-    Arguments as for forward_nme, but train_xy and test_xy may hold NaN: each landmark is fitted and scored on
-    the images in which it was detected. Annotations missing from an annotated image are the training mean of
-    that landmark; an image without any annotation is left out.
+    The arguments are those of `forward_nme`, except that `train_xy` and `test_xy` may hold NaN: each landmark is fitted and
+    scored on the images in which it was detected. Annotations missing from an annotated image are replaced by the training
+    mean of that landmark; an image without any annotation is left out.
     """
     train_truth, kept = drop_unobserved(train_truth)
     test_truth = np.asarray(test_truth, dtype=np.float64)[:, kept]
@@ -154,9 +169,12 @@ def backward_nme(
 
 
 def mean_shape_nme(train_truth: ArrayLike, test_truth: ArrayLike, test_normaliser: ArrayLike) -> NmeResult:
-    """Baseline that ignores the image: every annotated landmark is put at its training mean in the crop.
+    """Return the error of a baseline that ignores the image and predicts each landmark's mean training position.
 
-    train_truth: (N, L, 2). test_truth: (Nt, L, 2). test_normaliser: (Nt,).
+    Args:
+        train_truth: (N, L, 2).
+        test_truth: (Nt, L, 2).
+        test_normaliser: (Nt,).
     """
     train_truth = np.asarray(train_truth, dtype=np.float64)
     errors = _percent_errors(
@@ -168,9 +186,9 @@ def mean_shape_nme(train_truth: ArrayLike, test_truth: ArrayLike, test_normalise
 
 
 def cumulative_curve(per_landmark: ArrayLike) -> Floats:
-    """Errors (L,) -> (L',): sorted from the best, running mean (the thesis's CED), without NaN.
+    """Return the running mean (L',) of the errors (L,) sorted in ascending order, without NaN (the thesis' CED).
 
-    Entry i is the mean error of the i + 1 best landmarks, so the last one is the mean over all of them.
+    Entry i is the mean error of the i + 1 best landmarks, so the last entry is the mean over all.
     """
     errors = np.asarray(per_landmark, dtype=np.float64)
     errors = np.sort(errors[np.isfinite(errors)])
@@ -178,8 +196,8 @@ def cumulative_curve(per_landmark: ArrayLike) -> Floats:
 
 
 def _solve(gram: Floats, cross: Floats, ridge: float) -> Floats:
-    """(P, P), (P, Q) -> (P, Q) weights; minimum norm, as inputs may stand still or repeat each other."""
-    # X'X is positive semi-definite: its largest entry is on the diagonal. 0 if there is no input at all.
+    """Return the weights (P, Q) of minimum norm, as inputs may be constant or linearly dependent."""
+    # X'X is positive semi-definite, so its largest entry is on the diagonal. It is 0 without inputs.
     largest = gram.diagonal().max(initial=0.0)
     gram = gram + ridge * largest * np.eye(len(gram))
     if ridge > _FULL_RANK and largest > 0:
@@ -188,16 +206,21 @@ def _solve(gram: Floats, cross: Floats, ridge: float) -> Floats:
 
 
 def _centred_gram(x: Floats, gram: Floats, rows: Bools) -> tuple[Floats, Floats]:
-    """The mean (P,) of some rows and X'X (P, P) of these about it. x: (N, P), whose columns have mean 0. gram: x'x.
+    """Return the mean (P,) of some rows of x and X'X (P, P) of these rows about it.
 
-    Where most rows are taken, the others are taken away: the cost is that of what is missing.
+    If most rows are selected, the other rows are subtracted from the whole, which costs as much as these rows.
+
+    Args:
+        x: (N, P), columns of mean 0.
+        gram: (P, P), X'X of all rows.
+        rows: (N,), the selected rows.
     """
     if rows.all():
         return np.zeros(x.shape[1]), gram
     if 2 * rows.sum() < len(rows):
         mean = observed_means(x[rows])
         centred = x[rows] - mean
-        return mean, centred.T @ centred
+        return mean, np.asarray(centred.T @ centred, np.float64)
     others = x[~rows]
     count = rows.sum()
     mean = -others.sum(axis=0) / count
@@ -205,7 +228,10 @@ def _centred_gram(x: Floats, gram: Floats, rows: Bools) -> tuple[Floats, Floats]
 
 
 def _groups_by_presence(present: Bools) -> Iterator[tuple[Bools, NDArray[np.intp]]]:
-    """(N, Q) -> (rows (N,), columns) of targets present in the same rows; without those that have no row."""
+    """Yield the rows (N,) and columns of targets that are present in the same rows, from a mask (N, Q).
+
+    Targets that are present in no row are left out.
+    """
     patterns, group_of_column = np.unique(present, axis=1, return_inverse=True)
     for group, pattern in enumerate(patterns.T):
         if pattern.any():
@@ -213,16 +239,16 @@ def _groups_by_presence(present: Bools) -> Iterator[tuple[Bools, NDArray[np.intp
 
 
 def _has_points(xy: ArrayLike) -> Bools:
-    """(N, L, 2) -> (N,): whether the image has any point at all."""
-    return np.isfinite(np.asarray(xy)).all(axis=-1).any(axis=-1)
+    """Return whether each image of (N, L, 2) has any point: (N,)."""
+    return np.asarray(np.isfinite(np.asarray(xy)).all(axis=-1).any(axis=-1), np.bool_)
 
 
 def _draw_rows(eligible: Bools, count: int | None, draws: int, seed: int) -> list[NDArray[np.intp]]:
-    """Training rows of every draw, without replacement; a single draw where all rows are wanted."""
+    """Draw training rows without replacement, `draws` times, or once if all rows are taken."""
     rows = np.flatnonzero(eligible)
     if draws < 1 or (count is not None and count < 1):
         raise ConfigError(
-            f"draws={draws}, train_images={count}: both must be at least 1; raise them, or give None for all images"
+            f"draws={draws}, train_images={count}: both must be at least 1; give train_images=None for all images"
         )
     if count is None or count >= len(rows):
         return [rows]
@@ -239,7 +265,17 @@ def _nme_over_draws(
     drawn_rows: list[NDArray[np.intp]],
     ridge: float,
 ) -> NmeResult:
-    """Inputs (N, A, 2) and (Nt, A, 2), complete; targets (N, B, 2) and (Nt, B, 2), NaN where missing."""
+    """Fit a regressor on each draw of rows and score it.
+
+    Args:
+        train_inputs: (N, A, 2), complete.
+        train_targets: (N, B, 2), NaN where missing.
+        test_inputs: (Nt, A, 2), complete.
+        test_targets: (Nt, B, 2), NaN where missing.
+        test_normaliser: (Nt,).
+        drawn_rows: Training rows of each draw.
+        ridge: Regularisation, see `fit_regressor`.
+    """
     test_flat = _flatten(test_inputs)
     errors = np.empty((len(drawn_rows), *test_targets.shape[:2]))
     for draw, rows in enumerate(drawn_rows):
@@ -250,17 +286,17 @@ def _nme_over_draws(
 
 
 def _flatten(xy: Floats) -> Floats:
-    """(N, A, 2) -> (N, 2A), also where N or A is 0."""
+    """Reshape (N, A, 2) to (N, 2A), also if N or A is 0."""
     return xy.reshape(len(xy), 2 * xy.shape[1])
 
 
 def _percent_errors(predicted: Floats, truth: Floats, lengths: Floats) -> Floats:
-    """(Nt, L, 2) or (L, 2), (Nt, L, 2), (Nt,) -> (Nt, L), percent of the normaliser."""
-    return 100.0 * np.linalg.norm(predicted - truth, axis=-1) / lengths[:, None]
+    """Return the distances (Nt, L) of predictions (Nt, L, 2) or (L, 2) to the truth, in percent of the lengths (Nt,)."""
+    return np.asarray(100.0 * np.linalg.norm(predicted - truth, axis=-1) / lengths[:, None], np.float64)
 
 
 def _summarise(errors: Floats, train_images: int) -> NmeResult:
-    """errors: (draws, Nt, L), NaN where not scored."""
+    """Summarise errors (draws, Nt, L), NaN where not scored."""
     by_draw = observed_means(errors.swapaxes(0, 1))  # (draws, L)
     means = observed_means(by_draw.T)  # (draws,)
     per_landmark = observed_means(by_draw)

@@ -1,4 +1,4 @@
-"""All figures of one set of landmarks, ready for JSON."""
+"""All scores of one set of landmarks against the annotation, as a dictionary for JSON."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from ray_kplm.evaluation.annotation import LandmarkSet
 from ray_kplm.evaluation.buckets import Buckets
 from ray_kplm.evaluation.completion import complete_landmarks, observed_means
 from ray_kplm.evaluation.detection import detection_score
+from ray_kplm.evaluation.json_numbers import json_number, json_numbers
 from ray_kplm.evaluation.label_free import landmark_distances
+from ray_kplm.evaluation.mutual_information import nearest_points, normalised_mutual_information
 from ray_kplm.evaluation.regression import (
     BACKWARD_RIDGE,
     FORWARD_RIDGE,
@@ -23,20 +25,21 @@ from ray_kplm.evaluation.regression import (
     forward_nme,
     mean_shape_nme,
 )
-from ray_kplm.evaluation.stability import nearest_points, normalised_mutual_information
 from ray_kplm.schemas import NONE
 
 Floats = NDArray[np.float64]
 
 TRAIN_SIZES = (300, 10, 50, 100, 1000, None)
-"""Annotated images of the regressors (thesis 2.6); the first one's figures are the main ones."""
+"""Numbers of annotated images the regressors are fitted on (thesis section 2.6), None for all. The first is the main one."""
 
 REFERENCE_SIDE = 256
+"""Side of the image, in pixels, at which distances are given."""
 DISTANCES = (8, 10, 12)
-"""Pixels at REFERENCE_SIDE: thesis 4.4; 5.4.2 and Fig. 6.8; Table 5.2, which are 6 px at 128 (Tables 6.9 to 6.11)."""
+"""Pixels at `REFERENCE_SIDE`: thesis section 4.4; section 5.4.2 and Fig. 6.8; Table 5.2. The last is 6 px at a side of 128
+(Tables 6.9 to 6.11)."""
 
 PCK_SHARES = (0.1, 0.2)
-"""Of the normaliser."""
+"""Distances of PCK, as shares of the normaliser."""
 
 
 def evaluate_landmarks(
@@ -51,50 +54,64 @@ def evaluate_landmarks(
     by: Sequence[Buckets] = (),
     sigmas: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Errors (% of the normaliser) and counts as plain numbers and lists; None where there is no number.
+    """Compute all scores of discovered landmarks.
 
-    train_sizes: annotated training images the regressors are fitted on. The first is that of `forward_nme`
-        and of the backward errors; each further one adds `forward_nme_<n>`, `forward_nme_all` for None.
-        `forward_by_images` and `backward_by_images` have the mean, the deviation and the images of each.
-    by: buckets of the test images; the errors of each are those of the same regressors.
-    sigmas: (L,), of OKS; without them, without boxes or without pycocotools there is no `oks`.
+    Args:
+        train: Landmarks of the training images, on which the regressors are fitted.
+        test: Landmarks of the test images.
+        train_sizes: Numbers of annotated training images the regressors are fitted on. The first is that of `forward_nme`
+            and `backward_nme`; each further one adds `forward_nme_<n>`, or `forward_nme_all` for None.
+        draws: Number of random draws of training images over which errors are averaged.
+        seed: Seed of the draws.
+        forward_ridge: Regularisation of the forward regressors.
+        backward_ridge: Regularisation of the backward regressors.
+        by: Buckets of the test images; each is scored with the same regressors.
+        sigmas: (L,), for OKS; without them, without boxes or without pycocotools `oks` is None.
+
+    Returns:
+        Errors (percent of the normaliser) and counts as numbers and lists, None where a number is undefined.
+        `forward_by_images` and `backward_by_images` hold the mean, the standard deviation and the number of training images
+        for each of `train_sizes`.
+
+    Raises:
+        ConfigError: `train_sizes` is empty.
     """
     if not train_sizes:
-        raise ConfigError("train_sizes (): must name at least one number of images; give (300, None)")
+        raise ConfigError("train_sizes (): must hold at least one number of images; give (300, None), for example")
     train, test = train.in_image_sides(), test.in_image_sides()
     completed_train, completed_test, kept = complete_landmarks(train.discovered, test.discovered)
-    whole = (completed_train, train.truth, completed_test, test.truth, test.normaliser)
-    detected_only = (train.discovered, train.truth, test.discovered, test.truth, test.normaliser)
+    completed = (completed_train, train.truth, completed_test, test.truth, test.normaliser)
+    incomplete = (train.discovered, train.truth, test.discovered, test.truth, test.normaliser)
     forward, backward = {}, {}
     for size in train_sizes:
         options: dict[str, Any] = {"train_images": size, "draws": draws, "seed": seed}
-        forward[size] = forward_nme(*whole, **options, ridge=forward_ridge)
-        backward[size] = backward_nme(*detected_only, **options, ridge=backward_ridge)
+        forward[size] = forward_nme(*completed, **options, ridge=forward_ridge)
+        backward[size] = backward_nme(*incomplete, **options, ridge=backward_ridge)
     first, *further = train_sizes
     main, main_backward = forward[first], backward[first]
     images = len(test.discovered)
     detected = np.isfinite(test.discovered).all(axis=-1)
     return {
-        "forward_nme": number(main.mean),
-        "forward_nme_sd": number(main.sd),
-        **{f"forward_nme_{size or 'all'}": number(forward[size].mean) for size in further},
-        "forward_per_landmark": numbers(main.per_landmark),
+        "forward_nme": json_number(main.mean),
+        "forward_nme_sd": json_number(main.sd),
+        **{f"forward_nme_{size or 'all'}": json_number(forward[size].mean) for size in further},
+        "forward_per_landmark": json_numbers(main.per_landmark),
         "forward_by_images": _by_images(forward),
-        "backward_nme": number(main_backward.mean),
-        "backward_nme_sd": number(main_backward.sd),
-        "backward_per_landmark": numbers(main_backward.per_landmark),
+        "backward_nme": json_number(main_backward.mean),
+        "backward_nme_sd": json_number(main_backward.sd),
+        "backward_per_landmark": json_numbers(main_backward.per_landmark),
         "backward_by_images": _by_images(backward),
         "curves": {
-            "forward": numbers(cumulative_curve(main.per_landmark)),
-            "backward": numbers(cumulative_curve(main_backward.per_landmark)),
+            "forward": json_numbers(cumulative_curve(main.per_landmark)),
+            "backward": json_numbers(cumulative_curve(main_backward.per_landmark)),
         },
-        "mean_shape_nme": number(mean_shape_nme(train.truth, test.truth, test.normaliser).mean),
+        "mean_shape_nme": json_number(mean_shape_nme(train.truth, test.truth, test.normaliser).mean),
         **_raw(train, test, sigmas),
         "buckets": {buckets.column: _by_bucket(buckets, main, main_backward) for buckets in by},
-        "per_image": {"forward_nme": numbers(main.per_image)},
-        "points_per_image": number(detected.sum() / images) if images else None,
-        "detection_rate": numbers(detected.mean(axis=0)) if images else None,
-        "min_landmark_distance": number(min_landmark_distance(test.discovered)),
+        "per_image": {"forward_nme": json_numbers(main.per_image)},
+        "points_per_image": json_number(detected.sum() / images) if images else None,
+        "detection_rate": json_numbers(detected.mean(axis=0)) if images else None,
+        "min_landmark_distance": json_number(min_landmark_distance(test.discovered)),
         "landmarks": int(test.discovered.shape[1]),
         "images": images,
         "train_images": main.train_images,
@@ -108,103 +125,109 @@ def evaluate_landmarks(
 
 
 def _by_images(results: dict[int | None, NmeResult]) -> dict[str, dict[str, Any]]:
-    """`10`, `50`, ..., `all` -> mean, sd, and on how many images: fewer than asked for where there are no more."""
+    """Return mean, standard deviation and number of training images by requested number: `10`, `50`, ..., `all`.
+
+    The number of images is less than requested if there are not enough.
+    """
     ordered = sorted(results, key=lambda size: math.inf if size is None else size)
     return {
         str(size or "all"): {
-            "mean": number(results[size].mean), "sd": number(results[size].sd), "images": results[size].train_images
+            "mean": json_number(results[size].mean), "sd": json_number(results[size].sd), "images": results[size].train_images
         }
         for size in ordered
     }  # fmt: skip
 
 
 def _raw(train: LandmarkSet, test: LandmarkSet, sigmas: Sequence[float] | None) -> dict[str, Any]:
-    """What needs no regressor; in image sides."""
+    """Return the scores that need no regressor; the sets are in image sides."""
     pairing = matching.match_landmarks(train.discovered, train.truth)
-    apart = matching.distances(matching.matched(test.discovered, pairing), test.truth)
+    distance = matching.distances(matching.matched(test.discovered, pairing), test.truth)
     limits = {str(pixels): pixels / REFERENCE_SIDE for pixels in DISTANCES}
-    within = {name: matching.percent_within(apart, limit) for name, limit in limits.items()}
-    shares = {f"{share:g}": matching.percent_within(apart, share * test.normaliser) for share in PCK_SHARES}
-    found = {name: detection_score(test.discovered, test.truth, limit) for name, limit in limits.items()}
-    similarity = None
+    accuracy = {name: matching.percent_within(distance, limit) for name, limit in limits.items()}
+    pck = {f"{share:g}": matching.percent_within(distance, share * test.normaliser) for share in PCK_SHARES}
+    detection = {name: detection_score(test.discovered, test.truth, limit) for name, limit in limits.items()}
+    oks_scores = None
     if sigmas is not None and test.area is not None and oks.available():
-        similarity = matched_oks(test, pairing, range(len(sigmas)), sigmas)
+        oks_scores = matched_oks(test, pairing, range(len(sigmas)), sigmas)
     labels = np.broadcast_to(np.arange(test.discovered.shape[1]), test.discovered.shape[:2])
     return {
         "raw": {
             "reference_side": REFERENCE_SIDE,
             "landmark_of_point": pairing.landmark.tolist(),
-            "distance": numbers(pairing.distance * REFERENCE_SIDE),
-            "accuracy": {name: number(float(observed_means(per_point))) for name, per_point in within.items()},
-            "accuracy_per_point": {name: numbers(per_point) for name, per_point in within.items()},
-            "pck": {name: number(float(observed_means(per_point))) for name, per_point in shares.items()},
+            "distance": json_numbers(pairing.distance * REFERENCE_SIDE),
+            "accuracy": {name: json_number(float(observed_means(per_point))) for name, per_point in accuracy.items()},
+            "accuracy_per_point": {name: json_numbers(per_point) for name, per_point in accuracy.items()},
+            "pck": {name: json_number(float(observed_means(per_point))) for name, per_point in pck.items()},
             "points_without_landmark": int((pairing.landmark == NONE).sum()),
         },
-        "oks": similarity,
+        "oks": oks_scores,
         "detection": {
             name: {
-                "precision": number(score.precision), "recall": number(score.recall), "f_measure": number(score.f_measure)
+                "precision": json_number(score.precision),
+                "recall": json_number(score.recall),
+                "f_measure": json_number(score.f_measure),
             }
-            for name, score in found.items()
+            for name, score in detection.items()
         },
-        "nmi": number(normalised_mutual_information(labels, nearest_points(test.discovered, test.truth))),
-    }  # fmt: skip
+        "nmi": json_number(normalised_mutual_information(labels, nearest_points(test.discovered, test.truth))),
+    }
 
 
 def matched_oks(
     test: LandmarkSet, pairing: matching.Matching, points: Sequence[int], sigmas: Sequence[float]
 ) -> dict[str, float]:
-    """`oks.oks_figures` of the landmarks that stand for some of the points; in image sides.
+    """Return `oks.oks_figures` of the landmarks that are matched to the given points.
 
-    sigmas: (L,), of all points. An image's score is the mean confidence of its landmarks, its area that of its box.
+    An image's score is the mean confidence of these landmarks, its area that of its box.
+
+    Args:
+        test: Landmarks of the test images in image sides, with an area.
+        pairing: The landmark of each of the L points.
+        points: Indices of the points that are scored.
+        sigmas: (L,), of all points.
     """
     assert test.area is not None
-    taken = list(points)
-    of_points = pairing.landmark[taken]
+    scored = list(points)
+    landmarks = pairing.landmark[scored]
     confidence = np.ones(test.discovered.shape[:2]) if test.confidence is None else test.confidence
-    found = matching.matched(test.discovered, pairing)
+    xy = matching.matched(test.discovered, pairing)
     return oks.oks_figures(
-        found[:, taken] * REFERENCE_SIDE,
-        np.nan_to_num(observed_means(confidence[:, of_points[of_points != NONE]].T)),
-        test.truth[:, taken] * REFERENCE_SIDE,
+        xy[:, scored] * REFERENCE_SIDE,
+        np.nan_to_num(observed_means(confidence[:, landmarks[landmarks != NONE]].T)),
+        test.truth[:, scored] * REFERENCE_SIDE,
         test.area * REFERENCE_SIDE**2,
-        np.asarray(sigmas)[taken],
+        np.asarray(sigmas)[scored],
     )
 
 
 def _by_bucket(buckets: Buckets, forward: NmeResult, backward: NmeResult) -> dict[str, Any]:
-    """Errors over the images of each bucket: the mean over landmarks of each one's mean."""
-    found: dict[str, Any] = {
+    """Return the number of images and the errors of each bucket."""
+    ranges: dict[str, Any] = {
         bucket.name: {
             "images": int(bucket.images.sum()),
-            "forward_nme": number(mean_over(forward, bucket.images)),
-            "backward_nme": number(mean_over(backward, bucket.images)),
+            "forward_nme": json_number(mean_over(forward, bucket.images)),
+            "backward_nme": json_number(mean_over(backward, bucket.images)),
         }
         for bucket in buckets.buckets
     }
-    return {"ranges": found, "images_in_none": buckets.left_out}
+    return {"ranges": ranges, "images_in_none": buckets.left_out}
 
 
 def mean_over(result: NmeResult, images: NDArray[np.bool_]) -> float:
-    """The error over some of the test images, (Nt,): the mean over landmarks of each one's mean."""
+    """Return the error over the selected test images (Nt,): the mean over landmarks of each one's mean over images."""
     return float(observed_means(observed_means(result.errors[images]))) if images.any() else math.nan
 
 
 def min_landmark_distance(xy: ArrayLike) -> float:
-    """How close the two closest landmarks stand, percent of the image's side; two on one place give about 0.
+    """Return the mean distance of the two closest landmarks, in percent of the image's side.
 
-    xy: (N, K, 2) in image sides, NaN where not detected. The distance of a pair is the mean over images that
-    show both; NaN if there is no such pair.
+    Two landmarks at one place give about 0.
+
+    Args:
+        xy: (N, K, 2) in image sides, NaN where not detected.
+
+    Returns:
+        The least of all pairs' mean distances over the images that show both; NaN if no image shows two landmarks.
     """
     closest = float(landmark_distances(np.asarray(xy, dtype=np.float64)).min(initial=math.inf))
     return 100.0 * closest if math.isfinite(closest) else math.nan
-
-
-def number(value: float) -> float | None:
-    """For JSON: None where there is no number."""
-    return float(value) if math.isfinite(value) else None
-
-
-def numbers(values: ArrayLike) -> list[float | None]:
-    """For JSON: None where there is no number."""
-    return [number(value) for value in np.asarray(values, dtype=np.float64)]

@@ -1,4 +1,4 @@
-"""`kplm ablate`: a grid of runs that differ in one value each, and the thesis' table beside ours."""
+"""`kplm ablate`: score all combinations of a few values, beside the thesis' figures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
+from ray_kplm.report.text_table import align
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import Report, Search, Values, run_trials
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent, add_evaluation, grouped
+from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that varies: its path in the configuration, and the thesis' values."""
+    """A path of the configuration that varies, with the thesis' values."""
 
     path: str
     values: tuple[Any, ...]
@@ -44,7 +45,7 @@ AXES = {
     "noise": Axis("keypoints.truth_share", (0.0, 0.2, 0.4, 0.6, 1.0)),
     "warp": Axis("augment.warp", (0.0, 0.06)),
 }
-"""What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
+"""Names for `--over`. Any other path of the configuration can be given with its values: method.landmarks=10,20."""
 
 CURVE = "curve.png"
 _RUN = "run"
@@ -54,7 +55,7 @@ _REQUIRED = {"noise": ["keypoints.detector=noisy_gt"]}
 
 @dataclass(frozen=True)
 class Figure:
-    """The thesis' own: forward and backward NME in percent (None: not given), and where it stands."""
+    """A result of the thesis: forward and backward NME in percent (None: not given), and the table that has it."""
 
     forward: float
     backward: float | None
@@ -88,9 +89,14 @@ THESIS: dict[frozenset[tuple[str, Any]], Figure] = {
 
 
 def grid(over: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """All combinations: values by axis name or path, and the seed. over: names of AXES, or path=value,value.
+    """Return all combinations: values by axis name or path, and the seed.
 
-    Raises ConfigError for a name that is neither.
+    Args:
+        over: Names of AXES, or path=value,value.
+        seeds: Each combination is run with each of them.
+
+    Raises:
+        ConfigError: A name is neither.
     """
     choices: dict[str, tuple[Any, ...]] = {}
     for name in over:
@@ -106,7 +112,7 @@ def grid(over: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def configured(config: Config, cell: Mapping[str, Any]) -> Config:
-    """The configuration of one combination, in a run directory of its own below the given one."""
+    """Return the configuration of a combination, in a run directory of its own below the given one."""
     changes = [change for name in cell for change in _REQUIRED.get(name, [])]
     for name, value in cell.items():
         path = AXES[name].path if name in AXES else name
@@ -115,15 +121,27 @@ def configured(config: Config, cell: Mapping[str, Any]) -> Config:
 
 
 def run_name(cell: Mapping[str, Any]) -> str:
-    """A folder's name: `negatives=same_image,seed=0`."""
+    """Return the name of a run and of its folder: `negatives=same_image,seed=0`."""
     return ",".join(f"{name}={value}" for name, value in cell.items())
 
 
 def ablate(
     config: Config, over: Sequence[str], seeds: Sequence[int], *, max_concurrent: int, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
-    """Run and score every combination; one row each: its cell, its figures and the thesis'. Finished runs are not repeated, and
-    a run begins with what an earlier one has in common with it."""
+    """Run and score every combination.
+
+    Finished runs are not repeated, and a run takes over the finished steps that another one has in common with it.
+
+    Args:
+        config: What the runs share; they go below its run directory.
+        over: See `grid`.
+        seeds: See `grid`.
+        max_concurrent: Runs side by side.
+        progress: Gets the progress of the runs, with their names.
+
+    Returns:
+        A row for each combination: its cell, its figures or its error, and the thesis' figure.
+    """
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
     cells = grid(over, seeds)
@@ -133,7 +151,7 @@ def ablate(
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
     scratch = Folder.at(config.run) / "tune"
     scratch.delete()  # of a process that was killed: finished runs are the state
-    with session(config.compute, max_concurrent), grouped(Folder.at(config.run), dataset.meta, parameters) as group:
+    with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
         figures = _Figures()
         run_trials(
             partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
@@ -142,15 +160,15 @@ def ablate(
         )  # fmt: skip
         scratch.delete()
         rows = [{"cell": cell, **figures.state[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
-        group.file("rows.json", json.dumps(plain(rows), indent=1).encode())
+        group.log_file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
             Folder.at(config.run).write_bytes(CURVE, picture)
-            group.file(CURVE, picture)
+            group.log_file(CURVE, picture)
     return rows
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """PNG of the errors over what varies; None where that is not one number."""
+    """Return a PNG of the errors over the axis, or None unless a single axis of numbers varies."""
     names = list(dict.fromkeys(name for row in rows for name in row["cell"] if name != "seed"))
     values = {row["cell"][names[0]] for row in rows} if len(names) == 1 else set()
     if len(values) < 2 or not all(map(_is_number, values)):
@@ -167,7 +185,7 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def _series(table: Sequence[Mapping[str, Any]], figure: str) -> tuple[list[float], list[float]]:
-    """Means and deviations; NaN where all runs failed."""
+    """Return means and deviations, NaN where all runs failed."""
     pairs = [row[figure] or (math.nan, math.nan) for row in table]
     return [mean for mean, _ in pairs], [deviation for _, deviation in pairs]
 
@@ -181,7 +199,7 @@ def _is_number(value: Any) -> bool:
 
 
 def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as JSON holds them."""
+    """Return the rows ready for JSON."""
     return [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]
 
 
@@ -192,13 +210,15 @@ class _Figures:
         self.state: dict[str, Mapping[str, Any]] = {}
         self._runs: dict[str, str] = {}
 
-    def began(self) -> None: ...
+    def began(self) -> None:
+        """Do nothing."""
 
     def started(self, name: str, values: Values) -> None:
         """Note the run of a trial."""
         self._runs[name] = values[_RUN]
 
-    def reported(self, name: str, metrics: Mapping[str, Any]) -> None: ...
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """Do nothing: runs report at their end."""
 
     def ended(self, name: str, metrics: Mapping[str, Any] | None, error: str) -> None:
         """Note the figures of a run, or its error."""
@@ -206,7 +226,7 @@ class _Figures:
 
 
 def _trial(
-    parent: Parent,
+    parent: ParentRun,
     configs: Mapping[str, Config],
     name: str,
     values: Values,
@@ -224,13 +244,13 @@ def _trial(
 
 
 def _thesis(cell: Mapping[str, Any]) -> Figure | None:
-    """Of the table that varies just these axes."""
+    """Return the thesis' figure for a combination, of the table that varies just these axes."""
     wanted = frozenset((name, value) for name, value in cell.items() if name != "seed")
     return THESIS.get(wanted)
 
 
 def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a combination: mean and standard deviation over its seeds."""
+    """Return a row for each combination, with the mean and standard deviation over its seeds."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(run_name({k: v for k, v in row["cell"].items() if k != "seed"}), []).append(row)
@@ -247,18 +267,17 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table as text: mean and, of several seeds, deviation; the thesis' figure beside it; what failed below it."""
+    """Return the errors as a text table: the mean, the deviation over several seeds, the thesis' figure, and the failures."""
     table = averaged(rows)
-    width = max(len(row["name"]) for row in table)
-    out = [f"{'':{width}}{'stage 1':>15}{'backward':>15}{'stage 2':>15}{'backward':>15}   thesis"]
+    cells = [["", "stage 1", "backward", "stage 2", "backward", "thesis"]]
     for row in table:
         figures = [row[name] for name in ("stage1_forward_nme", "stage1_backward_nme", "forward_nme", "backward_nme")]
-        shown = "".join(f"{_shown(figure, row['seeds']):>15}" for figure in figures)
         thesis = row["thesis"]
         beside = "" if thesis is None else f"{thesis.forward} / {thesis.backward or '-'} ({thesis.source})"
-        out.append(f"{row['name']:{width}}{shown}   {beside}".rstrip())
-        out += [f"{'':{width}}   failed: {error}" for error in row["errors"]]
-    return out
+        cells.append([row["name"], *(_shown(figure, row["seeds"]) for figure in figures), beside])
+    heading, *lines = align(cells, left=(0, 5))
+    failures = [[f"    failed: {error}" for error in row["errors"]] for row in table]
+    return [heading, *(text for line, failed in zip(lines, failures, strict=True) for text in (line, *failed))]
 
 
 def _shown(figure: tuple[float, float] | None, seeds: int) -> str:
@@ -272,6 +291,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Of a sample; 0 for one value."""
+    """Return the standard deviation of a sample, 0 for one value."""
     mean = _mean(values)
     return (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0

@@ -156,7 +156,7 @@ def configured(base: Config, values: Mapping[str, Any], run: str | None = None) 
         node = tree
         for section in sections:
             node = node[section]
-        is_spelled = isinstance(value, str) and typing.get_origin(config_parsing.kind_of(Config, path)) is tuple
+        is_spelled = isinstance(value, str) and typing.get_origin(config_parsing.type_at(Config, path)) is tuple
         node[last] = yaml.safe_load(value) if is_spelled else value
     return from_dict(tree if run is None else {**tree, "run": run})
 
@@ -205,7 +205,7 @@ def _dimension(path: str, what: Any) -> Dimension:
     """
     if path in _SHARED:
         raise ConfigError(f"--over {path}: all trials share it; give {path}=... before --over")
-    kind = config_parsing.kind_of(Config, path)
+    kind = config_parsing.type_at(Config, path)
     if isinstance(what, str):
         name, separator, ends = what.partition(":")
         if separator and name in _DISTRIBUTIONS:

@@ -20,15 +20,14 @@ from typing import Any
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, KplmError, RunError
-from ray_kplm.experiments.objective import AUTO, TITLES, at_end, choose, of_round
+from ray_kplm.experiments.objective import AUTO, TITLES, choose_objective, measure_round, measure_run
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
 from ray_kplm.experiments.results import FAILED, FINISHED, RUNNING, STOPPED, Trial, best, from_dict, run_name
 from ray_kplm.experiments.space import Choice, Space, Values, configured, read_space
 from ray_kplm.experiments.trial import absolute, discover_with_reuse, progress_to
-from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.tune import (
     GRID,
@@ -42,10 +41,11 @@ from ray_kplm.runtime.tune import (
     import_optuna,
     run_trials,
 )
-from ray_kplm.steps.discovery import Discovery
-from ray_kplm.steps.graph import LAYOUT, Steps
+from ray_kplm.steps.context import LAYOUT
+from ray_kplm.steps.executor import Executor
+from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import Parent, Tracker, add_evaluation, grouped
+from ray_kplm.tracking import ParentRun, Tracker, add_evaluation, track_group
 
 _DEFINITION, _RESULTS = "sweep.json", "results.json"
 
@@ -86,8 +86,10 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
         raise ConfigError("run = '': name the sweep's folder, for example run=runs/sweep")
     config, folder = absolute(config), Folder.at(config.run)
     dataset, space = Dataset.open(config.dataset), read_space(options.over, config)
-    objective = choose(options.objective, dataset)
+    objective = choose_objective(options.objective, dataset)
     search = _search(config, space, options)
+    if options.halving and not record(Run(folder, config), dataset).has_clusters:
+        raise ConfigError(f"--asha: the rounds of method.kind = {config.method.kind} have no landmarks to compare")
     samples = (
         math.prod(len(given) for _, given in search.space.values()) if search.algorithm == GRID else search.samples
     )
@@ -96,9 +98,9 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
     if sum(from_dict(tree).is_over for tree in results["trials"]) < samples:
         parameters = {"objective": objective, "search": search.algorithm, **space.to_dict()}
         with (
-            held(folder),
+            lock_folder(folder),
             session(config.compute, options.max_concurrent or 1),
-            grouped(folder, dataset.meta, parameters) as group,
+            track_group(folder, dataset.meta, parameters) as group,
         ):
             trials = _Trials(folder, config, space, objective, dataset, samples, group, progress)
             run_trials(
@@ -109,7 +111,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
             results = trials.publish()
     if results["best"] is None:
         errors = [trial["error"] for trial in results["trials"] if trial["error"]]
-        raise RunError(f"{folder}: no trial came to its end; {errors[0] if errors else 'none has an objective'}")
+        raise RunError(f"{folder}: no trial finished; {errors[0] if errors else 'none has an objective'}")
     return results
 
 
@@ -127,8 +129,6 @@ def _search(config: Config, space: Space, options: SweepOptions) -> Search:
         raise ConfigError(f"--samples {options.samples}: must be at least 1")
     if algorithm == TPE:
         import_optuna()
-    if options.halving and not build_method(config).describes:
-        raise ConfigError(f"--asha: the rounds of method.kind = {config.method.kind} have no landmarks to compare")
     lists = "grid_search" if algorithm == GRID else "choice"
     domains = {
         d.path: (lists, list(d.values)) if isinstance(d, Choice) else (d.distribution, d.low, d.high)
@@ -227,7 +227,8 @@ class _Trials:
         run = Run.start(configured(self._config, values, str(folder)))
         run.save()
         progress = progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
-        Discovery(run, self._dataset, progress).detect_keypoints()
+        recording = record(run, self._dataset)
+        Executor(run, recording, progress).execute(until=recording["keypoints"])
 
     def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
         """Note the objective of a round."""
@@ -250,9 +251,9 @@ class _Trials:
         self.state[name] = trial
         results = self.publish()
         if results["best"]:
-            self._group.metrics({"best/objective": results["best"]["objective"]}, self._done())
+            self._group.log_metrics({"best/objective": results["best"]["objective"]}, self._done())
             for file in ("best.yaml", _RESULTS, "results.csv", "index.html"):
-                self._group.file(file, self._folder.read_bytes(file))
+                self._group.log_file(file, self._folder.read_bytes(file))
         self._show(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
 
     def publish(self) -> dict[str, Any]:
@@ -301,26 +302,32 @@ def _compute(config: Config, values: Values) -> ComputeConfig:
 def _keypoints_folder(config: Config, dataset: Dataset) -> Folder:
     """Return the folder of the generic keypoints that a trial begins with."""
     below = Folder.at(config.run).parent
-    steps = Steps(Run(below, config), dataset, build_method(config))
-    return below / "keypoints" / steps.keypoints.fingerprint[:12]
+    recording = record(Run(below, config), dataset)
+    return below / "keypoints" / recording["keypoints"].fingerprint[:12]
 
 
 def _trial(
-    base: Config, objective: str, parent: Parent, name: str, values: Values, progress: ProgressCallback, report: Report
+    base: Config,
+    objective: str,
+    parent: ParentRun,
+    name: str,
+    values: Values,
+    progress: ProgressCallback,
+    report: Report,
 ) -> dict[str, Any]:
     """Run a trial, in an actor on any node, and report the objective of each round, infinite where it is not measurable."""
     config, below = configured(base, values, f"{base.run}/{name}"), Folder.at(base.run)
     siblings = [_keypoints_folder(config, Dataset.open(config.dataset))]
     siblings += [below / folder for folder in below.folders() if folder[0].isdigit()]
 
-    def after_round(discovery: Discovery, finished: int) -> None:
-        value = of_round(objective, discovery.run, finished)
+    def after_round(executor: Executor, finished: int) -> None:
+        value = measure_round(objective, executor.run, finished)
         if value is not None:
-            discovery.track_round(finished, {f"sweep/{objective}": value})
+            executor.track_round(finished, {f"sweep/{objective}": value})
         report({OBJECTIVE: _reported(value), ROUND: finished})
 
     run = discover_with_reuse(siblings, config, progress, parent, after_round)
-    value, figures, metrics = at_end(objective, run, progress)
+    value, figures, metrics = measure_run(objective, run, progress)
     if metrics:
         add_evaluation(run, metrics)
     return {OBJECTIVE: _reported(value), "figures": figures}

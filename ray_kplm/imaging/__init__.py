@@ -1,1 +1,1 @@
-"""Pictures: frames, augmentation, the synthetic category, drawing."""
+"""Image operations: coordinate frames, crops, augmentation, warps, optical flow, drawing, the synthetic category."""

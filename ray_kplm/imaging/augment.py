@@ -1,8 +1,8 @@
-"""Random views of an image for training, decided by a seed alone.
+"""Random views of an image for training, determined by a seed.
 
-The pictures know nothing of labels: a view comes with the way from the crop frame to its own frame, and whoever holds the
-round's labels moves them along. albumentations moves three reference keypoints along with the image; the affine map is what
-carried them.
+Labels are not part of the augmentation: a view comes with the map from the crop frame to its own frame, by which the training
+loop maps the round's labels. albumentations transforms three reference keypoints along with the image, from which the affine
+map is computed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
+from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or the import asks a package index for news
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it, the import asks PyPI for a newer version
 
 import albumentations as A
 import cv2
@@ -25,13 +26,18 @@ from ray_kplm.imaging.flow import flow_between, warp_flow
 from ray_kplm.imaging.warp import IDENTITY_SHIFT, compose_shifts, random_warp
 
 _WARP = 31
-"""Of a view's seed: the random numbers of its warp."""
+"""Added to a view's seed for the random numbers of its warp."""
 
 
 @dataclass(frozen=True)
 class View:
-    """picture: uint8 (S, S, 3). A crop's point comes to it by the map crop_to_view, float32 (2, 3), then by the shifts there,
-    float32 (G, G, 2); see `imaging.warp`."""
+    """A random view of a crop, and the map of the crop's points to it.
+
+    Attributes:
+        picture: (S, S, 3).
+        crop_to_view: (2, 3), the affine part of the map.
+        shifts: (G, G, 2), the warp after it; see `imaging.warp`.
+    """
 
     picture: NDArray[np.uint8]
     crop_to_view: NDArray[np.float32]
@@ -39,9 +45,15 @@ class View:
 
 
 class Augmenter:
-    """The thesis' augmentation (flip, affine, colour, blur, noise; albumentations), and a smooth warp where asked for."""
+    """The thesis' augmentation (flip, affine, colour, blur, noise; albumentations), and a smooth warp if configured."""
 
     def __init__(self, config: AugmentConfig, size: int) -> None:
+        """Build the augmentation.
+
+        Args:
+            config: Ranges of the transforms.
+            size: Side S of the views, pixels.
+        """
         self.size = size
         self._warp = config.warp
         self._reference = np.array([[0, 0], [size - 1, 0], [0, size - 1]], dtype=np.float64)
@@ -49,6 +61,7 @@ class Augmenter:
 
     @staticmethod
     def _compose(config: AugmentConfig, flip: bool) -> A.Compose:
+        """Return the transforms, all without the flip or all with it."""
         shift = config.translate
         steps = [
             A.HorizontalFlip(p=1.0 if flip else 0.0),
@@ -78,30 +91,36 @@ class Augmenter:
     def __call__(
         self, image: NDArray[np.uint8], seed: int, flip: bool, before: NDArray[np.uint8] | None = None
     ) -> View:
-        """A view of a crop uint8 (H, W, 3). The same seed and flip give the same view, whatever was asked before.
+        """Return a view of a crop; the same crop, seed and flip give the same view.
 
-        before: another frame of the same video; the view's way is then that of points of this one.
+        Args:
+            image: (H, W, 3), the crop.
+            seed: Of the transforms.
+            flip: Whether the view is mirrored.
+            before: Another frame of the same video. The map of points to the view is then that of this frame's points.
         """
-        view, crop_to_input = letterbox(image, self.size)
-        shown = view
+        picture, crop_to_input = letterbox(image, self.size)
+        current = picture
         compose = self._views[flip]
-        # `set_random_seed` gives every transform the same stream (albumentations 2.0.8): as far shifted, as bright. Here they
-        # draw from one stream in turn. The flip draws nothing, so a view and its mirror image have the same numbers.
+        # `set_random_seed` gives each transform its own stream from the same seed (albumentations 2.0.8), so that the shift and
+        # the brightness, for instance, are correlated. Here they draw from one stream in turn. The flip draws nothing, so a
+        # view and its mirror image have the same random numbers.
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = compose(image=view, keypoints=self._reference)
+        out = compose(image=picture, keypoints=self._reference)
         input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
         picture, shifts = out["image"], IDENTITY_SHIFT
         if self._warp:
             picture, shifts = random_warp(picture, self._warp, np.random.default_rng((seed, _WARP)))
         if before is not None:
             start, crop_to_input = letterbox(before, self.size)
-            flow = warp_flow(flow_between(start, shown), input_to_view)
+            flow = warp_flow(flow_between(start, current), input_to_view)
             shifts = compose_shifts(flow, shifts, self.size)
         crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
         return View(picture, crop_to_view, shifts)
 
 
-def _affine_between(before: NDArray, after: NDArray) -> coordinates.Affine:
-    """The affine map that carries three points to three points."""
+def _affine_between(before: NDArray[Any], after: NDArray[Any]) -> coordinates.Affine:
+    """Return the affine map of three points (3, 2) to three points."""
     homogeneous = np.concatenate([before, np.ones((3, 1))], axis=1)
-    return np.linalg.solve(homogeneous, after).T
+    affine: coordinates.Affine = np.linalg.solve(homogeneous, after).T
+    return affine

@@ -1,4 +1,4 @@
-"""Stored crops as arrays, and as the network's input."""
+"""Stored crops: decoding, sizes, and the letterbox to the network's input."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from ray_kplm.imaging import coordinates
 
 
-def decode(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
-    """A stored crop: uint8 (H, W, 3) RGB. What `ingest` stored can be decoded."""
+def decode_crop(encoded: pa.BinaryScalar) -> NDArray[np.uint8]:
+    """Decode a stored crop to RGB (H, W, 3). `ingest` has checked that it can be decoded."""
     image = cv2.imdecode(np.frombuffer(encoded.as_buffer(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def crop_sizes(images: pa.Table) -> NDArray[np.int32]:
@@ -22,13 +23,21 @@ def crop_sizes(images: pa.Table) -> NDArray[np.int32]:
 
 
 def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
-    """The network's input from a crop: uint8 (H, W, 3) -> uint8 (size, size, 3), and the map `crop_to_input` (2, 3)."""
+    """Return the network's input from a crop, and the map of points to it.
+
+    Args:
+        image: (H, W, 3), the crop.
+        size: Side of the input, pixels.
+
+    Returns:
+        The input, uint8 (size, size, 3), and `coordinates.crop_to_input`.
+    """
     height, width = image.shape[:2]
     to_input = coordinates.crop_to_input(width, height, size)
     if (height, width) == (size, size):
         return image, to_input
     scale = size / max(height, width)
-    if scale < 1:  # warping samples single pixels: shrink by area first, then place
+    if scale < 1:  # warping samples single pixels: first shrink by area, then place
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         placed = coordinates.compose(

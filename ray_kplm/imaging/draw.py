@@ -1,20 +1,25 @@
-"""Landmarks drawn over images: single pictures and contact sheets. Images are uint8 (H, W, 3), RGB."""
+"""Drawing of landmarks on images: single images and contact sheets. Images are uint8 (H, W, 3), RGB."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 
-# cv2 takes fixed-point coordinates: this many binary digits after the point.
+Image = NDArray[np.uint8]
+Points = NDArray[Any]
+Colour = Sequence[int]
+
 SHIFT = 4
+"""cv2 takes fixed-point coordinates: binary digits after the point."""
 OUTLINE = (16, 16, 16)
 PAPER = 255
 INK = (30, 30, 30)
@@ -22,17 +27,19 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 TITLE_HEIGHT = 32
 LEGEND_CELL = (44, 24)  # width, height
 KEYPOINT = (255, 214, 10)
-"""RGB of points without identity."""
+"""RGB of keypoints, which have no identity."""
+HOLLOW_BELOW = 0.25
+"""Landmarks of a lower confidence are drawn as rings."""
 
 
-def palette(k: int) -> np.ndarray:
-    """uint8 (k, 3): bright RGB colours, each as far from those before it as can be, in Lab distance.
+def palette(k: int) -> Image:
+    """Return k bright RGB colours, each as far from those before it as possible, in Lab distance: (k, 3).
 
     Up to 36 colours a longer palette begins with the shorter one, so that a landmark keeps its colour.
     """
     if k < 1:
         raise DataError(f"palette of {k} colours: needs 1 or more; pass the number of landmarks")
-    candidates = bright_colours(hues=max(36, k))
+    candidates = _bright_colours(hues=max(36, k))
     lab = cv2.cvtColor(np.float32(candidates[None]) / 255, cv2.COLOR_RGB2LAB)[0]
     chosen = [0]
     nearest = np.linalg.norm(lab - lab[0], axis=1)
@@ -42,75 +49,90 @@ def palette(k: int) -> np.ndarray:
     return candidates[chosen]
 
 
-def bright_colours(hues: int) -> np.ndarray:
-    """uint8 (4 * hues, 3): hues round the circle from red on, full and pale, at two brightnesses."""
+def _bright_colours(hues: int) -> Image:
+    """Return hues around the colour circle from red on, saturated and pale, at two brightnesses: (4 * hues, 3)."""
     hue, saturation, value = np.meshgrid(360 * np.arange(hues) / hues, [1.0, 0.5], [1.0, 0.75], indexing="ij")
     hsv = np.stack([hue, saturation, value], axis=-1).reshape(1, -1, 3).astype(np.float32)
-    return np.rint(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]).astype(np.uint8)
+    colours: Image = np.rint(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]).astype(np.uint8)
+    return colours
 
 
 def draw_landmarks(
-    image: np.ndarray,
-    xy: np.ndarray,
+    image: Image,
+    xy: Points,
     *,
-    confidence: np.ndarray | None = None,
+    confidence: NDArray[Any] | None = None,
     scale: int = 1,
     numbers: bool = False,
-    hollow_below: float = 0.25,
-) -> np.ndarray:
-    """The image (H, W, 3), `scale` times as large, with its landmarks: uint8 (H*scale, W*scale, 3).
+    hollow_below: float = HOLLOW_BELOW,
+) -> Image:
+    """Return an enlarged copy of the image with its landmarks: (H * scale, W * scale, 3).
 
-    xy: float32 (K, 2), pixels of the given image, (x, y), pixel centres at integers; NaN points are left out.
-    confidence: float32 (K,); landmarks below `hollow_below` are rings in place of discs. None: all discs.
+    Args:
+        image: (H, W, 3).
+        xy: (K, 2), pixels of the image; NaN points are not drawn.
+        confidence: (K,). None: all landmarks are discs.
+        scale: Enlargement, at least 1.
+        numbers: Whether to write each landmark's number beside it.
+        hollow_below: Landmarks of a lower confidence are drawn as rings.
     """
     if scale < 1:
-        raise DataError(f"scale {scale}: images are only enlarged here; pass a whole number from 1")
-    enlarged = enlarge(image, scale)
-    points = coordinates.apply(coordinates.scaling(scale), checked(xy))
-    mark(enlarged, points, hollow(confidence, len(xy), hollow_below), numbers)
+        raise DataError(f"scale {scale}: images are only enlarged; pass a whole number from 1")
+    enlarged = _enlarge(image, scale)
+    points = coordinates.apply(coordinates.scaling(scale), _check_points(xy))
+    _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), numbers)
     return enlarged
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],
-    xy: Sequence[np.ndarray],
+    images: Sequence[Image],
+    xy: Sequence[Points],
     *,
-    confidence: Sequence[np.ndarray] | None = None,
-    keypoints: Sequence[np.ndarray] | None = None,
+    confidence: Sequence[NDArray[Any]] | None = None,
+    keypoints: Sequence[Points] | None = None,
     columns: int = 8,
     tile: int = 160,
     title: str | None = None,
-) -> np.ndarray:
-    """A grid of letterboxed tiles with their landmarks, over a legend of landmark numbers in their colours.
+) -> Image:
+    """Return a grid of letterboxed images with their landmarks, and a legend of the landmarks' numbers and colours.
 
-    images: N of uint8 (H, W, 3), each of any size; xy: N of float32 (K, 2), pixels of its own image;
-    confidence: N of float32 (K,); keypoints: N of float32 (P, 2), points without identity, drawn in one colour on a second
-    tile above each image's own. Returns uint8 (H', columns' * tile, 3).
+    Args:
+        images: N images of any size.
+        xy: N arrays (K, 2), landmarks in pixels of their own image.
+        confidence: N arrays (K,).
+        keypoints: N arrays (P, 2), points without identity, drawn in one colour on a second tile above each image's own.
+        columns: Tiles in a row.
+        tile: Side of a tile, pixels.
+        title: Headline of the sheet.
+
+    Returns:
+        (H', columns * tile, 3).
     """
     if not images or len(images) != len(xy) or (confidence is not None and len(confidence) != len(images)):
         counts = f"{len(images)} images, {len(xy)} point sets"
-        raise DataError(f"{counts}: a sheet takes one point set (and confidence) per image; match them")
+        raise DataError(f"{counts}: a sheet takes one point set (and confidence) for each image; pass equally many")
     columns = min(columns, len(images))
     height = tile if keypoints is None else 2 * tile
     sheet = np.full((math.ceil(len(images) / columns) * height, columns * tile, 3), PAPER, np.uint8)
     for i, image in enumerate(images):
-        tiles = [letterboxed(image, xy[i], None if confidence is None else confidence[i], tile)]
+        tiles = [_tile(image, xy[i], None if confidence is None else confidence[i], tile)]
         if keypoints is not None:
-            tiles.insert(0, letterboxed(image, keypoints[i], None, tile, colour=KEYPOINT))
+            tiles.insert(0, _tile(image, keypoints[i], None, tile, colour=KEYPOINT))
         top, left = i // columns * height, i % columns * tile
         sheet[top : top + height, left : left + tile] = np.concatenate(tiles)
-    strips = [sheet, legend(max(len(points) for points in xy), sheet.shape[1])]
-    return np.concatenate(strips if title is None else [headline(title, sheet.shape[1]), *strips])
+    strips = [sheet, _legend(max(len(points) for points in xy), sheet.shape[1])]
+    return np.concatenate(strips if title is None else [_headline(title, sheet.shape[1]), *strips])
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG file content of an image (H, W, 3)."""
+def encode_png(image: Image) -> bytes:
+    """Return an image (H, W, 3) as the content of a PNG file."""
     _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return encoded.tobytes()
+    content: bytes = encoded.tobytes()
+    return content
 
 
-def save_png(path_or_file: str | Path | BinaryIO, image: np.ndarray) -> None:
-    """Writes an image (H, W, 3) as PNG to a path or an open binary file."""
+def save_png(path_or_file: str | Path | BinaryIO, image: Image) -> None:
+    """Write an image (H, W, 3) as PNG to a path or an open binary file."""
     content = encode_png(image)
     if isinstance(path_or_file, str | Path):
         Path(path_or_file).write_bytes(content)
@@ -118,13 +140,7 @@ def save_png(path_or_file: str | Path | BinaryIO, image: np.ndarray) -> None:
         path_or_file.write(content)
 
 
-def letterboxed(
-    image: np.ndarray,
-    xy: np.ndarray,
-    confidence: np.ndarray | None,
-    tile: int,
-    colour: Sequence[int] | None = None,
-) -> np.ndarray:
+def _tile(image: Image, xy: Points, confidence: NDArray[Any] | None, tile: int, colour: Colour | None = None) -> Image:
     """Return one tile (tile, tile, 3): the image scaled to fit, centred on grey, with its points, in one colour if given."""
     height, width = image.shape[:2]
     affine = coordinates.crop_to_input(width, height, tile)
@@ -134,42 +150,51 @@ def letterboxed(
     canvas = np.full((tile, tile, 3), 128, np.uint8)
     left, top = (tile - fitted[0]) // 2, (tile - fitted[1]) // 2
     canvas[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted, interpolation=method)
-    # The picture lies on whole pixels, half a pixel from the exact letterbox where the margin is odd.
+    # The image is placed at whole pixels, half a pixel from the exact letterbox where the margin is odd.
     scaled = coordinates.scaling(fitted[0] / width, fitted[1] / height)
-    points = coordinates.apply(coordinates.compose(coordinates.translation(left, top), scaled), checked(xy))
-    mark(canvas, points, hollow(confidence, len(xy), 0.25), numbers=False, colour=colour)
+    points = coordinates.apply(coordinates.compose(coordinates.translation(left, top), scaled), _check_points(xy))
+    _draw_points(canvas, points, _hollow(confidence, len(xy), HOLLOW_BELOW), numbers=False, colour=colour)
     return canvas
 
 
-def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    """A copy (H*scale, W*scale, 3); cv2 maps borders to borders, as `frames.scaling` does."""
+def _enlarge(image: Image, scale: int) -> Image:
+    """Return an enlarged copy (H * scale, W * scale, 3); cv2 maps borders to borders, as `coordinates.scaling` does."""
     if scale == 1:
         return np.ascontiguousarray(image).copy()
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    enlarged: Image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return enlarged
 
 
-def checked(xy: np.ndarray) -> np.ndarray:
-    """float64 (K, 2), or an error that names the shape."""
+def _check_points(xy: Points) -> NDArray[np.float64]:
+    """Return the points as float64 (K, 2), or raise DataError if their shape is another."""
     points = np.asarray(xy, np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise DataError(f"landmarks of shape {points.shape}: a picture takes (K, 2), x before y; reshape")
+        raise DataError(f"landmarks of shape {points.shape}: an image takes (K, 2), x before y; reshape")
     return points
 
 
-def hollow(confidence: np.ndarray | None, k: int, below: float) -> np.ndarray:
-    """bool (K,): which landmarks to draw as rings."""
+def _hollow(confidence: NDArray[Any] | None, k: int, below: float) -> NDArray[np.bool_]:
+    """Return which of k landmarks to draw as rings: (k,)."""
     if confidence is None:
         return np.zeros(k, bool)
     confidence = np.asarray(confidence)
     if confidence.shape != (k,):
-        raise DataError(f"confidence of shape {confidence.shape}: {k} landmarks take ({k},); one value each")
+        raise DataError(f"confidence of shape {confidence.shape}: {k} landmarks take ({k},); pass one value each")
     return confidence < below
 
 
-def mark(
-    canvas: np.ndarray, xy: np.ndarray, rings: np.ndarray, numbers: bool, colour: Sequence[int] | None = None
+def _draw_points(
+    canvas: Image, xy: Points, rings: NDArray[np.bool_], numbers: bool, colour: Colour | None = None
 ) -> None:
-    """Draw points (K, 2), pixels of the canvas, into it; a disc where `rings` (K,) is False. colour: of all; None: one each."""
+    """Draw points into a canvas.
+
+    Args:
+        canvas: (H, W, 3).
+        xy: (K, 2), pixels of the canvas.
+        rings: (K,), which points are rings; the others are discs.
+        numbers: Whether to write each point's number beside it.
+        colour: Of all points; None: the colours of the palette.
+    """
     if not len(xy):
         return
     radius = max(2.0, 0.018 * max(canvas.shape[:2]))
@@ -178,40 +203,42 @@ def mark(
         if not np.isfinite(point).all():
             continue
         if rings[k]:
-            ring(canvas, point, radius, paint)
+            _draw_ring(canvas, point, radius, paint)
         else:
-            disc(canvas, point, radius + 1, OUTLINE)
-            disc(canvas, point, radius, paint)
+            _draw_disc(canvas, point, radius + 1, OUTLINE)
+            _draw_disc(canvas, point, radius, paint)
         if numbers:
-            label(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
+            _draw_text(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
 
 
-def disc(canvas: np.ndarray, point: np.ndarray, radius: float, colour: Sequence[int]) -> None:
-    centre, fixed_radius = fixed(point), round(radius * (1 << SHIFT))
+def _draw_disc(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+    centre, fixed_radius = _fixed_point(point), round(radius * (1 << SHIFT))
     cv2.circle(canvas, centre, fixed_radius, colour, -1, cv2.LINE_AA, SHIFT)
 
 
-def ring(canvas: np.ndarray, point: np.ndarray, radius: float, colour: Sequence[int]) -> None:
-    """A coloured circle on a wider dark one; what lies inside stays visible."""
-    width, reach = max(1, round(0.4 * radius)), round((radius + 1) * (1 << SHIFT))
+def _draw_ring(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+    """Draw a coloured circle on a wider dark one; the inside stays visible."""
+    width, outer = max(1, round(0.4 * radius)), round((radius + 1) * (1 << SHIFT))
     for stroke, paint in ((width + 2, OUTLINE), (width, colour)):
-        cv2.circle(canvas, fixed(point), reach, paint, stroke, cv2.LINE_AA, SHIFT)
+        cv2.circle(canvas, _fixed_point(point), outer, paint, stroke, cv2.LINE_AA, SHIFT)
 
 
-def fixed(point: np.ndarray) -> list[int]:
-    return np.rint(np.asarray(point) * (1 << SHIFT)).astype(int).tolist()
+def _fixed_point(point: Points) -> list[int]:
+    """Return a point (2,) in the fixed-point coordinates of cv2."""
+    fixed: list[int] = np.rint(np.asarray(point) * (1 << SHIFT)).astype(int).tolist()
+    return fixed
 
 
-def label(canvas: np.ndarray, text: str, at: np.ndarray, height: float) -> None:
-    """White text with a dark rim, its lower left corner at the pixel `at`."""
-    size = max(0.3, height / 22)  # Hershey capitals stand 22 px at size 1.
+def _draw_text(canvas: Image, text: str, at: Points, height: float) -> None:
+    """Draw white text with a dark rim; its lower left corner is the pixel `at`."""
+    size = max(0.3, height / 22)  # Hershey capitals are 22 px high at size 1
     corner = np.rint(at).astype(int).tolist()
     for stroke, colour in ((3, OUTLINE), (1, (255, 255, 255))):
         cv2.putText(canvas, text, corner, FONT, size, colour, stroke, cv2.LINE_AA)
 
 
-def headline(title: str, width: int) -> np.ndarray:
-    """Strip (TITLE_HEIGHT, width, 3); a long title is set smaller to fit."""
+def _headline(title: str, width: int) -> Image:
+    """Return a strip (TITLE_HEIGHT, width, 3) with the title, in a smaller font if it is long."""
     strip = np.full((TITLE_HEIGHT, width, 3), PAPER, np.uint8)
     (full, _), _ = cv2.getTextSize(title, FONT, 0.6, 1)
     size = 0.6 * min(1.0, (width - 16) / max(full, 1))
@@ -219,14 +246,14 @@ def headline(title: str, width: int) -> np.ndarray:
     return strip
 
 
-def legend(k: int, width: int) -> np.ndarray:
-    """Strip (H, width, 3): a disc and a number for each of `k` landmarks, in as many lines as needed."""
+def _legend(k: int, width: int) -> Image:
+    """Return a strip (H, width, 3) with a disc and a number for each of `k` landmarks, in as many lines as needed."""
     cell_width, cell_height = LEGEND_CELL
     per_line = max(1, (width - 8) // cell_width)
     strip = np.full((max(1, math.ceil(k / per_line)) * cell_height + 8, width, 3), PAPER, np.uint8)
     for i, colour in enumerate(palette(k).tolist() if k else []):
         left, middle = 8 + i % per_line * cell_width, 4 + i // per_line * cell_height + cell_height // 2
-        disc(strip, np.array([left + 6, middle]), 7, OUTLINE)
-        disc(strip, np.array([left + 6, middle]), 6, colour)
+        _draw_disc(strip, np.array([left + 6, middle]), 7, OUTLINE)
+        _draw_disc(strip, np.array([left + 6, middle]), 6, colour)
         cv2.putText(strip, str(i), (left + 16, middle + 5), FONT, 0.42, INK, 1, cv2.LINE_AA)
     return strip

@@ -1,36 +1,46 @@
-"""Smooth random warps: parts of a picture move against each other, as they do when an object turns or changes its shape.
+"""Smooth random warps: the parts of an image move against each other, as when an object turns or changes its shape.
 
-An affine view keeps the layout of an object, and a network can know its parts by their layout alone; under a warp it has to
-look at them (Thewlis et al. 2017 and all later equivariance methods; thesis section 3).
+An affine view keeps the layout of an object, and a network can tell its parts by their layout alone. Under a warp it must use
+their appearance (Thewlis et al. 2017 and later equivariance methods; thesis section 3).
+
+A warp is stored as shifts (G, G, 2) in pixels, on an even grid over the image, bilinear in between.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 _NODES = 4
-"""Random shifts a side; between them the picture bends."""
+"""Random shifts along a side, with cubic interpolation between them."""
 _LATTICE = 17
-"""Places a side at which the shift of points is told; linear between them."""
+"""Grid points along a side at which the shift of points is stored."""
 _STEPS = 8
-"""Of the fixed point v = p - shift(v); each brings it closer by the steepest slope of the shift."""
+"""Iterations of the fixed point v = p - shift(v); each reduces the error by a factor of the steepest slope of the shift."""
 
 IDENTITY_SHIFT = np.zeros((2, 2, 2), np.float32)
-"""The shifts of a picture that was not warped."""
+"""The shifts of an image that is not warped."""
 
 
 def random_warp(
     picture: NDArray[np.uint8], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Bend a picture (S, S, 3): nodes move by up to `share` of the side, each way.
+    """Warp an image at random.
 
-    Returns the warped picture, and by how much its points moved: (G, G, 2) pixels, at places evenly over the picture.
+    Args:
+        picture: (S, S, 3).
+        share: Largest shift of a node along each axis, share of the side.
+        rng: Draws the shifts of the nodes.
+
+    Returns:
+        The warped image, and the shifts of its points, (G, G, 2).
     """
     side = len(picture)
     nodes = rng.uniform(-share * side, share * side, (_NODES, _NODES, 2)).astype(np.float32)
-    back = cv2.resize(nodes, (side, side), interpolation=cv2.INTER_CUBIC)  # warped place -> where it came from
+    back = cv2.resize(nodes, (side, side), interpolation=cv2.INTER_CUBIC)  # warped place -> its source
     rows, columns = np.indices((side, side), dtype=np.float32)
     source = columns + back[..., 0], rows + back[..., 1]
     warped = cv2.remap(picture, *source, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -45,15 +55,30 @@ def random_warp(
 
 
 def compose_shifts(first: NDArray[np.float32], second: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """The shifts of both together, at the places of the first (G, G, 2)."""
+    """Return the shifts (G, G, 2) of the first warp followed by the second, on the grid of the first.
+
+    Args:
+        first: (G, G, 2).
+        second: (H, H, 2).
+        side: Of the image, pixels.
+    """
     at = np.linspace(0, side - 1, len(first), dtype=np.float32)
     places = np.stack(np.meshgrid(at, at), axis=-1)
-    moved = displaced((places + first).reshape(1, -1, 2), second[None], side).reshape(places.shape)
+    moved = displace((places + first).reshape(1, -1, 2), second[None], side).reshape(places.shape)
     return (moved - places).astype(np.float32)
 
 
-def displaced(xy: NDArray, shifts: NDArray, side: int) -> NDArray:
-    """Points (B, P, 2) of pictures of a side of pixels, moved by the pictures' shifts (B, G, G, 2)."""
+def displace(xy: NDArray[Any], shifts: NDArray[Any], side: int) -> NDArray[Any]:
+    """Move points by the shifts of their images.
+
+    Args:
+        xy: (B, P, 2), pixels.
+        shifts: (B, G, G, 2), pixels.
+        side: Of the images, pixels.
+
+    Returns:
+        (B, P, 2).
+    """
     cells = shifts.shape[1] - 1
     grid = np.clip(xy * (cells / (side - 1)), 0, cells)
     low = np.minimum(grid.astype(np.int64), cells - 1)
@@ -62,4 +87,5 @@ def displaced(xy: NDArray, shifts: NDArray, side: int) -> NDArray:
     picture = np.arange(len(xy))[:, None]
     top = shifts[picture, y, x] * (1 - across) + shifts[picture, y, x + 1] * across
     bottom = shifts[picture, y + 1, x] * (1 - across) + shifts[picture, y + 1, x + 1] * across
-    return xy + top * (1 - down) + bottom * down
+    displaced: NDArray[Any] = xy + top * (1 - down) + bottom * down
+    return displaced

@@ -1,1 +1,1 @@
-"""Landmarks of data sets and of any images."""
+"""Inference with finished runs: landmarks of datasets and of other images."""

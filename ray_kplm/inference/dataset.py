@@ -1,4 +1,4 @@
-"""Landmarks of whole splits, part by part: by the stage-2 detector, or by a stage-1 network and its clusters."""
+"""Landmarks of whole splits of a dataset, by the stage-2 detector or by a stage-1 network and its clusters."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.imaging import coordinates
+from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.predictors import Predictor, PredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.steps.extract import Inputs, read_inputs, worker_placement
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A split to predict, by what, and the step to publish it as."""
+    """A split to predict.
+
+    Attributes:
+        step: The step that publishes the landmarks.
+        split: The split.
+        make: The predictor.
+    """
 
     step: Step
     split: str
@@ -35,9 +41,9 @@ class Prediction:
 def predict(
     predictions: Sequence[Prediction], config: Config, dataset: Dataset, progress: ProgressCallback = ignore_progress
 ) -> None:
-    """Write the landmarks (schemas.PREDICTIONS) of each prediction into its step's folder and publish it.
+    """Write the landmarks (schemas.PREDICTIONS) of each prediction into its step's folder, and publish the step.
 
-    All share one pool. Predictions whose step is done are left as they are; those of another configuration are made again.
+    All predictions share one pool of workers. Those whose step is current are skipped.
     """
     compute = config.compute
     missing = [prediction for prediction in predictions if not prediction.step.is_current()]
@@ -57,6 +63,8 @@ def predict(
 
 @dataclass(frozen=True)
 class _Work:
+    """A prediction as a worker needs it: the predictor, the images, and the folder to write to."""
+
     config: Config
     make: PredictorFactory
     images: Folder
@@ -64,7 +72,7 @@ class _Work:
 
 
 class _PredictPart:
-    """Holds the networks; each is built when the first part that needs it comes."""
+    """Worker that predicts a part; it builds each predictor when a part first needs it."""
 
     def __init__(self, work: list[_Work]) -> None:
         self._work, self._placement = work, worker_placement(work[0].config.compute)
@@ -78,15 +86,20 @@ class _PredictPart:
         if work.make not in self._predictors:
             self._predictors[work.make] = work.make(self._placement)
         batches = read_inputs(work.images, part, rows, work.config)
-        ids, points, confidence = landmarks_of(batches, self._predictors[work.make])
+        ids, points, confidence = predict_batches(batches, self._predictors[work.make])
         work.target.write_table(part, _table(ids, np.stack(points), confidence))
         return {"images": len(ids)}
 
 
-def landmarks_of(
+def predict_batches(
     batches: Iterable[Inputs], predictor: Predictor
 ) -> tuple[list[str], list[NDArray[np.float64]], NDArray[np.float32]]:
-    """Image ids, landmarks (K, 2) of each image in its crop frame, NaN: not detected, and confidences (N, K)."""
+    """Predict the landmarks of batches of network inputs.
+
+    Returns:
+        The ids of the N images, the landmarks (K, 2) of each in its crop frame, NaN where not detected, and the confidences
+        (N, K).
+    """
     ids, points, confidences = [], [], []
     for images, crop_to_input, image_ids in batches:
         xy, confidence = predictor(images)
@@ -97,14 +110,18 @@ def landmarks_of(
     return ids, points, np.concatenate(confidences)
 
 
-def _table(ids: list[str], xy: NDArray, confidence: NDArray) -> pa.Table:
+def _table(ids: list[str], xy: NDArray[np.float64], confidence: NDArray[np.float32]) -> pa.Table:
     columns = [ids, xy.astype(np.float32).tolist(), confidence.astype(np.float32).tolist()]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.PREDICTIONS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schemas.PREDICTIONS)
 
 
 def read_predictions(folder: Folder, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """All landmarks of a split in the dataset's order: xy (N, K, 2) crop frame, NaN: not detected; confidence (N, K)."""
+    """Read the landmarks of a split in the dataset's order.
+
+    Returns:
+        Landmarks (N, K, 2) in the crop frame, NaN where not detected, and confidences (N, K).
+    """
     tables = folder.read_tables(dataset.parts(split))
     xy = np.concatenate([np.array(t["xy"].to_pylist(), np.float32) for t in tables])
     return xy, np.concatenate([np.array(t["confidence"].to_pylist(), np.float32) for t in tables])

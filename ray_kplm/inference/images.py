@@ -1,20 +1,20 @@
-"""A finished run's landmarks of any images, in the images' own pixels: `kplm predict`.
+"""Landmarks of any images by a finished run, in the images' own pixels: `kplm predict`.
 
     <out>/part-00000.parquet ...     schemas.SOURCE_LANDMARKS
-    <out>/rejected.parquet           schemas.REJECTED: what could not be used, and why
-    <out>/landmarks.csv, coco.json   if asked for
+    <out>/rejected.parquet           schemas.REJECTED: images that could not be used, and the reasons
+    <out>/landmarks.csv, coco.json   if requested
     <out>/manifest.json              written last
 
-A part that is there is done: an interrupted prediction continues with the missing ones.
+Parts that exist are complete, so an interrupted prediction continues with the missing ones.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,63 +22,63 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.config import Config
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
 from ray_kplm.datasets.round_sampling import full_selection
-from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.dataset import landmarks_of
+from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
+from ray_kplm.inference.sources import ImageSource, ReadPart, open_source
 from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
-from ray_kplm.network.heatmaps import DECODER
-from ray_kplm.number_format import decided
+from ray_kplm.network.heatmaps import DECODER_VERSION
+from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.runtime.tasks import Shared
-from ray_kplm.steps.extract import inputs, worker_placement
-from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder
 
 _STEP = "predict_images"
-_REJECTED_ASIDE = ".rejected"  # <out>/.rejected/part-00000.parquet until all parts are there
-_COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source"]
+_PARTIAL_REJECTED = ".rejected"
+"""Folder of the rejected images of each part, until all parts are complete."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Which images, and what is written beside the Parquet parts."""
+    """Choice of the images, and of files to write beside the Parquet parts."""
 
     boxes: str | None = None
-    """As in `kplm ingest`; for a folder of images."""
+    """File of boxes, as for `kplm ingest`; for a folder of images."""
     margin: float = 0.2
-    """Around a box, share of its longer side: as the training images were cut out."""
+    """Margin around a box, as a share of its longer side; the one the training images were cropped with."""
     split: str | None = None
-    """Of a dataset; none: all its images."""
+    """Split of a dataset; None for all its images."""
     part_images: int = 512
-    """Images a part of a source that is no dataset."""
+    """Number of images in a part, of a source that is not a dataset."""
     csv: bool = False
-    """Also `landmarks.csv`, a line a landmark."""
+    """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
-    """Also `coco.json`, COCO keypoints."""
+    """Whether to write `coco.json`, COCO keypoints."""
 
 
 @dataclass(frozen=True)
 class PredictReport:
-    """What became of the images."""
+    """Summary of a prediction."""
 
     out: str
+    """Folder of the predictions."""
     images: int
+    """Number of images with landmarks."""
     rejected: dict[str, int]
-    """Images that could not be used, by kind of reason; each one is in rejected.parquet."""
+    """Number of images that could not be used, by kind of reason; each one is listed in rejected.parquet."""
     existed: bool
-    """The same predictions were there; nothing was predicted."""
+    """Whether the same predictions existed already, so that nothing was predicted."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
-        bad = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
-        return f"{self.out}: {'already there: ' if self.existed else ''}{self.images} images; {bad}"
+        rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
+        return f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
 
 
 def predict_images(
@@ -90,23 +90,36 @@ def predict_images(
     config: Config | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictReport:
-    """Landmarks of a folder of images, of Parquet files as `kplm ingest` takes, or of a dataset. Ray must be initialised.
+    """Predict the landmarks of images and write them to a folder. Ray must be initialised.
 
-    config: the run's with another `compute`. progress: parts done, of how many. Raises RunError for an unfinished run and for
-    an `out` that holds other predictions, DataError for a source without images.
+    Args:
+        run: A finished run.
+        source: A folder of images, Parquet files as `kplm ingest` takes, or a dataset.
+        out: The folder to write to; a new one, or that of the same prediction, which is continued.
+        options: Choice of the images and of files to write.
+        config: The run's configuration with another `compute`; by default the run's own.
+        progress: Called after each part.
+
+    Raises:
+        RunError: The run is not finished, or `out` holds something else.
+        DataError: The source has no images, or the options do not apply to it.
+        ConfigError: `config` differs from the run's in more than `compute`.
     """
     options, config = options or PredictOptions(), config or run.config
     if replace(config, compute=run.config.compute) != run.config:
         raise ConfigError(
-            "predict: only compute.* may differ from the run's configuration, which its network was made for"
+            "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"
         )
-    # Of images outside of the run: in the format that suits where it is done, and the same in all workers.
-    config = replace(config, compute=decided(config.compute, gpu=config.compute.gpus_per_worker > 0))
+    # The number format is decided here, by the machine that predicts and not by the run, and is the same in all workers.
+    config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
-    images = _open(source, options, config)
+    images = open_source(
+        source, boxes=options.boxes, margin=options.margin, split=options.split, part_images=options.part_images,
+        image_size=config.network.image_size,
+    )  # fmt: skip
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    with held(target):
+    with lock_folder(target):
         manifest = step.manifest()
         existed = manifest is not None
         if manifest is None:
@@ -117,123 +130,45 @@ def predict_images(
     return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed)
 
 
-class PartImages(Protocol):
-    """Reads the images of a part where they are needed. Picklable."""
-
-    def __call__(self, part: str) -> PartTables: ...
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Images to look at, in parts."""
-
-    name: str
-    identity: str
-    """Tells the content, for people and for the fingerprint."""
-    parts: list[str]
-    counts: list[int]
-    """Images of each part, rejected ones included."""
-    read: PartImages
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    """Refused without a look at the pixels."""
-
-
-def _open(source: str | os.PathLike[str], options: PredictOptions, config: Config) -> _Source:
-    folder = Folder.at(source)
-    if folder.is_file("manifest.json"):
-        return _of_dataset(Dataset.open(folder), options)
-    if options.split:
-        raise DataError(f"{source}: --split {options.split} is of a dataset that `kplm ingest` made, and this is none")
-    ingest = IngestOptions(
-        boxes=options.boxes, margin=options.margin, part_images=options.part_images, test_share=0.0, min_side=1,
-        size=2 * config.network.image_size,
-    )  # fmt: skip
-    listing = list_source(source, ingest)
-    entries = [entry for of_split in listing.splits.values() for entry in of_split]
-    pieces = [entries[start : start + options.part_images] for start in range(0, len(entries), options.part_images)]
-    parts = [_part(number) for number in range(len(pieces))]
-    read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
-    identity = f"{len(entries)} images, {listing.identity[:16]}"
-    return _Source(listing.meta["name"], identity, parts, [len(piece) for piece in pieces], read, listing.rejected)
-
-
-def _of_dataset(dataset: Dataset, options: PredictOptions) -> _Source:
-    if options.boxes:
-        raise DataError(f"{dataset.root}: --boxes is for a folder of images; a dataset's objects are cut out already")
-    splits = [options.split] if options.split else list(dataset.manifest["splits"])
-    stored = [(dataset.images(split), part) for split in splits for part in dataset.parts(split)]
-    parts = [_part(number) for number in range(len(stored))]
-    counts = [count for split in splits for count in dataset.rows(split)]
-    identity = f"{sum(counts)} images of {'+'.join(splits)}, {dataset.fingerprint[:16]}"
-    name = dataset.meta.get("name") or dataset.root.name
-    return _Source(name, identity, parts, counts, _StoredImages(dict(zip(parts, stored, strict=True))))
-
-
-def _part(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
-@dataclass(frozen=True)
-class _ListedImages:
-    """Entries of a source that was listed; those of a part are one object in the object store."""
-
-    read_part: Callable[[Sequence[Any]], PartTables]
-    entries: dict[str, Shared[Sequence[Any]]]
-
-    def __call__(self, part: str) -> PartTables:
-        return self.read_part(self.entries[part].get())
-
-
-@dataclass(frozen=True)
-class _StoredImages:
-    """Parts of a dataset."""
-
-    stored: dict[str, tuple[Folder, str]]
-
-    def __call__(self, part: str) -> PartTables:
-        folder, name = self.stored[part]
-        return PartTables(folder.read_table(name, _COLUMNS), None, schemas.REJECTED.empty_table())
-
-
-def _step(run: Run, images: _Source, target: Folder, options: PredictOptions) -> Step:
-    there = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
+def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
+    content = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
     claim = next((name for name in (MANIFEST, CLAIM) if target.is_file(name)), None)
-    if there and (claim is None or target.read_json(claim).get("step") != _STEP):
+    if content and (claim is None or target.read_json(claim).get("step") != _STEP):
         raise RunError(f"{target}: is not empty and holds no predictions; choose a new folder")
     trained = run.manifest("stage2")
-    assert trained is not None, "landmark_predictor has looked"
+    assert trained is not None, "landmark_predictor requires a finished stage 2"
     reads = {
         "source": images.identity,
         "margin": options.margin,
         "part_images": options.part_images,
         "flip_at_test": run.config.stage2.flip_at_test,
-        "decoder": DECODER,
+        "decoder": DECODER_VERSION,
     }
     remedy = "Predict into another folder, or remove this one"
     return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)
 
 
 def _predict(
-    step: Step, images: _Source, make: LandmarkPredictorFactory, config: Config, progress: ProgressCallback
+    step: Step, images: ImageSource, make: LandmarkPredictorFactory, config: Config, progress: ProgressCallback
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     arguments = {"read": images.read, "make": make, "target": target}
     answers = map_parts(_PredictPart, arguments, full_selection(images.parts, images.counts), pool, progress)
-    aside = target / _REJECTED_ASIDE
-    refused = [pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)]
-    rejected = pa.concat_tables([*refused, *(aside.read_table(part) for part in aside.parts())])
+    partial = target / _PARTIAL_REJECTED
+    refused = pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)
+    rejected = pa.concat_tables([refused, *(partial.read_table(part) for part in partial.parts())])
     target.write_table("rejected.parquet", rejected)
-    found = sum(int(answer["images"]) for answer in answers)
-    manifest = step.finish(images=found, rejected=rejected.num_rows, landmarks=len(make.flip_map))
-    aside.delete()
+    predicted = sum(int(answer["images"]) for answer in answers)
+    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(make.flip_map))
+    partial.delete()
     return manifest
 
 
 class _PredictPart:
-    """Holds the detector."""
+    """Worker that holds the detector and writes the landmarks of a part."""
 
-    def __init__(self, read: PartImages, make: LandmarkPredictorFactory, target: Folder) -> None:
+    def __init__(self, read: ReadPart, make: LandmarkPredictorFactory, target: Folder) -> None:
         self._read, self._target, self._config = read, target, make.config
         self._predictor = make(worker_placement(make.config.compute))
 
@@ -242,18 +177,18 @@ class _PredictPart:
             return {"images": self._target.rows(part)}
         tables = self._read(part)
         if tables.rejected.num_rows:
-            (self._target / _REJECTED_ASIDE).write_table(part, tables.rejected)
+            (self._target / _PARTIAL_REJECTED).write_table(part, tables.rejected)
         table = schemas.SOURCE_LANDMARKS.empty_table()
         if tables.images.num_rows:
-            every = np.arange(tables.images.num_rows)
-            _, points, confidence = landmarks_of(inputs(tables.images, every, self._config), self._predictor)
+            all_rows = np.arange(tables.images.num_rows)
+            _, points, confidence = predict_batches(make_inputs(tables.images, all_rows, self._config), self._predictor)
             table = _in_source(tables.images, points, confidence)
         self._target.write_table(part, table)
         return {"images": table.num_rows}
 
 
-def _in_source(images: pa.Table, points: list[NDArray], confidence: NDArray[np.float32]) -> pa.Table:
-    """The images' landmarks, from the crop frame to the source frame."""
+def _in_source(images: pa.Table, points: list[NDArray[np.float64]], confidence: NDArray[np.float32]) -> pa.Table:
+    """Return the table of the images' landmarks, transformed from the crop frame to the source frame."""
     affines = [np.reshape(row, (2, 3)) for row in images["crop_to_source"].to_pylist()]
     columns = [
         images["image_id"],
@@ -264,8 +199,8 @@ def _in_source(images: pa.Table, points: list[NDArray], confidence: NDArray[np.f
     return pa.table(columns, schema=schemas.SOURCE_LANDMARKS)
 
 
-def _sizes(images: pa.Table, affines: list[NDArray]) -> Iterator[tuple[int | None, int | None]]:
-    """Width and height of each picture that was taken whole."""
+def _sizes(images: pa.Table, affines: list[NDArray[np.float64]]) -> Iterator[tuple[int | None, int | None]]:
+    """Yield width and height of each source image that was not cropped, None for the others."""
     for row, affine in zip(images.select(["width", "height", "box"]).to_pylist(), affines, strict=True):
         whole = row["box"] is None
         yield (round(row["width"] * affine[0, 0]), round(row["height"] * affine[1, 1])) if whole else (None, None)

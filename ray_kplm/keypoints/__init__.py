@@ -1,4 +1,4 @@
-"""Generic keypoints behind one call."""
+"""Generic keypoints (thesis 2.5, 6.3.4): detectors, files and noisy annotation as one kind of source."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.keypoints.aliked import Aliked
-from ray_kplm.keypoints.given import FromFile, TruthMix
-from ray_kplm.keypoints.learned import LearnedDetector, Network
+from ray_kplm.keypoints.file import FileSource
+from ray_kplm.keypoints.learned import LearnedDetector, PretrainedNetwork
+from ray_kplm.keypoints.noisy_gt import NoisyGroundTruth
 from ray_kplm.keypoints.opencv import OpenCVDetector
 from ray_kplm.keypoints.r2d2 import R2D2
-from ray_kplm.keypoints.source import FromImages, Source
+from ray_kplm.keypoints.source import DetectorSource, KeypointSource
 from ray_kplm.keypoints.superpoint import SuperPoint
 from ray_kplm.storage import Folder
 
-LEARNED: dict[str, Callable[[KeypointsConfig, torch.device], Network]] = {
+LEARNED: dict[str, Callable[[KeypointsConfig, torch.device], PretrainedNetwork]] = {
     "aliked": Aliked,
     "r2d2": R2D2,
     "superpoint": SuperPoint,
@@ -24,18 +25,24 @@ LEARNED: dict[str, Callable[[KeypointsConfig, torch.device], Network]] = {
 """Detectors that are networks and can use a GPU."""
 
 
-def build_source(config: KeypointsConfig, landmarks: Folder, seed: int) -> Source:
-    """The configured source of keypoints. `landmarks`: the split's annotation, which only `noisy_gt` reads.
+def build_source(config: KeypointsConfig, landmarks: Folder, seed: int) -> KeypointSource:
+    """Return the configured source of keypoints.
 
-    Raises ConfigError if what it needs (weights, a package, a file, annotation) is not there.
+    Args:
+        config: Names the detector.
+        landmarks: The split's annotation, which only `noisy_gt` reads.
+        seed: Draws the noise of `noisy_gt`.
+
+    Raises:
+        ConfigError: The weights, package, file or annotation that the source needs is missing.
     """
     match config.detector:
         case "sift" | "orb":
-            return FromImages(OpenCVDetector(config.detector, config.limit))
+            return DetectorSource(OpenCVDetector(config.detector, config.limit))
         case "file":
-            return FromFile(config)
+            return FileSource(config)
         case "noisy_gt":
-            return TruthMix(config, landmarks, seed)
+            return NoisyGroundTruth(config, landmarks, seed)
         case name:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            return FromImages(LearnedDetector(LEARNED[name](config, device), config, device))
+            return DetectorSource(LearnedDetector(LEARNED[name](config, device), config, device))

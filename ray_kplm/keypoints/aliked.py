@@ -7,21 +7,26 @@ from torch import Tensor
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
-from ray_kplm.keypoints.learned import extra, load_state, local_weights
+from ray_kplm.keypoints.learned import import_extra, load_local_weights, load_state
 
 _CONFIDENCE = 0.2
-"""The authors'."""
+"""Default threshold of the authors."""
 _FIRST_LAYER = "block1.conv1.weight"
 _WIDTHS = {8: "aliked-t16", 16: "aliked-n16"}
-"""Which model a checkpoint is of, by the width of its first layer; n16rot has n16's shapes."""
+"""The model of a checkpoint by the width of its first layer; n16rot has the shapes of n16."""
 
 
 class Aliked:
-    """`learned.Network`."""
+    """ALIKED as a `learned.PretrainedNetwork`."""
 
     def __init__(self, config: KeypointsConfig, device: torch.device) -> None:
-        kornia = extra("kornia.feature", "aliked")
-        state = local_weights(config)
+        """Load the network with the weights `keypoints.weights`.
+
+        Raises:
+            ConfigError: kornia is not installed, or the weights are missing or of another network.
+        """
+        kornia = import_extra("kornia.feature", "aliked")
+        state = load_local_weights(config)
         width = state[_FIRST_LAYER].shape[0] if _FIRST_LAYER in state else None
         if width not in _WIDTHS:
             raise ConfigError(
@@ -34,5 +39,6 @@ class Aliked:
         self._network.to(device)
 
     def __call__(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (found,) = self._network(image_13HW)
-        return found.keypoints, found.keypoint_scores, found.descriptors
+        """Return keypoints, scores and descriptors of an image, see `learned.PretrainedNetwork`."""
+        (features,) = self._network(image_13HW)
+        return features.keypoints, features.keypoint_scores, features.descriptors

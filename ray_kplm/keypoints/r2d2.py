@@ -1,6 +1,6 @@
-"""R2D2 (Revaud et al. 2019): repeatable and reliable keypoints, written from the paper, for the authors' weights.
+"""R2D2 (Revaud et al. 2019): repeatable and reliable keypoints, implemented from the paper, for the authors' weights.
 
-Those weights are for non-commercial use (CC BY-NC-SA 3.0).
+These weights are for non-commercial use (CC BY-NC-SA 3.0).
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from torch.nn import functional as F
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
-from ray_kplm.keypoints.learned import load_state, local_weights
+from ray_kplm.keypoints.learned import load_local_weights, load_state
 
 _CONFIDENCE = 0.7
-"""The authors', of repeatability and of reliability."""
+"""Default threshold of the authors, of repeatability and of reliability."""
 _LAYERS = (
     (32, 3, 1), (32, 3, 1), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1), (128, 2, 2), (128, 2, 2), (128, 2, 2),
 )  # fmt: skip
-"""Channels, kernel side, and the stride, which dilates the layers behind it in place of shrinking the map (paper 3.4)."""
+"""Channels, kernel side and stride of each layer. A stride dilates the later layers and does not shrink the map (paper 3.4)."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _log = logging.getLogger(__name__)
 
 
 class _Backbone(nn.Module):
-    """Descriptors 1dHW, reliability 1HW and repeatability 1HW of an image."""
+    """The network; attribute names are those of the authors' weights."""
 
     def __init__(self) -> None:
+        """Build the layers."""
         super().__init__()
         layers: list[nn.Module] = []
         width, dilation = 3, 1
@@ -45,6 +46,7 @@ class _Backbone(nn.Module):
         self.sal = nn.Conv2d(width, 1, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return descriptors 1dHW, reliability 1HW and repeatability 1HW of a normalised image."""
         features = self.ops(image)
         squared = features**2
         repeatable = F.softplus(self.sal(squared))[:, 0]
@@ -52,12 +54,17 @@ class _Backbone(nn.Module):
 
 
 class R2D2:
-    """`learned.Network`."""
+    """R2D2 as a `learned.PretrainedNetwork`."""
 
     def __init__(self, config: KeypointsConfig, device: torch.device) -> None:
-        state = local_weights(config).get("state_dict")
+        """Load the network with the weights `keypoints.weights`.
+
+        Raises:
+            ConfigError: The weights are missing or of another network.
+        """
+        state = load_local_weights(config).get("state_dict")
         if not isinstance(state, dict):
-            raise ConfigError(f"keypoints.weights = {config.weights!r}: not a checkpoint of R2D2: has no state_dict")
+            raise ConfigError(f"keypoints.weights = {config.weights!r}: not a checkpoint of R2D2: it has no state_dict")
         self._network = _Backbone()
         load_state(self._network, {name.removeprefix("module."): value for name, value in state.items()}, config)
         self._network.to(device)
@@ -67,9 +74,10 @@ class R2D2:
         _log.warning("R2D2's weights (%s) are for non-commercial use: CC BY-NC-SA 3.0", config.weights)
 
     def __call__(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keypoints, scores and descriptors of an image, see `learned.PretrainedNetwork`."""
         descriptors, reliable, repeatable = self._network((image_13HW - self._mean) / self._std)
         peak = repeatable == F.max_pool2d(repeatable, 3, stride=1, padding=1)
-        there = peak & (repeatable >= self._threshold) & (reliable >= self._threshold)
-        _, y, x = there.nonzero().unbind(1)
+        detected = peak & (repeatable >= self._threshold) & (reliable >= self._threshold)
+        _, y, x = detected.nonzero().unbind(1)
         score = (reliable * repeatable)[0, y, x]
         return torch.stack([x, y], dim=1).float(), score, descriptors[0, :, y, x].t()

@@ -1,24 +1,26 @@
-"""What a source of generic keypoints returns, and the two ways to be one."""
+"""Generic keypoints, and the two interfaces that produce them: a detector on images and a source for parts of a dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.crops import decode
+from ray_kplm.imaging.crops import decode_crop
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Generic, unordered points of one image.
+    """The generic, unordered keypoints of one image.
 
-    xy: float32 (N, 2), crop pixels, (x, y). score: float32 (N,), larger is stronger.
-    descriptors: float32 (N, d), unit norm, or None where the source has none.
+    Attributes:
+        xy: (N, 2), crop frame.
+        score: (N,), larger is stronger.
+        descriptors: (N, d), unit norm; None if the source has none.
     """
 
     xy: NDArray[np.float32]
@@ -27,58 +29,75 @@ class Keypoints:
 
     @classmethod
     def empty(cls, descriptor_dim: int) -> Keypoints:
+        """Return no keypoints, with descriptors of width `descriptor_dim`."""
         return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, descriptor_dim), np.float32))
 
-    def chosen(self, which: NDArray) -> Keypoints:
-        """Some of the points, by a mask or indices."""
+    def select(self, which: NDArray[Any]) -> Keypoints:
+        """Return some of the keypoints, chosen by a mask or by indices."""
         descriptors = None if self.descriptors is None else self.descriptors[which]
         return Keypoints(self.xy[which], self.score[which], descriptors)
 
 
-def pooled(found: Sequence[Keypoints]) -> Keypoints:
-    """Points of one image, with descriptors, that were found in several ways, together."""
-    descriptors = np.concatenate([k.descriptors for k in found if k.descriptors is not None])
-    return Keypoints(np.concatenate([k.xy for k in found]), np.concatenate([k.score for k in found]), descriptors)
+def concatenate(keypoints: Sequence[Keypoints]) -> Keypoints:
+    """Return several sets of keypoints of one image, all with descriptors, as one set."""
+    descriptors = np.concatenate([k.descriptors for k in keypoints if k.descriptors is not None])
+    return Keypoints(
+        np.concatenate([k.xy for k in keypoints]), np.concatenate([k.score for k in keypoints]), descriptors
+    )
 
 
 class Detector(Protocol):
-    """Looks at an image: pure, one image at a time, the same points for the same image."""
+    """A keypoint detector: a pure function of one image."""
 
-    def __call__(self, image: NDArray[np.uint8], box: NDArray | None = None) -> Keypoints: ...
+    def __call__(self, image: NDArray[np.uint8], box: NDArray[Any] | None = None) -> Keypoints:
+        """Detect the keypoints of an image.
 
-
-class Source(Protocol):
-    """Keypoints of some images of a part, wherever they come from.
-
-    `columns` of schemas.IMAGES is what it wants to see of them.
-    """
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...
-
-    def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
-        """rows: which rows of the part `images` are."""
+        Args:
+            image: (H, W, 3), RGB.
+            box: x0, y0, x1, y1, pixels; keypoints outside of it are dropped. None: no box is known.
+        """
         ...
 
 
-class FromImages:
-    """A detector as a source."""
+class KeypointSource(Protocol):
+    """A source of the keypoints of a dataset's images: a detector, a file or the annotation."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of schemas.IMAGES that the source reads."""
+        ...
+
+    def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
+        """Return the keypoints of some images of a part.
+
+        Args:
+            part: Name of the part.
+            images: The images, with `columns`.
+            rows: The rows of the part that the images are.
+        """
+        ...
+
+
+class DetectorSource:
+    """A detector as a source of keypoints."""
 
     columns: tuple[str, ...] = ("image_id", "image", "box")
 
     def __init__(self, detector: Detector) -> None:
+        """Wrap the detector."""
         self._detector = detector
 
     def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
+        """Decode the images and detect their keypoints."""
         boxes = images["box"].to_pylist()
         return [
-            self._detector(decode(encoded), None if box is None else np.array(box, np.float32))
+            self._detector(decode_crop(encoded), None if box is None else np.array(box, np.float32))
             for encoded, box in zip(images["image"], boxes, strict=True)
         ]
 
 
-def inside_box(xy: NDArray, box: NDArray | None) -> NDArray[np.bool_]:
-    """Which points (N, 2) lie in the box; all if there is none."""
+def inside_box(xy: NDArray[Any], box: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Return which points (N, 2) lie in the box or on its border: (N,); all of them without a box."""
     if box is None:
         return np.ones(len(xy), dtype=bool)
     return np.asarray(((xy >= box[:2]) & (xy <= box[2:])).all(axis=1))

@@ -1,4 +1,4 @@
-"""SuperPoint (DeTone et al. 2018), in the implementation of transformers (extra `superpoint`): the thesis's own start."""
+"""SuperPoint (DeTone et al. 2018), in the implementation of transformers (extra `superpoint`), the detector of the thesis."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from torch import Tensor
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
-from ray_kplm.keypoints.learned import extra
+from ray_kplm.keypoints.learned import import_extra
 
 _CONFIDENCE = 0.15
-"""Thesis 6.2.1."""
+"""Default threshold (thesis 6.2.1)."""
 _HUB_NAME = "magic-leap-community/superpoint"
 _GREY = (0.2989, 0.5870, 0.1140)
 
 
 class SuperPoint:
-    """`learned.Network`. Weights from a local folder or a hub name."""
+    """SuperPoint as a `learned.PretrainedNetwork`."""
 
     def __init__(self, config: KeypointsConfig, device: torch.device) -> None:
-        transformers = extra("transformers", "superpoint")
+        """Load the network with the weights `keypoints.weights`, a local folder or a model name on the hub.
+
+        Raises:
+            ConfigError: transformers is not installed, or the weights cannot be loaded.
+        """
+        transformers = import_extra("transformers", "superpoint")
         source = config.weights or _HUB_NAME
         try:
             self._network = transformers.SuperPointForKeypointDetection.from_pretrained(
                 source, keypoint_threshold=config.confidence or _CONFIDENCE, max_keypoints=-1
             )
-        except Exception as error:  # the hub's client raises its own kinds, and OSError where there is nothing
+        except Exception as error:  # the hub's client raises errors of its own, and OSError for a missing folder
             raise ConfigError(
-                f"keypoints.weights = {source!r}: neither a folder with SuperPoint's weights nor a model that the hub gives "
+                f"keypoints.weights = {source!r}: neither a folder with SuperPoint's weights nor a model that the hub provides "
                 f"({str(error).splitlines()[0][:120]}); download {_HUB_NAME} and give its folder"
             ) from None
         self._network.eval().to(device)
         self._grey = torch.tensor(_GREY, device=device)[None, :, None, None]
 
     def __call__(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keypoints, scores and descriptors of an image, see `learned.PretrainedNetwork`."""
         grey = (image_13HW * self._grey).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-        found = self._network(pixel_values=grey)
-        there = found.mask[0].bool()
+        output = self._network(pixel_values=grey)
+        valid = output.mask[0].bool()
         side = torch.tensor([grey.shape[-1], grey.shape[-2]], device=grey.device)
-        return found.keypoints[0][there] * side, found.scores[0][there], found.descriptors[0][there]
+        return output.keypoints[0][valid] * side, output.scores[0][valid], output.descriptors[0][valid]

@@ -1,20 +1,17 @@
-"""The generations of the method as strategy objects."""
+"""The methods, one module each, and their parts: objectives, data plans, labels, predictors. No Ray, no MLflow."""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from ray_kplm.config import Config
-from ray_kplm.methods.base import Method
-from ray_kplm.methods.kplm import Kplm
-from ray_kplm.methods.merge import Merge
-from ray_kplm.methods.template import Template
+
+if TYPE_CHECKING:
+    from ray_kplm.methods.base import Method
 
 
 def build_method(config: Config) -> Method:
-    """The one place that asks which generation it is."""
-    match config.method.kind:
-        case "kplm":
-            return Kplm(config)
-        case "merge":
-            return Merge(config)
-        case "template":
-            return Template(config)
+    """Return the method of `method.kind`, which is the name of its module in this package."""
+    method: Method = importlib.import_module(f"ray_kplm.methods.{config.method.kind}").build(config)
+    return method

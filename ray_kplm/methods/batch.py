@@ -1,4 +1,4 @@
-"""A batch of training views, as it comes from whoever makes them, and the labels' points in it."""
+"""A batch of training views, and the labelled points in it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from torch import Tensor
 class Views:
     """B views of training images.
 
-    picture: uint8 (B, S, S, 3). image: (B,) index in the round. flip: (B,), whether the view is of the mirror image.
-    crop_to_view: (B, 2, 3) and shifts: (B, G, G, 2), the way of a point of the crop (`imaging.augment.View`).
+    Attributes:
+        picture: uint8 (B, S, S, 3), RGB, the network's input.
+        image: (B,) index of the image in the round, whose labels apply.
+        flip: (B,) whether the view shows the mirror image.
+        crop_to_view: (B, 2, 3) affine map from the crop frame to the input frame.
+        shifts: (B, G, G, 2) grid of the smooth warp that follows the affine map, see `imaging.augment.View`.
     """
 
     picture: NDArray[np.uint8]
@@ -26,10 +30,13 @@ class Views:
 
 @dataclass(frozen=True)
 class Points:
-    """Points in B views, padded to P, on the device.
+    """Labelled points in B views, padded to P per view, on the training device.
 
-    xy: (B, P, 2) heatmap frame. valid: bool (B, P). identity: int64 (B, P), what corresponds, NONE for nothing. landmark: int64
-    (B, P), of K, where the labels tell both.
+    Attributes:
+        xy: (B, P, 2), heatmap frame.
+        valid: bool (B, P), False for padding and for points outside the view.
+        identity: int64 (B, P). Points of equal identity correspond; NONE corresponds to nothing.
+        landmark: int64 (B, P), the landmark of K, if the labels have landmarks beside identities.
     """
 
     xy: Tensor

@@ -1,9 +1,10 @@
-"""A round's labels as padded arrays, ready to be warped into any view."""
+"""The labels of a round's images as padded arrays, which are mapped into any view."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.warp import displaced
+from ray_kplm.imaging.warp import displace
 from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.channels import Channels
 from ray_kplm.schemas import NONE
@@ -20,11 +21,15 @@ from ray_kplm.schemas import NONE
 
 @dataclass(frozen=True)
 class Labels:
-    """Points of N images with identities, padded to P a row.
+    """Points of N images with identities, padded to P per image.
 
-    xy: float32 (N, P, 2), crop frame, 0 where there is no point. identity: int32 (N, P) of the image as it is;
-    identity_flipped: of its mirror image; NONE: no counterpart. present: bool (N, P). landmark, landmark_flipped: likewise,
-    where points have a landmark of K beside their identity.
+    Attributes:
+        xy: float32 (N, P, 2), crop frame, 0 for padding.
+        identity: int32 (N, P). Points of equal identity correspond; NONE corresponds to nothing.
+        identity_flipped: int32 (N, P), the identity in the mirror image.
+        present: bool (N, P), False for padding.
+        landmark: int32 (N, P), the landmark of K, if points have one beside their identity.
+        landmark_flipped: int32 (N, P), the landmark in the mirror image.
     """
 
     xy: NDArray[np.float32]
@@ -35,67 +40,78 @@ class Labels:
     landmark_flipped: NDArray[np.int32] | None = None
 
     def usable(self, minimum: int = 2) -> NDArray[np.int64]:
-        """Rows of images with at least `minimum` points."""
+        """Return the rows of images with at least `minimum` points."""
         return np.flatnonzero(self.present.sum(1) >= minimum)
 
     def in_views(self, views: Views, device: torch.device) -> Points:
-        """The points of B views, on `device`. A point that left the picture is not valid and has no identity."""
+        """Return the points of B views on `device`. Points outside the view are not valid and have no identity."""
         image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
         placed = np.einsum("bij,bpj->bpi", affine[:, :, :2], self.xy[image]) + affine[:, None, :, 2]
-        cells = coordinates.input_to_heatmap(displaced(placed, views.shifts, size)).astype(np.float32)
+        cells = coordinates.input_to_heatmap(displace(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
         valid = self.present[image] & ((nearest >= 0) & (nearest < size // coordinates.STRIDE)).all(-1)
 
-        def named(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
-            names = np.where(views.flip[:, None], flipped[image], plain[image])
-            return sent(np.where(valid, names, NONE).astype(np.int64))
+        def in_view(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
+            values = np.where(views.flip[:, None], flipped[image], plain[image])
+            return to_device(np.where(valid, values, NONE).astype(np.int64))
 
-        def sent(array: NDArray) -> Tensor:
+        def to_device(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)
 
-        identity = named(self.identity, self.identity_flipped)
+        identity = in_view(self.identity, self.identity_flipped)
         if self.landmark is None or self.landmark_flipped is None:
-            return Points(sent(cells), sent(valid), identity)
-        return Points(sent(cells), sent(valid), identity, named(self.landmark, self.landmark_flipped))
+            return Points(to_device(cells), to_device(valid), identity)
+        return Points(to_device(cells), to_device(valid), identity, in_view(self.landmark, self.landmark_flipped))
 
 
 def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:
-    """Warm-up: a keypoint corresponds to itself (thesis 6.1.5). Tables of schemas.KEYPOINTS, in the images' order."""
+    """Return labels for the warm-up: a keypoint's identity is its index in the image (thesis 6.1.5).
+
+    Args:
+        tables: of schemas.KEYPOINTS, in the order of the round's images.
+    """
     points = [_points(table) for table in tables]
-    counts, xy = _joined(points)
+    counts, xy = _concatenated(points)
     index = np.concatenate([np.arange(n) for n in counts]) if len(counts) else np.zeros(0, np.int64)
     return _padded(counts, xy, index, index)
 
 
-def cluster_labels(tables: Iterable[pa.Table], flip_map: NDArray | None = None) -> Labels:
-    """Rounds: points correspond when they share a training cluster. Tables of schemas.LABELS.
+def cluster_labels(tables: Iterable[pa.Table], flip_map: NDArray[np.int16] | None = None) -> Labels:
+    """Return labels for a round of stage 1: a point's identity is its training cluster.
 
-    Points that the second duplicate filter dropped (cluster NONE) are left out; with the landmarks' flip map (K,) they stay,
-    for their landmark.
+    Points that the second duplicate filter dropped (cluster NONE) are left out, unless landmarks are labelled too.
+
+    Args:
+        tables: of schemas.LABELS, in the order of the round's images.
+        flip_map: (K,) mirror partners of the landmarks. If given, points are labelled with their landmark too.
     """
     tables = list(tables)
-    counts, xy = _joined([_points(table) for table in tables])
-    cluster, flipped = (_flat(tables, name) for name in ("cluster", "cluster_flipped"))
+    counts, xy = _concatenated([_points(table) for table in tables])
+    cluster, flipped = (_flattened(tables, name) for name in ("cluster", "cluster_flipped"))
     image = np.repeat(np.arange(len(counts)), counts)
     if flip_map is not None:
-        landmark = _flat(tables, "landmark")
+        landmark = _flattened(tables, "landmark")
         return _padded(counts, xy, cluster, flipped, landmark, np.asarray(flip_map)[landmark])
     keep = cluster != NONE
     return _padded(np.bincount(image[keep], minlength=len(counts)), xy[keep], cluster[keep], flipped[keep])
 
 
 def landmark_labels(tables: Iterable[pa.Table], channels: Channels) -> Labels:
-    """Stage 2: column c holds the point of channel c. In the mirror a point becomes its channel's partner.
+    """Return labels for stage 2: a point's identity is the channel that it trains, see `methods.landmark_objective`.
 
-    The identity tells, for a view, which channel the point trains; see `methods.stage2`. Of an image's points of one channel,
-    which merged landmarks can be, the one with the highest score counts.
+    Column c holds the point of channel c. In the mirror image its identity is the channel's partner. If an image has several
+    points of one channel, as after a merge, the one with the highest score is kept.
+
+    Args:
+        tables: of schemas.LABELS, in the order of the round's images.
+        channels: of the landmark detector.
     """
     tables = list(tables)
-    counts, xy = _joined([_points(table) for table in tables])
-    landmark, score = _flat(tables, "landmark"), _flat(tables, "score")
+    counts, xy = _concatenated([_points(table) for table in tables])
+    landmark, score = _flattened(tables, "landmark"), _flattened(tables, "score")
     image = np.repeat(np.arange(len(counts)), counts)
     channel = channels.landmark_to_channel[landmark]
-    order = np.argsort(score, kind="stable")  # of several the last one written stays
+    order = np.argsort(score, kind="stable")  # the last of several assignments is kept
     order = order[channel[order] != NONE]
     shape = (len(counts), len(channels))
     out_xy, present = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
@@ -106,35 +122,45 @@ def landmark_labels(tables: Iterable[pa.Table], channels: Channels) -> Labels:
     return Labels(out_xy, identity, flipped, present)
 
 
-def _points(table: pa.Table) -> tuple[NDArray, NDArray]:
-    """Number of points of each row, and all points (N, 2)."""
+def _points(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the number of points of each row, and all points (n, 2)."""
     column = table["xy"].combine_chunks()
     counts = column.value_lengths().to_numpy(zero_copy_only=False)
     flat = column.flatten().flatten().to_numpy(zero_copy_only=False)
     return counts.astype(np.int64), flat.reshape(-1, 2)
 
 
-def _joined(points: list[tuple[NDArray, NDArray]]) -> tuple[NDArray, NDArray]:
+def _concatenated(
+    points: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the results of `_points` for several tables as that of one table."""
     if not points:
         return np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
     return np.concatenate([c for c, _ in points]), np.concatenate([p for _, p in points])
 
 
-def _flat(tables: list[pa.Table], name: str) -> NDArray:
+def _flattened(tables: list[pa.Table], name: str) -> NDArray[Any]:
+    """Return the values of a column of lists in all tables: (n,)."""
     columns = [t[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for t in tables]
     return np.concatenate(columns) if columns else np.zeros(0, np.int64)
 
 
-def _padded(counts: NDArray, xy: NDArray, *names: NDArray) -> Labels:
-    """names: identity and identity_flipped, and landmark and landmark_flipped where they are known."""
+def _padded(counts: NDArray[np.int64], xy: NDArray[np.float32], *columns: NDArray[Any]) -> Labels:
+    """Return the labels of ragged points.
+
+    Args:
+        counts: (N,) number of points of each image.
+        xy: (n, 2) all points.
+        columns: (n,) each: identity and identity_flipped, and optionally landmark and landmark_flipped.
+    """
     images, most = len(counts), int(counts.max(initial=1))
-    image = np.repeat(np.arange(images), counts)
-    column = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
-    out_xy = np.zeros((images, most, 2), np.float32)
-    out = np.full((len(names), images, most), NONE, np.int32)
+    row = np.repeat(np.arange(images), counts)
+    position = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    padded_xy = np.zeros((images, most, 2), np.float32)
+    padded = np.full((len(columns), images, most), NONE, np.int32)
     present = np.zeros((images, most), bool)
-    out_xy[image, column] = xy
-    for row, values in zip(out, names, strict=True):
-        row[image, column] = values
-    present[image, column] = True
-    return Labels(out_xy, out[0], out[1], present, *out[2:])
+    padded_xy[row, position] = xy
+    for target, values in zip(padded, columns, strict=True):
+        target[row, position] = values
+    present[row, position] = True
+    return Labels(padded_xy, padded[0], padded[1], present, *padded[2:])

@@ -1,8 +1,9 @@
-"""Stage 2: the landmark detector of K channels (thesis 6.1.7, 6.1.8; docs/method.md 4)."""
+"""Stage 2: the loss of the landmark detector, one channel per landmark (thesis 6.1.7, 6.1.8; docs/method.md 4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,19 @@ from ray_kplm.schemas import NONE
 
 @dataclass(frozen=True)
 class LandmarkObjective:
-    """One heatmap a channel; a channel without a label in an image is left alone there."""
+    """Mean squared error between each channel and a Gaussian at its landmark, where the image has a label for it."""
 
     config: Config
     channels: int
     from_scratch: bool = False
-    """No network is started from: the backbone knows nothing yet."""
+    """Whether the backbone starts from random weights, not from those of stage 1."""
 
     def network(self) -> LandmarkNetwork:
+        """Return a network with random weights."""
         return LandmarkNetwork(self.config.network, self.channels)
 
-    def parameter_groups(self, network: nn.Module) -> list[dict]:
-        """A backbone that stage 1 has trained learns at a tenth of the head's rate (docs/method.md 4)."""
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return groups of backbone and head. A backbone that stage 1 trained has a lower rate (docs/method.md 4)."""
         assert isinstance(network, LandmarkNetwork)
         stage = self.config.stage2
         factor = 1.0 if self.from_scratch else stage.backbone_factor
@@ -38,7 +40,10 @@ class LandmarkObjective:
     def loss(
         self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Point p of a view trains channel `identity[p]`: its landmark, or in a mirrored view the partner."""
+        """Return the loss, and its parts (scalars).
+
+        Point p of a view trains channel `identity[p]`: that of its landmark, or in a mirrored view that of the partner.
+        """
         heatmaps_BKhw = network(image_B3SS).float()
         landmarks, side = heatmaps_BKhw.shape[1], heatmaps_BKhw.shape[-1]
         xy_BK2, labelled_BK = by_channel(points.xy, points.identity, landmarks)
@@ -48,9 +53,17 @@ class LandmarkObjective:
 
 
 def by_channel(xy_BP2: Tensor, identity_BP: Tensor, landmarks: int) -> tuple[Tensor, Tensor]:
-    """Points sorted into their channels: xy (B, K, 2) and labelled bool (B, K).
+    """Sort points into their channels.
 
-    Where a flip map is no permutation two points can claim a channel: then neither trains it.
+    Two points of a mirrored view can have the same channel if the flip map is not a permutation. Then neither trains it.
+
+    Args:
+        xy_BP2: points.
+        identity_BP: the channel of each point, or NONE.
+        landmarks: K, the number of channels.
+
+    Returns:
+        The point of each channel, (B, K, 2), and whether it has one, bool (B, K).
     """
     claim = identity_BP[:, :, None] == torch.arange(landmarks, device=identity_BP.device)
     claim &= (identity_BP != NONE)[:, :, None]
@@ -59,10 +72,15 @@ def by_channel(xy_BP2: Tensor, identity_BP: Tensor, landmarks: int) -> tuple[Ten
 
 
 def mirrored_mean(heatmaps_BKhw: Tensor, mirrored_BKhw: Tensor, flip_map: Tensor) -> Tensor:
-    """Flip at test: the mean of an image's heatmaps and of its mirror image's, turned back and with channels permuted.
+    """Return the mean of an image's heatmaps and those of its mirror image, for test time (thesis 6.1.8).
 
-    Landmark k of the image is landmark `flip_map[k]` of the mirror image; where that is NONE the image's own heatmap stands. No
-    shift, see `imaging.frames`.
+    The latter are flipped back, and their channels permuted: landmark k of the image is landmark `flip_map[k]` of the mirror
+    image. Where that is NONE, the image's own heatmap is returned. No shift by a cell is needed, see `imaging.coordinates`.
+
+    Args:
+        heatmaps_BKhw: of the image.
+        mirrored_BKhw: of the mirror image.
+        flip_map: int64 (K,).
     """
     both = (heatmaps_BKhw + mirrored_BKhw.flip(-1)[:, flip_map.clamp(min=0)]) / 2
     return torch.where((flip_map != NONE)[:, None, None], both, heatmaps_BKhw)

@@ -1,9 +1,9 @@
-"""Stage 1: what a training step on pairs minimises (thesis 6.1.4, 6.1.5; docs/method.md 3)."""
+"""Stage 1: the losses of detector and descriptors on pairs of views (thesis 6.1.4, 6.1.5; docs/method.md 3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,13 @@ from ray_kplm.schemas import NONE
 
 @dataclass(frozen=True)
 class PairObjective:
-    """Detector and descriptors from pairs of views, whose points correspond by equal identity.
+    """The loss of detector and descriptors on pairs of views, whose points correspond by equal identity.
 
-    Picklable and free of weights. across: whether an identity means the same in every image, as a cluster does; in the warm-up
-    it is a keypoint's index and means nothing outside its pair. negatives: as in `stage1.negatives`.
+    Attributes:
+        config: the run's.
+        across: whether an identity has the same meaning in all images, as a cluster has. In the warm-up it is the index of a
+            keypoint, which means nothing outside its pair.
+        negatives: which points are negatives of each other, as in `stage1.negatives`.
     """
 
     config: Config
@@ -29,16 +32,18 @@ class PairObjective:
     negatives: Literal["same_image", "different_cluster"] = "same_image"
 
     def network(self) -> KeypointNetwork:
+        """Return a network with random weights."""
         return KeypointNetwork(self.config.network)
 
-    def parameter_groups(self, network: nn.Module) -> list[dict]:
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return one group of all weights."""
         stage = self.config.stage1
         return [{"params": list(network.parameters()), "lr": stage.learning_rate, "weight_decay": stage.weight_decay}]
 
     def loss(
         self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Views 2i and 2i + 1 are a pair. Returns the loss and its parts (scalars)."""
+        """Return the loss, and its parts (scalars). Views 2i and 2i + 1 are a pair."""
         logits_Bhw, map_Bdhw = network(image_B3SS)
         return self._pair_loss(logits_Bhw, map_Bdhw, points, generator)
 
@@ -48,7 +53,7 @@ class PairObjective:
         stage = self.config.stage1
         logits_Bhw, map_Bdhw = logits_Bhw.float(), map_Bdhw.float()
         target = heatmaps.render(points.xy, points.valid.float(), logits_Bhw.shape[-1], stage.heatmap_sigma).amax(1)
-        # Total = 10 * descriptor + detector(image 1) + detector(image 2): twice the mean over both.
+        # The total is 10 * descriptor + detector(view 1) + detector(view 2); the last two are twice the mean over both views.
         detector = 2 * losses.detector_loss(logits_Bhw.sigmoid(), target)
         descriptor, parts = self._descriptor_loss(map_Bdhw, points.xy, points.valid, points.identity, generator)
         loss = stage.descriptor_weight * descriptor + detector
@@ -72,7 +77,7 @@ class PairObjective:
         return total, {"positive": pull_mean, "negative": push_mean, "positives_per_pair": positives / pairs}
 
     def _positives(self, points_BPd: Tensor, valid_BP: Tensor, identity_BP: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the squared distances and number of positive pairs, of this rank."""
+        """Return the sum of squared distances of this rank's positive pairs, and their number."""
         stage = self.config.stage1
         if self.across and stage.correspondence == "equivariance":
             identity_BP = torch.where(valid_BP, torch.arange(valid_BP.shape[1], device=valid_BP.device), NONE)
@@ -89,12 +94,12 @@ class PairObjective:
         identity_BP: Tensor,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the hinge and number of negative pairs, of this rank."""
+        """Return the sum of the hinge losses of this rank's negative pairs, and their number."""
         stage, side = self.config.stage1, map_Bdhw.shape[-1]
         if self.across and self.negatives == "different_cluster":
             return losses.different_cluster_negatives(points_BPd, identity_BP, margin=stage.margin)
         limits = {"margin": stage.margin, "minimum_distance": stage.negative_distance * side}
-        own, own_pairs = losses.own_negatives(points_BPd, xy_BP2, valid_BP, **limits)
+        own, own_pairs = losses.same_image_negatives(points_BPd, xy_BP2, valid_BP, **limits)
         point_BR, cell_BR, taken_BR = self._random_pairs(valid_BP, side, generator)
         background, background_pairs = losses.background_negatives(
             points_BPd, xy_BP2, map_Bdhw, point_BR, cell_BR, taken_BR, **limits
@@ -102,11 +107,17 @@ class PairObjective:
         return own + background, own_pairs + background_pairs
 
     def _random_pairs(self, valid_BP: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Points and random cells of R pairs, (B, R) each, and which of the pairs an image has, bool (B, R): each of its n
-        points with the same cells, as many as fill its negative pairs after those of its own points, and at least one.
+        """Draw pairs of a point and a random cell of its view, up to R per view.
 
-        The draw is of a fixed size, for the batch of all ranks: an image's cells are the first of its row there, whatever the
-        other images hold and however many ranks there are.
+        All n points of a view are paired with the same cells. Their number is the one that fills the view's negative pairs
+        beside the n (n - 1) / 2 of its own points, and at least one.
+
+        Cells are drawn in a fixed number for each view of the batch of all ranks. So the cells of a view depend neither on the
+        other views nor on the number of ranks.
+
+        Returns:
+            point: (B, R), index of the point in the view; cell: (B, R), index in the flattened heatmap; taken: bool (B, R),
+            whether the view has the pair.
         """
         pairs = self.config.stage1.negative_pairs
         shape = (distributed.world_size() * len(valid_BP), max(pairs, 1))
@@ -114,7 +125,7 @@ class PairObjective:
         points_B1 = valid_BP.sum(1, keepdim=True)
         n_B1 = points_B1.clamp(min=1)
         cells_B1 = ((pairs - n_B1 * (n_B1 - 1) // 2) // n_B1).clamp(min=1)
-        # Pair r is of the image's point r mod n and its cell r div n, until it has as many as it may.
+        # Pair r consists of point r mod n and cell r div n.
         pair_R = torch.arange(max(pairs, valid_BP.shape[1]), device=valid_BP.device)
         point_BR = valid_BP.int().argsort(dim=1, descending=True, stable=True).gather(1, pair_R % n_B1)
         cell_BR = distributed.own_rows(drawn).to(valid_BP.device).gather(1, (pair_R // n_B1).clamp(max=shape[1] - 1))
@@ -123,20 +134,22 @@ class PairObjective:
 
 @dataclass(frozen=True)
 class JointObjective(PairObjective):
-    """Pairs, and a head of K landmarks beside them, which learns where labels tell landmarks: a single stage (thesis 7.2)."""
+    """The loss on pairs, with that of a third head of K landmark heatmaps: training in a single stage (thesis 7.2)."""
 
     def network(self) -> JointNetwork:
+        """Return a network with random weights."""
         return JointNetwork(self.config.network, self.config.method.landmarks)
 
     def loss(
         self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Views 2i and 2i + 1 are a pair. Returns the loss and its parts (scalars)."""
+        """Return the loss, and its parts (scalars). Views 2i and 2i + 1 are a pair."""
         logits_Bhw, map_Bdhw, heatmaps_BKhw = network(image_B3SS)
         loss, parts = self._pair_loss(logits_Bhw, map_Bdhw, points, generator)
         maps = heatmaps_BKhw.float()
         if points.landmark is None:
-            landmarks = 0 * maps.sum()  # the head waits, but every worker must see a gradient of all weights
+            # Without landmark labels, as in the warm-up. DDP needs a gradient for every weight, here zero.
+            landmarks = 0 * maps.sum()
         else:
             xy_BK2, labelled_BK = by_channel(points.xy, points.landmark, maps.shape[1])
             target = heatmaps.render(xy_BK2, labelled_BK.float(), maps.shape[-1], self.config.stage2.heatmap_sigma)
@@ -147,21 +160,23 @@ class JointObjective(PairObjective):
 
 @dataclass(frozen=True)
 class PointObjective:
-    """The detector alone, on single views: chapter 4."""
+    """The loss of the detector alone, on single views (thesis 4.2)."""
 
     config: Config
 
     def network(self) -> DetectorNetwork:
+        """Return a network with random weights."""
         return DetectorNetwork(self.config.network)
 
-    def parameter_groups(self, network: nn.Module) -> list[dict]:
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return one group of all weights."""
         stage = self.config.stage1
         return [{"params": list(network.parameters()), "lr": stage.learning_rate, "weight_decay": stage.weight_decay}]
 
     def loss(
         self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and its parts (scalars)."""
+        """Return the loss, and its parts (scalars)."""
         logits_Bhw = network(image_B3SS).float()
         sigma = self.config.stage1.heatmap_sigma
         target = heatmaps.render(points.xy, points.valid.float(), logits_Bhw.shape[-1], sigma).amax(1)

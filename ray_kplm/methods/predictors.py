@@ -1,10 +1,10 @@
-"""From a trained network to K ordered landmarks of an image."""
+"""Predict the K ordered landmarks of images with a trained network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,15 +24,18 @@ from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
-Assign = Callable[[NDArray[np.int64], NDArray], NDArray]
-"""Keypoints of each image (images,), their descriptors (N, d) in a row -> the landmark of each keypoint (N,), NONE: none."""
+Assign = Callable[[NDArray[np.int64], NDArray[np.float16]], NDArray[np.integer[Any]]]
+"""(number of keypoints of each image (B,), descriptors of all (N, d)) -> the landmark of each keypoint (N,), or NONE."""
 
 
 class Observed(NamedTuple):
-    """What a predictor sees in B images, beside the landmarks themselves; NaN where one is not detected.
+    """The landmarks that a predictor finds in B images, with measures of their quality. NaN where one is not detected.
 
-    xy float32 (B, K, 2), input frame. confidence float32 (B, K), 0 where not detected. sharpness float32 (B, K), of the peaks
-    (`heatmaps.sharpness`). separation float32 (B, K), of the descriptors (`quality.separation`); None: it has none.
+    Attributes:
+        xy: float32 (B, K, 2), input frame.
+        confidence: float32 (B, K), 0 where not detected.
+        sharpness: float32 (B, K), of the heatmap's peak (`heatmaps.sharpness`).
+        separation: float32 (B, K), of the descriptor from other clusters (`label_free.separation`); None without descriptors.
     """
 
     xy: NDArray[np.float32]
@@ -42,23 +45,23 @@ class Observed(NamedTuple):
 
 
 class Predictor(Protocol):
-    """Finds K landmarks in images uint8 (B, S, S, 3)."""
+    """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """xy (B, K, 2) input frame, NaN where not detected, and confidence (B, K)."""
+        """Return xy, (B, K, 2) in the input frame, NaN where not detected, and confidence, (B, K)."""
         ...
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
-        """The same, and how they were found."""
+        """Return the same landmarks with measures of their quality."""
         ...
 
 
 PredictorFactory = Callable[[Placement], Predictor]
-"""Builds a predictor where it will run; picklable."""
+"""Builds a predictor on the given placement. Picklable, so that the worker that predicts can call it."""
 
 
 class LandmarkPredictor:
-    """Stage 2: the argmax of each channel, sub-cell; its confidence is the peak."""
+    """Stage 2: a landmark is the peak of its channel, decoded between cells; its confidence is the peak's height."""
 
     def __init__(
         self,
@@ -69,20 +72,31 @@ class LandmarkPredictor:
         *,
         flip: bool,
     ) -> None:
+        """Build the network.
+
+        Args:
+            config: the run's.
+            weights: of a `LandmarkNetwork`.
+            flip_map: (K,) mirror partners of the landmarks, or NONE.
+            placement: device and number format.
+            flip: whether heatmaps are averaged with those of the mirror image.
+        """
         network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
         self._network = placement.move(network).eval()
         self._placement, self._sigma = placement, config.stage2.heatmap_sigma
         self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
-        self._flip = flip and bool((flip_map != NONE).any())  # without partners the mirror tells nothing
+        self._flip = flip and bool((flip_map != NONE).any())  # a mirror image is of no use without partners
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return xy and confidence of the landmarks: see `Predictor`."""
         xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
         return coordinates.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """Return the landmarks with measures of their quality: see `Predictor`."""
         maps = self._maps(images)
         cells, confidence = heatmaps.decode(maps, self._sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
@@ -90,6 +104,7 @@ class LandmarkPredictor:
         return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
 
     def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the heatmaps of the images: (B, K, h, w)."""
         batch = self._placement.images(images)
         with self._placement.precision():
             maps: torch.Tensor = self._network(batch).float()
@@ -99,7 +114,7 @@ class LandmarkPredictor:
 
 
 class ClusterPredictor:
-    """Stage 1: detected keypoints, each the landmark that `assign` finds for it."""
+    """Stage 1: detected keypoints, to which `assign` gives landmarks by their descriptors (thesis 6.3.3)."""
 
     def __init__(
         self,
@@ -110,6 +125,16 @@ class ClusterPredictor:
         threshold: float,
         placement: Placement,
     ) -> None:
+        """Build the network.
+
+        Args:
+            config: the run's.
+            weights: of a network of stage 1.
+            assign: gives landmarks to keypoints.
+            centroids: (K, d) of the landmarks, for `Observed.separation`.
+            threshold: least height of a keypoint in the heatmap.
+            placement: device and number format.
+        """
         network = KeypointNetwork(config.network)
         network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
@@ -117,13 +142,15 @@ class ClusterPredictor:
         self._assign, self._centroids = assign, centroids
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        found = self._find(images)
-        return found.column("xy"), np.nan_to_num(found.column("score"))
+        """Return xy and confidence of the landmarks: see `Predictor`."""
+        landmarks = self._detect(images)
+        return landmarks.by_landmark("xy"), np.nan_to_num(landmarks.by_landmark("score"))
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
-        found = self._find(images)
-        xy, confidence = found.column("xy"), np.nan_to_num(found.column("score"))
+        """Return the landmarks with measures of their quality: see `Predictor`."""
+        landmarks = self._detect(images)
+        xy, confidence = landmarks.by_landmark("xy"), np.nan_to_num(landmarks.by_landmark("score"))
         with self._placement.precision():
             logits_Bhw, _ = self._network(self._placement.images(images))
         heat_Bhw = logits_Bhw.float().sigmoid()
@@ -131,85 +158,105 @@ class ClusterPredictor:
         sharpness = heatmaps.sharpness(heat_Bhw, cells, self._config.stage1.heatmap_sigma).cpu().numpy()
         sharpness[np.isnan(xy).any(axis=-1)] = np.nan
         separation = np.full(confidence.shape, np.nan, np.float32)
-        separation[found.image, found.landmark] = label_free.separation(
-            found.joined("descriptors"), self._centroids, found.landmark
+        separation[landmarks.image, landmarks.landmark] = label_free.separation(
+            landmarks.field("descriptors"), self._centroids, landmarks.landmark
         )
         return Observed(xy, confidence, sharpness, separation)
 
-    def _find(self, images: NDArray[np.uint8]) -> _Landmarks:
+    def _detect(self, images: NDArray[np.uint8]) -> _Landmarks:
         options = self._config.detection
-        found = detect_keypoints(
+        detected = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
-        counts = np.array([len(k.xy) for k in found], np.int64)
-        cluster = self._assign(counts, np.concatenate([k.descriptors for k in found]))
-        return _Landmarks(found, np.repeat(np.arange(len(found)), counts), cluster, len(self._centroids))
+        counts = np.array([len(k.xy) for k in detected], np.int64)
+        cluster = self._assign(counts, np.concatenate([k.descriptors for k in detected]))
+        return _Landmarks(detected, np.repeat(np.arange(len(detected)), counts), cluster, len(self._centroids))
 
 
 class _Landmarks:
-    """Detected keypoints that are landmarks: of which image and which of the K, int64 (N,) each."""
+    """The keypoints of B images that are landmarks: N of them, with `image` and `landmark`, int64 (N,), of each."""
 
-    def __init__(self, found: list[Detected], image: NDArray[np.int64], cluster: NDArray, landmarks: int) -> None:
-        self._found, self._named, self._landmarks = found, cluster != NONE, landmarks
-        self.image, self.landmark = image[self._named], cluster[self._named].astype(np.int64)
+    def __init__(
+        self,
+        detected: list[Detected],
+        image: NDArray[np.int64],
+        cluster: NDArray[np.integer[Any]],
+        landmarks: int,
+    ) -> None:
+        """Take image and cluster (NONE for keypoints that are no landmarks) of all detected keypoints, in their order."""
+        self._detected, self._assigned, self._landmarks = detected, cluster != NONE, landmarks
+        self.image, self.landmark = image[self._assigned], cluster[self._assigned].astype(np.int64)
 
-    def joined(self, name: str) -> NDArray:
-        """A field of the keypoints, one row a landmark found."""
-        return np.concatenate([getattr(keypoints, name) for keypoints in self._found])[self._named]
+    def field(self, name: str) -> NDArray[Any]:
+        """Return a field of `Detected` for each landmark: (N, ...)."""
+        values: NDArray[Any] = np.concatenate([getattr(keypoints, name) for keypoints in self._detected])[
+            self._assigned
+        ]
+        return values
 
-    def column(self, name: str) -> NDArray[np.float32]:
-        """A field by image and landmark (B, K, ...), NaN where not detected."""
-        values = self.joined(name)
-        out = np.full((len(self._found), self._landmarks, *values.shape[1:]), np.nan, np.float32)
+    def by_landmark(self, name: str) -> NDArray[np.float32]:
+        """Return a field of `Detected` by image and landmark: (B, K, ...), NaN where not detected."""
+        values = self.field(name)
+        out = np.full((len(self._detected), self._landmarks, *values.shape[1:]), np.nan, np.float32)
         out[self.image, self.landmark] = values
         return out
 
 
 def assign_unique(centroids: NDArray[np.float32]) -> Assign:
-    """The nearest centroid, and of an image's keypoints of one cluster only the nearest (chapter 6)."""
+    """Return the assignment of chapter 6: the nearest centroid, and in an image only the nearest keypoint of each cluster."""
     grid = on_grid(centroids)
 
-    def assign(counts: NDArray[np.int64], descriptors: NDArray) -> NDArray:
+    def assign(counts: NDArray[np.int64], descriptors: NDArray[np.float16]) -> NDArray[np.integer[Any]]:
         cluster = nearest(descriptors, grid)
         image = np.repeat(np.arange(len(counts)), counts)
         keep = duplicates.keep_nearest(image, cluster, squared_distance(descriptors, grid, cluster))
-        return np.where(keep, cluster, NONE)
+        unique: NDArray[np.integer[Any]] = np.where(keep, cluster, NONE)
+        return unique
 
     return assign
 
 
-def matched(centroids: NDArray[np.float32], cutoff: NDArray[np.float64]) -> Assign:
-    """One keypoint a cluster and one cluster a keypoint, none beyond the cut-off (chapter 5)."""
+def assign_hungarian(centroids: NDArray[np.float32], cutoff: NDArray[np.float64]) -> Assign:
+    """Return the assignment of chapter 5: keypoints to clusters one to one, none beyond the cluster's cut-off distance."""
     grid = on_grid(centroids)
-    return lambda counts, descriptors: hungarian.match(counts, descriptors, grid, cutoff)
+
+    def assign(counts: NDArray[np.int64], descriptors: NDArray[np.float16]) -> NDArray[np.integer[Any]]:
+        cluster: NDArray[np.integer[Any]] = hungarian.match(counts, descriptors, grid, cutoff)
+        return cluster
+
+    return assign
 
 
 @dataclass(frozen=True, eq=False)
 class LandmarkPredictorFactory:
-    """Builds a LandmarkPredictor where it will run."""
+    """Builds a `LandmarkPredictor`: see `PredictorFactory`."""
 
     config: Config
     network: Folder
+    """Folder of the stored state of stage 2."""
     flip_map: NDArray[np.int16]
     flip: bool
 
     def __call__(self, placement: Placement) -> LandmarkPredictor:
+        """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
         return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip)
 
 
 @dataclass(frozen=True, eq=False)
 class ClusterPredictorFactory:
-    """Builds a ClusterPredictor where it will run."""
+    """Builds a `ClusterPredictor`: see `PredictorFactory`."""
 
     config: Config
     network: Folder
+    """Folder of the stored state of a round."""
     centroids: NDArray[np.float32]
     threshold: float
     cutoff: NDArray[np.float64] | None = None
-    """Of chapter 5's matching; None: the nearest centroid."""
+    """(K,) cut-off distances of `assign_hungarian`; None for `assign_unique`."""
 
     def __call__(self, placement: Placement) -> ClusterPredictor:
+        """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
-        assign = assign_unique(self.centroids) if self.cutoff is None else matched(self.centroids, self.cutoff)
+        assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
         return ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)

@@ -1,7 +1,7 @@
-"""What a training step will see, decided before it begins: a plan is data (order, pairing, augmentation).
+"""Data plans: which views a training sees, in which order, decided before it starts.
 
-One row a view, in the order of use. Views 2i and 2i + 1 of a pair plan belong together. Nothing that happens on the way,
-neither the number of workers nor a restart, changes a row.
+A plan is a table with one row per view, in the order of use; views 2i and 2i + 1 of a plan of pairs are a pair. The number of
+workers and restarts do not change it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from ray_kplm.datasets.sequences import Frames
 
 @dataclass(frozen=True)
 class Plan:
-    """image int32 (n,): row of the round's images, whose labels hold; shown int32 (n,): row of the picture, another frame of
-    the image's video or the image itself; seed int64 (n,): of its augmentation; flip bool (n,).
+    """The n views of a training.
 
-    `views` rows make an iteration; `group` neighbouring rows (2 for pairs) stay on one worker.
+    Attributes:
+        image: int32 (n,), row of the round's images whose labels apply.
+        shown: int32 (n,), row of the image that is shown: the same one, or another frame of its video.
+        seed: int64 (n,), of the view's augmentation.
+        flip: bool (n,), whether the view shows the mirror image.
+        views: views in an iteration.
+        group: adjacent rows that stay on one worker; 2 for pairs.
     """
 
     image: NDArray[np.int32]
@@ -32,60 +37,87 @@ class Plan:
 
     @property
     def iterations(self) -> int:
+        """Iterations of the training."""
         return len(self.image) // self.views
 
     @property
     def batch(self) -> int:
-        """What an iteration has to share among workers: its groups."""
+        """Groups in an iteration, which the workers share equally."""
         return self.views // self.group
 
     def head(self, iterations: int) -> Plan:
-        """The same, but for all that comes after the first `iterations`."""
+        """Return the plan of the first `iterations` only."""
         rows = slice(iterations * self.views)
         return Plan(self.image[rows], self.shown[rows], self.seed[rows], self.flip[rows], self.views, self.group)
 
     def rows(self, first: int, last: int, rank: int, workers: int) -> NDArray[np.int64]:
-        """Rows of the iterations first <= i < last that worker `rank` of `workers` takes, in order."""
+        """Return the rows that worker `rank` of `workers` uses in the iterations first <= i < last, in order."""
         share = self.views // workers
         grid = np.arange(first * self.views, last * self.views).reshape(last - first, self.views)
         return grid[:, rank * share : (rank + 1) * share].ravel()
 
 
 def pair_plan(source: PairSource, *, iterations: int, pairs: int, flip: bool, seed: tuple[int, ...]) -> Plan:
-    """`pairs` pairs of the source an iteration."""
+    """Return a plan of pairs.
+
+    Args:
+        source: draws the images of the pairs.
+        iterations: of the training.
+        pairs: pairs in an iteration.
+        flip: whether each view is mirrored with probability 1/2.
+        seed: of the plan.
+    """
     rng = np.random.default_rng(seed)
     image, shown = source(rng, iterations * pairs)
     return _plan(rng, image.ravel(), shown.ravel(), 2 * pairs, 2, flip)
 
 
-def single_plan(images: NDArray, *, iterations: int, batch: int, flip: bool, seed: tuple[int, ...]) -> Plan:
-    """Every image of `images` (rows) once before any comes twice."""
+def single_plan(images: NDArray[np.int64], *, iterations: int, batch: int, flip: bool, seed: tuple[int, ...]) -> Plan:
+    """Return a plan of single images, in shuffled passes over all of them.
+
+    Args:
+        images: (m,) rows of the images.
+        iterations: of the training.
+        batch: views in an iteration.
+        flip: whether each view is mirrored with probability 1/2.
+        seed: of the plan.
+    """
     rng = np.random.default_rng(seed)
     image = epochs(rng, images, iterations * batch)
     return _plan(rng, image, image, batch, 1, flip)
 
 
-def _plan(rng: np.random.Generator, image: NDArray, shown: NDArray, views: int, group: int, flip: bool) -> Plan:
+def _plan(
+    rng: np.random.Generator,
+    image: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    views: int,
+    group: int,
+    flip: bool,
+) -> Plan:
     seeds = rng.integers(0, 2**31, image.size)
     flips = rng.random(image.size) < 0.5 if flip else np.zeros(image.size, dtype=bool)
     return Plan(image.astype(np.int32), shown.astype(np.int32), seeds, flips, views, group)
 
 
 PairSource = Callable[[np.random.Generator, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
-"""A generator and a count -> for both views of each pair (count, 2): the images whose labels hold, and the images to show."""
+"""Draws pairs: (generator, count) -> the images whose labels apply, and the images to show, (count, 2) rows each."""
 
 
 @dataclass(frozen=True)
 class AnyImages:
-    """Images drawn independently, each once before any comes twice; in a share of the cases two views of one image.
+    """Pairs of images that are drawn independently, in shuffled passes over all of them.
 
-    usable: (n,) their rows. With a share of 1 a pair is one image under two augmentations: equivariance (thesis 6.1.5).
+    Attributes:
+        usable: (m,) rows of the images.
+        same_image_share: share of pairs that are two views of one image. With 1, all are: equivariance (thesis 6.1.5).
     """
 
     usable: NDArray[np.int64]
     same_image_share: float = 0.0
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw pairs: see `PairSource`."""
         first = epochs(rng, self.usable, count)
         other = epochs(rng, self.usable, count)
         same = rng.random(count) < self.same_image_share
@@ -95,9 +127,14 @@ class AnyImages:
 
 @dataclass(frozen=True)
 class NearbyFrames:
-    """An image and another at most `gap` frames away in its sequence, with the first one's labels on both (docs/method.md 8).
+    """Pairs of an image and a nearby frame of its sequence; the labels of the first apply to both (docs/method.md 8).
 
-    usable: (n,) rows of labelled images. An image without such a neighbour is paired with itself.
+    An image without such a neighbour is paired with itself.
+
+    Attributes:
+        usable: (m,) rows of labelled images.
+        frames: sequence and frame number of all images.
+        gap: largest distance of the two, in frames.
     """
 
     usable: NDArray[np.int64]
@@ -105,13 +142,15 @@ class NearbyFrames:
     gap: int
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw pairs: see `PairSource`."""
         image = epochs(rng, self.usable, count)
         shown = np.stack([image, self._neighbours(rng, image)], axis=1)
         return np.stack([image, image], axis=1), shown
 
-    def _neighbours(self, rng: np.random.Generator, image: NDArray) -> NDArray[np.int64]:
+    def _neighbours(self, rng: np.random.Generator, image: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a random neighbour of each image, (count,) rows."""
         sequence, frame = self.frames
-        # Frames of all sequences on one axis, with more than a gap between sequences.
+        # All frames are placed on one axis, with more than `gap` between two sequences.
         low, high = frame.min(initial=0), frame.max(initial=0)
         place = sequence * (high - low + 1 + self.gap) + (frame - low)
         order = np.argsort(place, kind="stable")
@@ -119,13 +158,13 @@ class NearbyFrames:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         start = np.searchsorted(ordered, place[image] - self.gap, side="left")
-        others = np.searchsorted(ordered, place[image] + self.gap, side="right") - start - 1  # all in reach but itself
+        others = np.searchsorted(ordered, place[image] + self.gap, side="right") - start - 1  # without itself
         pick = start + (rng.random(len(image)) * others).astype(np.int64)
         pick += (pick >= rank[image]) & (others > 0)
         return np.where((others > 0) & (sequence[image] >= 0), order[np.minimum(pick, len(order) - 1)], image)
 
 
-def epochs(rng: np.random.Generator, images: NDArray, count: int) -> NDArray[np.int64]:
-    """`count` draws: whole shuffled passes, one after the other."""
+def epochs(rng: np.random.Generator, images: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return `count` rows: shuffled passes over the images one after another, the last one cut off."""
     passes = [rng.permutation(images) for _ in range(-(-count // len(images)))]
     return np.concatenate(passes)[:count]

@@ -1,4 +1,4 @@
-"""One process's share of training: network, optimiser, and the step. Knows nothing of where batches come from."""
+"""The training step of one process: network, optimiser, learning rate. Independent of Ray and of the source of batches."""
 
 from __future__ import annotations
 
@@ -21,28 +21,44 @@ NETWORK = "network.pt"
 
 
 class Objective(Protocol):
-    """What a training step minimises. Picklable; holds no weights."""
+    """A network architecture and its loss. Picklable; it holds no weights."""
 
-    def network(self) -> nn.Module: ...
+    def network(self) -> nn.Module:
+        """Return a network with random weights."""
+        ...
 
-    def parameter_groups(self, network: nn.Module) -> list[dict]: ...
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return the parameter groups of the optimiser, with `lr` and `weight_decay`."""
+        ...
 
     def loss(
         self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and its parts (scalars, `loss` among them).
+
+        Args:
+            network: in its distributed form, if there are several workers.
+            image_B3SS: float32 views, 0 to 1.
+            points: labelled points in the views.
+            generator: source of random negatives, in the same state on all ranks.
+        """
+        ...
 
 
 _COSINE_END = 0.01
-"""Of the learning rate, what a cosine decays to (chapter 5: 5e-4 to 5e-6)."""
+"""Share of the learning rate at the end of a cosine (thesis chapter 5: 5e-4 to 5e-6)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate factor of a training's iterations.
+    """Learning-rate factor of each iteration of a training.
 
-    It is counted over `total` iterations, of which `first` were done before: of the training itself, or of all trainings that
-    continue one network. decay: `steps`, x 0.1 at each of the shares `decay_at` of the total; `cosine`, half a period from 1 to
-    0.01 (Loshchilov & Hutter, ICLR 2017). factor: on all.
+    Attributes:
+        first: iterations of the schedule that earlier trainings did.
+        total: iterations of the schedule: those of the training, or of all trainings that continue one network.
+        decay_at: shares of `total` at which `steps` multiplies the rate by 0.1.
+        factor: multiplies all rates.
+        decay: `steps`, or `cosine`: half a period from 1 to 0.01 (Loshchilov & Hutter, ICLR 2017).
     """
 
     first: int
@@ -52,6 +68,7 @@ class Schedule:
     decay: Literal["steps", "cosine"] = "steps"
 
     def __call__(self, iteration: int) -> float:
+        """Return the factor of the learning rate."""
         done = (self.first + iteration) / self.total
         if self.decay == "cosine":
             return self.factor * (_COSINE_END + (1 - _COSINE_END) * (1 + math.cos(math.pi * done)) / 2)
@@ -59,7 +76,7 @@ class Schedule:
 
 
 class Learner:
-    """Builds network and optimiser and takes training steps; the same seed gives the same steps."""
+    """Network and optimiser of a training. The same seed and batches give the same weights, bit for bit."""
 
     def __init__(
         self,
@@ -70,7 +87,16 @@ class Learner:
         seed: tuple[int, ...],
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
-        """`wrap` turns the network into its distributed form; `seed` decides initial weights and random cells."""
+        """Build network and optimiser.
+
+        Args:
+            objective: what is minimised.
+            labels: pseudo-labels of the round's images.
+            schedule: learning-rate factor of each iteration.
+            placement: device and number format.
+            seed: decides initial weights and random negatives.
+            wrap: turns the network into its distributed form.
+        """
         torch.manual_seed(derive_seed(*seed))
         self.objective, self.labels, self.schedule, self.placement, self.seed = (
             objective, labels, schedule, placement, seed,
@@ -81,11 +107,14 @@ class Learner:
         self._optimiser = torch.optim.RMSprop(groups, foreach=True)
         self._generator = torch.Generator(placement.device)
         self.network.train()
-        self._forward = _Precise(wrap(self.network), placement)
+        self._forward = _Autocast(wrap(self.network), placement)
 
     def step(self, iteration: int, views: Views) -> dict[str, Tensor]:
-        """One update, with this rank's share of the batch. Returns the loss and its parts, detached, on the device; their means
-        over ranks are those of the whole batch."""
+        """Update the weights with this rank's share of a batch.
+
+        Returns:
+            The loss and its parts (scalars), detached, on the device. Their means over the ranks are those of the whole batch.
+        """
         factor = self.schedule(iteration)
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
@@ -93,55 +122,58 @@ class Learner:
         self._generator.manual_seed(derive_seed(*self.seed, iteration))  # the same on all ranks
         loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, self._generator)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return {name: value.detach() for name, value in parts.items()}
 
     def state(self) -> bytes:
-        """Weights and optimiser, to continue from."""
+        """Return the stored state of weights and optimiser (`torch.save`)."""
         buffer = io.BytesIO()
         torch.save({"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}, buffer)
         return buffer.getvalue()
 
     def restore(self, state: bytes) -> None:
-        """Continue where `state` was taken, in this step or at the end of the one before."""
-        found = _load(state)
-        self.network.load_state_dict(found["network"])
-        self._optimiser.load_state_dict(found["optimiser"])
+        """Continue from a stored state of weights and optimiser: a checkpoint of this training, or the end of the last one."""
+        stored = _load(state)
+        self.network.load_state_dict(stored["network"])
+        self._optimiser.load_state_dict(stored["optimiser"])
 
     def start_from(self, state: bytes) -> None:
-        """Take an earlier stage's weights as a start; the optimiser is fresh."""
+        """Start from the weights of stage 1 in a stored state, with a new head and a new optimiser."""
         self.network.start_from(_load(state)["network"])  # type: ignore[operator]
 
 
-class _Precise(nn.Module):
-    """The network under the placement's autocast."""
+class _Autocast(nn.Module):
+    """The network, whose forward pass runs under the placement's autocast."""
 
     def __init__(self, network: nn.Module, placement: Placement) -> None:
         super().__init__()
         self._network, self._placement = network, placement
 
     def forward(self, image: Tensor) -> Any:
+        """Return the network's output."""
         with self._placement.precision():
             return self._network(image)
 
 
 def load_weights(state: bytes) -> dict[str, Tensor]:
-    """The network's weights of a stored state."""
-    return _load(state)["network"]
+    """Return the network's weights in a stored state, by name."""
+    weights: dict[str, Tensor] = _load(state)["network"]
+    return weights
 
 
-def weights_alone(state: bytes) -> bytes:
-    """A stored state without the optimiser's."""
+def strip_optimiser(state: bytes) -> bytes:
+    """Return a stored state without that of the optimiser."""
     buffer = io.BytesIO()
     torch.save({"network": load_weights(state)}, buffer)
     return buffer.getvalue()
 
 
 def _load(state: bytes) -> dict[str, Any]:
-    return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    stored: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    return stored
 
 
 def derive_seed(*numbers: int) -> int:
-    """One 63-bit seed of several numbers."""
+    """Return a 63-bit seed that is derived from several numbers (`np.random.SeedSequence`)."""
     return int(np.random.SeedSequence([int(n) for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

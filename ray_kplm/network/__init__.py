@@ -1,1 +1,1 @@
-"""The hourglass, its heatmaps and its losses."""
+"""The hourglass network, its heatmaps, its losses, and the reductions over training workers."""

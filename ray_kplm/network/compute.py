@@ -1,4 +1,4 @@
-"""Where and in which number format the network runs."""
+"""The device, number format and memory layout that the network runs with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.number_format import decided
+from ray_kplm.number_format import resolve_auto
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, its autocast type (None: fp32) and its memory format."""
+    """The device, number format and memory layout of a network.
+
+    Attributes:
+        device: Where the network runs.
+        autocast: Type of the forward pass; None: float32.
+        channels_last: Whether tensors are stored channels last.
+    """
 
     device: torch.device
     autocast: torch.dtype | None
@@ -24,20 +30,25 @@ class Placement:
 
     @classmethod
     def choose(cls, compute: ComputeConfig, device: torch.device) -> Placement:
-        """Return the configured placement. What is `auto` is decided by the device and, on a CPU, by this machine's."""
-        compute = decided(compute, gpu=device.type == "cuda")
+        """Return the configured placement; `auto` values follow from the device and, on a CPU, from its features."""
+        compute = resolve_auto(compute, gpu=device.type == "cuda")
         return cls(device, torch.bfloat16 if compute.precision == "bf16" else None, compute.channels_last == "yes")
 
     def move(self, network: nn.Module) -> nn.Module:
-        memory = torch.channels_last if self.channels_last else torch.contiguous_format
-        return network.to(self.device).to(memory_format=memory)  # type: ignore[call-overload]
+        """Move a network to the device, in the memory layout."""
+        moved: nn.Module = network.to(self.device).to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        return moved
 
     def images(self, image_BSS3: NDArray[np.uint8]) -> Tensor:
-        """Pictures as the network takes them: uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in 0..1 on the device."""
+        """Return the network's input: uint8 (B, S, S, 3) -> float32 (B, 3, S, S) from 0 to 1, on the device."""
         image = torch.from_numpy(np.ascontiguousarray(image_BSS3)).to(self.device, non_blocking=True)
         image = image.permute(0, 3, 1, 2).float() / 255
-        return image.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        return image.contiguous(memory_format=self._memory_format)
 
     def precision(self) -> AbstractContextManager[None]:
-        """Autocast for the network's forward pass; losses and coordinates stay in float32 outside of it."""
+        """Return the autocast context of the network's forward pass; losses and coordinates are float32 outside of it."""
         return torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format

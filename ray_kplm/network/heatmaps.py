@@ -1,7 +1,7 @@
-"""Points to heatmaps and back, on the device, a whole batch at a time.
+"""Conversion of points to heatmaps and back, on the device, for a whole batch at a time.
 
-Axes in names: B images, P points (padded), K landmarks, h = w heatmap side. Points are in the heatmap frame
-(`imaging.frames`): (x, y) cells, fractional.
+Axes in names: B images, P points (padded), N peaks (padded), K landmarks, C channels, h = w heatmap side. Points are in the
+heatmap frame (`imaging.coordinates`): (x, y) cells, fractional.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ from torch.nn import functional as F
 
 
 def render(xy_BP2: Tensor, valid_BP: Tensor, side: int, sigma: float) -> Tensor:
-    """Heatmaps BPhw with a Gaussian of peak 1 at every valid point, zero where a point is not valid.
+    """Render a heatmap for each point: a Gaussian of peak 1 at a valid point, zero for an invalid one.
 
-    `sigma` in cells; 0 marks the single cell nearest to the point. A Gaussian is sampled at cell centres relative to
-    the exact point, so a point between cells keeps its place; it is cut at 3 sigma.
+    The Gaussian is sampled at cell centres relative to the exact point, so that sub-cell positions are kept. It is cut at
+    3 sigma.
+
+    Args:
+        xy_BP2: Points.
+        valid_BP: 1 or True for valid points, 0 or False for others.
+        side: Side of the heatmaps, cells.
+        sigma: Of the Gaussian, cells; 0 marks the single cell nearest to the point.
+
+    Returns:
+        BPhw.
     """
     cells = torch.arange(side, device=xy_BP2.device, dtype=xy_BP2.dtype)
     if sigma == 0:
@@ -38,7 +47,7 @@ def gaussian_1d(distance: Tensor, sigma: float) -> Tensor:
 
 
 def inside(xy: Tensor, side: int) -> Tensor:
-    """Which points (..., 2) fall on a cell of the heatmap: bool (...)."""
+    """Return which points (..., 2) lie in a cell of the heatmap: bool (...)."""
     nearest = xy.round()
     return ((nearest >= 0) & (nearest <= side - 1)).all(-1)
 
@@ -47,7 +56,10 @@ def inside(xy: Tensor, side: int) -> Tensor:
 class Peaks:
     """Local maxima of a batch of heatmaps, strongest first, padded to the largest number in an image.
 
-    xy_BN2 (x, y) cells, refined by a quarter cell; score_BN; valid_BN bool.
+    Attributes:
+        xy_BN2: Cells, refined by a quarter cell.
+        score_BN: Values at the maxima.
+        valid_BN: bool, False for padding.
     """
 
     xy_BN2: Tensor
@@ -56,7 +68,14 @@ class Peaks:
 
 
 def peaks(heatmap_Bhw: Tensor, threshold: float, radius: int, limit: int) -> Peaks:
-    """Cells above `threshold` that are the maximum of their (2 radius + 1)^2 neighbourhood, at most `limit` an image."""
+    """Find the local maxima of heatmaps.
+
+    Args:
+        heatmap_Bhw: One heatmap for each image.
+        threshold: Maxima are above this value.
+        radius: A maximum is the largest value of its neighbourhood of (2 radius + 1)^2 cells.
+        limit: Most maxima of an image; the strongest are returned.
+    """
     side = heatmap_Bhw.shape[-1]
     strongest = F.max_pool2d(heatmap_Bhw[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
     score = torch.where((heatmap_Bhw == strongest) & (heatmap_Bhw > threshold), heatmap_Bhw, 0.0).flatten(1)
@@ -68,7 +87,7 @@ def peaks(heatmap_Bhw: Tensor, threshold: float, radius: int, limit: int) -> Pea
 
 
 def _toward_larger(heatmap_Bhw: Tensor, xy_BN2: Tensor) -> Tensor:
-    """Sign (-1, 0, 1) of the larger of the two neighbours, per axis; 0 at the border and on a tie: BN2."""
+    """Return the direction (-1, 0, 1) of the larger of the two neighbours on each axis, 0 at the border and on a tie: BN2."""
     side = heatmap_Bhw.shape[-1]
     flat = heatmap_Bhw.flatten(1)
 
@@ -82,24 +101,24 @@ def _toward_larger(heatmap_Bhw: Tensor, xy_BN2: Tensor) -> Tensor:
     return sign * interior
 
 
-DECODER = 2
-"""Raised when decoded places change: predictions on storage are known by it."""
+DECODER_VERSION = 2
+"""Version of `decode`, increased when decoded positions change; it is part of the fingerprint of stored predictions."""
 
 
 def decode(heatmaps_BKhw: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Return the landmark of every channel and its confidence.
+    """Return the landmark of each channel and its confidence.
 
-    It is the mean position of what rises above a share of the peak, in a window around the peak (`decoding_window`). A
-    network that is not sure spreads its heatmap over the places that it thinks possible, and their mean errs least. Floor,
-    window and border cut off parts of a Gaussian and so move its mean. How far is known for each `sigma` and is undone:
-    decoding inverts `render`.
+    The landmark is the mean position of the part of the heatmap above a share of the peak, in a window around the peak
+    (`decoding_window`). An uncertain network spreads its heatmap over all plausible places, and their mean has the least
+    expected error. The floor, the window and the border cut off parts of a Gaussian and so shift its mean. This shift is known
+    for each `sigma` and is corrected, so that `decode` inverts `render`.
 
     Args:
-        heatmaps_BKhw: of any height. What is negative or low has no say.
-        sigma: of the Gaussians that the channels were trained on, cells.
+        heatmaps_BKhw: Of any peak height. Values that are negative or below the floor are ignored.
+        sigma: Of the Gaussians that the channels were trained on, cells.
 
     Returns:
-        xy_BK2, (x, y) cells, fractional, and confidence_BK, the height of the peak.
+        xy_BK2, cells, fractional, and confidence_BK, the height of the peak.
     """
     side = heatmaps_BKhw.shape[-1]
     floor, radius = decoding_window(sigma)
@@ -111,67 +130,67 @@ def decode(heatmaps_BKhw: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     padded = F.pad(heatmaps_BKhw, [radius] * 4).flatten(2)
     window = (row_BKw[..., :, None] * (side + 2 * radius) + column_BKw[..., None, :]).flatten(2)
     above = (padded.gather(2, window) - floor * confidence_BK.clamp(min=0)[..., None]).clamp(min=0)
-    above_BKww = above.unflatten(2, (2 * radius + 1, 2 * radius + 1))
+    above_BKww = torch.unflatten(above, 2, (2 * radius + 1, 2 * radius + 1))
     total_BK = above_BKww.sum((-2, -1)).clamp(min=1e-12)
     mean_BK2 = torch.stack([(above_BKww.sum(axis) * offsets).sum(-1) / total_BK for axis in (-2, -1)], dim=-1)
-    return peak_BK2 + _uncut(mean_BK2, peak_BK2, side, radius, sigma), confidence_BK
+    return peak_BK2 + _correct_truncation(mean_BK2, peak_BK2, side, radius, sigma), confidence_BK
 
 
-_NARROWEST = 0.5
-"""Narrower Gaussians, cells, do not tell where in its cell a point is: they are decoded as if they had this sigma."""
-_FLOOR = 0.3
-"""Share of the peak below which a heatmap says nothing of a landmark's place."""
-_RADIUS = 4
-"""Cells around its peak in which a heatmap is read, at least.
+_MIN_SIGMA = 0.5
+"""Cells. Narrower Gaussians carry no sub-cell position; they are decoded as if they had this sigma."""
+_MAX_FLOOR = 0.3
+"""Share of the peak below which a heatmap is ignored, at most."""
+_MIN_RADIUS = 4
+"""Radius of the window around the peak, cells, at least.
 
-Chosen on training images of the synthetic category, heatmaps of 24 x 24 cells, by networks trained with sigma 0.5, 0.75, 1.25
-and 2: a wider window or a lower floor lowers the backward error and raises the forward one.
+Floor and radius were chosen on training images of the synthetic category, with heatmaps of 24 x 24 cells and networks trained
+with sigma 0.5, 0.75, 1.25 and 2. A wider window or a lower floor lowers the backward error and raises the forward error.
 """
 
 
 def decoding_window(sigma: float) -> tuple[float, int]:
     """Return the floor, a share of the peak, and the radius, cells, with which channels of Gaussians of `sigma` are decoded.
 
-    The floor is below the height of the cell beside the peak's: without that cell a Gaussian does not tell on which side of
-    its own it is. The radius holds all of a Gaussian that is above the floor, wherever in its cell it is.
+    The floor is below the height of a Gaussian one cell from its peak: without the neighbouring cells its sub-cell position is
+    lost. The radius covers all of a Gaussian that is above the floor, for any position in its cell.
     """
-    sigma = max(sigma, _NARROWEST)
-    floor = min(_FLOOR, math.exp(-0.5 / sigma**2))
-    return floor, max(_RADIUS, math.ceil(sigma * math.sqrt(-2 * math.log(floor)) + 0.5))
+    sigma = max(sigma, _MIN_SIGMA)
+    floor = min(_MAX_FLOOR, math.exp(-0.5 / sigma**2))
+    return floor, max(_MIN_RADIUS, math.ceil(sigma * math.sqrt(-2 * math.log(floor)) + 0.5))
 
 
-def _uncut(mean_BK2: Tensor, peak_BK2: Tensor, side: int, radius: int, sigma: float) -> Tensor:
+def _correct_truncation(mean_BK2: Tensor, peak_BK2: Tensor, side: int, radius: int, sigma: float) -> Tensor:
     """Return the offsets from the peak's cell of the Gaussians whose mean above the floor, in the window, is `mean_BK2`.
 
-    Beyond half a cell, where the peak of a rendered Gaussian cannot be, the correction stays what it is at half a cell.
+    Beyond half a cell, where the peak of a rendered Gaussian cannot be, the correction is that of half a cell.
     """
     low_BK2, high_BK2 = peak_BK2, side - 1 - peak_BK2
     mirrored = high_BK2 < low_BK2
     reach_BK2 = torch.minimum(low_BK2, high_BK2).clamp(max=radius)
-    offset_O, mean_RO = (table.to(mean_BK2) for table in _cut_means(sigma, radius))
+    offset_O, mean_RO = (table.to(mean_BK2) for table in _truncated_means(sigma, radius))
     value = torch.where(mirrored, -mean_BK2, mean_BK2)
-    found = mean_RO[reach_BK2]  # BK2O, ascending
-    after = (found <= value[..., None]).sum(-1).clamp(1, len(offset_O) - 1)[..., None]
-    left, right = found.gather(-1, after - 1)[..., 0], found.gather(-1, after)[..., 0]
-    share = ((value - left) / (right - left).clamp(min=1e-6)).clamp(0, 1)
+    mean_BK2O = mean_RO[reach_BK2]  # ascending along O
+    after = (mean_BK2O <= value[..., None]).sum(-1).clamp(1, len(offset_O) - 1)[..., None]
+    below, above = mean_BK2O.gather(-1, after - 1)[..., 0], mean_BK2O.gather(-1, after)[..., 0]
+    share = ((value - below) / (above - below).clamp(min=1e-6)).clamp(0, 1)
     corrected = torch.lerp(offset_O[after[..., 0] - 1], offset_O[after[..., 0]], share)
-    corrected = corrected + (value - found[..., -1]).clamp(min=0) + (value - found[..., 0]).clamp(max=0)
+    corrected = corrected + (value - mean_BK2O[..., -1]).clamp(min=0) + (value - mean_BK2O[..., 0]).clamp(max=0)
     return torch.where(mirrored, -corrected, corrected)
 
 
 @functools.lru_cache(maxsize=16)
-def _cut_means(sigma: float, radius: int) -> tuple[Tensor, Tensor]:
+def _truncated_means(sigma: float, radius: int) -> tuple[Tensor, Tensor]:
     """Return offsets (O,) of Gaussians from the cell of their peak, and their means above the floor (radius + 1, O).
 
-    Row r is for a window that a border cuts off r cells below the peak, column o for offset o along the axis, on average over
-    the offsets across it.
+    Row r is for a border r cells below the peak, which cuts off the window. Column o is for offset o along the axis, averaged
+    over the offsets across it.
     """
     floor, _ = decoding_window(sigma)
-    sigma = max(sigma, _NARROWEST)
+    sigma = max(sigma, _MIN_SIGMA)
     offset = torch.linspace(-0.5, 0.5, 21, dtype=torch.float64)
     cells = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    bell_Ow = gaussian_1d(cells - offset[:, None], sigma)
-    product = bell_Ow[:, None, :, None] * bell_Ow[None, :, None, :]  # OOww: along, across
+    gaussian_Ow = gaussian_1d(cells - offset[:, None], sigma)
+    product = gaussian_Ow[:, None, :, None] * gaussian_Ow[None, :, None, :]  # OOww: along, across
     above = (product - floor * product.amax((2, 3), keepdim=True)).clamp(min=0)
     along_Ow = above.sum(3).mean(1)
     rows = []
@@ -183,32 +202,37 @@ def _cut_means(sigma: float, radius: int) -> tuple[Tensor, Tensor]:
 
 
 def sample(map_BChw: Tensor, xy_BP2: Tensor) -> Tensor:
-    """Bilinear reading of a map at points (heatmap frame), borders replicated: BPC."""
+    """Sample a map at points (heatmap frame) bilinearly, with replicated borders: BPC."""
     side = map_BChw.shape[-1]
     grid = (xy_BP2 * 2 + 1) / side - 1  # align_corners=False: -1 is the left border of cell 0, at -0.5
-    read = F.grid_sample(map_BChw, grid[:, :, None].to(map_BChw.dtype), padding_mode="border", align_corners=False)
-    return read[..., 0].transpose(1, 2)
+    sampled = F.grid_sample(map_BChw, grid[:, :, None].to(map_BChw.dtype), padding_mode="border", align_corners=False)
+    return sampled[..., 0].transpose(1, 2)
 
 
 def sharpness(heatmap_Bhw: Tensor, xy_BP2: Tensor, sigma: float) -> Tensor:
-    """Return how far a heatmap falls around points on it: BP, from 0 (flat) to 1 (nothing around them).
+    """Return how far a heatmap falls around points: BP, from 0 (flat) to 1 (nothing around the point).
 
-    Looked at is a circle of 2 cells, or of 8/3 of the `sigma` (cells) that the heatmap was trained on if that is more: what was
-    learnt perfectly is above 0.95 with any sigma.
+    It is one minus the mean of the heatmap's positive part on a circle around the point, divided by the value at the point; 0
+    where that value is not positive. The circle has a radius of 2 cells, or of 8/3 sigma if that is larger, so that a perfect
+    Gaussian has a sharpness above 0.95 for any sigma.
 
-    One minus the mean of the positive part on the circle, over the value at the point; 0 where that is not positive.
+    Args:
+        heatmap_Bhw: One heatmap for each image.
+        xy_BP2: Points on it.
+        sigma: Of the Gaussians that the heatmap was trained on, cells.
     """
     radius = max(2.0, sigma * 8 / 3)
     turns = torch.arange(8, device=xy_BP2.device) * (torch.pi / 4)
     circle_C2 = radius * torch.stack([turns.cos(), turns.sin()], dim=-1).to(xy_BP2)
     around_BQ2 = (xy_BP2[:, :, None] + circle_C2).flatten(1, 2)
-    around_BP = sample(heatmap_Bhw[:, None], around_BQ2)[..., 0].clamp(min=0).unflatten(1, (-1, len(turns))).mean(-1)
+    around_BQ = sample(heatmap_Bhw[:, None], around_BQ2)[..., 0].clamp(min=0)
+    around_BP = torch.unflatten(around_BQ, 1, (-1, len(turns))).mean(-1)
     peak_BP = sample(heatmap_Bhw[:, None], xy_BP2)[..., 0]
     return torch.where(peak_BP > 0, 1 - around_BP / peak_BP.clamp(min=1e-12), 0.0).clamp(min=0)
 
 
 def read_cells(map_BChw: Tensor, xy_BP2: Tensor) -> Tensor:
-    """The map's values at the cells nearest to the points: BPC. Points outside read the border."""
+    """Read a map's values at the cells nearest to the points: BPC. Points outside read the border."""
     side = map_BChw.shape[-1]
     cell = xy_BP2.round().clamp(0, side - 1).long()
     index = (cell[..., 1] * side + cell[..., 0])[:, None].expand(-1, map_BChw.shape[1], -1)

@@ -1,1 +1,1 @@
-"""Figures of a run, drawn from plain arrays."""
+"""Presentation of a run: an HTML page, figures and text tables, made from plain arrays and dictionaries."""

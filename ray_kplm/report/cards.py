@@ -1,4 +1,4 @@
-"""What the gallery and the landmark cards show: pictures cut from images as they stream by, and the figures beside them."""
+"""Content of the gallery and of the landmark cards: pictures cut from the images, and the measures beside them."""
 
 from __future__ import annotations
 
@@ -9,57 +9,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.evaluation.label_free_warnings import RARE
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.report import pictures
-from ray_kplm.report.charts import number
+from ray_kplm.report.charts import format_number
 from ray_kplm.schemas import NONE
 
-PATCHES, PATCH_COLUMNS, PATCH_SIDE = 12, 6, 56
+PATCHES, PATCH_COLUMNS = 12, 6
+"""Number of patches on a landmark's card, and of these in a row."""
+PATCH_SIDE = 56
+"""Side of a patch, pixels."""
 _PATCH_REACH = 0.13
-"""Half a patch's side, share of the image's longer side."""
+"""Half of the side of the image region that a patch shows, as a share of the image's longer side."""
 _MEAN_SIDE = 96
+"""Side of the mean image, pixels."""
 NO_NUMBER = "\N{EN DASH}"
+"""Shown in place of a number that is undefined."""
 HOLLOW_BELOW = 0.25
-"""A landmark is drawn hollow where its confidence is below this share of what is usual for it."""
+"""A landmark is drawn hollow where its confidence is below this share of its median confidence."""
 EXTREMES = 12
-"""Best and worst images that a gallery opens with, of each."""
+"""Number of the best images, and of the worst, with which a gallery begins."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """K landmarks in N images of a split.
+    """K landmarks in the N images of a split.
 
-    ids: names of the images. sizes: int (N, 2), width and height, pixels. xy: float (N, K, 2), pixels of the image, NaN: not
-    detected. confidence: float (N, K). errors: forward NME of each image (N,), percent, NaN: none; None without annotation.
+    Attributes:
+        ids: Names of the images.
+        sizes: (N, 2), width and height, pixels.
+        xy: (N, K, 2), pixels of the image, NaN where not detected.
+        confidence: (N, K).
+        errors: (N,), forward NME of each image in percent, NaN where undefined; None without annotation.
     """
 
     ids: Sequence[str]
-    sizes: NDArray
-    xy: NDArray
-    confidence: NDArray
-    errors: NDArray | None = None
+    sizes: NDArray[np.integer]
+    xy: NDArray[np.floating]
+    confidence: NDArray[np.floating]
+    errors: NDArray[np.float64] | None = None
 
     @property
     def landmarks(self) -> int:
+        """Number of landmarks, K."""
         return int(self.xy.shape[1])
 
     def relative_confidence(self) -> NDArray[np.float64]:
-        """(N, K): confidence relative to the landmark's median; 0 where it was not detected."""
-        usual = np.median(self.confidence, axis=0)
-        relative = self.confidence / np.maximum(usual, 1e-9)
-        return np.where(np.isfinite(self.xy).all(axis=2), relative, 0.0)
+        """Return confidences (N, K) relative to the landmark's median; 0 where it was not detected."""
+        median = np.median(self.confidence, axis=0)
+        relative = self.confidence / np.maximum(median, 1e-9)
+        return np.asarray(np.where(np.isfinite(self.xy).all(axis=2), relative, 0.0))
 
     def difficulty(self) -> NDArray[np.float64]:
-        """(N,): what orders images, best first: the error where there is one, else how unsure the landmarks are."""
-        unsure = 1 - self.relative_confidence().clip(0, 1).mean(axis=1)
+        """Return a key (N,) that orders the images from the best to the worst.
+
+        It is the error of an image, if defined. Images without an error come after those with one, ordered by the mean of
+        their relative confidences.
+        """
+        doubt = 1 - self.relative_confidence().clip(0, 1).mean(axis=1)
         if self.errors is None:
-            return unsure
-        return np.where(np.isfinite(self.errors), self.errors, np.nanmax(self.errors, initial=0.0) + unsure)
+            return np.asarray(doubt)
+        return np.where(np.isfinite(self.errors), self.errors, np.nanmax(self.errors, initial=0.0) + doubt)
 
 
-def choose(difficulty: NDArray, count: int, seed: int) -> NDArray[np.int64]:
-    """Images for a gallery, ascending: the best, the worst and a seeded sample of what lies between."""
+def choose(difficulty: NDArray[np.floating], count: int, seed: int) -> NDArray[np.int64]:
+    """Return ascending indices of images for a gallery: the best, the worst and a seeded sample of the others."""
     order = np.argsort(difficulty, kind="stable")
     if count >= len(order):
         return np.sort(order)
@@ -71,7 +86,14 @@ def choose(difficulty: NDArray, count: int, seed: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Album:
-    """Pictures of the chosen images: a thumbnail each, a montage of patches a landmark (None: never seen), their mean."""
+    """Pictures of the images chosen for the gallery.
+
+    Attributes:
+        chosen: (M,), indices of the images among the findings, ascending.
+        thumbnails: One for each chosen image.
+        montages: Patches around each landmark; None for one that was detected in none of the chosen images.
+        mean: URI of the mean of the chosen images.
+    """
 
     chosen: NDArray[np.int64]
     thumbnails: list[pictures.Thumbnail]
@@ -80,9 +102,15 @@ class Album:
 
 
 def make_album(findings: Findings, chosen: NDArray[np.int64], images: Iterable[NDArray[np.uint8]]) -> Album:
-    """Look once at each chosen image. They come in the order of `chosen`, indices into the findings."""
+    """Make the pictures in one pass over the images.
+
+    Args:
+        findings: Landmarks of all images.
+        chosen: (M,), indices of the images for the gallery, ascending.
+        images: The chosen images, uint8 (H, W, 3), in this order.
+    """
     side = thumbnail_side(len(chosen))
-    wanted = _patch_images(findings, chosen)
+    shown_in = _patch_images(findings, chosen)
     patches: dict[tuple[int, int], NDArray[np.uint8]] = {}
     thumbnails = []
     total = np.zeros((_MEAN_SIDE, _MEAN_SIDE, 3))
@@ -90,40 +118,46 @@ def make_album(findings: Findings, chosen: NDArray[np.int64], images: Iterable[N
         thumbnails.append(pictures.thumbnail(image, side))
         total += letterbox(image, _MEAN_SIDE)[0]
         reach = _PATCH_REACH * max(image.shape[:2])
-        for landmark, of in enumerate(wanted):
-            if index in of:
+        for landmark, indices in enumerate(shown_in):
+            if index in indices:
                 patches[landmark, index] = pictures.patch(image, findings.xy[index, landmark], reach, PATCH_SIDE)
     montages = []
-    for landmark, of in enumerate(wanted):
-        cut = [patches[landmark, index] for index in of]
-        montages.append(pictures.montage(cut, PATCH_COLUMNS) if cut else None)
+    for landmark, indices in enumerate(shown_in):
+        of_landmark = [patches[landmark, index] for index in indices]
+        montages.append(pictures.montage(of_landmark, PATCH_COLUMNS) if of_landmark else None)
     return Album(chosen, thumbnails, montages, pictures.mean_picture(total / max(len(chosen), 1)))
 
 
 def thumbnail_side(images: int) -> int:
-    """Longer side of a gallery's pictures, pixels: the more there are, the smaller, so that a page stays below some 30 MB."""
+    """Return the longer side of a gallery's pictures in pixels; more images get smaller ones, to keep a page below 30 MB."""
     return next((side for most, side in ((300, 256), (600, 192), (1000, 160)) if images <= most), 112)
 
 
 def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[int]]:
-    """For each landmark the images its patches are cut from: evenly from the surest to the least sure."""
+    """Return for each landmark the images its patches show, in even steps from the most to the least confident one."""
     relative_confidence = findings.relative_confidence()[chosen]
-    found = []
+    images_of = []
     for landmark in range(findings.landmarks):
         order = np.argsort(-relative_confidence[:, landmark], kind="stable")
         order = order[np.isfinite(findings.xy[chosen[order], landmark]).all(axis=1)]
         picks = np.unique(np.linspace(0, len(order) - 1, min(PATCHES, len(order))).round().astype(int))
-        found.append(chosen[order[picks]].tolist())
-    return found
+        images_of.append(chosen[order[picks]].tolist())
+    return images_of
 
 
 def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
-    """The gallery's images, best first: id, thumbnail, points (landmark, x, y, hollow), rank, error and confidence in %."""
+    """Return the gallery's images, the best first.
+
+    Returns:
+        For each image a dictionary: `id`, `index` among the findings, `rank`, `picture` (thumbnail), `radius` of a point's
+        circle, `points` (landmark, x, y, hollow), `error` in percent or None, `relative_confidence` of each landmark and
+        `mean_confidence`, both in percent of the landmark's median.
+    """
     relative_confidence = findings.relative_confidence()
     difficulty = findings.difficulty()[album.chosen]
     shown = []
-    for rank, place in enumerate(np.argsort(difficulty, kind="stable").tolist()):
-        index, picture = int(album.chosen[place]), album.thumbnails[place]
+    for rank, position in enumerate(np.argsort(difficulty, kind="stable").tolist()):
+        index, picture = int(album.chosen[position]), album.thumbnails[position]
         points = [
             (k, f"{x:.1f}", f"{y:.1f}", bool(relative_confidence[index, k] < HOLLOW_BELOW))
             for k, (x, y) in enumerate(picture.points(findings.xy[index]).tolist())
@@ -141,14 +175,14 @@ def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
                 "points": points,
                 "error": error,
                 "relative_confidence": percents,
-                "sure": round(float(np.mean(np.minimum(percents, 100)))),
+                "mean_confidence": round(float(np.mean(np.minimum(percents, 100)))),
             }
         )
     return shown
 
 
 def opening(shown: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """A gallery as it opens: the best, the worst, then the others from the worst."""
+    """Return the groups in which a gallery opens: the best images, the worst, then the others from the worst."""
     ends = min(EXTREMES, len(shown) // 2)
     best, middle, worst = shown[:ends], shown[ends : len(shown) - ends], shown[len(shown) - ends :]
     groups = [("Best", list(best)), ("Worst", list(worst[::-1])), ("All others, worst first", list(middle[::-1]))]
@@ -162,7 +196,19 @@ def landmark_cards(
     quality: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    """A card a landmark: its colour, pictures, mirror partner, figures (name, value, meaning) and what is wrong with it."""
+    """Return the content of each landmark's card.
+
+    Args:
+        findings: Landmarks of all images.
+        album: Pictures of the chosen images.
+        flip_map: Mirror partner of each landmark, `NONE` for no partner.
+        quality: The content of `quality.json`, if it was measured.
+        metrics: The content of `metrics.json`, if the run was scored.
+
+    Returns:
+        For each landmark a dictionary: `number`, `montage`, `heat` (URI of its heat map), `partner` or None, `figures` (name,
+        value, meaning) and `notes`, its problems.
+    """
     places = coordinates.in_square(findings.xy, findings.sizes[:, None])
     quality, metrics = quality or {}, metrics or {}
     cards = []
@@ -182,27 +228,27 @@ def landmark_cards(
 
 
 _OF_A_LANDMARK = (
-    ("Detected", "detection_rate_per_landmark", 100.0, " %", "share of images in which it is found"),
-    ("Equivariance", "equivariance_per_landmark", 1.0, " %", "how far it is off when the image is warped, % of the side"),
-    ("Mirror error", "flip_per_landmark", 1.0, " %", "how far image and mirror image disagree, % of the side"),
-    ("Repeatability", "repeatability_per_landmark", 100.0, " %", "share of warped images in which it is found again"),
-    ("Spread", "spread_per_landmark", 1.0, " %", "how much its place varies over the images, % of the side"),
-    ("Sharpness", "sharpness_per_landmark", 1.0, "", "how peaked its heatmap is, 0 to 1"),
-    ("Compactness", "compactness_per_landmark", 1.0, "", "how clearly its descriptors are its own, -1 to 1"),
+    ("Detected", "detection_rate_per_landmark", 100.0, " %", "share of the images in which it is detected"),
+    ("Equivariance", "equivariance_per_landmark", 1.0, " %", "its error when the image is warped, % of the side"),
+    ("Mirror error", "flip_per_landmark", 1.0, " %", "its distance to its partner in the mirror image, % of the side"),
+    ("Repeatability", "repeatability_per_landmark", 100.0, " %", "share of the warped images in which it is detected again"),
+    ("Spread", "spread_per_landmark", 1.0, " %", "standard deviation of its position over the images, % of the side"),
+    ("Sharpness", "sharpness_per_landmark", 1.0, "", "sharpness of its heatmap's peak, 0 to 1"),
+    ("Compactness", "compactness_per_landmark", 1.0, "", "silhouette of its descriptors, -1 to 1"),
 )  # fmt: skip
-"""Name, key of the label-free quality, factor, unit and meaning."""
+"""Name, key of the label-free quality, factor, unit and meaning of a landmark's measures."""
 
 
 def _figures(k: int, quality: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and meaning; a dash where other landmarks have a number."""
+    """Return name, value and meaning of a landmark's measures; a dash if only other landmarks have a number."""
     rows = [(name, quality.get(key), factor, unit, meaning) for name, key, factor, unit, meaning in _OF_A_LANDMARK]
-    meaning = "error when it is predicted from the annotation; high: it wanders"
+    meaning = "error of its prediction from the annotation; high if the landmark is unstable"
     rows.insert(2, ("Backward NME", metrics.get("backward_per_landmark"), 1.0, " %", meaning))
     figures = []
     for name, values, factor, unit, meaning in rows:
         if values is not None:
             value = _at(values, k)
-            figures.append((name, NO_NUMBER if value is None else f"{number(value * factor)}{unit}", meaning))
+            figures.append((name, NO_NUMBER if value is None else f"{format_number(value * factor)}{unit}", meaning))
     return figures
 
 
@@ -216,15 +262,15 @@ def _notes(k: int, quality: Mapping[str, Any], metrics: Mapping[str, Any]) -> li
     if k in (quality.get("static_landmarks") or []):
         notes.append("does not move with the object")
     rate = _at(quality.get("detection_rate_per_landmark"), k)
-    if rate is not None and rate < 0.2:
-        notes.append(f"found in {100 * rate:.0f} % of the images only")
-    if k in wandering(metrics):
-        notes.append("wanders on the object")
+    if rate is not None and rate < RARE:
+        notes.append(f"detected in only {100 * rate:.0f} % of the images")
+    if k in unstable_landmarks(metrics):
+        notes.append("does not keep its place on the object")
     return notes
 
 
-def wandering(metrics: Mapping[str, Any]) -> list[int]:
-    """Landmarks whose backward error is more than twice the median's."""
+def unstable_landmarks(metrics: Mapping[str, Any]) -> list[int]:
+    """Return the landmarks whose backward error is more than twice the median landmark's."""
     errors = np.array([np.nan if e is None else e for e in metrics.get("backward_per_landmark") or []], np.float64)
     if not np.isfinite(errors).any():
         return []

@@ -1,4 +1,4 @@
-"""Charts as SVG that takes its colours from the page: `currentColor` and the classes s0, s1, ... of its style sheet."""
+"""Charts as SVG, coloured by the page's style sheet: `currentColor` and the classes s0, s1, ... and k0, k1, ..."""
 
 from __future__ import annotations
 
@@ -13,23 +13,36 @@ from numpy.typing import ArrayLike, NDArray
 from ray_kplm.schemas import NONE
 
 Points = Sequence[tuple[float, float | None]]
+"""Points (x, y) of a line; a y of None is a gap."""
 
 WIDTH, HEIGHT = 320, 200
+"""Size of a line chart without its legend, pixels."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 18, 10, 34
-_TICKS, _MOST_DOTS = 4, 40
-_MARGIN, _TALLEST = 12, 1.1
-"""Of a scatter: px around the points, and its height at most, widths."""
+"""Margins of a line chart, pixels."""
+_TICKS = 4
+"""Approximate number of ticks of the y axis."""
+_MAX_DOTS = 40
+"""A line of more points is drawn without dots."""
+_MARGIN, _MAX_ASPECT = 12, 1.1
+"""Margin of a scatter plot in pixels, and its largest height relative to its width."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Which values lie where in the picture: x and y are (least, most), step the distance of two ticks of y."""
+    """Map from values to positions in a line chart.
+
+    Attributes:
+        x: Least and greatest x.
+        y: Least and greatest y.
+        step: Distance of two ticks of the y axis.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
     step: float
 
     def place(self, x: float, y: float) -> tuple[float, float]:
+        """Return the position of a point in the picture, pixels from its upper left corner."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         return (
@@ -46,9 +59,14 @@ def line_chart(
     x_names: Mapping[int, str] | None = None,
     from_zero: bool = True,
 ) -> Markup:
-    """An SVG of one line per series: name -> (x, y) points, None or NaN being a gap. x are whole numbers: rounds, landmarks.
+    """Return a line chart as SVG, or a paragraph that says so if there is no point to draw.
 
-    x_names: what stands at the axis in place of a number. Without any point it says so.
+    Args:
+        series: Name -> points of a line; a y of None or NaN is a gap. x are integers, as rounds or landmarks.
+        title: Title, for screen readers.
+        x_label: Label of the x axis.
+        x_names: Texts to print at the x axis in place of numbers.
+        from_zero: Whether the y axis begins at 0 if no value is negative.
     """
     known = {
         name: [(float(x), float(y)) for x, y in points if y is not None and math.isfinite(y)]
@@ -59,11 +77,11 @@ def line_chart(
         return Markup('<p class="quiet">No figures.</p>')
     axes = _axes([float(x) for points in series.values() for x, _ in points], [y for _, y in everything], from_zero)
     pieces = [_grid(axes, x_label, x_names or {})]
-    for number, (name, points) in enumerate(known.items()):
-        pieces.append(_line(axes, points, number))
+    for index, (name, points) in enumerate(known.items()):
+        pieces.append(_line(axes, points, index))
         if len(known) > 1:
-            pieces.append(_key(name, number, len(known)))
-    return _svg(pieces, f"{title}. {_spoken(known)}", WIDTH, HEIGHT + (18 if len(known) > 1 else 0))
+            pieces.append(_legend_entry(name, index, len(known)))
+    return _svg(pieces, f"{title}. {_description(known)}", WIDTH, HEIGHT + (18 if len(known) > 1 else 0))
 
 
 def _axes(xs: list[float], ys: list[float], from_zero: bool) -> Axes:
@@ -77,7 +95,7 @@ def _axes(xs: list[float], ys: list[float], from_zero: bool) -> Axes:
 
 
 def _step(extent: float) -> float:
-    """A round number of which a few cover the extent."""
+    """Return a round distance of ticks, so that about `_TICKS` of them cover the extent."""
     raw = extent / _TICKS
     unit = 10.0 ** math.floor(math.log10(raw))
     return next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw - 1e-12)
@@ -92,7 +110,7 @@ def _grid(axes: Axes, x_label: str, x_names: Mapping[int, str]) -> str:
         pieces.append(f'<path class="grid" d="M{x} {y}H{WIDTH - _RIGHT}"/>')
         pieces.append(f'<text x="{x - 6}" y="{y + 3.5}" text-anchor="end">{_tick(value)}</text>')
     base = HEIGHT - _BOTTOM
-    for value in _whole(axes.x):
+    for value in _integer_ticks(axes.x):
         x, _ = axes.place(value, low)
         anchor = "end" if value in x_names and value == axes.x[1] else "middle"
         x += _RIGHT if anchor == "end" else 0
@@ -104,51 +122,51 @@ def _grid(axes: Axes, x_label: str, x_names: Mapping[int, str]) -> str:
     return "".join(pieces)
 
 
-def _whole(extent: tuple[float, float]) -> list[int]:
-    """The whole numbers of an axis that get a name."""
+def _integer_ticks(extent: tuple[float, float]) -> list[int]:
+    """Return the integers of an axis that are labelled."""
     first, last = math.ceil(extent[0]), math.floor(extent[1])
     step = max(1, math.ceil(_step((last - first) or 1))) if last - first > 8 else 1
     return [value for value in range(first, last + 1) if value % step == 0 or last - first <= 8]
 
 
-def _line(axes: Axes, points: list[tuple[float, float]], number: int) -> str:
+def _line(axes: Axes, points: list[tuple[float, float]], index: int) -> str:
     places = [axes.place(x, y) for x, y in points]
     if not places:
         return ""
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
-    line = f'<path class="line s{number}" d="{path}"/>'
-    if len(places) > _MOST_DOTS:
+    line = f'<path class="line s{index}" d="{path}"/>'
+    if len(places) > _MAX_DOTS:
         return line
     dots = "".join(f"M{x} {y}h0" for x, y in places)
-    return f'{line}<path class="dots s{number}" d="{dots}"/>'
+    return f'{line}<path class="dots s{index}" d="{dots}"/>'
 
 
-def _key(name: str, number: int, of: int) -> str:
-    left = _LEFT + number * (WIDTH - _LEFT - _RIGHT) / of
+def _legend_entry(name: str, index: int, entries: int) -> str:
+    left = _LEFT + index * (WIDTH - _LEFT - _RIGHT) / entries
     return (
-        f'<path class="line s{number}" d="M{left:.0f} {HEIGHT + 8}h14"/><text x="{left + 19:.0f}" y="{HEIGHT + 12}">'
+        f'<path class="line s{index}" d="M{left:.0f} {HEIGHT + 8}h14"/><text x="{left + 19:.0f}" y="{HEIGHT + 12}">'
         f"{escape(name)}</text>"
     )
 
 
-def _spoken(known: Mapping[str, list[tuple[float, float]]]) -> str:
-    """What a screen reader says of the lines: from where to where each goes."""
+def _description(known: Mapping[str, list[tuple[float, float]]]) -> str:
+    """Return the first and the last value of each line, for screen readers."""
     return " ".join(
-        f"{name}: {number(points[0][1])} at first, {number(points[-1][1])} at last."
+        f"{name}: {format_number(points[0][1])} at first, {format_number(points[-1][1])} at last."
         for name, points in known.items()
         if points
     )
 
 
-def number(value: float) -> str:
-    """Three figures; whole numbers as they are."""
+def format_number(value: float) -> str:
+    """Return a number with three significant digits; integers and numbers from 1000 on as integers."""
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".").replace("e-0", "e-") if value else "0"
 
 
 def _tick(value: float) -> str:
-    """Short enough for the margin: 7.5e-4, not 0.00075."""
+    """Return a tick's label, short enough for the margin: 7.5e-4 in place of 0.00075."""
     if 0 < abs(value) < 0.01:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -156,11 +174,17 @@ def _tick(value: float) -> str:
 
 
 def scatter(xy: ArrayLike, groups: ArrayLike, *, title: str, width: int = 420) -> Markup:
-    """An SVG of points (N, 2) coloured by group (N,) from 0 (classes k0, k1, ... of the page), numbered at their middles; those
-    of group -1 are grey."""
+    """Return a scatter plot as SVG, with the number of each group at its medoid.
+
+    Args:
+        xy: (N, 2), points in any unit.
+        groups: (N,), group of each point from 0, coloured by the classes k0, k1, ...; points of group `NONE` are grey.
+        title: Title, for screen readers.
+        width: Width in pixels.
+    """
     points, group = np.asarray(xy, np.float64), np.asarray(groups)
     low, high = points.min(axis=0), points.max(axis=0)
-    scale = (width - 2 * _MARGIN) / max(float(high[0] - low[0]), float(high[1] - low[1]) / _TALLEST, 1e-9)
+    scale = (width - 2 * _MARGIN) / max(float(high[0] - low[0]), float(high[1] - low[1]) / _MAX_ASPECT, 1e-9)
     height = round((high[1] - low[1]) * scale + 2 * _MARGIN)
     placed = np.array([width, height]) / 2 + (points - (low + high) / 2) * scale
     pieces, names = [], []
@@ -175,13 +199,13 @@ def scatter(xy: ArrayLike, groups: ArrayLike, *, title: str, width: int = 420) -
     return _svg(['<g class="scatter">', *pieces, *names, "</g>"], title, width, height)
 
 
-def _medoid(points: NDArray) -> NDArray:
-    """The point nearest to the median: a name there lies on its group, also where that is in several pieces."""
+def _medoid(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the point nearest to the median, which lies on the group even if that is in several pieces."""
     offsets = points - np.median(points, axis=0)
     return np.asarray(points[np.argmin((offsets**2).sum(axis=1))])
 
 
-def _svg(pieces: Sequence[str], spoken: str, width: int, height: int) -> Markup:
+def _svg(pieces: Sequence[str], label: str, width: int, height: int) -> Markup:
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(spoken)}">{"".join(pieces)}</svg>'
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(pieces)}</svg>'
     )

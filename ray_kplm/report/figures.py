@@ -1,4 +1,4 @@
-"""Figures of a run as PNG bytes. Each call owns its figure: no pyplot, whose state is shared."""
+"""Figures of a run as PNG bytes, drawn without pyplot, whose state is global."""
 
 import io
 from collections.abc import Mapping
@@ -17,9 +17,14 @@ DOTS_PER_INCH = 120
 
 
 def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> bytes:
-    """PNG of the thesis's CED figure: forward and backward panel, one line per entry of `curves`.
+    """Return a PNG of the thesis' CED figure: a forward and a backward panel with one line for each entry of `curves`.
 
-    curves: name -> (forward errors (L,), backward errors (K,)), per landmark, % of normaliser, unsorted.
+    Args:
+        curves: Name -> forward errors (L,) and backward errors (K,) by landmark, in percent of the normaliser, unsorted.
+        title: Title of the figure.
+
+    Raises:
+        ValueError: `curves` is empty.
     """
     if not curves:
         raise ValueError("curves {}: there is nothing to draw; give at least one name with its errors")
@@ -40,10 +45,13 @@ def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: 
 def errors_over(
     name: str, values: ArrayLike, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], base: float | None
 ) -> bytes:
-    """PNG of the thesis' Fig. 6.5 and its like: errors against what an ablation varies, spread over seeds as bars.
+    """Return a PNG of errors against a varied parameter, with the deviation over seeds as bars (as thesis Fig. 6.5).
 
-    name: of what varies. values: (V,), ascending. curves: label -> mean and deviation (V,) each, NaN where nothing is known,
-    % of normaliser. base: the error of the mean shape, if known.
+    Args:
+        name: Name of the parameter.
+        values: (V,), ascending.
+        curves: Label -> mean (V,) and standard deviation (V,), in percent of the normaliser, NaN where unknown.
+        base: Error of the mean shape; None if unknown.
     """
     figure = _figure(rows=1, columns=2)
     axes = figure.add_subplot(1, 1, 1)
@@ -68,7 +76,7 @@ def _figure(rows: int, columns: int) -> Figure:
 
 def _label(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # rounds and landmarks are counted
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # landmarks are counted
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: no network, no files beside it, nothing to install."""
+"""The HTML report of a run: one self-contained file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -12,33 +12,52 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ray_kplm.evaluation.regression import cumulative_curve
+from ray_kplm.evaluation.stages import STAGE_TITLES
 from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
-from ray_kplm.report.charts import line_chart, number, scatter
+from ray_kplm.report.charts import format_number, line_chart, scatter
 from ray_kplm.report.pictures import hex_colours
-from ray_kplm.report.warnings import warnings
+from ray_kplm.report.run_warnings import run_warnings
 from ray_kplm.schemas import TRAIN
-
-STAGES = {"warmup": "warm-up", "stage1": "stage 1", "stage2": "stage 2"}
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Descriptors of one network in the plane: title, xy (N, 2), and the landmark of each, (N,)."""
+    """A two-dimensional embedding of the descriptors of one network.
+
+    Attributes:
+        title: Title of the picture.
+        xy: (N, 2), in any unit.
+        landmark: (N,), landmark of each descriptor, `NONE` for none.
+    """
 
     title: str
-    xy: NDArray
-    landmark: NDArray
+    xy: NDArray[np.floating]
+    landmark: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a page is made of.
+    """All data that a page presents.
 
-    run, dataset: names. kind: the generation. train_images: those that discovery saw; split: of the findings, `total` images in
-    all. quality, metrics: as `quality.json` and `metrics.json` hold them. flip_map: mirror partners (K,), -1: none. rounds: a
-    dict of numbers for each round, see `ROUND_CHARTS`. merges: a dict for each merging: before, after, merged (channel, into,
-    overlap). facts: what else stands at the foot, name -> value. config: the resolved YAML.
+    Attributes:
+        run: Name of the run.
+        dataset: Name of the dataset.
+        kind: The method, `method.kind`.
+        train_images: Number of images the landmarks were discovered in.
+        split: Split of the findings.
+        total: Number of its images.
+        findings: Landmarks of these images.
+        album: Pictures of the images chosen for the gallery.
+        flip_map: (K,), mirror partner of each landmark, `NONE` for no partner.
+        quality: The content of `quality.json`, if it was measured.
+        metrics: The content of `metrics.json`, if the run was scored.
+        rounds: For each round a dictionary of numbers with the keys in `ROUND_CHARTS`.
+        merges: For each merging of channels a dictionary: `before`, `after` and `merged` (`channel`, `into`, `overlap`).
+        embeddings: Embeddings of descriptors.
+        rejected: Number of files that could not be ingested.
+        facts: Further facts for the end of the page, name -> value.
+        config: The resolved configuration as YAML.
     """
 
     run: str
@@ -62,22 +81,22 @@ class Evidence:
 
 ROUND_CHARTS = (
     ("Points per image", {"points_per_image": "landmarks", "training_points_per_image": "trained on"}),
-    ("Loss at the end of a round", {"loss": "in all", "detector": "detector"}),
+    ("Loss at the end of a round", {"loss": "total", "detector": "detector"}),
     ("Descriptor loss, unweighted", {"descriptor": "descriptor"}),
     ("Mean squared distance to the centroid", {"landmark_objective": "K clusters", "cluster_objective": "M clusters"}),
     ("Equivariance error, % of the side", {"equivariance_error": "equivariance"}),
-    ("Agreement with the last round, %", {"stability": "labels (NMI)", "found_again": "points found again"}),
+    ("Agreement with the last round, %", {"stability": "labels (NMI)", "found_again": "points in both"}),
 )  # fmt: skip
-"""Title, and key of a round's dict -> name of the line."""
+"""For each chart its title, and the keys of a round's dictionary -> names of the lines."""
 
 
 def build_page(evidence: Evidence) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     environment = Environment(
         loader=PackageLoader("ray_kplm.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["figure"] = number
+    environment.filters["number"] = format_number
     findings, quality, metrics = evidence.findings, evidence.quality or {}, evidence.metrics or {}
     shown = cards.gallery(findings, evidence.album)
     return environment.get_template("page.html").render(
@@ -89,80 +108,76 @@ def build_page(evidence: Evidence) -> str:
         by_error=findings.errors is not None,
         cards=cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics),
         tiles=_tiles(evidence),
-        warnings=warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
+        warnings=run_warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
         round_charts=[*_round_charts(evidence.rounds), *_stage_chart(metrics)],
         round_table=_round_table(evidence.rounds),
         error_charts=_error_charts(metrics),
-        stages=[(STAGES.get(stage, stage), scores) for stage, scores in _stages(metrics)],
-        embeddings=[(e.title, len(e.xy), scatter(e.xy, e.landmark, title=_spoken(e))) for e in evidence.embeddings],
+        stages=[(STAGE_TITLES[stage], scores) for stage, scores in _stages(metrics)],
+        embeddings=[
+            (e.title, len(e.xy), scatter(e.xy, e.landmark, title=_description(e))) for e in evidence.embeddings
+        ],
         scores=[*_scalars("", quality), *_scalars("", metrics)],
     )
 
 
 def _tiles(evidence: Evidence) -> list[tuple[str, str, str]]:
-    """The headline numbers: name, value, what it means."""
+    """Return the headline numbers: name, value and meaning."""
     quality, metrics = evidence.quality or {}, evidence.metrics or {}
     tiles = []
     if metrics.get("forward_nme") is not None:
-        guess = metrics.get("mean_shape_nme")
-        beside = "" if guess is None else f"; the mean shape alone: {number(guess)} %"
-        tiles.append(("Forward NME", f"{number(metrics['forward_nme'])} %", f"annotated points told from ours{beside}"))
+        mean_shape = metrics.get("mean_shape_nme")
+        comparison = "" if mean_shape is None else f"; of the mean shape: {format_number(mean_shape)} %"
+        text = f"error of the annotated points predicted from the landmarks{comparison}"
+        tiles.append(("Forward NME", f"{format_number(metrics['forward_nme'])} %", text))
     if metrics.get("backward_nme") is not None:
-        text = "our points told from the annotated ones; low: they stand still on the object"
-        tiles.append(("Backward NME", f"{number(metrics['backward_nme'])} %", text))
+        text = "error of the landmarks predicted from the annotated points; low if they keep their place on the object"
+        tiles.append(("Backward NME", f"{format_number(metrics['backward_nme'])} %", text))
     for name, key, factor, meaning in _HEADLINES:
         if quality.get(key) is not None:
-            tiles.append((name, f"{number(quality[key] * factor)} %", meaning))
+            tiles.append((name, f"{format_number(quality[key] * factor)} %", meaning))
     if quality.get("static_landmarks") is not None:
-        still = len(quality["static_landmarks"])
-        tiles.append(
-            (
-                "Standing still",
-                f"{still} of {evidence.findings.landmarks}",
-                "landmarks that do not move with the object",
-            )
-        )
+        static = f"{len(quality['static_landmarks'])} of {evidence.findings.landmarks}"
+        tiles.append(("Static", static, "landmarks that do not move with the object"))
     if quality.get("score") is not None:
-        tiles.append(
-            ("Label-free score", number(quality["score"]), "all of it in one number, for sweeps; the lower the better")
-        )
+        text = "expected distance of a landmark from its place, for sweeps; the lower the better"
+        tiles.append(("Label-free score", format_number(quality["score"]), text))
     return tiles
 
 
 _HEADLINES = (
-    ("Detection rate", "detection_rate", 100, "landmarks found, over all images"),
-    ("Equivariance", "equivariance_error", 1, "of the side: how far a landmark is off when the image is warped"),
-    ("Mirror error", "flip_error", 1, "of the side: how far image and mirror image disagree"),
-    ("Coverage", "coverage", 1, "of the side: how far the landmarks of an image are from their middle"),
+    ("Detection rate", "detection_rate", 100, "share of the landmarks that are detected, over all images"),
+    ("Equivariance", "equivariance_error", 1, "of the side: error of a landmark when the image is warped"),
+    ("Mirror error", "flip_error", 1, "of the side: distance of a landmark to its partner in the mirror image"),
+    ("Coverage", "coverage", 1, "of the side: standard deviation of an image's landmarks about their mean"),
 )
+"""Name, key of the label-free quality, factor and meaning."""
 
 
 def _round_charts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
-    found = []
+    charts = []
     for title, lines in ROUND_CHARTS:
         series = {name: [(r["round"], r.get(key)) for r in rounds] for key, name in lines.items()}
         series = {name: points for name, points in series.items() if any(y is not None for _, y in points)}
         if series:
-            chart = line_chart(series, title=title, x_label="round (0: warm-up)")
-            found.append((title, chart))
-    return found
+            charts.append((title, line_chart(series, title=title, x_label="round (0: warm-up)")))
+    return charts
 
 
 def _round_table(rounds: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The same as numbers: heads and rows."""
+    """Return the numbers of the charts as a table: headings and rows."""
     keys = {key: title for title, lines in ROUND_CHARTS for key in lines if any(r.get(key) is not None for r in rounds)}
     names = {key: name for _, lines in ROUND_CHARTS for key, name in lines.items()}
     rows = [
-        [str(r["round"]), *(cards.NO_NUMBER if r.get(key) is None else number(r[key]) for key in keys)]
+        [str(r["round"]), *(cards.NO_NUMBER if r.get(key) is None else format_number(r[key]) for key in keys)]
         for r in rounds
     ]  # fmt: skip
     return ["round", *(names[key] for key in keys)], rows
 
 
 def _stages(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Scores of what was evaluated, in the order of work."""
+    """Return the scored stages with their scores, in the order of training."""
     stages = metrics.get("stages") or {}
-    return [(stage, stages[stage]) for stage in STAGES if stage in stages]
+    return [(stage, stages[stage]) for stage in STAGE_TITLES if stage in stages]
 
 
 def _error_charts(metrics: Mapping[str, Any]) -> list[tuple[str, Markup]]:
@@ -174,7 +189,7 @@ def _error_charts(metrics: Mapping[str, Any]) -> list[tuple[str, Markup]]:
             errors = [np.nan if e is None else e for e in scores.get(f"{direction}_per_landmark") or []]
             running = cumulative_curve(errors)
             if len(running):
-                series[STAGES[stage]] = list(enumerate(running.tolist(), start=1))
+                series[STAGE_TITLES[stage]] = list(enumerate(running.tolist(), start=1))
         if series:
             title = f"Cumulative {direction} error, % of the normaliser"
             charts.append((title, line_chart(series, title=title, x_label=f"{counted} landmarks, best first")))
@@ -182,7 +197,7 @@ def _error_charts(metrics: Mapping[str, Any]) -> list[tuple[str, Markup]]:
 
 
 def _stage_chart(metrics: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Both errors from the warm-up to the last stage, where more than one was evaluated."""
+    """Return the chart of both errors by stage, if more than one stage was scored."""
     stages = _stages(metrics)
     if len(stages) < 2:
         return []
@@ -190,22 +205,23 @@ def _stage_chart(metrics: Mapping[str, Any]) -> list[tuple[str, Markup]]:
         direction: [(i, scores.get(f"{direction}_nme")) for i, (_, scores) in enumerate(stages)]
         for direction in ("forward", "backward")
     }
-    names = {i: STAGES[stage] for i, (stage, _) in enumerate(stages)}
+    names = {i: STAGE_TITLES[stage] for i, (stage, _) in enumerate(stages)}
     title = "NME, %"
     return [(title, line_chart(series, title=title, x_label="evaluated after", x_names=names))]
 
 
-def _spoken(embedding: Embedding) -> str:
+def _description(embedding: Embedding) -> str:
+    """Return what an embedding shows, for screen readers."""
     groups = len(np.unique(embedding.landmark))
     return f"{embedding.title}: {len(embedding.xy)} descriptors of {groups} landmarks in the plane"
 
 
 def _scalars(prefix: str, table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All single numbers of a nested dict, with dotted names; lists and the stages, which are shown elsewhere, are left out."""
-    found = []
+    """Return all numbers of a nested dictionary with dotted names, without lists and the stages, which are shown elsewhere."""
+    scalars = []
     for name, value in table.items():
         if isinstance(value, Mapping) and name not in ("stages", "per_image"):
-            found += _scalars(f"{prefix}{name}.", value)
+            scalars += _scalars(f"{prefix}{name}.", value)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append((f"{prefix}{name}", number(value)))
-    return found
+            scalars.append((f"{prefix}{name}", format_number(value)))
+    return scalars

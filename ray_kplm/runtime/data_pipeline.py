@@ -1,7 +1,7 @@
-"""Executes a plan: fetch, decode, augment, batch, in the plan's order, with Ray Data.
+"""Execute a data plan with Ray Data: fetch, decode, augment and batch the views of a training.
 
-Determinism, resume and bounds come from the plan and from the pipeline's order: whichever process makes a view, and however
-many there are, view i of the plan is row i of the output.
+Row i of the output is view i of the plan, whichever process makes it and however many processes there are. So batches are
+deterministic, and a restarted training continues the plan at its iteration.
 """
 
 from __future__ import annotations
@@ -23,38 +23,47 @@ from ray_kplm.config import AugmentConfig
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.runtime.image_store import RoundImages
-from ray_kplm.runtime.session import AHEAD_BYTES
+from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
 if TYPE_CHECKING:
     from ray_kplm.imaging.augment import Augmenter
 
 _BLOCK_VIEWS = 128
-"""Views made by one Ray Data task: enough to hide a task's few milliseconds, little enough to start soon."""
+"""Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
 _PREFETCHED_BATCHES = 2
 _STORE_SHARE = 0.5
-"""Of the cluster's object store for views: images, labels and what else runs need the rest."""
+"""Share of the cluster's object store that views may fill; images, labels and other runs need the rest."""
 
 
-def ahead_bytes(share: int, size: int, data_workers: int, workers: int, store_bytes: float) -> int:
-    """Return how much of the object store a training worker's views may fill, bytes.
+def object_store_limit(share: int, size: int, data_workers: int, workers: int, store_bytes: float) -> int:
+    """Return how much of the object store the views of one training worker may fill, in bytes.
 
-    2 b (2 D + P), for D = `data_workers` tasks and blocks of b bytes. A block for each running task, as many finished ones
-    behind a slow first one, since order is kept, and P at the consumer: those of its prefetched batches, and the one that
-    batches are cut from. So much Ray Data 2.60 counts before it starts a task; and twice that, as from half of the limit on it
-    also holds tasks back for a consumer that has less than a third of what is finished. With less not all D run.
+    It is 2 b (2 D + P), for D = `data_workers` tasks and blocks of b bytes:
 
-    No less than other pipelines have, which bridges pauses; no more than the worker's part of half of the store.
+    * D blocks for the running tasks;
+    * D finished blocks that wait for an earlier, slower one, since order is preserved;
+    * P blocks at the consumer: those of its prefetched batches, and the one that batches are sliced from;
+    * twice that, because Ray Data stops starting tasks at half of the limit while the consumer holds less than a third of the
+      finished blocks (Ray 2.60).
 
-    share: views of a batch; size: of a view, pixels.
+    With a lower limit not all D tasks run at a time. The result is at least the default of all pipelines, and at most the
+    worker's part of half of the object store.
+
+    Args:
+        share: views in the worker's share of a batch.
+        size: side of a view, pixels.
+        data_workers: Ray Data tasks at a time for the worker.
+        workers: training workers.
+        store_bytes: size of the cluster's object store.
     """
     block_views = _block_views(share)
     prefetched = math.ceil(_PREFETCHED_BATCHES * share / block_views) + 1
     wanted = 2 * block_views * 3 * size**2 * (2 * data_workers + prefetched)
-    return int(min(max(wanted, AHEAD_BYTES), _STORE_SHARE * store_bytes / workers))
+    return int(min(max(wanted, OBJECT_STORE_BYTES), _STORE_SHARE * store_bytes / workers))
 
 
 def _block_views(share: int) -> int:
-    """Views of a block: whole batches."""
+    """Return the number of views in a block: whole batches."""
     return max(1, _BLOCK_VIEWS // share) * share
 
 
@@ -69,7 +78,18 @@ def feed(
     workers: int,
     data_workers: int,
 ) -> Iterator[Views]:
-    """The batches of worker `rank`, from iteration `first` to the plan's end."""
+    """Yield the batches of one training worker, in the plan's order.
+
+    Args:
+        plan: data plan of the training.
+        images: images of the round, which the plan's rows refer to.
+        augment: ranges of the augmentation.
+        size: side of a view, pixels.
+        first: iteration to start at; the last one is the plan's.
+        rank: rank of the training worker.
+        workers: number of training workers, which share each batch.
+        data_workers: Ray Data tasks at a time.
+    """
     share = plan.views // workers
     rows = plan.rows(first, plan.iterations, rank, workers)
     if not len(rows):
@@ -92,25 +112,28 @@ def feed(
         num_cpus=1,
     )
     store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
-    ahead = ahead_bytes(share, size, data_workers, workers, store_bytes)
-    dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=ahead)
+    limit = object_store_limit(share, size, data_workers, workers, store_bytes)
+    dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
     for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES):
         yield Views(**batch)
 
 
 def _make_views(
-    batch: dict[str, NDArray], images: RoundImages, augment: AugmentConfig, size: int, moving: bool
+    batch: dict[str, NDArray[Any]], images: RoundImages, augment: AugmentConfig, size: int, moving: bool
 ) -> dict[str, Any]:
-    """Plan rows -> views. A task and no actor: actors are new processes for every training, which a short round waits for;
-    tasks find those of the last one, with all modules loaded."""
+    """Turn rows of a plan into views; `moving` if some show another frame than the one that is labelled.
+
+    It runs in tasks rather than actors: an actor pool starts new processes for every training, while tasks reuse the processes
+    of the previous training, with all modules loaded.
+    """
     make = _augmenter(augment, size)
     images.fetch(np.union1d(batch["image"], batch["shown"]) if moving else batch["image"])
     rows = zip(*(batch[name].tolist() for name in ("image", "shown", "seed", "flip")), strict=True)
-    made = [make(images[shown], seed, flip, images[image] if moving else None) for image, shown, seed, flip in rows]
+    views = [make(images[shown], seed, flip, images[image] if moving else None) for image, shown, seed, flip in rows]
     return {
-        "picture": np.stack([view.picture for view in made]),
-        "crop_to_view": np.stack([view.crop_to_view for view in made]),
-        "shifts": np.stack([view.shifts for view in made]),
+        "picture": np.stack([view.picture for view in views]),
+        "crop_to_view": np.stack([view.crop_to_view for view in views]),
+        "shifts": np.stack([view.shifts for view in views]),
         "image": batch["image"],
         "flip": batch["flip"],
     }
@@ -118,7 +141,9 @@ def _make_views(
 
 @lru_cache(maxsize=1)
 def _augmenter(augment: AugmentConfig, size: int) -> Augmenter:
-    from ray_kplm.imaging.augment import Augmenter  # takes seconds, and the training workers import this module too
+    """Return the augmenter, built once in a process."""
+    # Importing it takes seconds, and the training workers, which do not need it, import this module.
+    from ray_kplm.imaging.augment import Augmenter
 
     cv2.setNumThreads(1)
     return Augmenter(augment, size)

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, for measurements; its processes can be killed."""
+"""A Ray cluster of several nodes on this machine, for measurements and tests that kill its processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from ray_kplm.runtime.session import ENVIRONMENT, LOCAL
 
 
 class LocalCluster:
-    """A head, where drivers are, and other nodes. Use as a context: the cluster ends with it."""
+    """A head node, which drivers join, and other nodes. A context manager: the cluster ends with the block."""
 
     def __init__(self, head_cpus: int, node_cpus: Sequence[int]) -> None:
-        """Logical CPUs of the head and of each other node."""
-        os.environ.update(ENVIRONMENT | LOCAL)  # its processes inherit it
-        with _found_as_before():
+        """Start the nodes.
+
+        Args:
+            head_cpus: logical CPUs of the head.
+            node_cpus: logical CPUs of each other node.
+        """
+        os.environ.update(ENVIRONMENT | LOCAL)  # the nodes' processes inherit it
+        with _address_file_restored():
             self._cluster = Cluster(
                 initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False}
             )
@@ -30,25 +35,30 @@ class LocalCluster:
 
     @property
     def address(self) -> str:
-        """For RAY_ADDRESS."""
+        """Address of the head, for RAY_ADDRESS."""
         return str(self._cluster.address)
 
     def count(self, title: str) -> list[int]:
-        """Worker processes with this in their title, on the head and on each other node."""
+        """Return the number of worker processes whose title contains `title`, on the head and on each other node."""
         return [len(_workers(node, title)) for node in (self._cluster.head_node, *self._nodes)]
 
     def kill(self, title: str) -> bool:
-        """SIGKILL one worker process with this in its title; whether there was one."""
+        """Send SIGKILL to one worker process whose title contains `title`; return whether one exists."""
         for node in [*self._nodes, self._cluster.head_node]:
             for process in _workers(node, title):
-                with suppress(psutil.Error):  # it may have ended just now
+                with suppress(psutil.Error):  # the process may have ended
                     process.kill()
                     return True
         return False
 
     def replace_node(self, title: str) -> bool:
-        """SIGKILL all processes of a node, not the head, that has a worker process with this in its title, and let a new node
-        join; whether there was one."""
+        """Kill a node, and add a new one of the same size.
+
+        It is the first node except the head with a worker process whose title contains `title`. All its processes get SIGKILL.
+
+        Returns:
+            Whether such a node exists.
+        """
         for index, node in enumerate(self._nodes):
             if _workers(node, title):
                 cpus = node._ray_params.num_cpus
@@ -66,31 +76,35 @@ class LocalCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _found_as_before():
+        with _address_file_restored():
             self._cluster.shutdown()
 
 
 @contextmanager
-def _found_as_before() -> Iterator[None]:
-    """Ray notes the head that began last as the one to be found on this machine, to which jobs of another would go."""
-    noted = Path(get_ray_address_file(None))
-    before = noted.read_text() if noted.exists() else None
+def _address_file_restored() -> Iterator[None]:
+    """Restore Ray's address file after the block.
+
+    Ray writes the address of the head that started last into it, and other drivers on this machine would connect to that head.
+    """
+    address_file = Path(get_ray_address_file(None))
+    before = address_file.read_text() if address_file.exists() else None
     yield
     if before is None:
-        noted.unlink(missing_ok=True)
+        address_file.unlink(missing_ok=True)
     else:
-        noted.write_text(before)
+        address_file.write_text(before)
 
 
 def _raylet(node: Any) -> int:
+    """Return the process id of a node's raylet, the parent of its workers."""
     return int(node.all_processes["raylet"][0].process.pid)
 
 
 def _workers(node: Any, title: str) -> list[psutil.Process]:
-    """Worker processes of a node by a part of their title."""
-    found = []
+    """Return the worker processes of a node whose title contains `title`."""
+    workers = []
     for process in psutil.Process(_raylet(node)).children():
         with suppress(psutil.Error):
             if title in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+                workers.append(process)
+    return workers

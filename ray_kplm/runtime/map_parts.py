@@ -1,7 +1,7 @@
-"""Work on the parts of a table: one Ray Data row a part, small answers.
+"""Map a worker over the parts of a table with Ray Data: one row per part, small results.
 
-A worker writes its part itself, atomically, into the table's folder, and answers with numbers. A part that is there is
-done: an interrupted job continues with the missing ones.
+A worker writes its part to storage itself, atomically, and returns numbers. A part that exists is done, so an interrupted map
+continues with the missing ones.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from ray_kplm.errors import RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 
-_PATIENCE_S = 3600.0
-"""Where no part is finished for so long, a worker hangs or finds no room. A pretrained detector on a CPU may need minutes."""
+_NO_PROGRESS_TIMEOUT_S = 3600.0
+"""Time without a finished part that is an error. A pretrained detector on a CPU may need minutes for a part."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How many parts are worked on at a time, and what each reserves."""
+    """Number of workers of a map, and the resources that each reserves."""
 
     workers: int
     cpus: float = 1.0
     gpus: float = 0.0
+    """A share of a GPU, or whole ones."""
 
 
 def map_parts(
@@ -41,72 +42,92 @@ def map_parts(
     pool: Pool,
     progress: ProgressCallback = ignore_progress,
 ) -> list[dict[str, Any]]:
-    """Build `worker(**arguments)` once in each process and call it with each part's name and chosen rows; its answers (flat
-    dicts of numbers), unordered. Arguments should be small: what is large is read from storage where the worker runs.
+    """Call `worker(**arguments)(part, rows)` for every part, with the worker built once in each process.
 
-    The part of a killed process is tried again elsewhere (Ray Data). Raises what a worker raises; RunError when nothing
-    is finished for an hour.
+    Ray Data retries the part of a killed process in another one.
+
+    Args:
+        worker: class of callables that take a part's name and its selected rows, int64 (n,), and return a flat dict of numbers.
+        arguments: of its constructor; small, since large data are read from storage by the worker.
+        parts: parts of the table, and the selected rows of each.
+        pool: number of workers, and their resources.
+        progress: called after each part.
+
+    Returns:
+        The dicts of all parts, in no particular order.
+
+    Raises:
+        KplmError: raised by a worker.
+        RunError: no part finished for an hour.
     """
     count = len(parts.parts)
     if not count:
         return []
     items = [{"part": part, "rows": rows} for part, rows in zip(parts.parts, parts.rows, strict=True)]
     dataset = ray.data.from_items(items, override_num_blocks=count)
-    job = _Job(uuid.uuid4().hex, worker, arguments)
-    workers = min(pool.workers, count)
-    # An actor gives its GPU back, being a process that ends; a task saves the start of one, longer than a short round's work.
-    how: dict[str, Any] = (
-        {
-            "fn": _PartActor,
-            "fn_constructor_args": [job],
-            "compute": ActorPoolStrategy(size=workers),
-            "num_gpus": pool.gpus,
-        }
-        if pool.gpus
-        else {"fn": _work_on_part, "fn_args": [job], "compute": TaskPoolStrategy(size=workers)}
-    )
-    answers = dataset.map_batches(batch_size=1, num_cpus=pool.cpus, **how)
-    answers.context.execution_no_progress_timeout_s = _PATIENCE_S
-    found = []
+    mapped = _map(dataset, _Job(uuid.uuid4().hex, worker, arguments), pool, min(pool.workers, count))
+    mapped.context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
+    results: list[dict[str, Any]] = []
     try:
-        for answer in answers.iter_rows():
-            found.append(answer)
-            progress(len(found) / count, f"{len(found)}/{count} parts")
+        for result in mapped.iter_rows():
+            results.append(result)
+            progress(len(results) / count, f"{len(results)}/{count} parts")
     except ExecutionTimeoutError:
         raise RunError(
-            f"{len(found)} of {count} parts are finished, and none was in {_PATIENCE_S / 60:.0f} minutes: a worker hangs, its "
-            f"process keeps dying, or there is no room for one ({pool.cpus:g} CPUs, {pool.gpus:g} GPUs); the same command "
-            f"continues with the others"
+            f"{len(results)} of {count} parts are finished, and none was in {_NO_PROGRESS_TIMEOUT_S / 60:.0f} minutes: a "
+            f"worker hangs, its process keeps dying, or no node has {pool.cpus:g} CPUs and {pool.gpus:g} GPUs free; run the "
+            f"same command again to continue with the others"
         ) from None
     except RayTaskError as error:
         raise unwrap_user_error(error) or error from None
-    return found
+    return results
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One call of `map_parts`."""
+    """A call of `map_parts`."""
 
     name: str
+    """Unique to the call."""
     worker: type
     arguments: dict[str, Any]
 
 
-_held: dict[str, Any] = {}
-"""The worker of this process, by the job it was built for: a process is given many of its parts."""
+def _map(dataset: ray.data.Dataset, job: _Job, pool: Pool, workers: int) -> ray.data.Dataset:
+    """Return the dataset of results, by actors if workers reserve GPUs and by tasks otherwise.
+
+    An actor's process ends with the map, which frees its GPU memory. Tasks reuse processes: starting one takes longer than
+    the work of a short round.
+    """
+    if pool.gpus:
+        return dataset.map_batches(
+            _PartActor,
+            fn_constructor_args=[job],
+            batch_size=1,
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+        )
+    return dataset.map_batches(
+        _work_on_part, fn_args=[job], batch_size=1, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
+    )
+
+
+_worker_cache: dict[str, Any] = {}
+"""The worker of this process, by the name of its job: a process maps many parts of a job."""
 
 
 def _work_on_part(batch: dict[str, Any], job: _Job) -> dict[str, list[Any]]:
-    """Ray Data's batch of one row -> a call with a part's name and rows."""
-    if job.name not in _held:
-        _held.clear()
-        _held[job.name] = job.worker(**job.arguments)
-    answer = _held[job.name](str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
-    return {key: [value] for key, value in answer.items()}
+    """Call the job's worker with the part in a batch of one row, and return a batch of one result."""
+    if job.name not in _worker_cache:
+        _worker_cache.clear()
+        _worker_cache[job.name] = job.worker(**job.arguments)
+    result = _worker_cache[job.name](str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
+    return {key: [value] for key, value in result.items()}
 
 
 class _PartActor:
-    """The same, in a process that ends with the job."""
+    """`_work_on_part` as an actor."""
 
     def __init__(self, job: _Job) -> None:
         self._job = job

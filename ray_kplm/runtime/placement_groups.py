@@ -1,5 +1,8 @@
-"""Placement groups whose maker died. Ray keeps what an actor reserved until its job ends too (Ray 2.60): the workers' group of
-a controller that was killed, or of a trial's process, would take its CPUs and GPUs from all that comes after in a sweep."""
+"""Remove placement groups whose creator died.
+
+Ray keeps the placement group of a dead actor until its job ends (Ray 2.60). The group of a training controller or of a trial's
+process that was killed would reserve CPUs and GPUs for the rest of a sweep.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,20 @@ from ray_kplm.runtime.ray_private import PlacementGroupTableData, state
 
 
 def remove_orphaned_placement_groups() -> int:
-    """Remove those of this job; how many there were. Groups that a driver made are its own."""
-    found = state._connect_and_get_accessor().get_placement_group_table()
-    left = [group for group in map(PlacementGroupTableData.FromString, found) if _is_left(group)]
-    for group in left:
+    """Remove the placement groups of this job whose creating actor died, and return their number.
+
+    Groups that a driver created are kept.
+    """
+    records = state._connect_and_get_accessor().get_placement_group_table()
+    orphans = [group for group in map(PlacementGroupTableData.FromString, records) if _is_orphaned(group)]
+    for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-    return len(left)
+    return len(orphans)
 
 
-def _is_left(group: PlacementGroupTableData) -> bool:
-    of_actor = not ray.ActorID(group.creator_actor_id).is_nil()
-    of_this_job = group.creator_job_id.hex() == ray.get_runtime_context().get_job_id()
-    return of_this_job and of_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED
+def _is_orphaned(group: PlacementGroupTableData) -> bool:
+    by_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+    in_this_job = group.creator_job_id.hex() == ray.get_runtime_context().get_job_id()
+    return bool(
+        in_this_job and by_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED
+    )

@@ -1,4 +1,4 @@
-"""What a user reads of an error that Ray has carried here from the process where it was raised."""
+"""Recover this package's errors from those that Ray raises for another process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from ray.exceptions import RayTaskError
 from ray_kplm import errors
 from ray_kplm.errors import KplmError
 
-_TOLD = re.compile(r"^ray_kplm\.errors\.(\w+): (.*)$", re.MULTILINE)
+_ERROR_LINE = re.compile(r"^ray_kplm\.errors\.(\w+): (.*)$", re.MULTILINE)
 
 
 def unwrap_user_error(error: BaseException) -> KplmError | None:
-    """What was said in this project's terms, if anything was: as the cause of the error, or, where Ray kept the words alone, at
-    the end of its text."""
+    """Return the `KplmError` that a remote process raised, or None if it raised another error.
+
+    It is searched for along the causes of `error`, then in its text, where the last match counts: Ray Train and Ray Data keep
+    only the text of some errors.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KplmError) and not isinstance(cause, RayTaskError):  # Ray makes classes that are both
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    told = _TOLD.findall(str(error))
-    return getattr(errors, told[-1][0])(told[-1][1]) if told else None
+    matches = _ERROR_LINE.findall(str(error))
+    if not matches:
+        return None
+    name, message = matches[-1]
+    user_error: KplmError = getattr(errors, name)(message)
+    return user_error

@@ -1,7 +1,7 @@
-"""How many training workers a step has: chosen when it begins, by what the cluster has then.
+"""Choose the number of training workers when a training starts, by the resources that the cluster then has.
 
-Ray Train's own elastic bounds would take all CPUs of a small cluster, on which Ray Data then starves, and numbers of workers
-that do not divide the batch (Ray 2.60).
+Ray Train's own elastic bounds are not used: it takes all CPUs of a small cluster, so that Ray Data gets none, and chooses
+numbers of workers that do not divide the batch (Ray 2.60).
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from ray_kplm.config import ComputeConfig
 
-_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-_GIVEN = os.environ.get(_TIMEOUT)
-_STARTING_S, _JOINING_S = 60, 600
-"""How long workers may take to start where there is room for them, and where nodes must join first."""
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+_USER_START_TIMEOUT = os.environ.get(_START_TIMEOUT)
+_START_S, _JOIN_S = 60, 600
+"""Time limit for the start of the workers if they fit on the present nodes, and if nodes have to join first."""
 
 
-def room(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Workers that fit on nodes of so many CPU and GPU, beside their data workers and the one CPU that Ray Data needs."""
+def workers_that_fit(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return the number of training workers that fit on nodes, with their data workers and one CPU for Ray Data.
+
+    Args:
+        compute: what each worker reserves.
+        nodes: resources of each node, of which `CPU` and `GPU` count.
+    """
     needs = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
     needs = {kind: need for kind, need in needs.items() if need > 0}
     most = compute.worker_range.max
@@ -32,41 +37,52 @@ def room(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]]) -> int:
     return max(0, min(placed, int((cpus - 1) / (compute.cpus_per_worker + compute.data_workers) + 1e-6)))
 
 
-def choose(compute: ComputeConfig, batch: int, there: int) -> int:
-    """The largest number of workers that divides the batch, within the bounds, for which there is room; else the smallest."""
+def choose(compute: ComputeConfig, batch: int, fitting: int) -> int:
+    """Return the largest number of workers within the bounds that divides the batch and fits, or else the smallest.
+
+    Args:
+        compute: bounds of the number of workers.
+        batch: `Plan.batch`, which the workers share.
+        fitting: number of workers that fit on the cluster.
+    """
     allowed = compute.worker_numbers(batch)
-    return max((number for number in allowed if number <= there), default=allowed[0])
+    return max((number for number in allowed if number <= fitting), default=allowed[0])
 
 
 def choose_now(compute: ComputeConfig, batch: int) -> int:
-    """The number of workers of a training that begins now, which share `batch`. Sets how long they may take to start."""
-    there = room(compute, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    chosen = choose(compute, batch, there) if compute.is_elastic else compute.worker_range.max
-    os.environ[_TIMEOUT] = _GIVEN or str(_STARTING_S if there >= chosen else _JOINING_S)
+    """Return the number of workers for a training that starts now, and set Ray Train's time limit for their start.
+
+    Args:
+        compute: number or bounds of the workers, and what each reserves.
+        batch: `Plan.batch`, which the workers share.
+    """
+    fitting = workers_that_fit(compute, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    chosen = choose(compute, batch, fitting) if compute.is_elastic else compute.worker_range.max
+    os.environ[_START_TIMEOUT] = _USER_START_TIMEOUT or str(_START_S if fitting >= chosen else _JOIN_S)
     return chosen
 
 
 class ScaleUpRequest:
-    """Asks an autoscaler for the GPUs of more workers, which serve the next training. Of CPUs there is no asking: it could
-    take what Ray Data needs.
+    """A request to the autoscaler for the GPUs of more workers, which the next training will use.
 
-    Ask when the workers have their GPUs: those that are free are reserved with it. Placement groups ask as long as they are
-    there, and no longer than their job.
+    It consists of placement groups, which are pending until nodes join and end with their job. They also reserve resources that
+    are free, so it is submitted once the present workers have theirs. Only GPUs are requested: a request for CPUs could reserve
+    those that Ray Data needs.
     """
 
     def __init__(self, compute: ComputeConfig, workers: int) -> None:
-        """workers: how many there are."""
+        """Prepare a request for the workers that the present number, `workers`, is short of the maximum."""
         self._bundle = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
-        self._wanted = compute.worker_range.max - workers if compute.gpus_per_worker else 0
-        self._asked: list[PlacementGroup] = []
+        self._missing = compute.worker_range.max - workers if compute.gpus_per_worker else 0
+        self._groups: list[PlacementGroup] = []
 
-    def ask(self) -> None:
-        """Once: what was asked for stays so."""
-        if not self._asked:
-            self._asked = [placement_group([self._bundle]) for _ in range(self._wanted)]
+    def submit(self) -> None:
+        """Create the placement groups, if they do not exist yet."""
+        if not self._groups:
+            self._groups = [placement_group([self._bundle]) for _ in range(self._missing)]
 
     def close(self) -> None:
-        """Give back what came of it."""
-        for group in self._asked:
+        """Withdraw the request, and free what it reserved."""
+        for group in self._groups:
             remove_placement_group(group)
-        self._asked = []
+        self._groups = []

@@ -1,4 +1,4 @@
-"""Plain functions as Ray tasks, for steps that need no parts of a table."""
+"""Run plain functions as Ray tasks, for steps that do not map over the parts of a table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ray_kplm.runtime.remote_errors import unwrap_user_error
-from ray_kplm.runtime.session import ANYWHERE
+from ray_kplm.runtime.session import DEFAULT_SCHEDULING
 
 T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """A value in Ray's object store: sent once to a node, however many tasks read it there. Picklable."""
+    """A value in Ray's object store: a node receives it once, however many of its tasks read it. Picklable."""
 
     def __init__(self, value: T) -> None:
         self._reference = ray.put(value)
@@ -27,43 +27,47 @@ class Shared(Generic[T]):
 
 
 def run_task(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return `function(*arguments)`, run on any node with a free CPU. Raises what the function raises."""
-    ((_, answer),) = run_tasks(function, [arguments], at_most=1)
-    return answer
+    """Return `function(*arguments)`, run on any node with a free CPU.
+
+    Raises:
+        KplmError: raised by the function.
+    """
+    ((_, result),) = run_tasks(function, [arguments], at_most=1)
+    return result
 
 
 def run_tasks(
     function: Callable[..., Any], calls: Sequence[Sequence[Any]], *, at_most: int, cpus: float = 1.0, gpus: float = 0.0
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (index of the call, answer) as calls end, with `at_most` of them running at a time.
+    """Yield (index of the call, its result) as calls finish.
 
     Args:
         function: called with the arguments of each call.
         calls: arguments of each call, small or `Shared`.
-        at_most: how many run at a time.
-        cpus: what each reserves.
-        gpus: what each reserves, a share of a GPU or whole ones.
+        at_most: number of calls that run at a time.
+        cpus: CPUs that each reserves.
+        gpus: GPUs that each reserves: a share of one, or whole ones.
 
     Raises:
-        KplmError: what a call raised.
+        KplmError: raised by a call.
     """
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=ANYWHERE)(function)
-    waiting = iter(range(len(calls)))
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=DEFAULT_SCHEDULING)(function)
+    pending = iter(range(len(calls)))
     running: dict[ray.ObjectRef, int] = {}
     while True:
-        while len(running) < at_most and (index := next(waiting, None)) is not None:
+        while len(running) < at_most and (index := next(pending, None)) is not None:
             running[remote.remote(*calls[index])] = index
         if not running:
             return
         [ready], _ = ray.wait(list(running), num_returns=1)
         index = running.pop(ready)
         try:
-            answer = ray.get(ready)
+            result = ray.get(ready)
         except RayTaskError as error:
             raise unwrap_user_error(error) or error from None
-        yield index, answer
+        yield index, result
 
 
 def cluster_cpus() -> int:
-    """Return the logical CPUs of the cluster, one at least."""
+    """Return the number of logical CPUs of the cluster, at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))

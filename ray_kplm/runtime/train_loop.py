@@ -1,4 +1,4 @@
-"""What a training worker does: an objective over a plan, with checkpoints, to `network.pt`."""
+"""The training loop of a Ray Train worker: steps over a data plan, with checkpoints, that end in `network.pt`."""
 
 from __future__ import annotations
 
@@ -30,47 +30,55 @@ from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.storage import Folder
 
 METRICS = "metrics.json"
+"""Last metrics of a training, in the folder of its step."""
 _STATE, _POSITION = "state.pt", "position.json"
-"""Files of a checkpoint."""
-_REPORT_EVERY = 10
+"""Files of a checkpoint: weights and optimiser; job and iteration."""
+_METRICS_EVERY = 10
 """Iterations over which metrics are averaged before they are sent."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """All a worker needs for a training step."""
+    """Everything that a worker needs for a training."""
 
     config: Config
     objective: Objective
     labels: Labels
-    """Read once, by the driver. They travel in the job's object, one on a node, whose memory its workers share read-only."""
+    """Read once, by the driver. The workers of a node share the arrays, read-only, in its object store."""
     plan: Plan
     schedule: Schedule
     images: RoundImages
     start: tuple[Folder, str] | None
-    """Where the network to start from lies, and how it is used: `continue` (weights and optimiser) or `head` (stage 2)."""
+    """Folder of the network to start from, and how: `continue` with its optimiser, or `head`, its weights with a new head."""
     seed: tuple[int, ...]
+    """Decides initial weights and random negatives."""
     views: Callable[..., Iterator[Views]] = feed
-    """Makes the plan's batches."""
+    """Yields the plan's batches; called like `feed`."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training, and what belongs to its step."""
+    """A training for the workers of a Ray Train fit, which may run several one after another."""
 
     name: str
-    """Of the step, and of what it reads: whose checkpoints are whose."""
+    """Path and fingerprint of the step. A checkpoint of another job is not resumed from."""
     training: Training
     target: Folder
-    """Where the network is left."""
+    """Where the network and its metrics are written."""
 
 
 def train_loop(
     job: Job, on_begin: Callable[[int], object], on_metrics: Callable[[int, dict[str, float]], object]
 ) -> None:
-    """Train to the end, from the job's last checkpoint if there is one. In every worker of a Ray Train fit.
+    """Train to the end, from the job's last checkpoint if one exists. Called in every worker of a Ray Train fit.
 
-    on_begin: called on rank 0 with the first iteration, when its batch is there. on_metrics: called there with the metrics.
+    Args:
+        job: the training.
+        on_begin: called on rank 0 with the first iteration, when its batch is ready.
+        on_metrics: called on rank 0 with the iterations done and the mean metrics since the last call.
+
+    Raises:
+        CollapseError: the loss is not finite.
     """
     training = job.training
     config, context = training.config, ray.train.get_context()
@@ -99,39 +107,47 @@ def train_loop(
             on_begin(first)
         recent.append(learner.step(iteration, batch))
         done = iteration + 1
-        if done % _REPORT_EVERY == 0 or done == last:
-            metrics, recent = _averaged(recent), []
-            _check(metrics, done)
+        if done % _METRICS_EVERY == 0 or done == last:
+            metrics, recent = _mean_metrics(recent), []
+            _check_finite(metrics, done)
             if rank == 0:
                 rate = throughput.since(done) * training.plan.views
                 on_metrics(done, {**metrics, "images_per_s": rate})
         if done % config.compute.checkpoint_iterations == 0 and done < last:
             _checkpoint(learner, job, done, rank, metrics)
     if rank == 0:
-        job.target.write_json(METRICS, metrics)  # Ray Train keeps what is reported with a checkpoint only
+        job.target.write_json(METRICS, metrics)  # Ray Train keeps only metrics that are reported with a checkpoint
         job.target.write_bytes(NETWORK, learner.state())
 
 
 def _distributed(network: nn.Module) -> nn.Module:
-    """The network as one of several workers has it. A batch norm takes its statistics over all of them, which PyTorch does on
-    GPUs; the configuration admits it nowhere else."""
-    return prepare_model(nn.SyncBatchNorm.convert_sync_batchnorm(network), move_to_device=False)
+    """Wrap the network for distributed training; batch norms take their statistics over all workers.
+
+    PyTorch synchronises batch norms on GPUs only, and the configuration allows them with several workers only there.
+    """
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    wrapped: nn.Module = prepare_model(synchronised, move_to_device=False)
+    return wrapped
 
 
 class Throughput:
-    """Iterations a second since the last look. Sent to the driver and not stored: a repeated run stores the same metrics."""
+    """Iterations per second between calls.
+
+    The driver shows it, but it is not stored: the stored metrics of a repeated run are equal.
+    """
 
     def __init__(self, iteration: int) -> None:
         self._iteration, self._time = iteration, time.perf_counter()
 
     def since(self, iteration: int) -> float:
+        """Return the iterations per second since the last call, or since creation, up to this iteration."""
         iterations, seconds = iteration - self._iteration, time.perf_counter() - self._time
         self._iteration, self._time = iteration, time.perf_counter()
         return iterations / max(seconds, 1e-9)
 
 
 def _resume(learner: Learner, job: Job) -> int:
-    """Load the job's own last checkpoint, or the network that it starts from. Returns the first iteration to do."""
+    """Load the job's last checkpoint, or the network that it starts from; return the first iteration to do."""
     checkpoint, training = ray.train.get_checkpoint(), job.training
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -147,6 +163,7 @@ def _resume(learner: Learner, job: Job) -> int:
 
 
 def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: dict[str, float]) -> None:
+    """Report a checkpoint to Ray Train. All ranks report, rank 0 with the files."""
     report = {**metrics, "iteration": iteration}
     if rank != 0:
         ray.train.report(report)
@@ -157,16 +174,16 @@ def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: 
         ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _averaged(recent: list[dict[str, torch.Tensor]]) -> dict[str, float]:
-    """Means over the iterations since the last report and over the workers: every rank gets the same numbers."""
+def _mean_metrics(recent: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Return the means over the given iterations and over all workers: the same numbers on every rank."""
     names = sorted(recent[0])
     own = torch.stack([torch.stack([parts[name].float() for name in names]) for parts in recent]).mean(0)
     mean = distributed.sum_over_ranks(own) / distributed.world_size()
     return dict(zip(names, mean.tolist(), strict=True))
 
 
-def _check(metrics: dict[str, float], iteration: int) -> None:
-    """Stop on all ranks at once: `metrics` are the same everywhere."""
+def _check_finite(metrics: dict[str, float], iteration: int) -> None:
+    """Raise CollapseError if the loss is not finite: on all ranks at once, since their metrics are equal."""
     if not math.isfinite(metrics["loss"]):
         raise CollapseError(
             f"the loss is {metrics['loss']} at iteration {iteration}: it must stay finite; lower the learning rate or set "
@@ -175,5 +192,5 @@ def _check(metrics: dict[str, float], iteration: int) -> None:
 
 
 def _limit_threads(config: Config, local_workers: int) -> None:
-    """All workers of a machine together must not have more threads than it has cores."""
+    """Set PyTorch's threads, so that the workers of a node together have no more than it has cores."""
     torch.set_num_threads(config.compute.threads or max(1, (os.cpu_count() or 1) // local_workers))

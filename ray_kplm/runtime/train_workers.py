@@ -1,7 +1,7 @@
-"""Ray Train workers run an objective over a plan, with checkpoints, and leave `network.pt`.
+"""Train networks with Ray Train: worker processes run jobs from a queue, and each training publishes `network.pt`.
 
-Starting their processes takes longer than a short round. A `TrainWorkerPool` keeps them for several
-trainings (compute.rounds_per_fit).
+Starting worker processes takes longer than a short round. So a `TrainWorkerPool` keeps them for several trainings
+(`compute.rounds_per_fit`): one Ray Train fit, whose workers run one job after another.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from ray_kplm.storage import NO_SPACE, Folder
 
 _JobQueueActor: Any = ray.remote(num_cpus=0)(JobQueue)
 _RAY_FOLDER = "ray"
-_LOOK_S = 1.0
-"""Between two looks at whether the workers are still there."""
+_POLL_S = 1.0
+"""Interval at which the driver checks that the workers are alive."""
+_CONTROLLER_FAILURES = 2
+"""Times that Ray Train tries again to start a group of workers for which no resources are free."""
 
 
 def train(step: Step, training: Training, on_metrics: MetricsCallback) -> dict[str, Any]:
-    """One training with workers of its own, which it lets go: see `TrainWorkerPool.train`."""
+    """Run one training with its own workers, which end with it: see `TrainWorkerPool.train`."""
     pool = TrainWorkerPool(training.config.compute, step.folder)
     manifest = pool.train(step, training, on_metrics)
     pool.close()
@@ -47,65 +49,93 @@ def train(step: Step, training: Training, on_metrics: MetricsCallback) -> dict[s
 
 
 class TrainWorkerPool:
-    """Training workers, started when they are needed, for `compute.rounds_per_fit` trainings."""
+    """Training workers, which are started when they are needed and stay for `compute.rounds_per_fit` trainings."""
 
     def __init__(self, compute: ComputeConfig, folder: Folder) -> None:
-        """folder: below it Ray Train keeps the checkpoints of what goes on."""
+        """Create a pool without workers.
+
+        Args:
+            compute: number of workers, and what each reserves.
+            folder: Ray Train writes the checkpoints of unfinished trainings below it.
+        """
         self._compute, self._folder = compute, folder / _RAY_FOLDER
-        self._fit: _TrainerThread | None = None
+        self._trainer: _TrainerThread | None = None
 
     def prepare(self, batch: int) -> None:
-        """Start the process that will start the workers, which takes seconds, for a training that comes soon. CPUs and GPUs are
-        reserved when it is there. batch: what its workers will share, `Plan.batch`."""
-        self._fit = self._fit or _TrainerThread(self._compute, self._folder, batch)
+        """Start Ray Train's controller ahead of a training, which takes seconds.
+
+        The controller starts the workers, and reserves their CPUs and GPUs, when the training begins.
+
+        Args:
+            batch: `Plan.batch` of the training, which the workers share.
+        """
+        self._trainer = self._trainer or _TrainerThread(self._compute, self._folder, batch)
 
     def train(self, step: Step, training: Training, on_metrics: MetricsCallback) -> dict[str, Any]:
-        """Run the training to its end, from its last checkpoint if there is one, and publish the step.
+        """Run a training to its end, from its last checkpoint if one exists, and publish the step.
 
-        Raises CollapseError when the loss is no longer finite, RunError when the workers failed for good.
+        Args:
+            step: the step of the run; the network is written to its folder.
+            training: what the workers do.
+            on_metrics: called with the iterations done and the mean metrics since the last call.
+
+        Returns:
+            The step's manifest.
+
+        Raises:
+            CollapseError: the loss is not finite.
+            RunError: the workers failed too often.
+            StorageError: storage is full.
         """
-        facts = self._train(step, Job(f"{step.folder.path} {step.fingerprint}", training, step.folder), on_metrics)
+        job = Job(f"{step.folder.path} {step.fingerprint}", training, step.folder)
+        facts = self._run_with_retries(step, job, on_metrics)
         metrics = step.folder.read_json(METRICS)
         manifest = step.finish(iterations=training.plan.iterations, metrics=metrics, **facts)
-        if self._fit is None or self._fit.jobs >= self._compute.rounds_per_fit:
+        if self._trainer is None or self._trainer.jobs >= self._compute.rounds_per_fit:
             self.close()
         return manifest
 
     def close(self) -> None:
-        """Let the workers go; what they kept of finished trainings is deleted. For pools that are not at work."""
-        self._let_go()
+        """Stop the workers, and delete the checkpoints of finished trainings. Not to be called while a training runs."""
+        self._stop_workers()
         self._folder.delete()
 
-    def _let_go(self) -> None:
-        if self._fit:
-            self._fit.close()
-            self._fit = None
+    def _stop_workers(self) -> None:
+        if self._trainer:
+            self._trainer.close()
+            self._trainer = None
 
-    def _train(self, step: Step, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
-        """`workers` that did it; `starts`, the iterations at which they began: 0, and the checkpoints that they went on from;
-        `iterating_seconds`, from the first batch to the end. Where it is elastic, as many as there is room for then go on."""
+    def _run_with_retries(self, step: Step, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
+        """Run a job, with new workers after a failure that Ray Train does not handle itself.
+
+        An elastic pool then starts as many workers as the cluster has resources for.
+
+        Returns:
+            `workers`: number of workers that finished the job; `starts`: iterations at which workers started, 0 and those of
+            the checkpoints that were resumed from; `iterating_seconds`: time from the last start to the end.
+        """
         tries = self._compute.max_failures + 1
         batch = job.training.plan.batch
-        before: list[int] = []
+        earlier_starts: list[int] = []
         while True:
             tries -= 1
-            if self._fit and not self._fit.suits(batch):
-                self._let_go()
-            self._fit = self._fit or _TrainerThread(self._compute, self._folder, batch)
+            if self._trainer and not self._trainer.is_usable_for(batch):
+                self._stop_workers()
+            self._trainer = self._trainer or _TrainerThread(self._compute, self._folder, batch)
             try:
-                facts = self._fit.do(job, on_metrics)
-                return {"workers": self._fit.workers, **facts, "starts": [*before, *facts["starts"]]}
+                stats = self._trainer.run(job, on_metrics)
+                return {"workers": self._trainer.workers, **stats, "starts": [*earlier_starts, *stats["starts"]]}
             except Exception as error:
-                before += self._fit.starts()
-                self._let_go()
-                # Ray Train itself starts workers again that are not elastic, and is there no more where its controller died.
-                for_us = self._compute.is_elastic or isinstance(error, RayActorError)
-                if not (tries and for_us) or _user_error(error):
+                earlier_starts += self._trainer.starts()
+                self._stop_workers()
+                # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died.
+                can_retry = self._compute.is_elastic or isinstance(error, RayActorError)
+                if not (tries and can_retry) or _user_error(error):
                     raise _as_user_error(error, step) from error
 
 
 class _TrainerThread:
-    """A Ray Train fit, in a thread, whose workers do what the queue gives them."""
+    """A Ray Train fit in a thread, whose workers run the jobs of a queue."""
 
     def __init__(self, compute: ComputeConfig, folder: Folder, batch: int) -> None:
         self.jobs = 0
@@ -113,66 +143,75 @@ class _TrainerThread:
         self._error: Exception | None = None
         placement_groups.remove_orphaned_placement_groups()
         self.workers = choose_now(compute, batch)
-        self._queue = _JobQueueActor.options(scheduling_strategy=session.here()).remote()
+        self._queue = _JobQueueActor.options(scheduling_strategy=session.on_this_node()).remote()
         trainer = _trainer(compute, folder, self.workers, self._queue)
-        # Not in the main thread, where Ray Train would take over Ctrl-C, for all that comes after it too (Ray 2.60).
-        self._thread = threading.Thread(target=self._run, args=[trainer], daemon=True)
+        # In the main thread Ray Train would replace the handler of Ctrl-C, for the rest of the process too (Ray 2.60).
+        self._thread = threading.Thread(target=self._fit, args=[trainer], daemon=True)
         self._thread.start()
 
-    def _run(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: TorchTrainer) -> None:
         try:
             trainer.fit()
         except Exception as error:
             self._error = error
 
-    def suits(self, batch: int) -> bool:
-        """Whether its workers can share the batch, and are as many as they would be now if they have not started."""
+    def is_usable_for(self, batch: int) -> bool:
+        """Return whether the workers can share a batch of this size.
+
+        If they have not started yet, their number must also be the one that would be chosen now.
+        """
         return batch % self.workers == 0 and (self.jobs > 0 or self.workers == choose_now(self._compute, batch))
 
-    def do(self, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
-        """Returns when the workers have done the job, what the queue knows of it; raises what Ray Train raises when they
-        cannot."""
-        number, kept = self.jobs, ray.put(job)
-        self._queue.put.remote(number, [kept])  # in a list: the queue only passes it on
-        begun, finished = self._queue.begun.remote(number), self._queue.finished.remote(number)
-        with forward_progress(self._queue, on_metrics), closing(ScaleUpRequest(self._compute, self.workers)) as more:
-            while not ray.wait([finished], timeout=_LOOK_S)[0]:
+    def run(self, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
+        """Run a job to its end and return `JobQueue.stats`; raises the error of Ray Train if the workers fail."""
+        number, reference = self.jobs, ray.put(job)
+        self._queue.put.remote(number, [reference])  # in a list, so that the queue does not fetch the object
+        begun = self._queue.wait_until_begun.remote(number)
+        finished = self._queue.wait_until_finished.remote(number)
+        with (
+            forward_progress(self._queue, on_metrics),
+            closing(ScaleUpRequest(self._compute, self.workers)) as scale_up,
+        ):
+            while not ray.wait([finished], timeout=_POLL_S)[0]:
                 if not self._thread.is_alive():
-                    raise self._error or RunError("the training workers ended before their work did")
+                    raise self._error or RunError("the training workers ended before the training did")
                 if ray.wait([begun], timeout=0)[0]:
-                    more.ask()
+                    scale_up.submit()
         self.jobs += 1
-        return dict(ray.get(self._queue.facts.remote()))
+        return dict(ray.get(self._queue.stats.remote()))
 
     def starts(self) -> list[int]:
-        """Iterations at which the newest job was begun so far; none if they are lost with the driver's node."""
+        """Return the iterations at which the current job was begun, or none if the queue was lost with its node."""
         with suppress(RayError):
-            return list(ray.get(self._queue.facts.remote())["starts"])
+            return list(ray.get(self._queue.stats.remote())["starts"])
         return []
 
     def close(self) -> None:
-        """Only while the workers wait, or are no more."""
-        with suppress(RayError):  # the queue is lost with its node, and no worker can ask it any more
+        """End the workers. To be called only while they wait for a job, or after they died."""
+        with suppress(RayError):  # a queue that was lost with its node has no workers waiting
             ray.get(self._queue.close.remote())
         self._thread.join()
         ray.kill(self._queue)
 
 
 class _StartBarrier(ControllerCallback):
-    """Lets workers start when the first job is there: until then their CPUs and GPUs are others'."""
+    """Delays the start of the workers until the queue has a job: until then, no CPUs and GPUs are reserved for them."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def on_controller_start_worker_group(self, *, scaling_config: ScalingConfig, num_workers: int) -> None:
-        if not ray.get(self._queue.wanted.remote()):
-            raise RunError("the training workers are not wanted any more")
+        """Block until the queue has a job. Ray Train's controller calls it before it starts workers."""
+        if not ray.get(self._queue.wait_for_first_job.remote()):
+            raise RunError("the pool was closed before its first training")
 
 
 class _Trainer(TorchTrainer):
-    """Without the actor that looks whether the controller lives, to remove its placement group else: it asks the Ray that was
-    started last on the machine, and if that is another one, the training ends with its workers destroyed (Ray 2.60). The next
-    fit gives back what the controller of one left."""
+    """`TorchTrainer` without the actor that removes the placement group of a dead controller.
+
+    That actor asks the Ray that started last on the machine whether the controller is alive. If that is another Ray, the actor
+    destroys the workers of a training that is running (Ray 2.60). `remove_orphaned_placement_groups` replaces it.
+    """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -180,9 +219,12 @@ class _Trainer(TorchTrainer):
 
 
 def _trainer(compute: ComputeConfig, folder: Folder, workers: int, queue: Any) -> TorchTrainer:
-    """Elastic pools start again by themselves: Ray Train would put the same number of workers wherever they fit, even where no
-    CPU is left for their data (Ray 2.60)."""
-    failures, no_room = (0, 0) if compute.is_elastic else (compute.max_failures, 2)
+    """Return the trainer whose workers run the jobs of the queue.
+
+    Ray Train restarts failed workers itself only in pools of fixed size. `TrainWorkerPool` restarts elastic ones: Ray Train
+    would start the same number of workers wherever they fit, even if no CPU remained for their data workers (Ray 2.60).
+    """
+    failures, controller_failures = (0, 0) if compute.is_elastic else (compute.max_failures, _CONTROLLER_FAILURES)
     return _Trainer(
         _worker_main,
         train_loop_config={"queue": queue},
@@ -196,7 +238,7 @@ def _trainer(compute: ComputeConfig, folder: Folder, workers: int, queue: Any) -
             storage_path=folder.parent.path,
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=no_room),
+            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=controller_failures),
             callbacks=[_StartBarrier(queue)],
         ),
     )
@@ -207,34 +249,35 @@ def _gpus(count: float) -> dict[str, float]:
 
 
 def _worker_main(config: dict[str, Any]) -> None:
-    """One training worker: a job after the other until the queue is closed."""
+    """Run one job after another in a training worker, until the queue is closed."""
     session.configure_ray_data()
-    queue, last, rank = config["queue"], -1, ray.train.get_context().get_world_rank()
-    while (given := ray.get(queue.after.remote(last))) is not None:
-        last, (job,) = given
-        train_loop(ray.get(job), queue.begin.remote, queue.post.remote)
+    queue, number, rank = config["queue"], -1, ray.train.get_context().get_world_rank()
+    while (entry := ray.get(queue.after.remote(number))) is not None:
+        number, (reference,) = entry
+        train_loop(ray.get(reference), queue.begin.remote, queue.send.remote)
         if rank == 0:
-            ray.get(queue.finish.remote(last))
+            ray.get(queue.finish.remote(number))
         gc.collect()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what extracts next may share the GPU
+            torch.cuda.empty_cache()  # extraction, which follows, may share the GPU
 
 
 def _as_user_error(error: Exception, step: Step) -> KplmError:
-    """The worker's own message where there is one."""
+    """Return an error of one line: the worker's own if it raised one, else the last line of Ray Train's."""
     failure = _failures(error)[0]
-    last = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
-    if os.strerror(errno.ENOSPC) in last:  # of a checkpoint, which Ray Train writes
+    last_line = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
+    if os.strerror(errno.ENOSPC) in last_line:  # Ray Train failed to write a checkpoint
         return StorageError(f"{step.folder}: {NO_SPACE}")
     return _user_error(error) or RunError(
-        f"{step.folder}: training failed: {last}; run the same command again to continue"
+        f"{step.folder}: training failed: {last_line}; run the same command again to continue"
     )
 
 
 def _user_error(error: Exception) -> KplmError | None:
-    """What a worker said in this project's terms, which it would say again."""
+    """Return the `KplmError` that a worker raised, if any: a retry would raise it again."""
     return next(filter(None, map(unwrap_user_error, _failures(error))), None)
 
 
 def _failures(error: Exception) -> list[BaseException]:
+    """Return the errors of the workers that a Ray Train error holds, and the error itself."""
     return [*(getattr(error, "worker_failures", None) or {}).values(), error]

@@ -371,4 +371,4 @@ class _ProgressSender:
 
     def __call__(self, share: float, text: str) -> None:
         self._count += 1
-        self._channel.post.remote((self._count, self._name), (share, text))
+        self._channel.send.remote((self._count, self._name), (share, text))

@@ -1,39 +1,74 @@
-"""Correspondence with a template (chapter 4): choose it, then name every image's points, part by part (docs/method.md 6)."""
+"""Correspondence with a template (thesis chapter 4, docs/method.md 6): choose it, then align the keypoints of every image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.alignment import Drift
+from ray_kplm.correspondence.alignment import DriftOptions
 from ray_kplm.correspondence.features import ragged, ragged_points
-from ray_kplm.correspondence.template_matching import choose_template, most_repeatable, name_points, padded
-from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.correspondence.template_matching import choose_template, match_template, most_repeatable, pad_points
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
-from ray_kplm.errors import CollapseError, ConfigError, RunError
+from ray_kplm.errors import CollapseError, ConfigError
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import decode
-from ray_kplm.imaging.draw import draw_landmarks, encode_png
-from ray_kplm.methods import build_method
 from ray_kplm.progress import ProgressCallback, part_of
-from ray_kplm.run import Run
+from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.runtime.tasks import run_task
-from ray_kplm.schemas import LABELS, NONE, TRAIN
-from ray_kplm.steps.graph import Steps
+from ray_kplm.schemas import LABELS, NONE
+from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, Task, metrics_of
 from ray_kplm.storage import Folder
 
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
+
 TEMPLATE = "template.json"
+_OF_TRAINING = ("distil_from", "rounds", "confidence")
+"""Of the `template` options, those that trainings depend on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Align(LandmarkLabels):
+    """Labels of stage 2 where no descriptors correspond: the points of one image are the template of all others."""
+
+    keypoints: Task
+
+    @property
+    def path(self) -> str:
+        return "template/labels"
+
+    @property
+    def step(self) -> Step:
+        options = asdict(self.context.config.template)
+        reads = {
+            **self.context.common_reads(),
+            "landmarks": self.context.config.method.landmarks,
+            "template": {name: value for name, value in options.items() if name not in _OF_TRAINING},
+        }
+        return self.context.run.step(self.path, "align", reads, {"points": self.keypoints.fingerprint})
+
+    @property
+    def cost(self) -> float:
+        return self.context.image_count(self.context.stage2) * FORWARD_COST / 2
+
+    def run(self, executor: Executor) -> None:
+        context = self.context
+        executor.begin(self, "aligning with a template")
+        aligning = Aligning(context.config, context.images, self.keypoints.folder, self.folder)
+        facts = align_points(aligning, context.selection(context.stage2), executor.progress.advance)
+        executor.progress.set_points_per_image(facts["points_per_image"])
+        text = f"{len(facts['label_counts'])} points of {facts['template']}, {facts['usable_images']} images fit"
+        executor.finish(self, facts, metrics_of(facts), context.round_end(context.config.stage1.rounds), text)
 
 
 @dataclass(frozen=True)
 class Aligning:
-    """All an aligning worker needs. points: keypoints of the last round; labels: where named ones go."""
+    """All that an aligning worker needs. points: keypoints of the last round. labels: where their landmarks are written."""
 
     config: Config
     images: Folder
@@ -42,9 +77,11 @@ class Aligning:
 
 
 def align_points(aligning: Aligning, selection: Selection, progress: ProgressCallback) -> dict[str, Any]:
-    """Choose the template, write `template.json` and the labels of all selected images; returns what was found.
+    """Choose the template, and write `template.json` and the labels of all selected images. Return facts for the manifest.
 
-    Raises ConfigError if the configured image is not among them, CollapseError if too few images fit the template.
+    Raises:
+        ConfigError: the configured image is not among them.
+        CollapseError: too few images fit the template.
     """
     config, wanted = aligning.config, aligning.config.method.landmarks
     chosen = run_task(_choose, aligning, selection)
@@ -73,18 +110,18 @@ def align_points(aligning: Aligning, selection: Selection, progress: ProgressCal
 
 
 def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
-    """The template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, fewer where the image has fewer."""
+    """Choose the template: image_id, xy (K, 2) in the input frame, score. K is method.landmarks, or fewer if the image has."""
     config = aligning.config
     options, count = config.template, config.method.landmarks
-    drift, farthest = Drift(options.outliers), options.distance * config.network.image_size
+    drift, farthest = DriftOptions(options.outliers), options.distance * config.network.image_size
     seed = (config.seed, 41)
     sample = selection.sample(max(options.sample, options.candidates), seed, SAMPLE_PARTS)
     read = [_read(aligning, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
     found = [entry for part in read for entry in part]
     if options.image:
         template = _named(aligning, selection, options.image)
-        others = padded([xy for name, xy in found if name != options.image])
-        kept = most_repeatable(template, others, count, drift=drift, farthest=farthest)
+        others = pad_points([xy for name, xy in found if name != options.image])
+        kept = most_repeatable(template, others, count, options=drift, max_distance=farthest)
         return {"image_id": options.image, "xy": kept.xy.tolist(), "score": kept.score}
     points = [xy for _, xy in found]
     counts = np.array([len(p) for p in points])
@@ -92,41 +129,41 @@ def _choose(aligning: Aligning, selection: Selection) -> dict[str, Any]:
     if not len(able):
         raise CollapseError("no image has three keypoints; look at detection.points_per_landmark")
     candidates = np.random.default_rng(seed).permutation(able)[: options.candidates]
-    best, kept = choose_template(points, candidates, count, drift=drift, farthest=farthest)
+    best, kept = choose_template(points, candidates, count, options=drift, max_distance=farthest)
     return {"image_id": found[best][0], "xy": kept.xy.tolist(), "score": kept.score}
 
 
 def _named(aligning: Aligning, selection: Selection, image_id: str) -> NDArray[np.float64]:
-    """Keypoints (N, 2), in the input frame, of an image. Raises ConfigError if it is not among the selected, or has too few."""
+    """Read the keypoints (N, 2), input frame, of an image. Raise ConfigError if it is not selected, or has too few."""
     for part, rows in zip(selection.parts, selection.rows, strict=True):
         ids = aligning.images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()
         if image_id in ids:
             row = ids.index(image_id)
-            xy = _read(aligning, part, rows)[row][1]
+            xy: NDArray[np.float64] = _read(aligning, part, rows)[row][1]
             if len(xy) >= 3:
                 return xy
             raise ConfigError(
-                f"template.image = {image_id!r}: has {len(xy)} keypoints, and a template needs three; name another image, or "
-                f"none: one is chosen then"
+                f"template.image = {image_id!r}: has {len(xy)} keypoints, and a template needs 3; name another image, or leave "
+                f"template.image empty to have one chosen"
             )
     raise ConfigError(f"template.image = {image_id!r}: no such image; the last one is {ids[-1]!r}")
 
 
 def _read(aligning: Aligning, part: str, rows: NDArray[np.int64]) -> list[tuple[str, NDArray[np.float64]]]:
-    """Names and keypoints, in the input frame, of a part's rows."""
+    """Read the ids and the keypoints (N, 2), input frame, of rows of a part."""
     side = aligning.config.network.image_size
     table = aligning.images.read_table(part, ["image_id", "width", "height"]).take(rows)
     points = aligning.points.read_table(part, ["image_id", "xy"])
-    of = dict(zip(points["image_id"].to_pylist(), points["xy"].to_pylist(), strict=True))
+    by_image = dict(zip(points["image_id"].to_pylist(), points["xy"].to_pylist(), strict=True))
     found = []
     for name, width, height in zip(*(table[c].to_pylist() for c in ("image_id", "width", "height")), strict=True):
-        xy = np.asarray(of.get(name, []), np.float64).reshape(-1, 2)
+        xy = np.asarray(by_image.get(name, []), np.float64).reshape(-1, 2)
         found.append((name, coordinates.apply(coordinates.crop_to_input(width, height, side), xy)))
     return found
 
 
 class _AlignPart:
-    """Names the points of a part's images."""
+    """A worker that gives the keypoints of a part their landmarks."""
 
     def __init__(self, aligning: Aligning) -> None:
         self._work = aligning
@@ -136,11 +173,11 @@ class _AlignPart:
         config = self._work.config
         options, side = config.template, config.network.image_size
         found = _read(self._work, part, rows)
-        named = name_points(
+        named = match_template(
             self._template,
-            padded([xy for _, xy in found]),
-            drift=Drift(options.outliers),
-            farthest=options.distance * side,
+            pad_points([xy for _, xy in found]),
+            options=DriftOptions(options.outliers),
+            max_distance=options.distance * side,
             min_matched=options.min_matched,
         )
         sizes = self._work.images.read_table(part, ["width", "height"]).take(rows)
@@ -169,30 +206,3 @@ class _AlignPart:
             "matched": int(own.sum()),
             "counts": inside.sum(axis=0),
         }
-
-
-def picture(run: Run, image_id: str | None = None) -> tuple[str, bytes]:
-    """An image's name, and the image with its numbered points as PNG: the run's template, or any image of its last round.
-
-    Raises RunError while the rounds are not finished, ConfigError for an unknown image.
-    """
-    dataset = Dataset.open(run.config.dataset)
-    steps = Steps(run, dataset, build_method(run.config))
-    if steps.aligned is None:
-        raise RunError(f"{run.folder}: method.kind = {run.config.method.kind!r} has no template")
-    if steps.labels[-1].manifest() is None:
-        raise RunError(f"{run.folder}: its rounds are not finished; kplm train continues them")
-    if image_id is None:
-        if not steps.aligned.folder.is_file(TEMPLATE):
-            raise RunError(f"{run.folder}: no template yet; name an image, or continue with kplm train")
-        image_id = str(steps.aligned.folder.read_json(TEMPLATE)["image_id"])
-    selection = steps.selection(run.config.stage1.rounds + 1)
-    for part, rows in zip(selection.parts, selection.rows, strict=True):
-        table = dataset.images(TRAIN).read_table(part, ["image_id", "image"]).take(rows)
-        names = table["image_id"].to_pylist()
-        if image_id in names:
-            points = steps.labels[-1].folder.read_table(part, ["xy"])["xy"].to_pylist()[names.index(image_id)]
-            image = decode(table["image"][names.index(image_id)])
-            drawn = draw_landmarks(image, np.asarray(points, np.float64).reshape(-1, 2), scale=4, numbers=True)
-            return image_id, encode_png(drawn)
-    raise ConfigError(f"{image_id!r}: no such image in {run.folder}'s last round; for example {names[0]!r}")

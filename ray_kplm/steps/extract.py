@@ -1,47 +1,139 @@
-"""The frozen network's keypoints and descriptors, part by part (docs/method.md 3, step 1).
+"""Extraction of keypoints and descriptors with the frozen network, part by part (docs/method.md 3, step 1).
 
-The threshold is calibrated where the network runs, by the processes that extract: each part of a small sample is done by
-whichever comes to it first, and its peaks are left on storage for the others, and for a run that continues.
+The threshold is calibrated by the workers that extract. Each part of a small sample is done by the worker that comes to it
+first, and its peaks are kept on storage for the other workers and for a run that continues.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from ray_kplm.config import ComputeConfig, Config
-from ray_kplm.correspondence.features import keypoints_table, table_of
+from ray_kplm.config import Config
+from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import crop_sizes, decode, letterbox
+from ray_kplm.imaging.crops import crop_sizes
+from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
+from ray_kplm.methods.inputs import read_inputs, worker_placement
+from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
-from ray_kplm.network.compute import Placement
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.steps.task import FORWARD_COST, RoundLabels, Task
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
 
 _CALIBRATION = "calibration"
 """Folder of the peaks of the sample, below that of the features while they are made."""
 _NOWHERE = np.zeros((0, 2), np.float32)
 
-Inputs = tuple[NDArray[np.uint8], list[coordinates.Affine], list[str]]
+
+@dataclass(frozen=True, eq=False)
+class _Extract(Task):
+    """Extraction with the frozen network of a round, from the images of the next."""
+
+    round: int
+    network: Task
+    known: Task | None = None
+    """Labels whose points are described beside the detected ones."""
+
+    @property
+    def step(self) -> Step:
+        inputs = {"network": self.network.fingerprint}
+        if self.known is not None:
+            inputs["known"] = self.known.fingerprint
+        return self.context.run.step(self.path, "extract", self._reads(), inputs)
+
+    def _reads(self) -> dict[str, Any]:
+        config = self.context.config
+        return {
+            **self.context.common_reads(),
+            "landmarks": config.method.landmarks,
+            "detection": asdict(config.detection),
+            **self.context.drawn_reads(self.round + 1),
+        }
+
+    def _run(self, executor: Executor, *, described: bool) -> None:
+        context, detection = self.context, self.context.config.detection
+        executor.begin(self, f"{context.round_title(self.round)}: extracting keypoints")
+        selection = context.selection(self.round + 1)
+        extraction = Extraction(
+            build_method(context.run.resolved),
+            self.round,
+            self.network.folder,
+            context.images,
+            calibration_sample(selection, context.config),
+            detection.points_per_landmark if self.round else detection.warmup_points_per_landmark,
+            self.folder,
+            None if self.known is None else self.known.folder,
+            described=described,
+        )
+        facts = extract(extraction, selection, executor.progress.advance)
+        executor.progress.set_points_per_image(facts["detected_per_image"])
+        metrics = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
+        executor.finish(self, facts, metrics, context.round_end(self.round), f"threshold {facts['threshold']:.4f}")
+
+
+class ExtractFeatures(_Extract):
+    """Keypoints with descriptors, plain and of the mirror image (thesis Algorithm 2, line 9)."""
+
+    is_transient = True  # descriptors are large
+
+    @property
+    def path(self) -> str:
+        return f"{round_path(self.round)}/features"
+
+    @property
+    def cost(self) -> float:
+        return self.context.image_count(self.round + 1) * FORWARD_COST * 2
+
+    def run(self, executor: Executor) -> None:
+        self._run(executor, described=True)
+
+
+class ExtractKeypoints(_Extract, RoundLabels):
+    """Keypoints without descriptors, which the next round trains on (thesis 4.2.3)."""
+
+    @property
+    def path(self) -> str:
+        return f"{round_path(self.round)}/labels"
+
+    def _reads(self) -> dict[str, Any]:
+        return {**super()._reads(), "distil_from": self.context.config.template.distil_from}
+
+    @property
+    def cost(self) -> float:
+        return self.context.image_count(self.round + 1) * FORWARD_COST / 2
+
+    @property
+    def completes_round(self) -> int:
+        return self.round
+
+    def run(self, executor: Executor) -> None:
+        self._run(executor, described=False)
+
+    def round_labels(self, parts: list[str]) -> Labels:
+        """Return labels by which a keypoint corresponds to itself in another view."""
+        return keypoint_labels(self.folder.read_tables(parts, ["xy"]))
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """All an extraction worker needs. sample: the images on which the threshold is calibrated, to so many points. known: labels
-    whose points are described beside the detected ones. `features` are keypoints alone where the generation has no
-    descriptors."""
+    """All that an extraction worker needs.
+
+    sample: the images on which the threshold is calibrated, to `points_per_landmark` points for each landmark. known: labels
+    whose points are described beside the detected ones. described: whether `features` hold descriptors.
+    """
 
     method: Method
     round_number: int
@@ -51,6 +143,7 @@ class Extraction:
     points_per_landmark: float
     features: Folder
     known: Folder | None = None
+    described: bool = True
 
     @property
     def config(self) -> Config:
@@ -60,7 +153,7 @@ class Extraction:
 def extract(
     extraction: Extraction, selection: Selection, progress: ProgressCallback = ignore_progress
 ) -> dict[str, Any]:
-    """Write the features of the selected images; returns the threshold that was used and what was found."""
+    """Write the features of the selected images. Return the threshold that was used and what was found."""
     compute = extraction.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
     answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
@@ -81,13 +174,13 @@ def calibration_sample(selection: Selection, config: Config) -> Selection:
 
 
 class ExtractPart:
-    """Holds the network. All processes find the same threshold, from the peaks of one sample that they share."""
+    """A worker with the network. All workers find the same threshold, from the peaks of one sample that they share."""
 
     def __init__(self, extraction: Extraction) -> None:
         self._work = extraction
         placement = worker_placement(extraction.config.compute)
         weights = load_weights(extraction.network.read_bytes(NETWORK))
-        self._finder = extraction.method.finder(weights, placement, extraction.round_number)
+        self._extractor = extraction.method.extractor(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
 
     def _calibrate(self) -> float:
@@ -99,26 +192,32 @@ class ExtractPart:
         return calibrated_threshold(np.concatenate(self._sample_scores()), self._work.sample.images, wanted)
 
     def _sample_scores(self) -> list[NDArray[np.float32]]:
-        """Heights of the sample's peaks, part by part. Nobody waits for a part that another process has begun, which may have
-        died: in the worst case it is done twice."""
+        """Return the heights of the sample's peaks, part by part.
+
+        A process does not wait for a part that another one has begun, since that one may have died. In the worst case the part
+        is done twice.
+        """
         sample, shared = self._work.sample, self._work.features / _CALIBRATION
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [self._finder.scores(images) for images, _, _ in self._batches(part, sample.rows[i])]
+                scores = [
+                    self._extractor.scores(images)
+                    for images, _, _ in read_inputs(self._work.images, part, sample.rows[i], self._work.config)
+                ]
                 shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
         return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         found, ids, peaks = [], [], []
         known = self._known(part)
-        for images, crop_to_input, names in self._batches(part, rows):
+        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
             extra = None
             if known is not None:
                 extra = [
                     coordinates.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)
                 ]
-            batch = self._finder.find(images, self._threshold, extra)
+            batch = self._extractor.find(images, self._threshold, extra)
             found += [
                 keypoints.in_crop(coordinates.invert(affine))
                 for keypoints, affine in zip(batch, crop_to_input, strict=True)
@@ -128,9 +227,9 @@ class ExtractPart:
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
-        if self._work.method.describes:
+        if self._work.described:
             sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
-            table = table_of(ids, sizes, counts, *joined)
+            table = features_table(ids, sizes, counts, *joined)
         else:
             table = keypoints_table(ids, counts, *joined[:2])
         self._work.features.write_table(part, table)
@@ -149,30 +248,3 @@ class ExtractPart:
         table = folder.read_table(part, ["image_id", "xy"])
         points = (np.asarray(xy, np.float32).reshape(-1, 2) for xy in table["xy"].to_pylist())
         return dict(zip(table["image_id"].to_pylist(), points, strict=True))
-
-    def _batches(self, part: str, rows: NDArray) -> Iterator[Inputs]:
-        """Batches of a part's chosen rows: inputs uint8 (B, S, S, 3), crop -> input maps, image ids."""
-        yield from read_inputs(self._work.images, part, rows, self._work.config)
-
-
-def worker_placement(compute: ComputeConfig) -> Placement:
-    """Where a worker in this process runs the network; it takes its share of the node's cores."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_workers))
-    return Placement.choose(
-        compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-    )
-
-
-def read_inputs(images: Folder, part: str, rows: NDArray, config: Config) -> Iterator[Inputs]:
-    """Batches of a part's rows: inputs uint8 (B, S, S, 3), their `crop_to_input` maps, their image ids."""
-    yield from inputs(images.read_table(part, ["image_id", "image"]), rows, config)
-
-
-def inputs(table: pa.Table, rows: NDArray, config: Config) -> Iterator[Inputs]:
-    """The same, of a table of images."""
-    size, batch = config.network.image_size, config.compute.batch_images
-    for start in range(0, len(rows), batch):
-        chosen = table.take(rows[start : start + batch])
-        made = [letterbox(decode(encoded), size) for encoded in chosen["image"]]
-        yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()

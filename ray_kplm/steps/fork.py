@@ -1,4 +1,4 @@
-"""A new run that takes over what still fits from another one."""
+"""A new run that takes over the steps of another run that still fit."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
-from ray_kplm.methods import build_method
-from ray_kplm.run import MANIFEST, Run, Step
-from ray_kplm.steps.graph import Steps
+from ray_kplm.run import MANIFEST, Run
+from ray_kplm.steps.recorder import record
+from ray_kplm.steps.task import Task
 from ray_kplm.storage import Folder, copy_file
-
-_STEPS = {"keypoints", "rounds", "template", "stage2"}
-"""Folders of a run's steps."""
 
 
 def fork(source: Run, config: Config) -> list[str]:
     """Copy the steps of `source` whose fingerprints are those of `config` into the new run `config.run`.
 
-    Returns the paths of the steps taken over. Raises RunError if there is a run already.
+    Returns:
+        The paths of the copied steps.
+
+    Raises:
+        RunError: there is a run already.
     """
     target = Run.start(config)
     if target.folder.is_file("config.yaml"):
         raise RunError(f"{target.folder}: is a run already; fork into a new folder")
     dataset = Dataset.open(config.dataset)
-    steps = Steps(target, dataset, build_method(config))
     taken: list[str] = []
-    for step in steps:
-        path = step.folder.path.removeprefix(target.folder.path + "/")
-        found = source.manifest(path)
-        if found is None or found["fingerprint"] != step.fingerprint:
+    for task in record(target, dataset):
+        found = source.manifest(task.path)
+        if found is None or found["fingerprint"] != task.fingerprint:
             continue
         try:
-            _take(source, path, step)
+            _copy_step(source, task)
         except FileNotFoundError:  # features, which the source's own process has just deleted
             continue
-        taken.append(path)
+        taken.append(task.path)
     target.save()
     return taken
 
 
 def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
-    """`fork` from the run that has most in common with the configuration; nothing where none has anything.
+    """Fork from the run that has most steps in common with the configuration, if one has any.
 
-    What an interrupted fork left in the run's folder, steps and no run yet, is removed.
+    What an interrupted fork left in the run's folder, which is steps without a configuration, is removed first.
+
+    Returns:
+        The paths of the copied steps.
     """
     folder = Folder.at(config.run)
-    if not folder.names() and {*folder.folders()} <= _STEPS:
+    recording = record(Run(folder, config), Dataset.open(config.dataset))
+    prints = {task.path: task.fingerprint for task in recording}
+    if not folder.names() and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
         folder.delete()
-    target = Run.start(config)
-    steps = Steps(target, Dataset.open(config.dataset), build_method(config))
-    prints = {step.folder.path.removeprefix(target.folder.path + "/"): step.fingerprint for step in steps}
+    Run.start(config)
 
     def common(source: Run) -> int:
         found = [source.manifest(path) for path in prints]
@@ -65,14 +67,12 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
     return fork(best, config) if best and common(best) else []
 
 
-def _take(source: Run, path: str, step: Step) -> None:
-    whole = Folder(source.folder.filesystem, f"{source.folder.path}/{path}")
-    if step.name == "correspond":
-        copy_file(whole.parent, step.folder.parent, CLUSTERS)
-    _copy(whole, step.folder)
-
-
-def _copy(source: Folder, target: Folder) -> None:
-    """All files of a step's folder; its manifest last."""
-    for name in sorted(source.names(), key=lambda name: name == MANIFEST):
-        copy_file(source, target, name)
+def _copy_step(source: Run, task: Task) -> None:
+    """Copy all files of a step's folder, its manifest last; and the clusters beside the folder of labels."""
+    folder = source.folder
+    for piece in task.path.split("/"):
+        folder /= piece
+    if folder.parent.is_file(CLUSTERS):
+        copy_file(folder.parent, task.folder.parent, CLUSTERS)
+    for name in sorted(folder.names(), key=lambda name: name == MANIFEST):
+        copy_file(folder, task.folder, name)

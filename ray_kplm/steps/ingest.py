@@ -1,4 +1,4 @@
-"""The ingest step: a source of images -> a dataset, part by part, each part one Ray task that writes its own tables.
+"""Ingest: a source of images becomes a dataset, part by part. Each part is one task, which writes its own tables.
 
 A part is done when its images are on storage, because they are written last. Run again, the step builds the parts
 that are missing; the manifest is written when none is.
@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,12 +18,10 @@ import pyarrow as pa
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
-from ray_kplm.datasets.readers.folder import list_folder
-from ray_kplm.datasets.readers.parquet import list_parquet
-from ray_kplm.datasets.registry import AUTO, reader_of
+from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.run_lock import held
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
@@ -50,7 +47,7 @@ class IngestReport:
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
         lead = "already there: " if self.existed else ""
-        return f"{self.dataset}: {lead}{splits}; {_losses(self.rejected, self.other_files)}"
+        return f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files)}"
 
 
 class _Job(NamedTuple):
@@ -72,7 +69,20 @@ def ingest(
     *,
     progress: ProgressCallback = ignore_progress,
 ) -> IngestReport:
-    """Make the dataset `target` of `source`. Ray must be initialised. Safe to run again after an interruption."""
+    """Make the dataset `target` of the images of `source`. Ray must be initialised.
+
+    An interrupted ingest is continued by the same call; a finished one is left as it is.
+
+    Args:
+        source: see `datasets.listing.list_source`.
+        target: the dataset's folder, on a disk or an object store.
+        options: splits, crops, boxes, annotation.
+        progress: called as parts are done.
+
+    Raises:
+        DataError: the source has no image to train on.
+        RunError: `target` holds something else.
+    """
     options = options or IngestOptions()
     listing = list_source(source, options)
     fingerprint = _fingerprint(listing, options)
@@ -81,7 +91,7 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
-    with held(root):
+    with lock_folder(root):
         return _ingest(source, root, listing, fingerprint, options, progress)
 
 
@@ -101,7 +111,7 @@ def _ingest(
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
     images = {split: table["images"] for split, table in splits.items()}
     if not images[schemas.TRAIN]:
-        losses = _losses(_kinds(rejected), listing.other_files)
+        losses = losses_text(_kinds(rejected), listing.other_files)
         raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
     manifest = {
         "kind": "dataset",
@@ -117,33 +127,8 @@ def _ingest(
     return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False)
 
 
-def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
-    """Choose the reader of a source: by its format, or one Parquet file, a folder with train.parquet, a folder of images."""
-    folder = Folder.at(source)
-    if not folder.exists():
-        raise DataError(f"{source}: no such file or folder")
-    parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
-    if options.format != AUTO:
-        if parent.is_file(folder.name):
-            raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
-        listing = reader_of(options.format)(folder, options)
-    elif parent.is_file(folder.name):
-        if not folder.name.endswith(".parquet"):
-            raise DataError(f"{source}: a source is a folder of images or a .parquet file")
-        listing = list_parquet(parent, {folder.name: None}, options)
-    elif folder.is_file("train.parquet"):
-        given = [split for split in (schemas.TRAIN, schemas.TEST) if folder.is_file(f"{split}.parquet")]
-        listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
-    else:
-        listing = list_folder(folder, options)
-    if not any(listing.splits.values()):
-        losses = _losses(_kinds(_rejected_table(listing.rejected)), listing.other_files)
-        raise DataError(f"{source}: no image found; {losses}")
-    return listing
-
-
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
-    """Hash of all that decides the dataset's content; the user's tables and the format are in the identity."""
+    """Hash what determines the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
     for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
@@ -153,7 +138,7 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
 
 
 def _is_finished(root: Folder, fingerprint: str) -> bool:
-    """Whether the dataset is there; an error if something else is. dataset.json is the claim of an unfinished one."""
+    """Return whether the dataset is finished. dataset.json claims the folder for an unfinished one; RunError for others."""
     remedy = "choose another folder, or remove it"
     if root.is_file("manifest.json"):
         if Dataset.open(root).fingerprint == fingerprint:
@@ -194,7 +179,7 @@ def _build(
 def _build_part(
     root: Folder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
 ) -> _Built:
-    """Write one part, unless it is there."""
+    """Write one part, unless it exists."""
     cv2.setNumThreads(1)
     images, landmarks = root / job.split / "images", root / job.split / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
@@ -223,7 +208,7 @@ def _sweep(root: Folder, listing: Listing) -> None:
 
 
 def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
-    """Gather the rejected of all parts. A run that came this far before has left those of its parts in the table."""
+    """Gather the rejected inputs of all parts, and those that an interrupted ingest has gathered already."""
     rows = set(listing.rejected)
     tables = [root.read_table("rejected.parquet")] if root.is_file("rejected.parquet") else []
     for split in listing.splits:
@@ -249,10 +234,5 @@ def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _
 
 
 def _kinds(rejected: pa.Table) -> dict[str, int]:
-    """Number of rejected inputs by kind, most frequent first."""
-    return dict(Counter(reason.partition(":")[0] for reason in rejected["reason"].to_pylist()).most_common())
-
-
-def _losses(kinds: dict[str, int], other_files: int) -> str:
-    reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    """Number of rejected inputs by kind."""
+    return count_kinds(rejected["reason"].to_pylist())

@@ -1,9 +1,9 @@
-"""What a landmark detector finds in the training images, as labels for the next one (thesis Algorithm 1, line 11)."""
+"""Labels for the next detector: what a landmark detector finds in the training images (thesis Algorithm 1, line 11)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +15,53 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import LABELS, NONE
-from ray_kplm.steps.extract import read_inputs, worker_placement
+from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, metrics_of
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
+    from ray_kplm.steps.train_landmarks import TrainLandmarks
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateLabels(LandmarkLabels):
+    """Labels for the next phase: what the detector of a phase finds in the training images."""
+
+    phase: int
+    detector: TrainLandmarks
+
+    @property
+    def path(self) -> str:
+        return f"stage2/{self.phase:03d}/labels"
+
+    @property
+    def step(self) -> Step:
+        reads = {**self.context.common_reads(), "confidence": self.context.config.template.confidence}
+        return self.context.run.step(self.path, "relabel", reads, {"network": self.detector.fingerprint})
+
+    @property
+    def cost(self) -> float:
+        return self.context.image_count(self.context.stage2) * FORWARD_COST
+
+    def run(self, executor: Executor) -> None:
+        context = self.context
+        executor.begin(self, "stage 2: labels for the next detector")
+        channels = self.detector.channels()
+        work = LabelUpdate(context.run.resolved, self.detector.folder, context.images, channels, self.folder)
+        facts = update_labels(work, context.selection(context.stage2), executor.progress.advance)
+        executor.progress.set_points_per_image(facts["points_per_image"])
+        executor.finish(self, facts, metrics_of(facts), context.phase_start(self.phase + 1))
 
 
 @dataclass(frozen=True)
-class Relabelling:
-    """All a labelling worker needs."""
+class LabelUpdate:
+    """All that a labelling worker needs."""
 
     config: Config
     network: Folder
@@ -34,11 +70,17 @@ class Relabelling:
     labels: Folder
 
 
-def relabel(work: Relabelling, selection: Selection, progress: ProgressCallback = ignore_progress) -> dict[str, Any]:
-    """Write the labels of all selected images; returns what was found. Raises CollapseError if that is too little."""
+def update_labels(
+    work: LabelUpdate, selection: Selection, progress: ProgressCallback = ignore_progress
+) -> dict[str, Any]:
+    """Write the labels of all selected images. Return facts for the manifest.
+
+    Raises:
+        CollapseError: too few landmarks are found.
+    """
     compute = work.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
-    parts = map_parts(_RelabelPart, {"work": work}, selection, pool, progress)
+    parts = map_parts(_LabelPart, {"work": work}, selection, pool, progress)
     images = sum(int(p["images"]) for p in parts)
     counts = np.sum([p["counts"] for p in parts], axis=0)
     points = float(counts.sum() / max(images, 1))
@@ -51,8 +93,8 @@ def relabel(work: Relabelling, selection: Selection, progress: ProgressCallback 
     return {"images": images, "points_per_image": points, "label_counts": counts.tolist()}
 
 
-class _RelabelPart:
-    def __init__(self, work: Relabelling) -> None:
+class _LabelPart:
+    def __init__(self, work: LabelUpdate) -> None:
         make = LandmarkPredictorFactory(work.config, work.network, work.channels.flip_map, flip=False)
         self._work, self._predictor = work, make(worker_placement(work.config.compute))
 

@@ -1,26 +1,27 @@
-"""MLflow, and the only place that imports it: one experiment for each dataset, one MLflow run for each run directory.
+"""MLflow tracking: one experiment for each dataset, one MLflow run for each run directory. Nothing else imports MLflow.
 
-A run has no child for each stage: its curves are named `stage1/...`, `stage2/...` along one axis, the global iteration, and a
-child would cut them apart. Children are the runs of a group, an ablation's or a sweep's.
+    with track_run(run, dataset.meta) as tracker:        # tracker.py: parameters, metrics, files and the final status
+        tracker.log_metrics({"loss": 0.5}, step=10)      # sender.py: in the background, through the queue of spool.py
+        tracker.log_model(run, examples)                 # model.py: the detector for `mlflow.pyfunc.load_model`
+    add_evaluation(run, metrics)                         # finished.py: what is added after the end
 
-    with tracked(run, dataset.meta) as tracker:      # store.py: where the store is, and the MLflow run of a run directory
-        tracker.metrics({"loss": 0.5}, step=10)      # spool.py: to disk; sender.py: to the store, in the background
-        tracker.model(run, examples)                 # model.py: the detector for `mlflow.pyfunc.load_model`
-    add_evaluation(run, metrics)                     # finished.py: what comes later
+store.py makes the requests; record.py knows which MLflow run belongs to a run directory.
+
+The stages of a run are not child runs: their curves are named `stage1/...`, `stage2/...` and share one axis, the global
+iteration. Children are the runs of a group, that is of an ablation or a sweep.
 """
 
-from ray_kplm.tracking.audit import audit
-from ray_kplm.tracking.finished import add_evaluation, add_picture, add_report, catch_up
-from ray_kplm.tracking.tracker import Parent, Tracker, grouped, tracked
+from ray_kplm.tracking.finished import add_evaluation, add_picture, add_report, audit, send_pending
+from ray_kplm.tracking.tracker import ParentRun, Tracker, track_group, track_run
 
 __all__ = [
-    "Parent",
+    "ParentRun",
     "Tracker",
     "add_evaluation",
     "add_picture",
     "add_report",
     "audit",
-    "catch_up",
-    "grouped",
-    "tracked",
+    "send_pending",
+    "track_group",
+    "track_run",
 ]

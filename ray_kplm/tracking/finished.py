@@ -1,9 +1,10 @@
-"""What comes to a run after it ended: scores, pictures, reports. Its status and its times stay as they are."""
+"""Add scores, pictures and reports to the MLflow run of a run that has ended, and check it. Its status and times are kept."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,21 +13,22 @@ from numpy.typing import NDArray
 
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.tracking.record import Record
+from ray_kplm.tracking.record import Record, recorded_location
 from ray_kplm.tracking.sender import Sender
 from ray_kplm.tracking.spool import Point, Spool, milliseconds
-from ray_kplm.tracking.store import Store, recorded
-from ray_kplm.tracking.tracker import say, tracked
+from ray_kplm.tracking.store import MlflowRun, open_client
+from ray_kplm.tracking.tracker import print_line, track_run
 
-_UNFIT = re.compile(r"[^\w\-. :/]")
+_NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
+"""Characters that MLflow does not allow in the name of a metric."""
 _LEFT_OUT = ("seconds", "stages")
-"""Of an evaluation: not about the landmarks, and said once more."""
+"""Entries of an evaluation that are not scores, or repeat others."""
 
 
 def add_evaluation(run: Run, metrics: Mapping[str, Any]) -> None:
-    """Scores and curves of `kplm evaluate`: the numbers, those in nested mappings too, and the files it left.
+    """Add an evaluation: its numbers, those in nested mappings too, and the files in `<run>/evaluation`.
 
-    Evaluated again, a number that changed is there once more, as the newest of the last step.
+    In a second evaluation, each number that changed is added as a newer value at the last step.
     """
     values = {name: value for name, value in metrics.items() if name not in _LEFT_OUT}
     folder = run.folder / "evaluation"
@@ -37,12 +39,12 @@ def add_evaluation(run: Run, metrics: Mapping[str, Any]) -> None:
 
 
 def add_picture(run: Run, png: bytes, name: str) -> None:
-    """A picture of `kplm show`."""
+    """Add a picture of `kplm show`."""
     _add(run, {}, {f"evaluation/{name}": png})
 
 
 def add_report(run: Run, report: str | os.PathLike[str] | Folder | None = None) -> None:
-    """A report: an HTML file, or a folder with all that is in it; by default `<run>/report`."""
+    """Add a report: an HTML file, or a folder with everything in it; by default `<run>/report`."""
     source = run.folder / "report" if report is None else report if isinstance(report, Folder) else Folder.at(report)
     if source.parent.is_file(source.name):
         _add(run, {}, {f"report/{source.name}": source.parent.read_bytes(source.name)})
@@ -50,10 +52,15 @@ def add_report(run: Run, report: str | os.PathLike[str] | Folder | None = None) 
         _add(run, {}, {f"report/{path}": source.read_bytes(path) for path in source.walk()})
 
 
-def catch_up(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArray[np.uint8]]) -> None:
-    """What MLflow has not got of a finished run: because its server was down, or the process was killed just before the end.
+def send_pending(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArray[np.uint8]]) -> None:
+    """Send what MLflow does not have yet of a finished run: its server was unreachable, or the process was killed at the end.
 
-    examples: as of `Tracker.model`, made when they are needed. Quick, and without MLflow, where nothing is missing.
+    Where nothing is missing this is quick, and does not import MLflow.
+
+    Args:
+        run: the run.
+        dataset: the content of its `dataset.json`.
+        examples: makes the example images of `Tracker.log_model`; called if they are needed.
     """
     record = Record(run.folder)
     if not _is_tracked(record):
@@ -61,8 +68,31 @@ def catch_up(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArra
     if record["run_id"] and record["status"] in (None, "FINISHED"):
         _send(run, Spool(run.folder / "tracking"))
         return
-    with tracked(run, dataset) as tracker:
-        tracker.model(run, examples())
+    with track_run(run, dataset) as tracker:
+        tracker.log_model(run, examples())
+
+
+def audit(run: Run) -> dict[str, Any]:
+    """Return what the MLflow store has of a run, to check that it was tracked once and without repetitions.
+
+    Returns:
+        `runs`: number of MLflow runs of this run directory; and of the recorded one `status`, and `repeated`, the names of
+        metrics with more than one value at a step.
+    """
+    record = Record(run.folder)
+    client = open_client(recorded_location(run.folder.parent, record))
+    mlflow_run = client.get_run(record["run_id"])
+    same_folder = f"tags.run_directory = '{mlflow_run.data.tags['run_directory']}'"
+    steps = {
+        name: Counter(point.step for point in client.get_metric_history(mlflow_run.info.run_id, name))
+        for name in mlflow_run.data.metrics
+        if not name.startswith("system/")
+    }
+    return {
+        "runs": len(client.search_runs([mlflow_run.info.experiment_id], same_folder)),
+        "status": mlflow_run.info.status,
+        "repeated": sorted(name for name, counts in steps.items() if max(counts.values()) > 1),
+    }
 
 
 def _add(run: Run, numbers: Mapping[str, float], files: Mapping[str, bytes]) -> None:
@@ -70,14 +100,14 @@ def _add(run: Run, numbers: Mapping[str, float], files: Mapping[str, bytes]) -> 
     if not _is_tracked(record):
         return
     now, spool = milliseconds(), Spool(run.folder / "tracking")
-    spool.add([Point(name, value, record["step"] or 0, now, renews=True) for name, value in numbers.items()])
+    spool.add([Point(name, value, record["step"] or 0, now, replaces=True) for name, value in numbers.items()])
     for path, content in files.items():
         spool.put_file(path, content)
     _send(run, spool)
 
 
 def _is_tracked(record: Record) -> bool:
-    """A run whose server was away all the time has a status, and no MLflow run yet."""
+    """Return whether a run is tracked. With a server that was never reached it has a status, and no MLflow run yet."""
     return bool(record["run_id"] or record["status"])
 
 
@@ -86,16 +116,16 @@ def _send(run: Run, spool: Spool) -> None:
         return
     record = Record(run.folder)
     if not record["run_id"]:
-        say(f"{run.folder} has no MLflow run yet: {spool.told()} wait for the next `kplm train` of it")
+        print_line(f"{run.folder} has no MLflow run yet: the next `kplm train` of it sends {spool.summary()}")
         return
-    sender = Sender(Store(record, recorded(run.folder.parent, record), None), spool, say)
-    if sender.send():
-        spool.discard()
+    location = recorded_location(run.folder.parent, record)
+    if Sender(MlflowRun(record, location, None), spool, print_line).send():
+        spool.clear()
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
-        path = f"{prefix}/{_UNFIT.sub('_', str(name))}"
+        path = f"{prefix}/{_NOT_ALLOWED.sub('_', str(name))}"
         if isinstance(value, Mapping):
             yield from _numbers(value, path)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):

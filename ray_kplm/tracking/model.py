@@ -4,7 +4,7 @@
     model.predict(images)["xy"]                         # uint8 (N, H, W, 3) -> float32 (N, K, 2), pixels of the images
     model.get_raw_model().predict(["photo.jpg"])        # the LandmarkDetector: paths, encoded bytes, any sizes, boxes
 
-The model holds weights, channels and configuration as files, nothing pickled; the code is the installed package `ray-kplm`.
+The model holds weights, channels and configuration as files and no pickles; its code is the installed package `ray-kplm`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from ray_kplm.landmark_detector import LandmarkDetector, export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
+from ray_kplm.tracking.spool import FACTS
 
-FACTS = "model.json"
 _EXAMPLE = "example.npy"
 _NAME = "landmarks"
-_NEEDED = ("ray-kplm", "torch", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pyyaml", "mlflow")
+_REQUIRED = ("ray-kplm", "torch", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pyyaml", "mlflow")
 
 
 class ImageModel:
-    """What `mlflow.pyfunc.load_model` calls."""
+    """What `mlflow.pyfunc.load_model` wraps: arrays of images in, arrays of landmarks out."""
 
     def __init__(self, detector: LandmarkDetector) -> None:
         self._detector = detector
@@ -37,21 +37,40 @@ class ImageModel:
     def predict(
         self, images: NDArray[np.uint8], params: dict[str, Any] | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """uint8 (N, H, W, 3) RGB -> xy (N, K, 2), pixels of the images, (x, y); confidence (N, K), the heatmaps' peaks."""
-        found = self._detector.predict(list(images))
-        return {"xy": np.stack([one.xy for one in found]), "confidence": np.stack([one.confidence for one in found])}
+        """Find the landmarks of images.
+
+        Args:
+            images: uint8 (N, H, W, 3) RGB.
+            params: not used; MLflow passes it.
+
+        Returns:
+            `xy`: (N, K, 2), pixels of the images, (x, y); `confidence`: (N, K), the peaks of the heatmaps.
+        """
+        landmarks = self._detector.predict(list(images))
+        return {
+            "xy": np.stack([one.xy for one in landmarks]),
+            "confidence": np.stack([one.confidence for one in landmarks]),
+        }
 
     def get_raw_model(self) -> LandmarkDetector:
+        """Return the detector, which also takes paths, encoded images and boxes."""
         return self._detector
 
 
 def _load_pyfunc(path: str) -> ImageModel:
-    """MLflow's entry: the model of the folder of `export`."""
+    """Load the model from its folder of data; MLflow calls this by its name."""
     return ImageModel(LandmarkDetector.load(path))
 
 
-def keep(run: Run, examples: NDArray[np.uint8], step: int, folder: Folder) -> None:
-    """Put into a folder all that `build` needs. examples: uint8 (N, S, S, 3), two or more, for the model's users to see."""
+def export_model(run: Run, examples: NDArray[np.uint8], step: int, folder: Folder) -> None:
+    """Write all that `build_model` needs into a folder.
+
+    Args:
+        run: a finished run.
+        examples: uint8 (N, S, S, 3) RGB, N >= 2, the input example of the model.
+        step: the global iteration.
+        folder: where to write.
+    """
     export(run, folder)
     buffer = io.BytesIO()
     np.save(buffer, examples)
@@ -60,18 +79,25 @@ def keep(run: Run, examples: NDArray[np.uint8], step: int, folder: Folder) -> No
     folder.write_json(FACTS, {"name": _NAME, "fingerprint": fingerprint, "step": step})
 
 
-def build(kept: Folder, target: Path, run_id: str, model_id: str) -> None:
-    """An MLflow model folder of what `keep` wrote: signature, example and requirements are given, nothing is inferred."""
+def build_model(exported: Folder, target: Path, run_id: str, model_id: str) -> None:
+    """Build an MLflow model folder. Signature, example and requirements are given, so that MLflow infers nothing.
+
+    Args:
+        exported: what `export_model` wrote.
+        target: the new folder.
+        run_id: of the MLflow run.
+        model_id: of the logged model.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     data = target.parent / "detector"
-    for name in kept.names():
+    for name in exported.names():
         if name not in (FACTS, _EXAMPLE):
-            copy_file(kept, Folder.at(data), name)
-    examples = np.load(io.BytesIO(kept.read_bytes(_EXAMPLE)))
-    landmarks = kept.read_json("channels.json")["channels"]
+            copy_file(exported, Folder.at(data), name)
+    examples = np.load(io.BytesIO(exported.read_bytes(_EXAMPLE)))
+    landmarks = exported.read_json("channels.json")["channels"]
     images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
     xy = TensorSpec(np.dtype(np.float32), (-1, landmarks, 2), "xy")
     confidence = TensorSpec(np.dtype(np.float32), (-1, landmarks), "confidence")
@@ -82,20 +108,20 @@ def build(kept: Folder, target: Path, run_id: str, model_id: str) -> None:
         mlflow_model=Model(artifact_path=_NAME, run_id=run_id, model_uuid=model_id, model_id=model_id),
         signature=ModelSignature(Schema([images]), Schema([xy, confidence])),
         input_example=examples,
-        pip_requirements=list(requirements()),
+        pip_requirements=list(model_requirements()),
     )
 
 
-def requirements() -> Iterable[str]:
-    """The package and what it computes with, as installed here."""
-    for name in _NEEDED:
+def model_requirements() -> Iterable[str]:
+    """Yield the requirements of the model in the versions that are installed here."""
+    for name in _REQUIRED:
         try:
             yield f"{name}=={importlib.metadata.version(name).split('+')[0]}"
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        except importlib.metadata.PackageNotFoundError:  # the package runs from a checkout
             yield name
 
 
-def environment() -> str:
-    """Everything installed here, as `pip freeze` writes it."""
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return "".join(f"{name}=={found[name]}\n" for name in sorted(found, key=str.lower))
+def installed_packages() -> str:
+    """Return all packages installed here with their versions, in the format of `pip freeze`."""
+    versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))

@@ -1,6 +1,6 @@
-"""What MLflow has not got yet, on storage: it outlives the process and an absent server.
+"""What has not been sent to MLflow yet, kept in the run directory: it survives the process and an unreachable server.
 
-<run>/tracking/metrics/*.jsonl     points, at most 1,000 a file, in the order in which they came
+<run>/tracking/metrics/*.jsonl     points, at most 1,000 a file, in the order in which they were logged
 <run>/tracking/files/...           artifacts, by their path in the MLflow run
 <run>/tracking/model/...           an exported detector with an example
 <run>/tracking/end.json            how and when the run ended
@@ -17,148 +17,177 @@ from typing import Any, NamedTuple
 from ray_kplm.storage import Folder
 
 SEGMENT_POINTS = 1_000
-"""Points in a file: what MLflow takes in one request."""
-MOST_POINTS = 200_000
-"""Points that wait at most, some 15 MB; when more do, every second one of the longest curves goes."""
+"""Points in a file: the most that MLflow takes in one request."""
+MAX_POINTS = 200_000
+"""Points that are kept at most, about 15 MB. Beyond it every second point of the longest curves is dropped."""
+FACTS = "model.json"
+"""File beside an exported detector: its name, its fingerprint, the global iteration, and MLflow's id once it has one."""
 _END = "end.json"
 
 
 class Point(NamedTuple):
-    """One number. time: ms since the epoch. renews: it replaces another one of the same step, if it differs."""
+    """One value of a metric."""
 
     name: str
     value: float
     step: int
     time: int
-    renews: bool = False
+    """Milliseconds since the epoch."""
+    replaces: bool = False
+    """Whether it is logged in addition to a different value at the same step."""
 
 
 def milliseconds() -> int:
-    """Now, since the epoch, as MLflow counts."""
+    """Return the time in milliseconds since the epoch, MLflow's unit."""
     return time.time_ns() // 1_000_000
 
 
 class Spool:
-    """A queue in a folder. One thread at a time."""
+    """A queue in a folder. Not safe for use by several threads at once, but other processes may send and remove what it holds.
 
-    def __init__(self, folder: Folder, most_points: int = MOST_POINTS) -> None:
-        self._folder, self._most = folder, most_points
+    What another process has removed reads as empty, and to remove it again does nothing.
+    """
+
+    def __init__(self, folder: Folder, max_points: int = MAX_POINTS) -> None:
+        """Open the queue, with what earlier processes left in it."""
+        self._folder, self._max_points = folder, max_points
         self._metrics, self._files, self.model = folder / "metrics", folder / "files", folder / "model"
-        self._tail: list[Point] = []
-        self._tail_name = ""
-        self._points = sum(len(self.read(name)) for name in self._metrics.names(suffix=".jsonl"))
-        self._seen: Counter[str] = Counter()
-        self._every: dict[str, int] = {}
+        self._open: list[Point] = []  # of the segment that points are added to
+        self._open_name = ""
+        self._counts = {name: len(self.read(name)) for name in self._metrics.names(suffix=".jsonl")}
+        self._seen: Counter[str] = Counter()  # metric -> points logged by this process
+        self._stride: dict[str, int] = {}  # metric -> of so many points one is kept, 1 where it is missing
 
     # -- points
 
     def add(self, points: Iterable[Point]) -> None:
-        """Keep points, after those that are there."""
-        waiting = [point for point in points if self._is_kept(point)]
-        self._points += len(waiting)
-        while waiting:
-            if not self._tail or len(self._tail) >= SEGMENT_POINTS:
-                self._tail, self._tail_name = [], f"{time.time_ns():020d}.jsonl"
-            room = SEGMENT_POINTS - len(self._tail)
-            self._tail += waiting[:room]
-            waiting = waiting[room:]
-            self._write(self._tail_name, self._tail)
-        if self._points > self._most:
-            self._thin()
+        """Append points."""
+        new = [point for point in points if self._is_kept(point)]
+        while new:
+            if not self._open or len(self._open) >= SEGMENT_POINTS:
+                self._open, self._open_name = [], f"{time.time_ns():020d}.jsonl"
+            room = SEGMENT_POINTS - len(self._open)
+            self._open += new[:room]
+            new = new[room:]
+            self._write(self._open_name, self._open)
+        if self.points > self._max_points:
+            self._thin_out()
 
     def segments(self) -> list[str]:
-        """Names of what waits, oldest first; nothing is added to these any more."""
-        self._tail = []
+        """Return the names of all files of points, oldest first; no points are added to these any more."""
+        self._open = []
         return self._metrics.names(suffix=".jsonl")
 
     def read(self, segment: str) -> list[Point]:
-        return [Point(*json.loads(line)) for line in self._metrics.read_bytes(segment).splitlines()]
+        """Return the points of a file, none if it was removed."""
+        try:
+            lines = self._metrics.read_bytes(segment).splitlines()
+        except FileNotFoundError:
+            return []
+        return [Point(*json.loads(line)) for line in lines]
 
-    def drop(self, segment: str, points: int) -> None:
+    def remove(self, segment: str) -> None:
+        """Remove a file of points."""
         self._metrics.delete_file(segment)
-        self._points -= points
+        self._counts.pop(segment, None)
 
     def _write(self, segment: str, points: list[Point]) -> None:
         self._metrics.write_bytes(segment, "".join(json.dumps(point) + "\n" for point in points).encode())
+        self._counts[segment] = len(points)
 
-    def _thin(self) -> None:
-        """A long absence costs the longest curves resolution, evenly, and not their end."""
-        counts = Counter(point.name for segment in self.segments() for point in self.read(segment))
+    def _thin_out(self) -> None:
+        """Drop every second point of the longest curves: they lose resolution evenly, and keep their end."""
+        segments = {segment: self.read(segment) for segment in self.segments()}
+        counts = Counter(point.name for points in segments.values() for point in points)
         longest = max(counts.values())
         dense = {name for name, count in counts.items() if 2 * count >= longest}
-        place: Counter[str] = Counter()
-        self._points = 0
-        for segment in self.segments():
+        seen: Counter[str] = Counter()
+        for segment, points in segments.items():
             kept = []
-            for point in self.read(segment):
-                if point.name not in dense or place[point.name] % 2 == 0:
+            for point in points:
+                if point.name not in dense or seen[point.name] % 2 == 0:
                     kept.append(point)
-                place[point.name] += 1
+                seen[point.name] += 1
             self._write(segment, kept)
-            self._points += len(kept)
         for name in dense:
-            self._every[name] = 2 * self._every.get(name, 1)
+            self._stride[name] = 2 * self._stride.get(name, 1)
 
     def _is_kept(self, point: Point) -> bool:
-        place = self._seen[point.name]
+        index = self._seen[point.name]
         self._seen[point.name] += 1
-        return place % self._every.get(point.name, 1) == 0
+        return index % self._stride.get(point.name, 1) == 0
 
     @property
     def is_thinned(self) -> bool:
-        """Whether points had to go."""
-        return bool(self._every)
+        """Whether points were dropped."""
+        return bool(self._stride)
 
     @property
     def points(self) -> int:
-        """How many wait."""
-        return self._points
+        """Number of points in the queue."""
+        return sum(self._counts.values())
 
     # -- files
 
     def put_file(self, path: str, content: bytes) -> None:
-        """An artifact, by its path in the MLflow run."""
+        """Add an artifact by its path in the MLflow run, or replace it."""
         self._files.write_bytes(path, content)
 
     def files(self) -> list[str]:
+        """Return the paths of all artifacts."""
         return self._files.walk()
 
-    def read_file(self, path: str) -> bytes:
-        return self._files.read_bytes(path)
+    def read_file(self, path: str) -> bytes | None:
+        """Return the content of an artifact, None if it was removed."""
+        try:
+            return self._files.read_bytes(path)
+        except FileNotFoundError:
+            return None
 
-    def drop_file(self, path: str) -> None:
+    def remove_file(self, path: str) -> None:
+        """Remove an artifact."""
         self._files.delete_file(path)
 
-    # -- the end
+    # -- model and end
+
+    def has_model(self) -> bool:
+        """Return whether the folder `model` holds an exported detector."""
+        return self.model.is_file(FACTS)
 
     def put_end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED, now."""
+        """Record that the run ends now as FINISHED, FAILED or KILLED."""
         self._folder.write_json(_END, {"status": status, "time": milliseconds()})
 
     def end(self) -> dict[str, Any] | None:
-        return self._folder.read_json(_END) if self._folder.is_file(_END) else None
+        """Return `status` and `time` of the end, None if there is none."""
+        try:
+            end: dict[str, Any] = self._folder.read_json(_END)
+        except FileNotFoundError:
+            return None
+        return end
 
-    def drop_end(self) -> None:
+    def remove_end(self) -> None:
+        """Remove the record of the end."""
         self._folder.delete_file(_END)
 
-    def has_model(self) -> bool:
-        return self.model.is_file("model.json")
+    # -- all of it
 
     def is_empty(self) -> bool:
-        return not (self._points or self.files() or self.has_model() or self.end())
+        """Return whether there is nothing to send."""
+        return not (self.points or self.files() or self.has_model() or self.end())
 
-    def discard(self) -> None:
-        """Remove all, sent or not."""
+    def clear(self) -> None:
+        """Remove everything, sent or not."""
         self._folder.delete()
-        self._tail, self._points = [], 0
+        self._open, self._counts = [], {}
 
     def __str__(self) -> str:
         return str(self._folder)
 
-    def told(self) -> str:
-        """What waits, in words."""
-        counts = {"number": self._points, "file": len(self.files())}
-        said = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
-        said += ["the model"] if self.has_model() else []
-        said += ["how it ended"] if self.end() else []
-        return ", ".join(said)
+    def summary(self) -> str:
+        """Return what the queue holds, for example `3 numbers, 2 files, the final status`."""
+        counts = {"number": self.points, "file": len(self.files())}
+        pieces = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+        pieces += ["the model"] if self.has_model() else []
+        pieces += ["the final status"] if self.end() else []
+        return ", ".join(pieces)

@@ -1,11 +1,11 @@
-"""Tracking of a run that is going on, and of a group of runs."""
+"""Track a run, or a group of runs, while it works."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,47 +17,49 @@ from numpy.typing import NDArray
 from ray_kplm.errors import StoppedEarly, TrackingError
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import model
-from ray_kplm.tracking.record import Record
-from ray_kplm.tracking.sender import Say, Sender, first_line
+from ray_kplm.tracking.model import export_model, installed_packages
+from ray_kplm.tracking.record import Record, StoreLocation, choose_location
+from ray_kplm.tracking.sender import Sender, first_line
 from ray_kplm.tracking.spool import Point, Spool, milliseconds
-from ray_kplm.tracking.store import PARENT_TAG, Identity, Place, Store, choose
+from ray_kplm.tracking.store import PARENT_TAG, MlflowRun, RunIdentity
 
 _TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
-class Parent:
-    """The MLflow run whose children others are, and where it is. Picklable: it goes to the processes that do their work."""
+class ParentRun:
+    """An MLflow run that others are children of. Picklable: it is passed to the processes that run the children."""
 
     run_id: str
-    place: Place
+    location: StoreLocation
 
 
 class Tracker:
-    """Parameters, metrics, files and the model of one run. Nothing here waits for a server, and nothing is sent twice."""
+    """Logs parameters, metrics, files and the model of one run. Its methods do not wait for MLflow, except `end`."""
 
-    def __init__(self, folder: Folder, place: Place, identity: Identity) -> None:
-        """The MLflow run of a folder, made or found again. Raises TrackingError where it has to be made and cannot.
+    def __init__(self, folder: Folder, location: StoreLocation, identity: RunIdentity) -> None:
+        """Find or create the MLflow run of a folder, and start to send in the background.
 
-        A child is made later then: its parent was, and a server that is away for a moment is no reason to stop a sweep.
+        Raises:
+            TrackingError: the run does not exist and cannot be created. A child run is created later instead: its parent was
+                created in the same store, so the store is unreachable for a while only.
         """
         self._record = Record(folder)
-        self._place = place
+        self._location = location
         self._spool = Spool(folder / "tracking")
-        self._spool.drop_end()  # of the process before
-        self._sender = Sender(Store(self._record, place, identity), self._spool, say)
-        self._begin(is_child=PARENT_TAG in identity.tags)
-        self._step = max(self._record["step"] or 0, self._sender.store.last_step)
+        self._spool.remove_end()  # of the previous process
+        self._sender = Sender(MlflowRun(self._record, location, identity), self._spool, print_line)
+        self._start(is_child=PARENT_TAG in identity.tags)
+        self._step = max(self._record["step"] or 0, self._sender.mlflow_run.last_step)
 
-    def _begin(self, is_child: bool) -> None:
-        store = self._sender.store
+    def _start(self, is_child: bool) -> None:
+        mlflow_run = self._sender.mlflow_run
         try:
-            store.connect()
+            mlflow_run.connect()
         except Exception as error:
-            if not store.run_id and not is_child:
+            if not mlflow_run.run_id and not is_child:
                 raise TrackingError(
-                    f"{self._place.uri}: no MLflow run can be made there ({first_line(error)}); start the server, or unset "
+                    f"{self.uri}: no MLflow run can be created there ({first_line(error)}); start the server, or unset "
                     f"MLFLOW_TRACKING_URI to track in a file beside the run"
                 ) from error
             self._sender.failed(error)
@@ -66,105 +68,121 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        return self._sender.store.run_id
+        """MLflow's id of the run, empty before it is created."""
+        return self._sender.mlflow_run.run_id
 
     @property
     def uri(self) -> str:
-        return self._place.uri
+        """The tracking URI."""
+        return self._location.uri
 
     @property
-    def parent(self) -> Parent:
-        """This run as the parent of others: `discover(config, parent=tracker.parent)`."""
-        return Parent(self.run_id, self._place)
+    def parent(self) -> ParentRun:
+        """This run as the parent of others, for `discover(config, parent=tracker.parent)`."""
+        return ParentRun(self.run_id, self._location)
 
-    def set_logger(self, say: Say) -> None:
-        """Where lines about the server go; standard error by default."""
-        self._sender.say = say
+    def set_logger(self, log: Callable[[str], None]) -> None:
+        """Set what gets the lines about the state of the server; they are printed to standard error by default."""
+        self._sender.log = log
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers at a global iteration; of a name that has a number at this step or a later one, none is added."""
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers at a global iteration. A metric that has a value at this step or a later one gets no second one."""
         now = milliseconds()
         self._step = max(self._step, step)
         self._sender.put([Point(name, float(value), step, now) for name, value in values.items()])
 
-    def file(self, path: str, content: bytes) -> None:
-        """An artifact by its path in the MLflow run, which is that in the run directory."""
+    def log_file(self, path: str, content: bytes) -> None:
+        """Log an artifact by its path in the MLflow run, which is the path in the run directory."""
         self._sender.put_file(path, content)
 
-    def model(self, run: Run, examples: NDArray[np.uint8]) -> None:
-        """The landmark detector of the finished run, see `tracking.model`. examples: uint8 (N, S, S, 3), two or more."""
+    def log_model(self, run: Run, examples: NDArray[np.uint8]) -> None:
+        """Log the landmark detector of a finished run, see `tracking.model`.
+
+        Args:
+            run: the run.
+            examples: uint8 (N, S, S, 3) RGB, N >= 2, the input example of the model.
+        """
         if self._record["model"] != run.finished("stage2")["fingerprint"]:
-            self._sender.put_model(partial(model.keep, run, examples, self._step))
+            self._sender.put_model(partial(export_model, run, examples, self._step))
 
     def end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED. What cannot be sent now stays in the run directory, and is sent by what reads it next."""
+        """End the run as FINISHED, FAILED or KILLED. What cannot be sent now stays in the run directory to be sent later."""
         self._record.update(status=status, step=self._step)
-        if self._sender.close(status, hurry=status == "KILLED"):
-            self._spool.discard()
+        if self._sender.close(status, fast=status == "KILLED"):
+            self._spool.clear()
         else:
-            self._sender.say(
-                f"MLflow at {self.uri} has not got {self._spool.told()} of {self._record.folder}; kept there, and sent by the "
-                f"next `kplm train` or `kplm evaluate` of it"
+            self._sender.log(
+                f"MLflow at {self.uri} has not received {self._spool.summary()} of {self._record.folder}; this is kept there, "
+                f"and the next `kplm train` or `kplm evaluate` of the run sends it"
             )
 
 
-def say(text: str) -> None:
-    """A line for the user."""
+def print_line(text: str) -> None:
+    """Print a line for the user to standard error."""
     print(f"kplm: {text}", file=sys.stderr, flush=True)
 
 
-def experiment_name(dataset: Mapping[str, Any]) -> str:
-    """One experiment for each dataset."""
+@contextmanager
+def track_run(run: Run, dataset: Mapping[str, Any], parent: ParentRun | None = None) -> Iterator[Tracker]:
+    """Track a run while the block runs. The MLflow run ends as the block does.
+
+    It ends as FINISHED; as KILLED after Ctrl-C, SIGTERM or an early stop; as FAILED after another error. After SIGKILL it stays
+    RUNNING, and the next process continues it.
+
+    Args:
+        run: a saved run.
+        dataset: the content of its `dataset.json`; its name is in that of the MLflow experiment.
+        parent: the group (`track_group`) that the run belongs to; it is tracked in the same store.
+    """
+    record = Record(run.folder)
+    location = parent.location if parent else choose_location(run.folder.parent, record)
+    parent_id = parent.run_id if parent else record["parent"]
+    if parent and not record["run_id"]:  # for a later process, if the store cannot be reached by this one
+        record.update(parent=parent_id, tracking_uri=location.uri, beside=location.beside)
+    tags = {PARENT_TAG: parent_id} if parent_id else {}
+    identity = RunIdentity(_experiment_name(dataset), run.config.flat(), tags)
+    with _ending(Tracker(run.folder, location, identity)) as tracker:
+        for name in ("config.yaml", "versions.json", NUMBER_FORMAT):
+            tracker.log_file(name, run.folder.read_bytes(name))
+        tracker.log_file("environment.txt", installed_packages().encode())
+        yield tracker
+
+
+@contextmanager
+def track_group(folder: Folder, dataset: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Tracker]:
+    """Track many runs in folders below `folder` (an ablation, a sweep) as children of one MLflow run.
+
+    It is named after the folder, in the dataset's experiment, and created once; the same command again continues it. Pass
+    `tracker.parent`, which is picklable, to each run:
+
+        with track_group(Folder.at(config.run), dataset.meta, {"over": "negatives", **config.flat()}) as group:
+            ... discover(child_config, parent=group.parent) ...  # in any process, any number at once
+            group.log_metrics({"best/forward_nme": 4.2}, step=0)
+            group.log_file("rows.json", b"...")
+
+    It ends as that of `track_run` does. The store and the experiment exist before the block begins, so children may start at
+    once.
+
+    Args:
+        folder: of the group. The store is the one of MLFLOW_TRACKING_URI, else a database in this folder.
+        dataset: the content of `dataset.json`.
+        parameters: of the MLflow run.
+    """
+    location = choose_location(folder, Record(folder))
+    with _ending(Tracker(folder, location, RunIdentity(_experiment_name(dataset), parameters))) as tracker:
+        yield tracker
+
+
+def _experiment_name(dataset: Mapping[str, Any]) -> str:
     return f"kplm {dataset.get('name') or 'unnamed'}"
 
 
 @contextmanager
-def tracked(run: Run, dataset: Mapping[str, Any], parent: Parent | None = None) -> Iterator[Tracker]:
-    """A tracker whose run ends as the block does: FINISHED, FAILED, or KILLED when the user stopped it, also by SIGTERM.
-
-    A process that is killed outright leaves RUNNING, and the next one goes on in the same MLflow run.
-    parent: the group (`grouped`) whose child the run is; it is then tracked where its parent is.
-    """
-    record = Record(run.folder)
-    place = parent.place if parent else choose(run.folder.parent, record)
-    parent_id = parent.run_id if parent else record["parent"]
-    if parent and not record["run_id"]:  # to be found should the store be away until the end
-        record.update(parent=parent_id, tracking_uri=place.uri, beside=place.beside)
-    tags = {PARENT_TAG: parent_id} if parent_id else {}
-    identity = Identity(experiment_name(dataset), run.config.flat(), tags)
-    with _ending(Tracker(run.folder, place, identity)) as tracker:
-        for name in ("config.yaml", "versions.json", NUMBER_FORMAT):
-            tracker.file(name, run.folder.read_bytes(name))
-        tracker.file("environment.txt", model.environment().encode())
-        yield tracker
-
-
-@contextmanager
-def grouped(folder: Folder, dataset: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[Tracker]:
-    """A tracker of many runs, those in the folders below `folder`, for ablations and sweeps: the parent of their MLflow runs.
-
-    Named after the folder, in the dataset's experiment, in the store that MLFLOW_TRACKING_URI names, else in a database in the
-    folder. It is made once, and the same command again goes on in it. Give `tracker.parent`, which is picklable, to each run:
-
-        with grouped(Folder.at(config.run), dataset.meta, {"over": "negatives", **config.flat()}) as group:
-            ... discover(child_config, parent=group.parent) ...  # in any process, any number at once
-            group.metrics({"best/forward_nme": 4.2}, step=0)
-            group.file("rows.json", b"...")
-
-    It ends as the block does: FINISHED, FAILED or KILLED. The store and the experiment exist before the block begins, so
-    children can begin at once.
-    """
-    place = choose(folder, Record(folder))
-    with _ending(Tracker(folder, place, Identity(experiment_name(dataset), parameters))) as tracker:
-        yield tracker
-
-
-@contextmanager
 def _ending(tracker: Tracker) -> Iterator[Tracker]:
-    with _terminable():
+    with _sigterm_raises():
         try:
             yield tracker
-        except GeneratorExit:  # the block was left by nobody: it is as if the process were killed
+        except GeneratorExit:  # the generator was dropped in the middle of the block, as if the process were killed
             raise
         except (KeyboardInterrupt, SystemExit, StoppedEarly):
             tracker.end("KILLED")
@@ -176,8 +194,8 @@ def _ending(tracker: Tracker) -> Iterator[Tracker]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, through all blocks, with the exit code that a shell expects of it."""
+def _sigterm_raises() -> Iterator[None]:
+    """Make SIGTERM raise SystemExit with the shell's exit code 143, so that all blocks are left in order, as by Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

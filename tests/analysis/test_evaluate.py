@@ -10,13 +10,15 @@ import pytest
 import ray
 
 from ray_kplm import schemas
-from ray_kplm.analysis import evaluate as step
-from ray_kplm.analysis.evaluate import STAGE2, Options, evaluate, picture_name, show
+from ray_kplm.analysis import predictions as module
+from ray_kplm.analysis.contact_sheet import picture_name, show
+from ray_kplm.analysis.evaluate import Options, evaluate
 from ray_kplm.cli.main import main
-from ray_kplm.config import from_dict, load, with_overrides
+from ray_kplm.config import from_dict, load_config, with_overrides
 from ray_kplm.datasets.dataset import Dataset, PartBuilder
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.evaluation.protocols import PROTOCOLS
+from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import KEYPOINT, TITLE_HEIGHT, encode_png
 from ray_kplm.methods.channels import CHANNELS, Channels
@@ -71,7 +73,7 @@ def make_dataset(path, seed=0, names=NAMES, name="bodies", splits=("train", "tes
 def add_predictions(run, dataset, seed=0):
     """What the detector says: the points, off by a pixel or so, in another order."""
     rng = np.random.default_rng(1)
-    for prediction in step._predictions(run, dataset, STAGE2, ("train", "test")):
+    for prediction in module._predictions(run, dataset, STAGE2, ("train", "test")):
         xy = bodies(prediction.split, seed)[:, ::-1] + rng.normal(size=(COUNTS[prediction.split], len(NAMES), 2))
         rows = [
             {"image_id": f"{prediction.split}/{i}", "xy": points.tolist(), "confidence": [0.9] * len(NAMES)}
@@ -86,7 +88,7 @@ def add_predictions(run, dataset, seed=0):
 def run(tmp_path):
     """A finished run of chapter 4, whose only stage that predicts is the last."""
     dataset = make_dataset(tmp_path / "dataset")
-    config = load(
+    config = load_config(
         None, ["method.kind=template", "stage1.rounds=0", f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}"]
     )
     run = Run.start(config)
@@ -189,7 +191,7 @@ def test_another_dataset_has_a_folder_of_its_own(run, tmp_path):
         (Options(protocol="mafl"), "no landmark left_eye, right_eye, nose"),
         (Options(protocol="nothing"), "no such protocol"),
         (Options(by=("roll=0,1",)), "no column 'roll' of numbers; it has yaw"),
-        (Options(by=("yaw=5",)), "rising numbers"),
+        (Options(by=("yaw=5",)), "increasing numbers"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_predicted(run, options, words, tmp_path):

@@ -8,14 +8,16 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm.analysis.label_free import _observations, _ObservePart, _Work
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.evaluation.label_free import measure
 from ray_kplm.methods.predictors import Observed
 from ray_kplm.storage import Folder
 
 SIDE, IMAGES = 64, 12
-CONFIG = load(None, [f"network.image_size={SIDE}", "network.depth=2", "compute.batch_images=5", "compute.threads=1"])
+CONFIG = load_config(
+    None, [f"network.image_size={SIDE}", "network.depth=2", "compute.batch_images=5", "compute.threads=1"]
+)
 PART = "part-00000.parquet"
 PARTNERS = np.array([0, 1, 2], np.int16)
 

@@ -8,7 +8,7 @@ from ray_kplm import schemas
 from ray_kplm.analysis.embedding import _landmarks
 from ray_kplm.analysis.report import report
 from ray_kplm.analysis.training_history import merges, rounds
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.report.embedding import Described
@@ -34,7 +34,7 @@ def dataset(tmp_path) -> Dataset:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    made = Run.start(load(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1"]))
+    made = Run.start(load_config(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1"]))
     made.save()
     return made
 
@@ -120,7 +120,7 @@ def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run):
 
 
 def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run, tmp_path):
-    run = Run(run.folder, load(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1", "method.kind=merge"]))
+    run = Run(run.folder, load_config(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1", "method.kind=merge"]))
     channels(run, [0, -1, 1, 0])
     found = [described([3, 1], PLACES[:2]), described([0, 2], PLACES[:2])]
     landmarks, names = _landmarks(run, found)
@@ -129,5 +129,5 @@ def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run,
 
 
 def test_a_gallery_of_nothing_is_refused(run):
-    with pytest.raises(ConfigError, match="images = 0: the gallery shows at least 1"):
+    with pytest.raises(ConfigError, match="images = 0: must be at least 1"):
         report(run, images=0)

@@ -1,4 +1,4 @@
-"""Rank correlations of measures with the error that labels tell."""
+"""Rank correlations of label-free measures with the error against the annotation."""
 
 import numpy as np
 import pytest
@@ -15,25 +15,25 @@ def rows(errors, dataset="faces", stage="stage2", **measures):
     ]  # fmt: skip
 
 
-def test_ranks_alone_count():
+def test_only_ranks_count():
     errors = [5.0, 6.0, 7.0, 20.0]
     found, _ = correlations(
         rows(errors, score=[1, 2, 3, 900], peak_sharpness=[0.9, 0.8, 0.7, 0.1], flip_error=[1, 3, 2, 4])
     )
-    of = found["faces, all"]
-    assert of["score"] == {"spearman": pytest.approx(1), "checkpoints": 4}
-    assert of["peak_sharpness"]["spearman"] == pytest.approx(-1)
-    assert of["flip_error"]["spearman"] == pytest.approx(0.8)  # 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1))
-    assert found["faces, stage 2"] == of
+    by_measure = found["faces, all"]
+    assert by_measure["score"] == {"spearman": pytest.approx(1), "checkpoints": 4}
+    assert by_measure["peak_sharpness"]["spearman"] == pytest.approx(-1)
+    assert by_measure["flip_error"]["spearman"] == pytest.approx(0.8)  # 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1))
+    assert found["faces, stage 2"] == by_measure
 
 
-def test_what_cannot_be_told_is_none():
+def test_an_undefined_correlation_is_none():
     found, _ = correlations(rows([5.0, 6.0, 7.0, 8.0], score=[1, 2, None, 4], static_share=[0, 0, 0, 0]))
     assert found["faces, all"]["score"] == {"spearman": None, "checkpoints": 3}
     assert found["faces, all"]["static_share"] == {"spearman": None, "checkpoints": 4}
 
 
-def test_datasets_and_stages_are_apart():
+def test_datasets_and_stages_are_correlated_separately():
     rounds = rows([8.0, 7.0, 6.0, 5.0], stage="1", score=[4, 3, 2, 1])
     others = rows([1.0, 2.0, 3.0, 4.0], dataset="demo", score=[4, 3, 2, 1])
     last = rows([4.0, 3.0], score=[1.0, 2.0])
@@ -44,7 +44,7 @@ def test_datasets_and_stages_are_apart():
     assert found["faces, stage 2"]["score"] == {"spearman": None, "checkpoints": 2}
 
 
-def test_over_the_landmarks_of_a_checkpoint():
+def test_landmarks_of_a_checkpoint_are_correlated():
     _, over = correlations(rows([5.0, 6.0]))
     assert over["faces, all"] == pytest.approx(1)  # the fifth has no equivariance error
     assert np.isfinite(list(over.values())).all()

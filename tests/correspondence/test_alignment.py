@@ -1,12 +1,12 @@
-"""Coherent Point Drift on warps that are known, with points missing and points too many."""
+"""Coherent Point Drift on known warps, with missing points and outliers."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from ray_kplm.correspondence.alignment import Drift, align, identify
-from ray_kplm.correspondence.template_matching import padded
+from ray_kplm.correspondence.alignment import DriftOptions, align, match_points
+from ray_kplm.correspondence.template_matching import pad_points
 from ray_kplm.schemas import NONE
 
 # 13 points like those of a face: brows, eyes, nose, mouth, chin; 256 px.
@@ -53,7 +53,7 @@ def share_right(make, missing: int, extra: int, images: int = 60) -> float:
     rng = np.random.default_rng(missing * 10 + extra)
     made = [image(rng, make(rng), missing, extra) for _ in range(images)]
     points, valid = np.stack([m[0] for m in made]), np.stack([m[1] for m in made])
-    found = identify(align(TEMPLATE, points, valid), points, valid, farthest=20)
+    found = match_points(align(TEMPLATE, points, valid), points, valid, max_distance=20)
     right = total = 0
     for assigned, (_, _, truth) in zip(found, made, strict=True):
         for k in range(K):
@@ -129,9 +129,9 @@ def failures(place, setting: Setting, templates: int = 10, images: int = 60) -> 
     for _ in range(templates):
         template = TEMPLATE + rng.normal(0, 5, TEMPLATE.shape)
         views = [made(rng, template, setting) for _ in range(images)]
-        points, valid = padded([xy for xy, _ in views])
+        points, valid = pad_points([xy for xy, _ in views])
         placed = place(template, points, valid)
-        found = identify(placed, points, valid, farthest=25.6)
+        found = match_points(placed, points, valid, max_distance=25.6)
         for assigned, (_, truth) in zip(found, views, strict=True):
             named = np.where(assigned == NONE, NONE, truth[assigned])
             own = np.isin(np.arange(K), truth)
@@ -162,7 +162,7 @@ def test_a_bend_needs_more_than_an_affine_map():
     rng = np.random.default_rng(5)
     views = np.stack([bent(rng) for _ in range(30)])
     valid = np.ones(views.shape[:2], bool)
-    stiff = np.linalg.norm(align(TEMPLATE, views, valid, Drift(stiffness=1e6)) - views, axis=-1).mean()
+    stiff = np.linalg.norm(align(TEMPLATE, views, valid, DriftOptions(stiffness=1e6)) - views, axis=-1).mean()
     free = np.linalg.norm(align(TEMPLATE, views, valid) - views, axis=-1).mean()
     assert free < 0.4 * stiff
 
@@ -198,5 +198,5 @@ def test_too_few_points_leave_the_template_as_it_is():
 def test_what_is_too_far_is_no_match():
     placed = np.array([[[10.0, 10.0], [50.0, 50.0]]])
     points = np.array([[[11.0, 10.0], [90.0, 90.0], [50.0, 50.0]]])
-    assert identify(placed, points, np.array([[True, True, True]]), 5).tolist() == [[0, 2]]
-    assert identify(placed, points, np.array([[True, True, False]]), 5).tolist() == [[0, NONE]]
+    assert match_points(placed, points, np.array([[True, True, True]]), 5).tolist() == [[0, 2]]
+    assert match_points(placed, points, np.array([[True, True, False]]), 5).tolist() == [[0, NONE]]

@@ -20,7 +20,7 @@ from ray_kplm.correspondence.assignment import (
     squared_distance,
     torch_search,
 )
-from ray_kplm.correspondence.kmeans import Partial, fit, partial, plus_plus, size_of
+from ray_kplm.correspondence.kmeans import Partial, fit, partial, plus_plus, point_totals
 
 CENTRES = np.eye(6, 12) * np.array([1, -1, 1, -1, 1, -1])[:, None]
 
@@ -38,8 +38,8 @@ class Over:
     def __init__(self, points):
         self.points = points
 
-    def size(self):
-        return size_of([self.points])
+    def totals(self):
+        return point_totals([self.points])
 
     def partial(self, centroids):
         return partial([self.points], centroids)
@@ -182,7 +182,7 @@ def test_sums_counts_and_objective():
     found = partial([points[:2], points[:0], points[2:]], np.float32([[2, 0], [0, 4], [50, 50]]))
     np.testing.assert_array_equal(found.sums, [[4, 0], [0, 5], [0, 0]])
     np.testing.assert_array_equal(found.counts, [2, 1, 0])
-    size = size_of([points[:2], points[:0], points[2:]])
+    size = point_totals([points[:2], points[:0], points[2:]])
     assert (size.points, size.squares) == (3, 35 * 2**20)
     assert isinstance(size.squares, int)  # whole numbers add up in any order
 

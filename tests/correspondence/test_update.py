@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.config import load
-from ray_kplm.correspondence.features import read_features, table_of
+from ray_kplm.config import load_config
+from ray_kplm.correspondence.features import features_table, read_features
+from ray_kplm.correspondence.matched_update import update_matched
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.correspondence.update import update, update_matched
+from ray_kplm.correspondence.update import update
 from ray_kplm.errors import CollapseError, DataError
 from ray_kplm.storage import Folder
 
 LANDMARKS, DIM, IMAGES, PARTS = 4, 16, 30, 7
 SIZES = np.full((IMAGES, 2), 160)
 MIRROR = np.array([1, 0, 2, 3])  # landmarks 0 and 1 are left and right
-CONFIG = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2"])
+CONFIG = load_config(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2"])
 
 
 class LocalShards:
@@ -45,7 +46,7 @@ def features(tmp_path_factory):
 
         xy = np.stack([truth * 10.0, np.arange(len(truth))], axis=1)
         ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = table_of(
+        table = features_table(
             ids, SIZES, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise)
         )
         folder.write_table(f"part-{part:05d}.parquet", table)
@@ -91,7 +92,7 @@ def test_any_number_of_shards_and_any_memory_gives_the_same_bits(features, tmp_p
 
 
 def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, tmp_path):
-    config = load(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=8", "clustering.fit_points=400"])
     one, tables = run(features, tmp_path, 1, config)
     two, _ = run(features, tmp_path, 7, config)
     assert sum(table.num_rows for table in tables) == PARTS * IMAGES
@@ -100,10 +101,10 @@ def test_a_seeded_share_of_the_points_is_fitted_and_all_are_labelled(features, t
 
 
 def test_too_few_points_stop_with_the_settings_to_look_at(features, tmp_path):
-    config = load(None, ["method.landmarks=4", "method.clusters=8", "limits.min_points_per_image=5"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=8", "limits.min_points_per_image=5"])
     with pytest.raises(CollapseError, match=r"3\.9\d points an image .* limits.min_points_per_image = 5.0"):
         run(features, tmp_path, 1, config)
-    config = load(None, ["method.landmarks=4", "method.clusters=30000"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=30000"])
     with pytest.raises(CollapseError, match="30000 clusters"):
         run(features, tmp_path, 1, config)
 
@@ -132,7 +133,7 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
     plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
     plain[0, 3], plain[5] = np.nan, 0
     mirrored[10, 0] = np.inf
-    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
+    table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
     folder.write_table("part-00001.parquet", table)
     found, tables = run(folder, tmp_path, 2)
     assert found.facts()["unusable_keypoints"] == 3
@@ -147,7 +148,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
         folder.write_bytes(part, features.read_bytes(part))
     part = read_features(folder, "part-00002.parquet")
     narrow = part.descriptors[:, :8]
-    table = table_of(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
+    table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
     folder.write_table("part-00002.parquet", table)
     with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
         run(folder, tmp_path, 1)
@@ -155,7 +156,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, shards):
-    config = load(None, ["method.landmarks=4", "method.clusters=4"])
+    config = load_config(None, ["method.landmarks=4", "method.clusters=4"])
     labels = Folder.at(tmp_path / "labels")
     log = lambda share, text: None  # noqa: E731
     first = update_matched(LocalShards(features, shards), labels, config, 1, None, log)
@@ -194,7 +195,7 @@ def marked(features, folder):
         def joined(a, b, order=order):
             return np.concatenate([a, b.astype(a.dtype)])[order]
 
-        table = table_of(
+        table = features_table(
             read.image_id.to_pylist(),
             read.sizes,
             read.counts + 1,
@@ -209,13 +210,15 @@ def marked(features, folder):
 
 def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, tmp_path):
     folder = marked(features, tmp_path / "marked")
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
+    config = load_config(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
     found, _ = run(folder, tmp_path, 2, config)
     (still,) = found.facts()["static_landmarks"]
     assert found.facts()["position_spread"][still] == pytest.approx(0.3 * 2**0.5 / 160 * 100, rel=0.1)
     assert found.facts()["static_keypoints"] == 0
 
-    config = load(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3", "method.drop_static=true"])
+    config = load_config(
+        None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3", "method.drop_static=true"]
+    )
     kept = {}
     for shards in (1, 3):
         dropped, tables = run(folder, tmp_path, shards, config)
@@ -243,7 +246,7 @@ def of_sizes(folder, sizes, fixed=FIXED):
         xy = share * longer[:, None] - 0.5 - ((longer - of_part) / 2)[:, None]
         looks = (centres + rng.normal(size=(IMAGES, 10, DIM)) * 0.05 / np.sqrt(DIM)).reshape(-1, DIM).astype(np.float16)
         ids, counts = [f"{part}/{i}" for i in range(IMAGES)], np.full(IMAGES, 10)
-        table = table_of(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
+        table = features_table(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
         folder.write_table(f"part-{part:05d}.parquet", table)
     return folder
 
@@ -255,7 +258,7 @@ def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_p
     if crops != "any":
         sizes[:, 1] = sizes[:, 0] = 230 if crops == "equal" else sizes[:, 0]
     folder = of_sizes(tmp_path / "features", sizes)
-    config = load(None, ["method.landmarks=10", "method.clusters=20"])
+    config = load_config(None, ["method.landmarks=10", "method.clusters=20"])
     found, tables = run(folder, tmp_path, 2, config)
     static, spread = found.facts()["static_landmarks"], found.facts()["position_spread"]
     assert len(static) == FIXED
@@ -267,7 +270,7 @@ def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_p
 
 def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
     folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230), fixed=10)
-    config = load(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
+    config = load_config(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
     with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=false"):
         run(folder, tmp_path, 1, config)
 

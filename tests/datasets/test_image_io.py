@@ -33,7 +33,7 @@ def noise(width: int = 80, height: int = 60) -> Image.Image:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_every_format_opens_and_only_rgb_jpeg_and_png_may_be_kept(form):
-    picture = image_io.decode(saved(smooth(), form))
+    picture = image_io.decode_image_file(saved(smooth(), form))
     assert picture.rgb.shape == (60, 80, 3)
     assert picture.rgb.dtype == np.uint8
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 8
@@ -47,7 +47,7 @@ def test_exif_rotation_comes_out_upright(form, options, orientation):
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # the transposition a camera would have stored
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = image_io.decode(saved(upright.transpose(Image.Transpose(undo)), form, exif=exif, **options))
+    picture = image_io.decode_image_file(saved(upright.transpose(Image.Transpose(undo)), form, exif=exif, **options))
     assert picture.rgb.shape == (60, 80, 3)
     assert np.abs(picture.rgb.astype(int) - np.asarray(upright)).mean() < 4
     assert not picture.plain
@@ -56,26 +56,26 @@ def test_exif_rotation_comes_out_upright(form, options, orientation):
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_clipped(form):
     deep = np.array([[0, 257, 32768, 65535]] * 2, dtype=np.uint16)
-    rgb = image_io.decode(saved(Image.fromarray(deep), form)).rgb
+    rgb = image_io.decode_image_file(saved(Image.fromarray(deep), form)).rgb
     assert rgb[0].tolist() == [[0, 0, 0], [1, 1, 1], [128, 128, 128], [255, 255, 255]]
 
 
 def test_float_tiff_is_taken_as_zero_to_one():
     unit = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
-    assert image_io.decode(saved(Image.fromarray(unit), "TIFF")).rgb[0, :, 0].tolist() == [0, 128, 255]
+    assert image_io.decode_image_file(saved(Image.fromarray(unit), "TIFF")).rgb[0, :, 0].tolist() == [0, 128, 255]
     with pytest.raises(DataError, match=r"unreadable: grey values 0\.\.100 outside"):
-        image_io.decode(saved(Image.fromarray(unit * 100), "TIFF"))
+        image_io.decode_image_file(saved(Image.fromarray(unit * 100), "TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_grey_and_bilevel(mode):
-    picture = image_io.decode(saved(Image.new("RGB", (8, 8), WHITE).convert(mode), "PNG"))
+    picture = image_io.decode_image_file(saved(Image.new("RGB", (8, 8), WHITE).convert(mode), "PNG"))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
 
 def test_cmyk_jpeg():
-    rgb = image_io.decode(saved(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG")).rgb
+    rgb = image_io.decode_image_file(saved(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG")).rgb
     assert np.abs(rgb[8, 8].astype(int) - RED).max() < 10
 
 
@@ -83,14 +83,14 @@ def test_transparency_shows_white():
     rgba = Image.new("RGBA", (4, 1), (0, 0, 255, 255))
     rgba.putpixel((0, 0), (255, 0, 0, 0))
     rgba.putpixel((1, 0), (0, 0, 0, 128))
-    rgb = image_io.decode(saved(rgba, "PNG")).rgb
+    rgb = image_io.decode_image_file(saved(rgba, "PNG")).rgb
     assert rgb[0, 0].tolist() == [255, 255, 255]
     assert rgb[0, 1].tolist() == [127, 127, 127]
     assert rgb[0, 2].tolist() == [0, 0, 255]
 
 
 def test_one_transparent_colour_of_an_rgb_png():
-    picture = image_io.decode(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
+    picture = image_io.decode_image_file(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
@@ -100,19 +100,21 @@ def test_palette_with_a_transparent_entry(form):
     palette = Image.new("P", (2, 1))
     palette.putpalette([*RED, *GREEN])
     palette.putpixel((1, 0), 1)
-    rgb = image_io.decode(saved(palette, form, transparency=0)).rgb
+    rgb = image_io.decode_image_file(saved(palette, form, transparency=0)).rgb
     assert rgb[0].tolist() == [list(WHITE), list(GREEN)]
 
 
 def test_phone_jpeg_with_a_second_picture_opens_but_is_not_kept():
-    picture = image_io.decode(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
+    picture = image_io.decode_image_file(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 4
     assert not picture.plain
 
 
 def test_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), BLUE)
-    assert image_io.decode(saved(first, "GIF", save_all=True, append_images=[second])).rgb[0, 0].tolist() == [*RED]
+    assert image_io.decode_image_file(saved(first, "GIF", save_all=True, append_images=[second])).rgb[
+        0, 0
+    ].tolist() == [*RED]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -120,7 +122,7 @@ def test_animation_gives_its_first_frame():
 def test_truncated_is_refused(form, share):
     content = saved(noise(), form)
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        image_io.decode(content[: int(len(content) * share)])
+        image_io.decode_image_file(content[: int(len(content) * share)])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -128,7 +130,7 @@ def test_download_that_stopped_in_a_file_of_full_length_is_refused(form):
     content = saved(noise(), form)
     half = len(content) // 2
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        image_io.decode(content[:half] + bytes(len(content) - half))
+        image_io.decode_image_file(content[:half] + bytes(len(content) - half))
 
 
 @pytest.mark.parametrize("trailer", [b"", bytes(999), b"\xff\xda" + bytes(range(256)) * 8])
@@ -138,10 +140,10 @@ def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(pro
     exif[0x927C] = saved(smooth(8, 8), "JPEG")
     content = saved(noise(), "JPEG", exif=exif, progressive=progressive, restart_marker_blocks=2)
     assert content.count(b"\xff\xd9") == 2, "the thumbnail's end must not pass for the picture's"
-    assert image_io.decode(content + trailer).rgb.shape == (60, 80, 3)
+    assert image_io.decode_image_file(content + trailer).rgb.shape == (60, 80, 3)
     cut_short = content[: len(content) // 2] + bytes(999)
     with pytest.raises(DataError, match=r"truncated|unreadable"):
-        image_io.decode(cut_short)
+        image_io.decode_image_file(cut_short)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(pro
 )
 def test_not_an_image(content, reason):
     with pytest.raises(DataError, match=f"^{reason}$"):
-        image_io.decode(content)
+        image_io.decode_image_file(content)
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])
@@ -164,7 +166,7 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     with pytest.raises(DataError, match=r"^too large: "):
-        image_io.decode(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
+        image_io.decode_image_file(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
 
 
 def test_cut_is_exact_where_nothing_is_scaled():
@@ -231,7 +233,9 @@ def test_crop_beyond_the_pixel_limit_is_refused():
 
 def test_encode_keeps_colours_in_order():
     assert (
-        np.abs(image_io.decode(image_io.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)).max()
+        np.abs(
+            image_io.decode_image_file(image_io.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)
+        ).max()
         < 4
     )
 

@@ -13,7 +13,7 @@ from ray_kplm.storage import Folder
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.pipeline import discover
 from ray_kplm.steps.ingest import ingest
@@ -21,7 +21,7 @@ from ray_kplm.inference.images import PredictOptions, predict_images
 from ray_kplm.runtime.session import session
 
 source, store, *options = sys.argv[1:]
-config = load(None, [f"dataset={store}/dataset", f"run={store}/runs/first", *options])
+config = load_config(None, [f"dataset={store}/dataset", f"run={store}/runs/first", *options])
 with session(config.compute):
     ingested = ingest(source, config.dataset, IngestOptions(part_images=16))
     run, worked = discover(config)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ray import tune
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import RunError
 
 DEADLINE_S = 240
@@ -87,7 +87,7 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     assert results["best"]["objective"] == min(t["objective"] for t in results["trials"] if t["state"] == "finished")
     assert [row["state"] for row in csv.DictReader((sweep / "results.csv").open())] == states
     assert "<polyline" in (sweep / "index.html").read_text()
-    best = load(sweep / "best.yaml")
+    best = load_config(sweep / "best.yaml")
     assert best.stage1.learning_rate == results["best"]["values"]["stage1.learning_rate"]
     scores = json.loads((sweep / results["best"]["name"] / "evaluation" / "metrics.json").read_text())
     assert scores["forward_nme"] == results["best"]["objective"]

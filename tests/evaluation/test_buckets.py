@@ -9,34 +9,34 @@ from ray_kplm.evaluation.buckets import bucketed
 COLUMNS = {"yaw": np.array([0.0, -30.0, 30.0, 59.9, 90.0, 91.0, np.nan]), "facing": [1, 0, 1, 1, 0, 0, np.nan]}
 
 
-def held(text):
+def lock_folder(text):
     found = bucketed(text, COLUMNS)
     return {bucket.name: np.flatnonzero(bucket.images).tolist() for bucket in found.buckets}, found.left_out
 
 
 def test_ranges_hold_their_start_and_the_last_one_its_end():
-    assert held("yaw=0,30,60,90") == ({"0 to 30": [0], "30 to 60": [2, 3], "60 to 90": [4]}, 3)
+    assert lock_folder("yaw=0,30,60,90") == ({"0 to 30": [0], "30 to 60": [2, 3], "60 to 90": [4]}, 3)
 
 
 def test_by_the_absolute_value():
-    found, left_out = held("|yaw|=0,30,60,90")
+    found, left_out = lock_folder("|yaw|=0,30,60,90")
     assert found["30 to 60"] == [1, 2, 3]
     assert left_out == 2
     assert bucketed("|yaw|=0,30", COLUMNS).column == "|yaw|"
 
 
 def test_without_edges_by_value():
-    assert held("facing") == ({"0": [1, 4, 5], "1": [0, 2, 3]}, 1)
+    assert lock_folder("facing") == ({"0": [1, 4, 5], "1": [0, 2, 3]}, 1)
 
 
 @pytest.mark.parametrize("edges", ["yaw=", "yaw=3", "yaw=3,1", "yaw=1,1", "yaw=a,b"])
 def test_edges_must_rise(edges):
-    with pytest.raises(ConfigError, match="rising numbers"):
+    with pytest.raises(ConfigError, match="increasing numbers"):
         bucketed(edges, COLUMNS)
 
 
 def test_many_values_need_edges():
-    with pytest.raises(ConfigError, match=r"13 different values; give ranges, as in x=0,6,12"):
+    with pytest.raises(ConfigError, match=r"13 distinct values; give ranges, as in x=0,6,12"):
         bucketed("x", {"x": np.arange(13)})
 
 

@@ -21,7 +21,7 @@ from ray_kplm.evaluation.label_free import (
     separation,
     usual_peak,
 )
-from ray_kplm.evaluation.warnings import warnings_of
+from ray_kplm.evaluation.label_free_warnings import warnings_of
 from ray_kplm.schemas import NONE
 
 SIDE, IMAGES, VIEWS, LANDMARKS = 200, 40, 3, 4

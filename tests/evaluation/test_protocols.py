@@ -106,11 +106,11 @@ def test_case_spaces_and_hyphens_do_not_matter():
 
 def test_what_is_missing_is_named_in_one_line():
     with pytest.raises(
-        DataError, match=r"has no landmark nose, left_mouth; .*now has left_eye, right_eye, right_mouth"
+        DataError, match=r"has no landmark nose, left_mouth; .*now holds left_eye, right_eye, right_mouth"
     ) as e:
         resolve(PROTOCOLS["mafl"], ["left_eye", "right_eye", "right_mouth"])
     assert "\n" not in str(e.value)
-    with pytest.raises(ConfigError, match="--protocol wflw: no such protocol; there are mafl, aflw"):
+    with pytest.raises(ConfigError, match="--protocol wflw: no such protocol; choose one of mafl, aflw"):
         find("wflw")
 
 

@@ -129,7 +129,7 @@ def test_a_target_without_rows_is_not_predicted(generator):
 def test_missing_inputs_are_refused(generator):
     x = generator.normal(size=(10, 4))
     x[2, 1] = np.nan
-    with pytest.raises(ValueError, match=r"1 input coordinates are NaN.*complete_landmarks"):
+    with pytest.raises(ValueError, match=r"1 input coordinates are not finite.*complete_landmarks"):
         fit_regressor(x, x, 0.1)
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.ablation import AXES, THESIS, averaged, configured, curve, grid, run_name, table_lines
 
-CONFIG = load(None, ["dataset=d", "run=runs/a"])
+CONFIG = load_config(None, ["dataset=d", "run=runs/a"])
 
 
 def test_all_combinations_with_each_seed():
@@ -70,11 +70,8 @@ def test_a_spread_is_shown_of_several_seeds_only():
     ]
     title, thirty, fifty, failed = table_lines(rows)
     assert title.split() == ["stage", "1", "backward", "stage", "2", "backward", "thesis"]
-    assert (
-        thirty
-        == f"clusters=30{'-':>15}{'-':>15}{'5.00 ± 1.41':>15}{'6.00 ± 0.00':>15}   10.26 / 9.41 ({thesis.source})"
-    )
-    assert fifty == f"clusters=50{'-':>15}{'-':>15}{'3.00':>15}{'6.00':>15}"
+    assert thirty == f"clusters=30        -         -  5.00 ± 1.41  6.00 ± 0.00  10.26 / 9.41 ({thesis.source})"
+    assert fifty == "clusters=50        -         -         3.00         6.00"
     assert failed.strip() == "failed: the loss is nan"
 
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page, sweep_table
 from ray_kplm.experiments.parallel_plot import parallel_coordinates, value_axis
 from ray_kplm.experiments.results import Trial
@@ -68,11 +68,11 @@ def test_csv_has_a_row_a_trial(results):
 
 
 def test_the_best_configuration_is_a_whole_one(tmp_path):
-    base = load(None, ["dataset=d", "run=r", "method.landmarks=12", "stage1.decay_at=[0.5]"])
+    base = load_config(None, ["dataset=d", "run=r", "method.landmarks=12", "stage1.decay_at=[0.5]"])
     config = configured(base, TRIALS[1].values, "r/001")
     path = tmp_path / "best.yaml"
     path.write_text(best_yaml(config, TRIALS[1], "forward NME, %"))
-    assert load(path) == config
+    assert load_config(path) == config
     assert "trial 1, forward NME, % 8" in path.read_text()
     assert yaml.safe_load(path.read_text())["run"] == "r/001"
 

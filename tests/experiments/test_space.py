@@ -2,11 +2,11 @@
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.space import Choice, Interval, configured, read_interval, read_space
 
-BASE = load(None, ["dataset=d", "run=r", "method.landmarks=10"])
+BASE = load_config(None, ["dataset=d", "run=r", "method.landmarks=10"])
 
 
 def only(spelled):

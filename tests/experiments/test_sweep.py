@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments import sweep
 from ray_kplm.experiments.results import FAILED, FINISHED, STOPPED
@@ -18,7 +18,7 @@ from ray_kplm.experiments.sweep import SweepOptions, _begin, _definition, _searc
 from ray_kplm.runtime.tune import GRID, RANDOM, TPE, Halving
 from ray_kplm.storage import Folder
 
-BASE = load(None, ["dataset=d", "run=r", "method.landmarks=10"])
+BASE = load_config(None, ["dataset=d", "run=r", "method.landmarks=10"])
 RATE, SIZE = "stage1.learning_rate=loguniform:1e-5:1e-1", "stage1.batch_size=8,16"
 
 
@@ -59,7 +59,7 @@ def test_a_sweep_continues_only_as_it_was_begun(tmp_path):
 
     def begin(*over, layout=(), **options):
         space = read_space(over, BASE)
-        config = load(None, ["dataset=d", f"run={folder}", "method.landmarks=10", *layout])
+        config = load_config(None, ["dataset=d", f"run={folder}", "method.landmarks=10", *layout])
         _begin(folder, _definition(config, space, RANDOM, "label_free", SweepOptions(over, **options)))
 
     begin(SIZE)
@@ -85,10 +85,10 @@ class Group:
     def __init__(self):
         self.best, self.files = [], {}
 
-    def metrics(self, values, step):
+    def log_metrics(self, values, step):
         self.best.append((step, values["best/objective"]))
 
-    def file(self, name, content):
+    def log_file(self, name, content):
         self.files[name] = content
 
 
@@ -125,7 +125,7 @@ def test_trials_are_published_as_they_end(make, tmp_path):
     assert results["trials"][2]["reports"] == {"0": 7.0, "1": None}
     assert results["best"]["number"] == 1
     assert results["best"]["figures"] == {"coverage": 30.0}
-    assert load(tmp_path / "best.yaml").stage1.batch_size == 16
+    assert load_config(tmp_path / "best.yaml").stage1.batch_size == 16
     assert len(list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))) == 3
     assert trials._group.best == [(1, 5.0), (2, 5.0), (3, 5.0)]
     assert set(trials._group.files) == {"best.yaml", "results.json", "results.csv", "index.html"}

@@ -8,7 +8,7 @@ from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.flow import flow_between, warp_flow
-from ray_kplm.imaging.warp import displaced
+from ray_kplm.imaging.warp import displace
 
 SIDE = 96
 
@@ -63,7 +63,7 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
 
     def place(view, points):
         at = coordinates.apply(np.float64(view.crop_to_view), points)
-        return displaced(at[None], view.shifts[None], SIDE)[0]
+        return displace(at[None], view.shifts[None], SIDE)[0]
 
     truth, found = place(alone, coordinates.apply(MOTION, INSIDE)), place(carried, INSIDE)
     inside = ((truth > 2) & (truth < SIDE - 3)).all(1)

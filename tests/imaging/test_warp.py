@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.imaging.warp import IDENTITY_SHIFT, displaced, random_warp
+from ray_kplm.imaging.warp import IDENTITY_SHIFT, displace, random_warp
 
 SIDE = 96
 
@@ -25,7 +25,7 @@ def test_a_point_is_where_its_dot_went(share):
     for seed in range(40):
         xy = np.random.default_rng(seed).uniform(25, 70, 2)
         warped, shifts = random_warp(dot(*xy), share, np.random.default_rng(seed))
-        found = displaced(xy[None, None], shifts[None], SIDE)[0, 0]
+        found = displace(xy[None, None], shifts[None], SIDE)[0, 0]
         assert np.linalg.norm(found - centre(warped)) < 0.6, seed  # the dot itself is bent a little
         moves.append(np.abs(found - xy).max())
     assert 0.5 * share * SIDE < max(moves) < 1.5 * share * SIDE
@@ -49,6 +49,6 @@ def test_a_warp_moves_parts_against_each_other():
 
 def test_still_pictures():
     xy = np.random.default_rng(0).uniform(-10, 110, (2, 5, 2))
-    np.testing.assert_array_equal(displaced(xy, np.stack([IDENTITY_SHIFT, IDENTITY_SHIFT]), SIDE), xy)
+    np.testing.assert_array_equal(displace(xy, np.stack([IDENTITY_SHIFT, IDENTITY_SHIFT]), SIDE), xy)
     picture = dot(30, 40)
     np.testing.assert_array_equal(random_warp(picture, 0.0, np.random.default_rng(0))[0], picture)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.inference import images
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.run import Run
@@ -24,7 +24,7 @@ def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, 
     Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
     Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["amx_bf16"])
-    run = Run.start(load(None, [f"run={tmp_path / 'run'}"])).save()
+    run = Run.start(load_config(None, [f"run={tmp_path / 'run'}"])).save()
     run.step("stage2", "landmarks", {}, {}).finish()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
     make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
@@ -35,7 +35,7 @@ def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, 
 
     monkeypatch.setattr(images, "map_parts", send)
     for gpus, expected in ((0, ("fp32", "no")), (1, ("bf16", "yes"))):
-        config = load(None, [f"run={tmp_path / 'run'}", f"compute.gpus_per_worker={gpus}"])
+        config = load_config(None, [f"run={tmp_path / 'run'}", f"compute.gpus_per_worker={gpus}"])
         with pytest.raises(Sent) as sent:
             images.predict_images(run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config)
         assert (sent.value.compute.precision, sent.value.compute.channels_last) == expected

@@ -14,7 +14,7 @@ import torch
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
 from ray_kplm.keypoints import build_source
-from ray_kplm.keypoints.learned import LearnedDetector, strongest_apart
+from ray_kplm.keypoints.learned import LearnedDetector, non_maximum_suppression
 from ray_kplm.keypoints.r2d2 import R2D2, _Backbone
 from ray_kplm.storage import Folder
 
@@ -107,7 +107,7 @@ def test_scales_are_of_the_size_at_which_the_network_sees_an_image():
 
 
 def test_of_no_points_none_is_left():
-    assert len(strongest_apart(np.zeros((0, 2)), np.zeros(0), 3.0)) == 0
+    assert len(non_maximum_suppression(np.zeros((0, 2)), np.zeros(0), 3.0)) == 0
 
 
 def test_r2d2_finds_the_same_corners_in_a_moved_image(tmp_path):

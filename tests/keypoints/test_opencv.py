@@ -1,4 +1,4 @@
-"""SIFT and ORB with adaptive non-maximal suppression."""
+"""SIFT and ORB with adaptive non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ray_kplm.keypoints.opencv import OpenCVDetector, spread
+from ray_kplm.keypoints.opencv import OpenCVDetector, adaptive_non_maximum_suppression
 from ray_kplm.keypoints.source import inside_box
 
 NAMES = ["sift", "orb"]
@@ -116,15 +116,15 @@ def test_a_box_holds_its_border():
     assert inside_box(xy, None).all()
 
 
-def test_spread_keeps_those_far_from_stronger_ones():
+def test_suppression_keeps_the_points_farthest_from_stronger_ones():
     # Strong pair close together, weaker ones far away: the pair's weaker half goes first.
     xy = np.array([[0, 0], [1, 0], [50, 0], [0, 50]], np.float32)
     score = np.array([1.0, 0.8, 0.2, 0.1], np.float32)
-    assert spread(xy, score, 3).tolist() == [0, 2, 3]
-    assert spread(xy, score, 9).tolist() == [0, 1, 2, 3]
+    assert adaptive_non_maximum_suppression(xy, score, 3).tolist() == [0, 2, 3]
+    assert adaptive_non_maximum_suppression(xy, score, 9).tolist() == [0, 1, 2, 3]
 
 
 def test_a_hardly_stronger_neighbour_does_not_suppress():
     xy = np.array([[0, 0], [1, 0], [9, 0]], np.float32)
-    assert spread(xy, np.array([1.0, 0.95, 0.5], np.float32), 2).tolist() == [0, 1]
-    assert spread(xy, np.array([1.0, 0.85, 0.5], np.float32), 2).tolist() == [0, 2]
+    assert adaptive_non_maximum_suppression(xy, np.array([1.0, 0.95, 0.5], np.float32), 2).tolist() == [0, 1]
+    assert adaptive_non_maximum_suppression(xy, np.array([1.0, 0.85, 0.5], np.float32), 2).tolist() == [0, 2]

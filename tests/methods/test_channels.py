@@ -1,11 +1,11 @@
-"""Channels: what trains them, what they become, and the head that stays."""
+"""Channels of the landmark detector: their landmarks, merges, and the state of the head after a merge."""
 
 import io
 
 import numpy as np
 import torch
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.merging import Merged
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
@@ -16,7 +16,7 @@ from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 from ray_kplm.schemas import NONE
 
-CONFIG = load(None, ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4"])
+CONFIG = load_config(None, ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4"])
 
 
 def test_the_chosen_landmarks_get_channels_in_their_order():
@@ -27,7 +27,7 @@ def test_the_chosen_landmarks_get_channels_in_their_order():
     assert channels.flip_map.tolist() == [NONE] * 3
 
 
-def test_two_merges_in_a_row():
+def test_two_merges_map_landmarks_to_the_remaining_channels():
     first = Channels.first(np.array([True, False, True, True, True]))  # named 0, 2, 3, 4
     second, stay = first.merged(np.array([0, 1, 1, 3]), [Merged(2, 1, 0.8)])
     assert stay.tolist() == [0, 1, 3]
@@ -53,7 +53,7 @@ def learner(channels: int) -> Learner:
     return Learner(LandmarkObjective(CONFIG, channels), labels, Schedule(0, 100, ()), placement, (0, 2, 0))
 
 
-def test_a_head_with_fewer_channels_goes_on_where_it_was():
+def test_a_head_with_fewer_channels_keeps_weights_and_optimiser_state():
     subject = learner(5)
     rng = np.random.default_rng(1)
     views = Views(
@@ -69,7 +69,7 @@ def test_a_head_with_fewer_channels_goes_on_where_it_was():
         torch.testing.assert_close(after[name], expected, rtol=0, atol=0)
     smaller = learner(2)
     smaller.restore(kept)
-    # The optimiser's memory of the two channels came along: the same shapes, the same numbers.
+    # The optimiser's state of the two channels is kept.
     old = torch.load(io.BytesIO(subject.state()), weights_only=True)["optimiser"]["state"]
     new = torch.load(io.BytesIO(smaller.state()), weights_only=True)["optimiser"]["state"]
     last = max(old)

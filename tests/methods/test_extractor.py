@@ -1,4 +1,4 @@
-"""Detection: the threshold that keeps a number of points, and descriptors of the mirror image."""
+"""Extraction of keypoints: calibrated thresholds, descriptors, known points, data distillation."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,13 @@ def test_scores_far_below_any_fixed_threshold_are_still_ranked():
     assert above(scores, calibrated_threshold(scores, 100, 3.0)) == 300
 
 
-def test_fewer_maxima_than_wanted_are_all_taken():
+def test_all_maxima_are_kept_if_they_are_too_few():
     scores = np.array([0.2, 0.1], np.float32)
     assert above(scores, calibrated_threshold(scores, 10, 3.0)) == 2
 
 
 class Bright(nn.Module):
-    """Fires where a cell's mean is bright; the descriptor is the cell's colour."""
+    """A network that detects bright cells; the descriptor is the cell's colour."""
 
     def forward(self, image):
         cells = nn.functional.avg_pool2d(image, 4)
@@ -56,7 +56,7 @@ def picture(cells):
     return image
 
 
-def test_keypoints_and_their_mirrored_descriptors():
+def test_keypoints_have_descriptors_of_the_image_and_of_its_mirror_image():
     cells = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}
     found = detect_keypoints(Bright(), PLACEMENT, picture(cells)[None], 0.3, 1, 10)[0]
     assert len(found.xy) == 2
@@ -64,12 +64,12 @@ def test_keypoints_and_their_mirrored_descriptors():
     np.testing.assert_allclose(found.xy[order], [[4 * 3 + 1.5, 4 * 5 + 1.5], [4 * 11 + 1.5, 4 * 8 + 1.5]], atol=1e-4)
     norm = np.linalg.norm(found.descriptors.astype(np.float32), axis=1)
     np.testing.assert_allclose(norm, 1, atol=2e-3)
-    # This network does not care which way round a picture is: the mirrored place looks the same.
+    # This network is symmetric: the descriptors of the mirror image are equal.
     np.testing.assert_allclose(found.descriptors, found.descriptors_flipped, atol=2e-3)
     assert np.abs(found.descriptors[0].astype(np.float32) - found.descriptors[1].astype(np.float32)).max() > 0.2
 
 
-def test_a_black_picture_has_no_keypoints_and_breaks_nothing():
+def test_a_black_image_has_no_keypoints():
     both = np.stack([picture({}), picture({(2, 2): (255, 255, 255)})])
     found = detect_keypoints(Bright(), PLACEMENT, both, 0.3, 1, 10)
     assert [len(k.xy) for k in found] == [0, 1]
@@ -103,7 +103,7 @@ class BrightAlone(nn.Module):
 
 
 class BrightOnTheLeft(nn.Module):
-    """Sees nothing in the right half: what it finds depends on the view."""
+    """A network that detects nothing in the right half, so that its detections depend on the view."""
 
     def forward(self, image):
         logits = Bright()(image)[0]
@@ -111,26 +111,26 @@ class BrightOnTheLeft(nn.Module):
         return logits
 
 
-def finder(network, views):
+def extractor(network, views):
     return PointExtractor(network, PLACEMENT, DetectionConfig(nms_radius=1, limit=10), views)
 
 
-def test_several_views_find_a_point_where_it_is():
+def test_each_view_is_mapped_back_to_the_image():
     image = picture(
         {(6, 9): (255, 255, 255), (7, 9): (255, 255, 255), (6, 10): (255, 255, 255), (7, 10): (255, 255, 255)}
     )
     for views in (DISTILLING_VIEWS, *[(view,) for view in DISTILLING_VIEWS]):
-        heat = finder(BrightAlone(), views).heat(image[None])[0].numpy()
+        heat = extractor(BrightAlone(), views).heat(image[None])[0].numpy()
         rows, columns = np.indices(heat.shape)
         centre = np.array([(heat * columns).sum(), (heat * rows).sum()]) / heat.sum()
         np.testing.assert_allclose(centre, [6.5, 9.5], atol=0.3)
 
 
-def test_a_point_seen_in_some_views_only_is_weaker():
+def test_a_point_that_shows_in_some_views_only_has_a_lower_score():
     image = picture({(3, 8): (255, 255, 255)})[None]
     plain, mirror = DISTILLING_VIEWS[:2]
-    assert finder(BrightOnTheLeft(), (plain,)).scores(image).max() > 0.9
-    assert finder(BrightOnTheLeft(), (plain, mirror)).scores(image).max() < 0.6
-    assert len(finder(BrightOnTheLeft(), (plain,)).find(image, 0.7)[0].xy) == 1
-    assert len(finder(BrightOnTheLeft(), (plain, mirror)).find(image, 0.7)[0].xy) == 0
-    assert finder(BrightAlone(), (plain,)).find(image, 0.7)[0].descriptors.shape == (1, 0)
+    assert extractor(BrightOnTheLeft(), (plain,)).scores(image).max() > 0.9
+    assert extractor(BrightOnTheLeft(), (plain, mirror)).scores(image).max() < 0.6
+    assert len(extractor(BrightOnTheLeft(), (plain,)).find(image, 0.7)[0].xy) == 1
+    assert len(extractor(BrightOnTheLeft(), (plain, mirror)).find(image, 0.7)[0].xy) == 0
+    assert extractor(BrightAlone(), (plain,)).find(image, 0.7)[0].descriptors.shape == (1, 0)

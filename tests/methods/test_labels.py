@@ -1,4 +1,4 @@
-"""Labels: from tables to points in views."""
+"""Labels: from tables of pseudo-labels to points in views."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_keypoint_corresponds_to_itself():
     assert labels.identity.dtype == np.int32
 
 
-def test_slices_and_chunks_of_a_table_are_as_good_as_a_table():
+def test_slices_and_chunks_of_a_table_give_the_same_labels():
     whole = pa.concat_tables(TABLES)
     for tables in ([whole], [whole.slice(0, 1), whole.slice(1, 3)], iter([whole.slice(0, 3), whole.slice(3)])):
         labels = keypoint_labels(tables)
@@ -71,7 +71,7 @@ def test_slices_and_chunks_of_a_table_are_as_good_as_a_table():
 
 
 @pytest.mark.parametrize("tables", [[], [keypoint_table()], [keypoint_table([], [])]])
-def test_no_points_at_all(tables):
+def test_tables_without_points_give_no_labels(tables):
     labels = keypoint_labels(tables)
     assert len(labels.present) == sum(t.num_rows for t in tables)
     assert not labels.present.any()
@@ -85,7 +85,7 @@ def test_usable_images_have_two_points():
     np.testing.assert_array_equal(labels.usable(3), [3])
 
 
-def test_points_of_no_cluster_are_left_out():
+def test_points_without_a_cluster_are_left_out():
     table = label_table([(1, 1, 0, NONE, 4), (2, 2, 1, 7, 8), (3, 3, 2, 9, NONE)], [], [(4, 4, 0, NONE, NONE)])
     labels = cluster_labels([table])
     np.testing.assert_array_equal(labels.present, [[True, True], [False, False], [False, False]])
@@ -95,7 +95,7 @@ def test_points_of_no_cluster_are_left_out():
     np.testing.assert_array_equal(labels.usable(), [0])
 
 
-def test_a_landmark_has_its_own_column_and_its_partner_in_the_mirror():
+def test_a_landmark_has_its_channels_column_and_its_partner_as_flipped_identity():
     table = label_table([(1, 1, 2, NONE, NONE), (2, 2, 0, 5, 5)], [], [(4, 4, 1, 1, 1)])
     labels = landmark_labels(
         [table.slice(0, 1), table.slice(1)], Channels.first(np.ones(3, bool), np.array([1, 0, 2], np.int16))
@@ -106,7 +106,7 @@ def test_a_landmark_has_its_own_column_and_its_partner_in_the_mirror():
     np.testing.assert_array_equal(labels.xy[0], [[2, 2], [0, 0], [1, 1]])
 
 
-def test_of_points_of_one_channel_the_strongest_counts():
+def test_the_strongest_of_several_points_of_a_channel_is_kept():
     rows = [{"image_id": "0", "xy": [[1, 1], [2, 2], [3, 3], [4, 4]], "score": [0.2, 0.9, 0.5, 0.7]}]
     rows[0] |= {"landmark": [0, 1, 3, 2], "cluster": [0, 1, 3, 2], "cluster_flipped": [NONE] * 4}
     table = pa.Table.from_pylist(rows, schema=LABELS)
@@ -140,7 +140,7 @@ def test_points_move_with_the_warp_of_the_view():
     )
 
 
-def test_points_that_leave_the_view_are_masked_and_nameless():
+def test_points_outside_the_view_are_not_valid_and_have_no_identity():
     # 16 cells cover input pixels -0.5 to 63.5.
     labels = keypoint_labels([keypoint_table([[0, 0], [63, 63], [-0.7, 30], [30, 63.7], [70, 20]])])
     _, valid, identity = views(labels, [0])
@@ -159,10 +159,10 @@ def test_a_mirrored_view_uses_the_flipped_identity():
     torch.testing.assert_close(xy[0], xy[1])  # the map alone moves points
 
 
-def test_landmarks_travel_beside_clusters():
+def test_points_have_landmarks_beside_clusters_if_a_flip_map_is_given():
     table = label_table([(20, 20, 0, NONE, 8), (30, 30, 1, 9, NONE)], [(5, 5, 2, 3, 4)])
     labels = cluster_labels([table], np.array([1, 0, NONE], np.int16))
-    assert labels.present.sum() == 3  # a landmark without a cluster is there too
+    assert labels.present.sum() == 3  # with the landmark that has no cluster
     views_of = Views(
         np.zeros((3, 64, 64, 3), np.uint8), np.array([0, 0, 1]), np.array([False, True, True]),
         np.tile(IDENTITY, (3, 1, 1)), np.tile(IDENTITY_SHIFT, (3, 1, 1, 1)),

@@ -1,4 +1,4 @@
-"""Stage 2: channels, the mirror, the loss."""
+"""Stage 2: channels of points, averaging with the mirror image, the loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import Config, NetworkConfig, load
+from ray_kplm.config import Config, NetworkConfig, load_config
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.batch import Points
 from ray_kplm.methods.landmark_objective import LandmarkObjective, by_channel, mirrored_mean
@@ -49,7 +49,7 @@ def test_a_channel_claimed_twice_is_left_out():
     assert labelled.tolist() == [[True, False, False]]
 
 
-def test_the_mean_with_the_mirror_of_an_equivariant_network_moves_nothing():
+def test_averaging_with_the_mirror_image_of_an_equivariant_network_moves_no_peak():
     xy = 3 + (SIDE - 7) * torch.rand(6, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # In the mirror image the landmark FLIP[k] stands at the mirrored place of landmark k.
     mirrored_xy = torch.empty_like(xy)
@@ -61,7 +61,7 @@ def test_the_mean_with_the_mirror_of_an_equivariant_network_moves_nothing():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-def test_the_mean_with_the_mirror_follows_a_map_that_is_no_involution():
+def test_averaging_follows_a_flip_map_that_is_no_involution():
     flip = torch.tensor([1, 2, 2])
     mirrored = torch.zeros(1, 3, 4, 4)
     mirrored[0, :, 1, 0] = torch.tensor([10.0, 20.0, 30.0])
@@ -70,14 +70,14 @@ def test_the_mean_with_the_mirror_follows_a_map_that_is_no_involution():
     assert mean.sum() == 40
 
 
-def test_a_landmark_without_a_partner_is_read_from_the_image_alone():
+def test_a_landmark_without_a_partner_is_not_averaged():
     plain, mirrored = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     mean = mirrored_mean(plain, mirrored, torch.tensor([1, 0, NONE]))
     torch.testing.assert_close(mean[:, 2], plain[:, 2])
     torch.testing.assert_close(mean[:, 0], (plain[:, 0] + mirrored[:, 1].flip(-1)) / 2)
 
 
-def test_the_mean_halves_a_disagreement():
+def test_averaging_halves_the_distance_of_two_peaks():
     xy = torch.tensor([[[10.0, 12.0]]])
     shifted = xy + torch.tensor([0.6, 0.0])
     mirrored = rendered(xy.new_tensor(coordinates.mirrored(shifted.numpy(), SIDE)))
@@ -99,7 +99,7 @@ def objective(landmarks: int) -> LandmarkObjective:
     return LandmarkObjective(replace(Config(), network=network), landmarks)
 
 
-def test_the_loss_trains_labelled_channels_alone():
+def test_the_loss_trains_labelled_channels_only():
     network, xy = Maps(2, 3), torch.tensor([[[8.0, 8.0], [20.0, 9.0]], [[4.0, 20.0], [0.0, 0.0]]])
     identity = torch.tensor([[2, 0], [1, NONE]])
     loss, parts = objective(3).loss(
@@ -116,7 +116,7 @@ def test_the_loss_trains_labelled_channels_alone():
     assert network.maps.grad[0, 2, 8, 8] == network.maps.grad[0, 2].min() < 0
 
 
-def test_the_backbone_learns_slower_and_nothing_is_forgotten():
+def test_the_backbone_has_a_lower_rate_and_all_weights_are_in_a_group():
     made = objective(3)
     network = made.network()
     slow, fast = made.parameter_groups(network)
@@ -127,14 +127,14 @@ def test_the_backbone_learns_slower_and_nothing_is_forgotten():
     assert network.landmarks.output.out_channels == 3
 
 
-def test_a_backbone_that_starts_from_nothing_learns_as_fast_as_the_head():
+def test_a_backbone_from_scratch_has_the_rate_of_the_head():
     made = LandmarkObjective(objective(3).config, 3, from_scratch=True)
     slow, fast = made.parameter_groups(made.network())
     assert slow["lr"] == fast["lr"] == Config().stage2.learning_rate
 
 
-def test_a_joint_loss_is_that_of_the_pairs_and_of_the_labelled_channels():
-    settings = load(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
+def test_a_joint_loss_is_the_sum_of_the_losses_of_pairs_and_of_labelled_channels():
+    settings = load_config(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, SIDE, SIDE, generator=generator), torch.randn(2, 4, SIDE, SIDE, generator=generator)
     heads = torch.rand(2, 3, SIDE, SIDE, generator=generator)

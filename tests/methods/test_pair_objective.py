@@ -1,4 +1,4 @@
-"""Stage 1: how many negative pairs an image has, and with which cells."""
+"""Stage 1: the negative pairs of an image, and the random cells among them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.methods.pair_objective import PairObjective
 
 SIDE, DIM, PAIRS = 16, 4, 5_000
@@ -14,16 +14,16 @@ SIDE, DIM, PAIRS = 16, 4, 5_000
 
 def objective(negative_pairs: int = PAIRS) -> PairObjective:
     settings = [f"stage1.negative_pairs={negative_pairs}", "stage1.negative_distance=0"]
-    return PairObjective(load(None, settings), across=False)
+    return PairObjective(load_config(None, settings), across=False)
 
 
 def points(*counts: int) -> Tensor:
-    """Which points of images with so many are valid: bool (B, P), P being the largest of the counts."""
+    """Return which points are valid in images with these counts: bool (B, P), with P the largest count."""
     return torch.arange(max(counts)) < torch.tensor(counts)[:, None]
 
 
 def random_cells(valid: Tensor, negative_pairs: int = PAIRS, seed: int = 0) -> list[list[int]]:
-    """The cells with which every point of an image is paired."""
+    """Return the cells that every point of an image is paired with."""
     generator = torch.Generator().manual_seed(seed)
     point, cell, taken = objective(negative_pairs)._random_pairs(valid, SIDE, generator)
     found = []
@@ -37,7 +37,7 @@ def random_cells(valid: Tensor, negative_pairs: int = PAIRS, seed: int = 0) -> l
 
 
 @pytest.mark.parametrize("neighbour", [10, 60, 99])
-def test_an_image_has_its_negative_pairs_whatever_the_others_hold(neighbour):
+def test_the_negative_pairs_of_an_image_do_not_depend_on_the_other_images(neighbour):
     valid = points(10, neighbour)
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, DIM, SIDE, SIDE, generator=generator)
@@ -61,13 +61,13 @@ def test_an_image_has_its_negative_pairs_whatever_the_others_hold(neighbour):
         (99, 1),
         (101, 1),
         (120, 1),
-    ],  # 101 have 5,050 pairs themselves
+    ],  # 101 points have 5,050 pairs among themselves
 )
 def test_random_cells_fill_up_the_negative_pairs_of_every_image(count, cells):
     assert [len(found) for found in random_cells(points(count, 30, 7))] == [cells, (5_000 - 435) // 30, 711]
 
 
-def test_there_is_a_random_cell_even_where_no_pair_is_left():
+def test_a_point_is_paired_with_a_random_cell_even_without_pairs_to_fill():
     assert [len(found) for found in random_cells(points(3, 1, 0), negative_pairs=0)] == [1, 1, 0]
 
 
@@ -84,7 +84,7 @@ def test_the_cells_of_an_image_do_not_depend_on_the_other_images():
     assert few[0] != few[1] != random_cells(points(10, 10, 10), seed=1)[1]
 
 
-def test_random_cells_are_all_over_the_heatmap():
+def test_random_cells_cover_the_heatmap():
     hits = torch.bincount(torch.tensor(random_cells(points(1))[0]), minlength=SIDE**2)
     assert len(hits) == SIDE**2
     assert hits.min() > 3  # 5,000 of 256 cells are 19.5 a cell

@@ -1,4 +1,4 @@
-"""Predictors: what they observe beside the landmarks."""
+"""Predictors: landmarks, and measures of their quality."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, assign_unique
@@ -15,7 +15,7 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
 from ray_kplm.schemas import NONE
 
-CONFIG = load(
+CONFIG = load_config(
     None,
     ["network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8"],
 )
@@ -35,8 +35,8 @@ def placement(request):
     return Placement(torch.device(request.param), None, False)
 
 
-def test_clusters_are_observed_where_they_are_found(placement):
-    """A network with random weights; of its centroids (4, 8) the last is far from everything."""
+def test_measures_of_cluster_landmarks_are_given_where_they_are_detected(placement):
+    """The network has random weights. The last of the four centroids is far from all descriptors."""
     torch.manual_seed(0)
     centroids = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
@@ -53,18 +53,18 @@ def test_clusters_are_observed_where_they_are_found(placement):
     seen = predictor.observe(IMAGES)
     np.testing.assert_array_equal(seen.xy, xy)
     np.testing.assert_array_equal(seen.confidence, confidence)
-    there = np.isfinite(xy).all(axis=-1)
-    assert there.any()
-    assert not there[:, 3].any()
-    np.testing.assert_array_equal(confidence > 0, there)
-    np.testing.assert_array_equal(np.isfinite(seen.sharpness), there)
-    np.testing.assert_array_equal(np.isfinite(seen.separation), there)
-    assert (seen.separation[there] >= 0).all()  # the nearest centroid is no farther than any other
-    assert (seen.sharpness[there] >= 0).all()
+    detected = np.isfinite(xy).all(axis=-1)
+    assert detected.any()
+    assert not detected[:, 3].any()
+    np.testing.assert_array_equal(confidence > 0, detected)
+    np.testing.assert_array_equal(np.isfinite(seen.sharpness), detected)
+    np.testing.assert_array_equal(np.isfinite(seen.separation), detected)
+    assert (seen.separation[detected] >= 0).all()  # the nearest centroid is no farther than any other
+    assert (seen.sharpness[detected] >= 0).all()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_channels_are_observed_as_they_are_predicted(flip, placement):
+def test_measures_of_channels_come_with_the_predicted_landmarks(flip, placement):
     torch.manual_seed(0)
     flip_map = np.array([1, 0, 2, NONE], np.int16)
     predictor = LandmarkPredictor(
@@ -80,7 +80,7 @@ def test_channels_are_observed_as_they_are_predicted(flip, placement):
 
 
 @pytest.mark.parametrize("sigma", [0.75, 2.0])
-def test_channels_are_decoded_by_the_sigma_that_they_were_trained_on(sigma, placement, monkeypatch):
+def test_channels_are_decoded_with_the_sigma_of_their_targets(sigma, placement, monkeypatch):
     config = replace(CONFIG, stage2=replace(CONFIG.stage2, heatmap_sigma=sigma))
     predictor = LandmarkPredictor(
         config, LandmarkNetwork(CONFIG.network, 4).state_dict(), np.arange(4, dtype=np.int16), placement, flip=False

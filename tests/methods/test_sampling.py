@@ -1,4 +1,4 @@
-"""Plans: the same whoever reads them, and every image in its turn."""
+"""Data plans: deterministic, shared among workers, and in passes over all images."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def columns(plan):
 
 
 @pytest.mark.parametrize("make", [pairs, singles])
-def test_a_seed_decides(make):
+def test_a_plan_depends_on_its_seed_only(make):
     np.testing.assert_array_equal(columns(make()), columns(make()))
     assert not np.array_equal(make().image, make(seed=(1, 3)).image)
     assert len(set(make().seed)) == len(make().seed)
 
 
-def test_sizes():
+def test_a_plan_has_a_row_for_each_view():
     plan = pairs()
     assert (plan.views, plan.group, plan.iterations, len(plan.image)) == (8, 2, 30, 240)
     plan = singles()
@@ -60,7 +60,7 @@ def test_workers_share_every_iteration_and_keep_pairs(workers):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_resuming_is_the_tail(rank):
+def test_a_resumed_plan_is_the_tail_of_the_plan(rank):
     plan = pairs()
     whole = plan.rows(0, 30, rank, 2)
     np.testing.assert_array_equal(plan.rows(11, 30, rank, 2), whole[11 * 4 :])
@@ -73,12 +73,12 @@ def passes(column: np.ndarray) -> np.ndarray:
     return np.sort(column[: whole * len(IMAGES)].reshape(whole, -1), axis=1)
 
 
-def test_every_image_once_in_a_pass():
+def test_a_pass_has_every_image_once():
     plan = pairs()
     for column in (singles().image, plan.image[0::2], plan.image[1::2]):
         np.testing.assert_array_equal(passes(column), np.tile(IMAGES, (12, 1)))
     order = singles().image.reshape(12, -1)
-    assert len({tuple(row) for row in order}) == 12  # each pass in an order of its own
+    assert len({tuple(row) for row in order}) == 12  # each pass has its own order
 
 
 def test_a_pass_may_end_within_an_iteration():
@@ -88,7 +88,7 @@ def test_a_pass_may_end_within_an_iteration():
 
 
 @pytest.mark.parametrize("make", [pairs, singles])
-def test_flips_only_when_asked(make):
+def test_views_are_flipped_only_if_configured(make):
     assert not make(flip=False).flip.any()
     assert 0.4 < make(iterations=200).flip.mean() < 0.6
 
@@ -100,7 +100,7 @@ def test_views_of_a_pair_are_flipped_independently():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_share_of_pairs_of_one_image(share):
+def test_pairs_of_one_image_have_the_configured_share(share):
     plan = pair_plan(AnyImages(np.arange(1000), share), iterations=500, pairs=4, flip=False, seed=(0,))
     same = (plan.image[0::2] == plan.image[1::2]).mean()
     assert same == pytest.approx(share, abs=0.04)

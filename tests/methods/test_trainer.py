@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
@@ -12,7 +12,7 @@ from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 
-CONFIG = load(
+CONFIG = load_config(
     None,
     ["network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
      "method.landmarks=4", "method.clusters=8", "stage1.negative_pairs=200", "stage1.learning_rate=1e-3"],
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights():
     assert one.state() == two.state()
 
 
-def test_a_restored_learner_goes_on_bit_for_bit():
+def test_a_restored_learner_continues_bit_for_bit():
     whole, first = learner(), learner()
     train(whole, 0, 6)
     train(first, 0, 3)
@@ -75,7 +75,7 @@ def test_a_cosine_falls_to_a_hundredth():
     assert (np.diff(factors) < 0).all()
 
 
-def test_the_rate_falls_tenfold_at_its_shares_of_the_whole_stage():
+def test_the_rate_falls_tenfold_at_shares_of_the_whole_stage():
     schedule = Schedule(first=40, total=100, decay_at=(0.5, 0.9), factor=2.0)
     assert [round(schedule(i), 6) for i in (0, 9, 10, 49, 50)] == [2.0, 2.0, 0.2, 0.2, 0.02]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
@@ -43,7 +43,7 @@ CHOICES = {
 
 
 def pairs(across: bool, negatives: str, kind: type[PairObjective] = PairObjective, **stage1: str) -> PairObjective:
-    config = load(None, [*SMALL, *(f"stage1.{name}={value}" for name, value in stage1.items())])
+    config = load_config(None, [*SMALL, *(f"stage1.{name}={value}" for name, value in stage1.items())])
     return kind(config, across, negatives)
 
 
@@ -56,8 +56,8 @@ def cases() -> dict[str, tuple[Objective, bool]]:
         found[f"warm-up {weighting}"] = pairs(False, "same_image", pair_weighting=weighting), False
     found["joint round"] = pairs(True, "same_image", JointObjective), True
     found["joint warm-up"] = pairs(False, "same_image", JointObjective), False
-    found["points"] = PointObjective(load(None, SMALL)), True
-    found["landmarks"] = LandmarkObjective(load(None, SMALL), LANDMARKS), True
+    found["points"] = PointObjective(load_config(None, SMALL)), True
+    found["landmarks"] = LandmarkObjective(load_config(None, SMALL), LANDMARKS), True
     return found
 
 

@@ -254,7 +254,7 @@ def test_negatives_within_an_image_count_once_and_leave_out_close_ones():
     xy = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [9.0, 0.0], [5.0, 5.0]]])
     valid = torch.tensor([[True, True, True, False]])
     descriptors = torch.tensor([[[0.0], [0.1], [0.3], [0.0]]])
-    loss, count = losses.own_negatives(descriptors, xy, valid, margin=0.8, minimum_distance=6.0)
+    loss, count = losses.same_image_negatives(descriptors, xy, valid, margin=0.8, minimum_distance=6.0)
     assert count.item() == 2  # (0, 9) and (3, 9), which are just far enough
     assert loss.item() == pytest.approx((0.8 - 0.3) ** 2 + (0.8 - 0.2) ** 2, rel=1e-3)
     # Cells at (12, 0) and (5, 15) of a map, the second with one point only, in a pair that is not taken.

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from ray_kplm.config import ComputeConfig, load
+from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.clusters import read_clusters
-from ray_kplm.correspondence.features import table_of
+from ray_kplm.correspondence.features import features_table
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.methods import build_method
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors, place_shards, replace_shard
@@ -37,7 +37,7 @@ def features(tmp_path_factory):
             return np.float16(points / np.linalg.norm(points, axis=1, keepdims=True))
 
         ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = table_of(
+        table = features_table(
             ids,
             np.full((IMAGES, 2), 90),
             counts,
@@ -57,7 +57,7 @@ def run(features, target, overrides=(), listener=lambda done, text: None):
         features.parts(),
         target / "labels",
         target,
-        build_method(load(None, [*CONFIG, *overrides])),
+        build_method(load_config(None, [*CONFIG, *overrides])),
         1,
         None,
         listener,

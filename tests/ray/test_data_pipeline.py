@@ -13,7 +13,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ray_kplm.bench.train import data_pipeline, in_memory
-from ray_kplm.config import AugmentConfig, load
+from ray_kplm.config import AugmentConfig, load_config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.datasets.sequences import read_frames
@@ -23,7 +23,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.runtime import session
-from ray_kplm.runtime.data_pipeline import ahead_bytes, feed
+from ray_kplm.runtime.data_pipeline import feed, object_store_limit
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.steps.ingest import ingest
 
@@ -105,16 +105,16 @@ MIB = 2**20
 
 def test_room_ahead_grows_with_the_tasks_and_their_blocks():
     """128 views of 256 pixels are 24 MiB. Batches of 32 leave two blocks at the consumer: a prefetched one, and one in use."""
-    least, huge = session.AHEAD_BYTES, 2**50
-    assert ahead_bytes(32, 256, 8, 1, huge) == 2 * 24 * MIB * (2 * 8 + 2)
-    assert ahead_bytes(32, 256, 16, 1, huge) == 2 * 24 * MIB * (2 * 16 + 2)
-    assert ahead_bytes(32, 512, 8, 1, huge) == 4 * ahead_bytes(32, 256, 8, 1, huge)
-    assert ahead_bytes(200, 256, 8, 1, huge) == 2 * 200 * 3 * 256**2 * (
+    least, huge = session.OBJECT_STORE_BYTES, 2**50
+    assert object_store_limit(32, 256, 8, 1, huge) == 2 * 24 * MIB * (2 * 8 + 2)
+    assert object_store_limit(32, 256, 16, 1, huge) == 2 * 24 * MIB * (2 * 16 + 2)
+    assert object_store_limit(32, 512, 8, 1, huge) == 4 * object_store_limit(32, 256, 8, 1, huge)
+    assert object_store_limit(200, 256, 8, 1, huge) == 2 * 200 * 3 * 256**2 * (
         2 * 8 + 3
     )  # a batch is a block, two are prefetched
-    assert ahead_bytes(32, 64, 1, 1, huge) == least  # as all pipelines have
-    assert ahead_bytes(32, 256, 8, 1, 1000 * MIB) == 500 * MIB  # half of the store,
-    assert ahead_bytes(32, 256, 8, 4, 1000 * MIB) == 125 * MIB  # which four workers share
+    assert object_store_limit(32, 64, 1, 1, huge) == least  # as all pipelines have
+    assert object_store_limit(32, 256, 8, 1, 1000 * MIB) == 500 * MIB  # half of the store,
+    assert object_store_limit(32, 256, 8, 4, 1000 * MIB) == 125 * MIB  # which four workers share
 
 
 class Limits(ExecutionCallback):
@@ -134,8 +134,8 @@ def test_a_feed_has_the_room_of_its_tasks(plan, images, monkeypatch):
     Limits.seen.clear()
     batches(plan, images, data_workers=300)
     store = ray.cluster_resources()["object_store_memory"]
-    assert Limits.seen == {ahead_bytes(8, SIZE, 300, 1, store)}
-    assert min(Limits.seen) > session.AHEAD_BYTES
+    assert Limits.seen == {object_store_limit(8, SIZE, 300, 1, store)}
+    assert min(Limits.seen) > session.OBJECT_STORE_BYTES
 
 
 def test_a_resume_is_the_tail(plan, images):
@@ -172,7 +172,7 @@ def test_points_follow_a_video_into_its_nearby_frames(tmp_path, ray_cluster):
     frames = read_frames(dataset.images("train"), selection)
     assert frames.frame.tolist() == list(range(count))
 
-    config = load(None, ["stage1.warmup_iterations=10", "stage1.batch_size=4", "augment.rotate=0", "augment.scale=[1,1]",
+    config = load_config(None, ["stage1.warmup_iterations=10", "stage1.batch_size=4", "augment.rotate=0", "augment.scale=[1,1]",
                          "augment.translate=0", "dataset=d", "run=r"])  # fmt: skip
     plan = build_method(config).round_plan(0, np.arange(count), frames)
     gap = np.abs(plan.shown - plan.image).reshape(-1, 2)

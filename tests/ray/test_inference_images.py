@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector, schemas
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.inference.images import PredictOptions, predict_images
@@ -36,7 +36,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     """A run as stage 2 leaves it."""
-    run = Run.start(load(None, [f"run={tmp_path_factory.mktemp('runs') / 'run'}", *SMALL]))
+    run = Run.start(load_config(None, [f"run={tmp_path_factory.mktemp('runs') / 'run'}", *SMALL]))
     run.save()
     torch.manual_seed(0)
     buffer = io.BytesIO()
@@ -74,16 +74,16 @@ def rows(out) -> dict[str, dict]:
     return {row["image_id"]: row for row in pa.concat_tables(tables).to_pylist()}
 
 
-def test_a_folder_gives_what_the_detector_gives_and_the_bad_ones_by_name(run, pictures, tmp_path):
+def test_a_folder_gives_the_detectors_landmarks_and_lists_unreadable_images(run, pictures, tmp_path):
     calls = []
     report = predict_images(
         run, pictures, tmp_path / "out", PredictOptions(part_images=5, csv=True, coco=True),
-        progress=lambda *call: calls.append(call),
+        progress=lambda share, text: calls.append((share, text)),
     )  # fmt: skip
     assert tree(tmp_path / "out") == [
         "coco.json", "landmarks.csv", "manifest.json", *(f"part-0000{i}.parquet" for i in range(3)), "rejected.parquet",
     ]  # fmt: skip
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(pytest.approx(part / 3), f"{part}/3 parts") for part in (1, 2, 3)]
     assert (report.images, report.rejected, report.existed) == (10, {"truncated": 1, "empty file": 1}, False)
     rejected = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
     assert sorted(row["source"] for row in rejected) == ["a/cut.png", "b/empty.jpg"]
@@ -110,7 +110,7 @@ def test_a_folder_gives_what_the_detector_gives_and_the_bad_ones_by_name(run, pi
     assert written == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
 
 
-def test_what_an_interruption_left_is_continued(run, pictures, tmp_path):
+def test_an_interrupted_prediction_continues_with_the_missing_parts(run, pictures, tmp_path):
     options = PredictOptions(part_images=4)
     predict_images(run, pictures, tmp_path / "whole", options)
     predict_images(run, pictures, tmp_path / "out", options)
@@ -156,19 +156,19 @@ def test_boxes_and_datasets_come_back_in_source_pixels(run, pictures, tmp_path):
     assert 0 < len(rows(tmp_path / "test")) < 10
 
 
-def test_what_does_not_fit_is_refused(run, pictures, tmp_path):
+def test_options_that_do_not_apply_are_refused(run, pictures, tmp_path):
     predict_images(run, pictures, tmp_path / "out")
     with pytest.raises(RunError, match=r"part_images was 512, is 7\. Predict into another folder"):
         predict_images(run, pictures, tmp_path / "out", PredictOptions(part_images=7))
     with pytest.raises(RunError, match="holds no predictions"):
         predict_images(run, pictures, pictures)
-    with pytest.raises(DataError, match="is of a dataset"):
+    with pytest.raises(DataError, match="applies only to a dataset"):
         predict_images(run, pictures, tmp_path / "other", PredictOptions(split="test"))
     with pytest.raises(DataError, match="no such file or folder"):
         predict_images(run, tmp_path / "nothing", tmp_path / "other")
     with pytest.raises(ConfigError, match=r"only compute\.\*"):
-        predict_images(run, pictures, tmp_path / "other", config=load(None, [f"run={run.config.run}"]))
-    unfinished = Run.start(load(None, [f"run={tmp_path / 'unfinished'}", *SMALL]))
+        predict_images(run, pictures, tmp_path / "other", config=load_config(None, [f"run={run.config.run}"]))
+    unfinished = Run.start(load_config(None, [f"run={tmp_path / 'unfinished'}", *SMALL]))
     with pytest.raises(RunError, match="stage2 is not finished"):
         predict_images(unfinished, pictures, tmp_path / "other")
     assert not (tmp_path / "other").exists()

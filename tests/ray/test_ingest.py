@@ -17,8 +17,9 @@ from PIL import Image
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, landmark_arrays
+from ray_kplm.datasets.listing import list_source
 from ray_kplm.errors import DataError, RunError
-from ray_kplm.steps.ingest import ingest, list_source
+from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

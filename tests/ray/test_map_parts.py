@@ -89,7 +89,7 @@ def test_what_a_worker_raises_is_raised_in_its_own_words(ray_cluster, gpus):
 
 
 def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):
-    monkeypatch.setattr(module, "_PATIENCE_S", 6.0)
+    monkeypatch.setattr(module, "_NO_PROGRESS_TIMEOUT_S", 6.0)
     with pytest.raises(RunError, match="of 3 parts are finished, and none was in 0 minutes: a worker hangs"):
         map_parts(Count, {"pause_s": 40}, PARTS, Pool(1), None)
 

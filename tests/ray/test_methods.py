@@ -8,14 +8,14 @@ import pytest
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
+from ray_kplm.analysis.template_picture import template_picture
 from ray_kplm.bench import label_free as bench
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.runtime import session
-from ray_kplm.steps.align import picture
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.ingest import ingest
 
@@ -38,7 +38,7 @@ def dataset(ray_cluster, tmp_path_factory) -> str:
 
 
 def configured(dataset, run, *overrides):
-    return load(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
+    return load_config(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
 
 
 ROUNDS = {"rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels"}
@@ -114,13 +114,13 @@ def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
     assert page.count('class="card"') == len(chosen["xy"])
     assert "t-SNE" not in page  # this generation has no descriptors
 
-    name, png = picture(run)
+    name, png = template_picture(run)
     assert name == chosen["image_id"]
     assert png.startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"'nobody': no such image .* for example ") as caught:
-        picture(run, "nobody")
+        template_picture(run, "nobody")
     other = str(caught.value).split("for example ")[1].strip("'")
-    assert picture(run, other)[0] == other
+    assert template_picture(run, other)[0] == other
     taken = fork_best([run], configured(dataset, tmp_path / "other", *chapter4, f"template.image={other}"))
     assert "rounds/000/labels" in taken
     assert "template/labels" not in taken
@@ -134,17 +134,17 @@ def test_a_single_stage_has_its_detector_after_the_rounds(dataset, tmp_path):
     assert 0 < scores["forward_nme"] < 200
     assert 0 < scores["stage1_forward_nme"] < 200
     with pytest.raises(RunError, match="has no template"):
-        picture(run)
+        template_picture(run)
     check_quality(run, scores)
 
 
 def check_quality(run, scores):
     """Stage 2 and rounds are measured, once for the same options, and set beside their scores."""
     assert measurable(run) == ["0", "1", "stage2"]
-    said = []
-    first = measure_quality(run, images=20, say=said.append)
-    assert measure_quality(run, images=20, say=said.append) == first
-    assert len(said) == 1
+    calls = []
+    first = measure_quality(run, images=20, progress=lambda share, text: calls.append(text))
+    assert calls
+    assert measure_quality(run, images=20, progress=lambda share, text: pytest.fail(text)) == first
     assert (run.folder / "evaluation").read_json("quality.json") == first
     assert first["images"] == 20
     assert first["landmarks"] == len(first["equivariance_per_landmark"]) == len(first["partners"]) == 5
@@ -152,13 +152,12 @@ def check_quality(run, scores):
     assert 0 < first["equivariance_error"] < 100
     assert first["score"] > 0
     assert all(isinstance(text, str) for text in first["warnings"])
-    assert measure_quality(run, images=10, say=said.append)["images"] == 10
-    assert len(said) == 2
+    assert measure_quality(run, images=10)["images"] == 10
     for stage in ("2", "round"):
         with pytest.raises((RunError, ConfigError)):
             measure_quality(run, stage)
 
-    found = bench.bench([str(run.folder)], lambda text: None)
+    found = bench.bench([str(run.folder)], lambda share, text: None)
     assert [row["stage"] for row in found["checkpoints"]] == ["0", "1", "stage2"]
     assert found["checkpoints"][2]["forward_nme"] == scores["forward_nme"]
     assert found["checkpoints"][1]["forward_nme"] == scores["stage1_forward_nme"]

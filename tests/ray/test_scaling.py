@@ -9,7 +9,7 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, room
+from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, workers_that_fit
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )  # fmt: skip
 def test_room_is_for_workers_with_their_data_and_one_cpu(options, nodes, expected):
-    assert room(ComputeConfig(**options), nodes) == expected
+    assert workers_that_fit(ComputeConfig(**options), nodes) == expected
 
 
 def test_the_number_of_workers_divides_the_batch():
@@ -47,8 +47,8 @@ def test_asking_for_more_reserves_what_is_free_and_gives_it_back(ray_cluster):
     assert choose_now(compute, 4) == 1
     workers, more = placement_group([{"CPU": 1, "GPU": 1}]), ScaleUpRequest(compute, 1)
     assert workers.wait(30), "the number was chosen, and something reserved with it"
-    more.ask()
-    more.ask()
+    more.submit()
+    more.submit()
     pending = [group for group in placement_group_table().values() if group["state"] == "PENDING"]
     assert [group["bundles"] for group in pending] == [{0: {"CPU": 1.0, "GPU": 1.0}}]
     remove_placement_group(workers)
@@ -84,7 +84,7 @@ root = Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
 os.environ["RAY_ADDRESS"] = cluster.address
 os.environ["PYTHONPATH"] = sys.argv[1]
-config = configuration.load(None, [
+config = configuration.load_config(None, [
     "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
     "method.landmarks=4", "method.clusters=8", "stage1.batch_size=4", "stage1.negative_pairs=200",
     "compute.checkpoint_iterations=20", "compute.precision=fp32", "stage1.warmup_iterations=30", f"run={root / 'run'}",

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.session import ENVIRONMENT, _for_workers, needed_cpus, object_store_mib
+from ray_kplm.runtime.session import ENVIRONMENT, _worker_environment, needed_cpus, object_store_mib
 
 JOIN = """
 from ray_kplm.config import ComputeConfig
@@ -43,7 +43,7 @@ def test_workers_learn_where_storage_is_and_no_keys(monkeypatch):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    told = _for_workers()
+    told = _worker_environment()
     assert told["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9000"
     assert told.items() >= ENVIRONMENT.items()
     assert "secret" not in told.values()
@@ -53,7 +53,7 @@ def test_what_a_job_brings_along_is_its_own(monkeypatch):
     given = {"env_vars": {"NO_ALBUMENTATIONS_UPDATE": "0", "AWS_ENDPOINT_URL": "https://there"}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": given}))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://there")
-    told = _for_workers()
+    told = _worker_environment()
     assert not told.keys() & given["env_vars"].keys()  # Ray refuses names that come from both
     assert told.keys() | given["env_vars"].keys() >= ENVIRONMENT.keys()
 

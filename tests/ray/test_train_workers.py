@@ -87,7 +87,7 @@ def make_training(dataset, config):
 
 
 def run_step(dataset, target, overrides=(), listener=None):
-    config = configuration.load(None, [*SMALL, f"run={target}", *overrides])
+    config = configuration.load_config(None, [*SMALL, f"run={target}", *overrides])
     step = Run.start(config).step("train", "train", {"seed": 0}, {})
     train(step, make_training(dataset, config), (listener or Heard()).trained)
     return load_weights(step.folder.read_bytes(NETWORK))
@@ -111,7 +111,7 @@ def test_workers_read_no_labels_from_storage(dataset, tmp_path):
     aside = Folder.at(tmp_path / "keypoints")
     for part in data.parts("train"):
         copy_file(keypoints, aside, part)
-    config = configuration.load(None, [*SMALL, f"run={tmp_path}/run", "stage1.warmup_iterations=2"])
+    config = configuration.load_config(None, [*SMALL, f"run={tmp_path}/run", "stage1.warmup_iterations=2"])
     training = make_training((data, aside), config)
     aside.delete()
     train(Run.start(config).step("train", "train", {"seed": 0}, {}), training, Heard().trained)
@@ -182,7 +182,7 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
     dataset, undisturbed, kill_workers, tmp_path
 ):
     options = [*LONGER, "compute.rounds_per_fit=3"]
-    config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", *options])
+    config = configuration.load_config(None, [*SMALL, f"run={tmp_path / 'run'}", *options])
     run, pool, processes = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
 
     def stay(name, disturb=lambda iteration: None):
@@ -209,7 +209,7 @@ def test_workers_that_stay_train_what_new_ones_do_also_after_one_was_killed(
 
 
 def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
-    config = configuration.load(None, [*SMALL, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20"])
+    config = configuration.load_config(None, [*SMALL, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20"])
     run, pool, seen = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
     until(lambda: not worker_processes("TrainController"))  # of other tests
     pool.prepare(4)
@@ -227,7 +227,7 @@ def test_a_prepared_crew_reserves_nothing_until_it_trains(dataset, tmp_path):
 
 
 def test_a_prepared_crew_that_is_not_wanted_is_gone_without_workers(ray_cluster, tmp_path):
-    pool = TrainWorkerPool(configuration.load(None, SMALL).compute, Folder.at(tmp_path / "run"))
+    pool = TrainWorkerPool(configuration.load_config(None, SMALL).compute, Folder.at(tmp_path / "run"))
     until(lambda: not worker_processes("TrainController"))  # of other tests
     pool.prepare(4)
     until(lambda: worker_processes("TrainController"))
@@ -240,7 +240,7 @@ def test_more_is_asked_for_when_the_workers_have_theirs(dataset, tmp_path, monke
     began = []
 
     class Asking(ScaleUpRequest):
-        def ask(self):
+        def submit(self):
             began.append(worker_processes())
 
     monkeypatch.setattr("ray_kplm.runtime.train_workers.ScaleUpRequest", Asking)

@@ -1,13 +1,12 @@
 """Trials through Ray Tune: searches that continue, weak trials that stop, and what today's Ray Tune leaves to us."""
 
-import json
+import inspect
 import math
 import os
 import signal
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import ray
@@ -80,6 +79,10 @@ def in_rounds(folder, name, values, progress, report):
         (folder / f"cleaned up {x}").touch()
         raise
     return {OBJECTIVE: float(x)}
+
+
+def ever_worse(folder, name, values, progress, report):
+    return in_rounds(folder, name, {"x": int(name)}, progress, report)
 
 
 def failing(folder, name, values, progress, report):
@@ -179,12 +182,12 @@ def test_weak_trials_are_stopped_and_give_their_place_to_the_next_one(ray_cluste
 
 
 def test_successive_halving_continues_with_what_it_has_seen(ray_cluster, tmp_path):
-    search = Search({"x": ("choice", [1])}, RANDOM, 1, 0, OBJECTIVE, Halving(1, 3))
-    run(partial(in_rounds, tmp_path), search, tmp_path)
-    more = Search({"x": ("choice", [2])}, RANDOM, 2, 0, OBJECTIVE, Halving(1, 3))
-    state = json.loads(next((tmp_path / "tune").glob("experiment_state-*.json")).read_text())
-    assert len(state["trial_data"]) == 1
-    events, _ = run(lambda *given: {**in_rounds(tmp_path, given[0], {"x": 2}, *given[2:])}, more, tmp_path)
+    def search(samples):
+        return Search({"x": ("uniform", 0, 1)}, RANDOM, samples, 0, OBJECTIVE, Halving(1, 3))
+
+    run(partial(ever_worse, tmp_path), search(1), tmp_path)
+    events, _ = run(partial(ever_worse, tmp_path), search(2), tmp_path)
+    assert events.state["000"]["metrics"] is not None
     assert events.state["001"]["metrics"] is None, "a worse trial than one of the earlier process went on"
 
 
@@ -234,5 +237,16 @@ def test_tune_ends_the_process_of_a_function_that_it_stops_while_that_cleans_up(
 def test_tune_does_not_keep_the_state_of_a_scheduler(ray_cluster, tmp_path):
     """Why a callback keeps it. If this fails, Tune does so itself."""
     run(partial(in_rounds, tmp_path), grid_of(1, 2, halving=Halving(1, 3)), tmp_path)
-    kept = {path.name.split("-")[0] for path in Path(tmp_path / "tune").glob("*-*")}
+    kept = {path.name.split("-")[0] for path in (tmp_path / "tune").glob("*-*")}
     assert kept == {"basic", "callback", "experiment_state"}
+
+
+def test_a_restored_tuner_takes_its_settings_from_the_first_start():
+    """Why `tune.run` starts the experiment. If this fails, `Tuner.restore` may do."""
+    known = set(inspect.signature(tune.Tuner.restore).parameters)
+    assert not known & {"tune_config", "run_config", "num_samples", "search_alg", "callbacks"}
+
+
+def test_the_head_node_has_a_resource_of_its_own(ray_cluster):
+    """Trials reserve their share of it."""
+    assert ray.cluster_resources()[HEAD] == 1.0

@@ -101,12 +101,12 @@ def test_the_gallery_is_ordered_as_chosen(browsed):
 def test_one_landmark_is_shown_alone_and_orders_the_images(browsed, evidence):
     seen, _ = browsed
     relative_confidence = evidence(images=60).findings.relative_confidence()[:, 2]
-    surest = int(relative_confidence.argmax())
+    most_confident = int(relative_confidence.argmax())
     assert seen["landmark"] == [
         1,
         "36 of 60 shown, landmark 2",
-        surest,
-        f"{round(100 * relative_confidence[surest])} % of usual",
+        most_confident,
+        f"confidence {round(100 * relative_confidence[most_confident])} %",
     ]
     assert seen["card"] == ["3", "landmark"]
     assert seen["all"] == 4

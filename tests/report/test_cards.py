@@ -18,7 +18,7 @@ def album_of(findings, side=100):
     return make_album(findings, np.arange(count), (np.full((side, side, 3), 8 * i, np.uint8) for i in range(count)))
 
 
-def test_confidence_is_relative_to_what_is_usual_for_a_landmark():
+def test_confidence_is_relative_to_the_median_of_the_landmark():
     findings = findings_of([[0.1, 0.8], [0.2, 0.8], [0.3, 0.4]])
     np.testing.assert_allclose(findings.relative_confidence(), [[0.5, 1], [1, 1], [1.5, 0.5]])
     findings.xy[1, 0] = np.nan
@@ -30,7 +30,7 @@ def test_images_are_ordered_by_error_and_those_without_come_last():
     assert np.argsort(findings_of(np.ones((3, 2)), errors).difficulty()).tolist() == [2, 0, 1]
 
 
-def test_without_errors_the_unsure_come_last():
+def test_without_errors_images_of_low_confidence_come_last():
     findings = findings_of([[1.0, 1.0], [1.0, 0.1], [0.5, 0.8], [1.0, 1.0], [1.0, 1.0]])
     assert np.argsort(findings.difficulty(), kind="stable").tolist() == [0, 3, 4, 2, 1]
 
@@ -68,15 +68,15 @@ def test_one_image_is_the_best_and_not_the_worst():
     ]
 
 
-def test_points_of_an_unsure_landmark_are_hollow():
+def test_points_of_low_confidence_are_hollow():
     findings = findings_of([[1.0, 0.2], [1.0, 1.0], [1.0, 1.0]])
     shown = {image["index"]: image for image in gallery(findings, album_of(findings))}
     assert shown[0]["points"] == [(0, "50.5", "50.5", False), (1, "50.5", "50.5", True)]
     assert shown[0]["relative_confidence"] == [100, 20]
-    assert shown[0]["sure"] == 60
+    assert shown[0]["mean_confidence"] == 60
 
 
-def test_patches_go_from_the_surest_image_to_the_least_sure():
+def test_patches_go_from_the_most_to_the_least_confident_image():
     findings = findings_of(np.linspace(0.1, 1, 20)[:, None])
     [montage] = album_of(findings).montages
     assert (montage.width, montage.height) == (6 * 58 - 2, 2 * 58 - 2)  # 12 of 20 images, 56 px each
@@ -97,7 +97,7 @@ def test_a_card_has_the_figures_that_are_known_and_a_dash_for_others():
     ]  # fmt: skip
     assert [card["partner"] for card in cards] == [1, 0, None]
     assert [card["notes"] for card in cards] == [
-        ["does not move with the object"], ["found in 10 % of the images only"], ["wanders on the object"],
+        ["does not move with the object"], ["detected in only 10 % of the images"], ["does not keep its place on the object"],
     ]  # fmt: skip
 
 

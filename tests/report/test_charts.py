@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ray_kplm.report.charts import HEIGHT, WIDTH, line_chart, number, scatter
+from ray_kplm.report.charts import HEIGHT, WIDTH, format_number, line_chart, scatter
 
 
 def lines(svg):
@@ -87,4 +87,4 @@ def test_a_scatter_keeps_shapes_and_names_groups():
     [(6.2, "6.20"), (21.27, "21.3"), (100.0, "100"), (3, "3"), (0.0, "0"), (0.000812, "0.000812"), (12345.6, "12,346")],
 )
 def test_numbers_have_three_figures(value, text):
-    assert number(value) == text
+    assert format_number(value) == text

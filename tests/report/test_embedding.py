@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ray_kplm.report.embedding import Described, names_by_place, sampled, tsne
+from ray_kplm.report.embedding import Described, match_by_place, sampled, tsne
 
 
 def described(image, xy, cluster):
@@ -35,10 +35,10 @@ def test_clusters_get_the_names_of_what_lies_at_their_places():
     first = described(
         [0, 0, 1, 1, 1], [[0.9, 0.91], [0.11, 0.1], [0.8, 0.8], [0.2, 0.2], [0.5, 0.5]], [0, 2, 0, 2, 1]
     )  # cluster 1 lies where nothing is
-    assert names_by_place(first, last, landmarks=2).tolist() == [1, -1, 0]
+    assert match_by_place(first, last, landmarks=2).tolist() == [1, -1, 0]
 
 
 def test_two_clusters_at_one_place_share_no_name():
     last = described([0, 1, 2], [[0.5, 0.5]] * 3, [0, 0, 0])
     first = described([0, 1, 2], [[0.5, 0.5]] * 3, [0, 1, 1])
-    assert names_by_place(first, last, landmarks=1).tolist() == [-1, 0]
+    assert match_by_place(first, last, landmarks=1).tolist() == [-1, 0]

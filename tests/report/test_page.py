@@ -65,11 +65,11 @@ def parsed(page):
 def test_the_head_says_what_was_found(parsed):
     assert parsed.texts("h1") == ["faces"]
     lead = parsed.texts("p", class_="lead")[0]
-    assert lead == "4 landmarks discovered in 1,234 unlabelled images, looked at on 8 test images."
+    assert lead == "4 landmarks discovered in 1,234 unlabelled images, shown on 8 test images."
     tiles = dict(zip(parsed.texts("dt"), parsed.texts("dd", class_="value"), strict=False))
     assert tiles["Forward NME"] == "6.50 %"
     assert tiles["Detection rate"] == "85.0 %"
-    assert tiles["Standing still"] == "1 of 4"
+    assert tiles["Static"] == "1 of 4"
     assert tiles["Coverage"] == "21.5 %"
 
 
@@ -77,8 +77,8 @@ def test_warnings_are_sentences(parsed):
     items = parsed.texts("li", class_=None)
     assert "Landmark 1 does not move with the object." in items
     assert any(text.startswith("Landmark 3 has a backward error") for text in items)
-    assert "2 images could not be scored: no normaliser." in items
-    assert "8 images only: the figures are rough." in items
+    assert "2 images could not be scored: they have no normaliser." in items
+    assert "There are only 8 images: all measures are imprecise." in items
 
 
 def test_every_landmark_has_a_card(parsed):
@@ -86,11 +86,15 @@ def test_every_landmark_has_a_card(parsed):
     assert [attributes["id"] for attributes, _ in cards] == [f"landmark-{k}" for k in range(4)]
     assert parsed.texts("span", class_="chip k3") == [
         "",
-    ]  # of its card alone: it is nobody's partner
+    ]  # only on its own card: it is no partner of another landmark
     assert len(parsed.all("img", class_="patches")) == len(parsed.all("img", class_="place")) == 4
-    notes = [text for text in parsed.texts("li") if text in ("does not move with the object", "wanders on the object")]
-    assert notes == ["does not move with the object", "wanders on the object"]
-    assert "found in 12 % of the images only" in parsed.texts("li")
+    notes = [
+        text
+        for text in parsed.texts("li")
+        if text in ("does not move with the object", "does not keep its place on the object")
+    ]
+    assert notes == ["does not move with the object", "does not keep its place on the object"]
+    assert "detected in only 12 % of the images" in parsed.texts("li")
 
 
 def test_the_gallery_is_ordered_and_shows_each_image_once(parsed):
@@ -159,10 +163,10 @@ def test_names_are_text_and_never_markup(evidence):
 
 def test_without_annotation_the_page_is_label_free(evidence):
     parsed = Parsed(build_page(evidence(metrics=None, errors=None)))
-    assert "all figures are label-free" in parsed.texts("p", class_="lead")[0]
+    assert "all measures are label-free" in parsed.texts("p", class_="lead")[0]
     assert "Forward NME" not in parsed.texts("dt")
     assert not parsed.all("h2", id="errors")
-    assert all(text.endswith("% sure") for text in parsed.texts("span", class_="caption"))
+    assert all(text.startswith("confidence ") for text in parsed.texts("span", class_="caption"))
 
 
 def test_a_page_of_findings_alone(evidence):
@@ -180,7 +184,7 @@ def test_landmarks_that_were_not_detected_are_not_drawn(evidence):
     parsed = Parsed(build_page(evidence(xy=xy)))
     assert len(parsed.all("circle")) == 8 * 3 - 1
     assert len(parsed.all("img", class_="patches")) == 3
-    assert "Never found." in parsed.texts("p", class_="quiet")
+    assert "Never detected." in parsed.texts("p", class_="quiet")
     assert "nan" not in {v for a, _ in parsed.all("circle") for v in a.values()}
 
 

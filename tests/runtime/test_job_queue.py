@@ -11,7 +11,7 @@ def in_loop(scenario):
 
 def test_a_worker_waits_for_the_next_job_and_the_driver_for_its_end():
     async def scenario(queue):
-        asked, awaited = asyncio.create_task(queue.after(-1)), asyncio.create_task(queue.finished(0))
+        asked, awaited = asyncio.create_task(queue.after(-1)), asyncio.create_task(queue.wait_until_finished(0))
         await asyncio.sleep(0)
         assert not asked.done()
         await queue.put(0, "job")
@@ -20,7 +20,7 @@ def test_a_worker_waits_for_the_next_job_and_the_driver_for_its_end():
         await queue.begin(7)
         await queue.finish(0)
         await awaited
-        assert (await queue.facts())["starts"] == [7]
+        assert (await queue.stats())["starts"] == [7]
 
     in_loop(scenario)
 
@@ -47,7 +47,7 @@ def test_all_that_wait_learn_that_there_are_no_more_jobs():
 
 def test_workers_are_wanted_with_the_first_job():
     async def scenario(queue):
-        asked = asyncio.create_task(queue.wanted())
+        asked = asyncio.create_task(queue.wait_for_first_job())
         await asyncio.sleep(0)
         assert not asked.done()
         await queue.put(0, "job")
@@ -58,7 +58,7 @@ def test_workers_are_wanted_with_the_first_job():
 
 def test_workers_are_not_wanted_where_no_job_came():
     async def scenario(queue):
-        asked = asyncio.create_task(queue.wanted())
+        asked = asyncio.create_task(queue.wait_for_first_job())
         await asyncio.sleep(0)
         await queue.close()
         assert not await asked
@@ -70,8 +70,8 @@ def test_the_driver_learns_when_a_job_is_begun():
     async def scenario(queue):
         await queue.put(0, "first")
         await queue.begin(0)
-        await queue.begun(0)
-        asked = asyncio.create_task(queue.begun(1))
+        await queue.wait_until_begun(0)
+        asked = asyncio.create_task(queue.wait_until_begun(1))
         await asyncio.sleep(0)
         await queue.put(1, "second")
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a training worker makes of the network."""
+"""The network of a training with several workers."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.runtime import train_loop
 
 
-def test_batch_norms_of_several_workers_have_the_statistics_of_all(monkeypatch):
+def test_batch_norms_of_several_workers_share_their_statistics(monkeypatch):
     monkeypatch.setattr(train_loop, "prepare_model", lambda network, move_to_device: network)
     network = KeypointNetwork(NetworkConfig(image_size=64, width=16, depth=1, norm="batch"))
     names, weights = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
@@ -16,6 +16,6 @@ def test_batch_norms_of_several_workers_have_the_statistics_of_all(monkeypatch):
     assert wrapped is network
     assert len(norms) > 10
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)
-    # The optimiser, made before, has the same weights, and a checkpoint the same names.
+    # The optimiser, built earlier, holds the same weights, and the names in a checkpoint are the same.
     assert list(network.state_dict()) == names
     assert [id(parameter) for parameter in network.parameters()] == weights

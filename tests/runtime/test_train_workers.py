@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import CollapseError, DataError, RunError, StorageError
 from ray_kplm.run import Run
 from ray_kplm.runtime.train_workers import _as_user_error
@@ -27,7 +27,7 @@ class Failed(Exception):
     ],
 )  # fmt: skip
 def test_a_failed_training_is_one_line(tmp_path, failure, kind, text):
-    step = Run.start(load(None, [f"run={tmp_path}"])).step("rounds/000/train", "train", {}, {})
+    step = Run.start(load_config(None, [f"run={tmp_path}"])).step("rounds/000/train", "train", {}, {})
     error = _as_user_error(Failed(failure), step)
     assert type(error) is kind
     assert text in str(error)

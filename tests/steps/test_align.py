@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.features import keypoints_table
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import ConfigError
@@ -53,7 +53,7 @@ def folders(tmp_path_factory) -> tuple[Folder, Folder]:
 
 def choose(folders: tuple[Folder, Folder], *overrides: str) -> dict:
     images, points = folders
-    config = load(None, ["method.kind=template", f"network.image_size={SIDE}", "network.depth=2", *overrides])
+    config = load_config(None, ["method.kind=template", f"network.image_size={SIDE}", "network.depth=2", *overrides])
     return _choose(Aligning(config, images, points, images), full_selection([PART], [IMAGE_COUNT]))
 
 
@@ -79,7 +79,7 @@ def test_an_image_with_fewer_points_than_configured_gives_them_all(folders):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [(f"image/{FEW}", "has 2 keypoints, and a template needs three"), ("nobody", "no such image")]
+    ("name", "message"), [(f"image/{FEW}", "has 2 keypoints, and a template needs 3"), ("nobody", "no such image")]
 )
 def test_a_named_image_that_is_no_template_is_refused(folders, name, message):
     with pytest.raises(ConfigError, match=rf"^template\.image = '{name}': {message}"):

@@ -44,7 +44,7 @@ def test_a_picture_of_the_start_shows_the_keypoints_that_the_run_began_with(imag
     plain = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)
     descriptors = np.concatenate([k.descriptors for k in _Find(images, landmarks, CONFIG, 0)(PART, ROWS)[1]])
     rule = OutlierRule(descriptors, limit=float(np.linalg.norm(descriptors[:, None] - descriptors, axis=2).mean()))
-    detected.write_bytes("outliers.npz", rule.packed())
+    detected.write_bytes("outliers.npz", rule.to_bytes())
     DetectPart(_Find(images, landmarks, CONFIG, 0), detected, described=False)(PART, ROWS)
     stored = [np.reshape(xy, (-1, 2)) for xy in detected.read_table(PART)["xy"].to_pylist()]
     found = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)

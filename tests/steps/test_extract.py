@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
 from ray_kplm.methods.extractor import Detected, calibrated_threshold
 from ray_kplm.steps import extract as module
@@ -17,7 +17,7 @@ from ray_kplm.steps.extract import Extraction, ExtractPart, calibration_sample
 from ray_kplm.storage import Folder
 
 PARTS, ROWS, DIM = [f"part-{i:05d}.parquet" for i in range(313)], 512, 4
-CONFIG = load(None, ["method.landmarks=3", "method.clusters=3", "compute.batch_images=64", "compute.threads=1"])
+CONFIG = load_config(None, ["method.landmarks=3", "method.clusters=3", "compute.batch_images=64", "compute.threads=1"])
 WHOLE = full_selection(PARTS, [ROWS] * len(PARTS))
 
 
@@ -26,7 +26,7 @@ def peaks(image: int) -> np.ndarray:
     return np.random.default_rng(image).random(20).astype(np.float32)
 
 
-class KeypointExtractor:
+class Extractor:
     """Images are their own numbers."""
 
     def scores(self, images):
@@ -59,9 +59,7 @@ def reads(monkeypatch) -> list[str]:
 def extraction(tmp_path, name: str, selection=WHOLE) -> Extraction:
     network = Folder.at(tmp_path / "train")
     network.write_bytes("network.pt", b"")
-    method = SimpleNamespace(
-        config=CONFIG, finder=lambda weights, placement, number: KeypointExtractor(), describes=True
-    )
+    method = SimpleNamespace(config=CONFIG, extractor=lambda weights, placement, number: Extractor())
     sample = calibration_sample(selection, CONFIG)
     return Extraction(method, 1, network, Folder.at(tmp_path), sample, 2.0, Folder.at(tmp_path / name))
 
@@ -88,7 +86,7 @@ def test_processes_that_begin_at_once_find_the_threshold_of_one(tmp_path, reads)
 
 def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, reads, monkeypatch):
     work = extraction(tmp_path, "a")
-    score, done = KeypointExtractor.scores, []
+    score, done = Extractor.scores, []
 
     def killed(self, images):
         if len(done) == 5:
@@ -96,10 +94,10 @@ def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, 
         done.append(images)
         return score(self, images)
 
-    monkeypatch.setattr(KeypointExtractor, "scores", killed)
+    monkeypatch.setattr(Extractor, "scores", killed)
     with pytest.raises(KeyboardInterrupt):
         ExtractPart(work)
-    monkeypatch.setattr(KeypointExtractor, "scores", score)
+    monkeypatch.setattr(Extractor, "scores", score)
     before = reads[:-1]  # the last one was not finished
     reads.clear()
     ExtractPart(work)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import crop_sizes
@@ -22,7 +22,7 @@ from ray_kplm.storage import Folder
 SIDE, PART = 64, "part-00000.parquet"
 SIZES = [(100, 60), (60, 100), (80, 80), (64, 64), (250, 90)]
 ROWS = np.array([0, 1, 4])
-CONFIG = load(
+CONFIG = load_config(
     None,
     [f"network.image_size={SIDE}", "network.depth=2", "compute.batch_images=2", "compute.threads=1", "keypoints.detector=orb",
      "detection.threshold=fixed", "keypoints.limit=10"],
@@ -60,9 +60,7 @@ def test_extracted_keypoints_are_placed_in_the_input_by_their_crops_sizes(images
     buffer = io.BytesIO()
     torch.save({"network": {}}, buffer)
     network.write_bytes(NETWORK, buffer.getvalue())
-    method = SimpleNamespace(
-        config=CONFIG, describes=True, finder=lambda weights, placement, number: KeypointExtractor()
-    )
+    method = SimpleNamespace(config=CONFIG, extractor=lambda weights, placement, number: KeypointExtractor())
     work = Extraction(method, 1, network, images, Selection([PART], [ROWS]), 2.0, features)
     assert ExtractPart(work)(PART, ROWS)["images"] == len(ROWS)
     found = read_features(features, PART)

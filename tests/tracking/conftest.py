@@ -1,4 +1,4 @@
-"""Runs that are tracked, finished ones made without training, and a real MLflow server."""
+"""Runs that are track_run, finished ones made without training, and a real MLflow server."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ import psutil
 import pytest
 import torch
 
-from ray_kplm.config import Config, load
+from ray_kplm.config import Config, load_config
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
@@ -60,7 +60,7 @@ def numbers():
 @pytest.fixture
 def run(place, numbers, monkeypatch) -> Run:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    run = Run.start(load(None, [f"run={place / f'run{next(numbers)}'}", *SMALL]))
+    run = Run.start(load_config(None, [f"run={place / f'run{next(numbers)}'}", *SMALL]))
     run.save()
     return run
 

@@ -1,4 +1,4 @@
-"""What comes to a run after its end leaves its status and times alone."""
+"""Scores, pictures and reports are added to an ended run, whose status and times are kept."""
 
 import time
 
@@ -6,7 +6,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from ray_kplm.tracking import add_evaluation, add_picture, add_report, catch_up, tracked
+from ray_kplm.tracking import add_evaluation, add_picture, add_report, audit, send_pending, track_run
 
 DATASET = {"name": "cats"}
 
@@ -16,8 +16,8 @@ def ended(run):
     """A run that failed after 40 iterations."""
 
     def work():
-        with tracked(run, DATASET) as tracker:
-            tracker.metrics({"loss": 0.5}, 40)
+        with track_run(run, DATASET) as tracker:
+            tracker.log_metrics({"loss": 0.5}, 40)
             raise ValueError("lost")
 
     with pytest.raises(ValueError, match="lost"):
@@ -82,16 +82,16 @@ def test_nothing_is_added_to_a_run_deleted_in_mlflow(ended, client, capsys):
     identity = ended.folder.read_json("mlflow.json")["run_id"]
     client(ended).delete_run(identity)
     add_picture(ended, b"png", "test.png")
-    assert f"MLflow run {identity} is not at" in capsys.readouterr().err
+    assert f"MLflow run {identity} is no longer at" in capsys.readouterr().err
     assert not ended.folder.exists("tracking")
 
 
 def test_a_process_killed_after_the_last_step_is_made_good(run, finish, images, stored, monkeypatch):
-    left = tracked(run, DATASET)
-    left.__enter__().metrics({"loss": 0.5}, 10)  # and no more: the model and the end are missing
+    left = track_run(run, DATASET)
+    left.__enter__().log_metrics({"loss": 0.5}, 10)  # and no more: the model and the end are missing
     until(lambda: stored(run).data.metrics.get("loss"))
     finish(run)
-    catch_up(run, DATASET, lambda: images)
+    send_pending(run, DATASET, lambda: images)
     found = stored(run)
     assert found.info.status == "FINISHED"
     (output,) = found.outputs.model_outputs
@@ -100,3 +100,16 @@ def test_a_process_killed_after_the_last_step_is_made_good(run, finish, images, 
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     assert model.predict(images)["xy"].shape == (2, 5, 2)
     np.testing.assert_array_equal(model.input_example, images)
+
+
+def test_an_audit_counts_the_mlflow_runs_and_names_repeated_metrics(run, client):
+    with track_run(run, {"name": "cats"}) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 1)
+        tracker.log_metrics({"loss": 0.5}, 2)
+    assert audit(run) == {"runs": 1, "status": "FINISHED", "repeated": []}
+    store, run_id = client(run), run.folder.read_json("mlflow.json")["run_id"]
+    store.log_metric(run_id, "loss", 0.7, step=2)
+    store.create_run("0", tags={"run_directory": str(run.folder)})  # of another experiment
+    assert audit(run) == {"runs": 1, "status": "FINISHED", "repeated": ["loss"]}
+    store.create_run(store.get_run(run_id).info.experiment_id, tags={"run_directory": str(run.folder)})
+    assert audit(run)["runs"] == 2

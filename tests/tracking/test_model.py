@@ -12,7 +12,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.landmark_detector import LandmarkDetector, export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.tracking.model import build, environment, keep, requirements
+from ray_kplm.tracking.model import build_model, export_model, installed_packages, model_requirements
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def finished(run, finish) -> Run:
 @pytest.fixture
 def model(finished, images, tmp_path) -> mlflow.pyfunc.PyFuncModel:
     kept = Folder.at(tmp_path / "kept")
-    keep(finished, images, 400, kept)
-    build(kept, tmp_path / "model", "0" * 32, "m-1")
+    export_model(finished, images, 400, kept)
+    build_model(kept, tmp_path / "model", "0" * 32, "m-1")
     kept.delete()
     finished.folder.delete()
     return mlflow.pyfunc.load_model(str(tmp_path / "model"))
@@ -71,8 +71,8 @@ def test_its_detector_takes_files_and_encoded_bytes_of_any_size(model, images, t
 def test_the_model_says_what_it_takes_and_needs(model, images, tmp_path):
     np.testing.assert_array_equal(model.input_example, images)
     needed = (tmp_path / "model" / "requirements.txt").read_text().splitlines()
-    assert needed == list(requirements())
+    assert needed == list(model_requirements())
     assert f"torch=={torch.__version__.split('+')[0]}" in needed
     assert any(line.startswith("ray-kplm") for line in needed)
     assert not list((tmp_path / "model").rglob("*.pkl"))
-    assert f"numpy=={np.__version__}" in environment().splitlines()
+    assert f"numpy=={np.__version__}" in installed_packages().splitlines()

@@ -15,8 +15,8 @@ import pytest
 
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
-from ray_kplm.tracking import add_evaluation, catch_up, grouped, tracked
-from ray_kplm.tracking.store import Store
+from ray_kplm.tracking import add_evaluation, send_pending, track_group, track_run
+from ray_kplm.tracking.store import MlflowRun
 
 DATASET = {"name": "cats"}
 
@@ -52,11 +52,11 @@ print(json.dumps([found["xy"].tolist(), found["confidence"].tolist(), [p.xy.toli
 def test_all_of_a_run_is_on_the_server_and_its_model_needs_nothing_else(
     run, server, finish, images, stored, curve, client, tmp_path
 ):
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         for step in range(10, 2_010, 10):
-            tracker.metrics({"stage1/loss": 1 / step, "stage1/detector": 2 / step}, step)
+            tracker.log_metrics({"stage1/loss": 1 / step, "stage1/detector": 2 / step}, step)
         finish(run)
-        tracker.model(run, images)
+        tracker.log_model(run, images)
     assert tracker.uri == server.uri
     found = stored(run)
     assert found.info.status == "FINISHED"
@@ -86,15 +86,15 @@ def test_all_of_a_run_is_on_the_server_and_its_model_needs_nothing_else(
 
 
 def test_a_server_killed_in_the_middle_gets_every_number_once(run, server, stored, curve, capsys):
-    with tracked(run, DATASET) as tracker:
-        tracker.metrics({"loss": 1.0}, 10)
+    with track_run(run, DATASET) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 10)
         until(lambda: curve(run, "loss"))
         server.kill()
         for step in range(20, 3_000, 10):
-            tracker.metrics({"loss": 1 / step}, step)
+            tracker.log_metrics({"loss": 1 / step}, step)
         until(lambda: run.folder.exists("tracking/metrics") and "does not answer" in capsys.readouterr().err)
         for step in range(3_000, 4_000, 10):
-            tracker.metrics({"loss": 1 / step}, step)
+            tracker.log_metrics({"loss": 1 / step}, step)
         server.start()
         until(lambda: len(curve(run, "loss")) == 399)
     assert [step for step, _ in curve(run, "loss")] == list(range(10, 4_000, 10))
@@ -102,7 +102,7 @@ def test_a_server_killed_in_the_middle_gets_every_number_once(run, server, store
     assert not run.folder.exists("tracking")
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "MLflow" in line] == [
-        f"kplm: MLflow at {server.uri} answers again: what waited was sent"
+        f"kplm: MLflow at {server.uri} answers again: everything that was kept is sent"
     ]
     until(lambda: not any(name.startswith("MLFLOW_HTTP") for name in os.environ))  # a stopped test may still send
 
@@ -110,29 +110,29 @@ def test_a_server_killed_in_the_middle_gets_every_number_once(run, server, store
 def test_a_run_resumed_and_ended_without_its_server_is_completed_by_what_comes_next(
     run, server, finish, images, stored, curve, client, capsys
 ):
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         for step in (10, 20, 30):
-            tracker.metrics({"loss": 1 / step}, step)
+            tracker.log_metrics({"loss": 1 / step}, step)
     server.kill()
-    with tracked(run, DATASET) as again:  # from a checkpoint at 15
+    with track_run(run, DATASET) as again:  # from a checkpoint at 15
         assert again.run_id == tracker.run_id
         for step in (20, 30, 40):
-            again.metrics({"loss": 2 / step}, step)
-        again.file("evaluation/test.png", b"png")
+            again.log_metrics({"loss": 2 / step}, step)
+        again.log_file("evaluation/test.png", b"png")
         finish(run)
-        again.model(run, images)
+        again.log_model(run, images)
     ended = time.time_ns() // 1_000_000
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert said[0].startswith(f"kplm: MLflow at {server.uri} does not answer (")
-    assert "the model, how it ended of" in said[1]
+    assert "the model, the final status of" in said[1]
     assert (Path(run.folder.path) / "tracking" / "model" / "network.pt").exists()
 
     add_evaluation(run, {"forward_nme": 4.2})  # the server is still away
     assert "does not answer" in capsys.readouterr().err
 
     server.start()
-    catch_up(run, DATASET, lambda: images)
+    send_pending(run, DATASET, lambda: images)
     found = stored(run)
     assert (found.info.status, found.info.run_id) == ("FINISHED", tracker.run_id)
     assert found.info.end_time <= ended
@@ -141,22 +141,22 @@ def test_a_run_resumed_and_ended_without_its_server_is_completed_by_what_comes_n
     assert len(found.outputs.model_outputs) == 1
     assert [a.path for a in client(run).list_artifacts(tracker.run_id, "evaluation")] == ["evaluation/test.png"]
     assert not run.folder.exists("tracking")
-    catch_up(run, DATASET, lambda: images)
+    send_pending(run, DATASET, lambda: images)
     assert len(stored(run).outputs.model_outputs) == 1
 
 
 def test_a_user_who_stops_a_run_does_not_wait_for_a_server_that_hangs(run, server, stored, curve, capsys):
     def stopped():
-        with tracked(run, DATASET) as tracker:
-            tracker.metrics({"loss": 1.0}, 10)
+        with track_run(run, DATASET) as tracker:
+            tracker.log_metrics({"loss": 1.0}, 10)
             until(lambda: curve(run, "loss"))
             stack.enter_context(server.hanging())
-            tracker.metrics({"loss": 0.5}, 20)
+            tracker.log_metrics({"loss": 0.5}, 20)
             raise KeyboardInterrupt
 
     with ExitStack() as stack, pytest.raises(KeyboardInterrupt):
         stopped()
-    assert re.search("has not got 1 number, .*how it ended of", capsys.readouterr().err)
+    assert re.search("has not received 1 number, .*the final status of", capsys.readouterr().err)
     add_evaluation(run, {"forward_nme": 4.2})
     assert stored(run).info.status == "KILLED"
     assert curve(run, "loss") == [(10, 1.0), (20, 0.5)]
@@ -165,34 +165,34 @@ def test_a_user_who_stops_a_run_does_not_wait_for_a_server_that_hangs(run, serve
 
 def test_children_that_begin_while_the_server_is_away_are_made_later(run, server, stored, curve):
     group = Run(run.folder / "group", run.config)
-    with grouped(group.folder, DATASET, {}) as parent:
+    with track_group(group.folder, DATASET, {}) as parent:
         pass
     server.kill()
-    with tracked(run, DATASET, parent.parent) as tracker:
+    with track_run(run, DATASET, parent.parent) as tracker:
         assert tracker.run_id == ""
-        tracker.metrics({"loss": 1.0}, 10)
+        tracker.log_metrics({"loss": 1.0}, 10)
     server.start()
-    with tracked(run, DATASET) as again:
-        again.metrics({"loss": 0.5}, 10)
-        again.metrics({"loss": 0.5}, 20)
+    with track_run(run, DATASET) as again:
+        again.log_metrics({"loss": 0.5}, 10)
+        again.log_metrics({"loss": 0.5}, 20)
     assert curve(run, "loss") == [(10, 1.0), (20, 0.5)]
     assert stored(run).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
 def test_an_answer_that_is_lost_leads_to_no_second_point(run, curve, monkeypatch):
     """The server took the request, and the connection broke before it could say so."""
-    taken = Store.metrics
+    taken = MlflowRun.log_metrics
 
     def broken(self, points):
-        before = dict(self._stored)
+        before = dict(self._last)
         taken(self, points)
-        self._stored = before
-        monkeypatch.setattr(Store, "metrics", taken)
+        self._last = before
+        monkeypatch.setattr(MlflowRun, "log_metrics", taken)
         raise ConnectionError("lost")
 
-    monkeypatch.setattr(Store, "metrics", broken)
-    with tracked(run, DATASET) as tracker:
-        tracker.metrics({"loss": 1.0}, 10)
-        until(lambda: Store.metrics is taken)
-        tracker.metrics({"loss": 0.5}, 20)
+    monkeypatch.setattr(MlflowRun, "log_metrics", broken)
+    with track_run(run, DATASET) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 10)
+        until(lambda: MlflowRun.log_metrics is taken)
+        tracker.log_metrics({"loss": 0.5}, 20)
     assert curve(run, "loss") == [(10, 1.0), (20, 0.5)]

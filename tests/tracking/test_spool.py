@@ -1,4 +1,4 @@
-"""What waits for MLflow, on storage."""
+"""The queue of what has not been sent to MLflow, on storage."""
 
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.spool import Point, Spool
@@ -12,7 +12,7 @@ def read(spool):
     return [point for segment in spool.segments() for point in spool.read(segment)]
 
 
-def test_points_outlive_the_process_in_their_order(tmp_path):
+def test_points_survive_the_process_in_their_order(tmp_path):
     first = Spool(Folder.at(tmp_path))
     first.add(points(range(0, 1500)))
     first.add(points(range(1500, 1501), "other"))
@@ -28,13 +28,13 @@ def test_nothing_is_added_to_a_segment_that_is_being_sent(tmp_path):
     spool.add(points([1, 2]))
     (segment,) = spool.segments()
     spool.add(points([3]))
-    spool.drop(segment, 2)
+    spool.remove(segment)
     assert read(spool) == points([3])
     assert spool.points == 1
 
 
-def test_when_full_the_curves_get_coarser_and_keep_their_end(tmp_path):
-    spool = Spool(Folder.at(tmp_path), most_points=2_000)
+def test_a_full_queue_thins_out_the_longest_curves_and_keeps_their_end(tmp_path):
+    spool = Spool(Folder.at(tmp_path), max_points=2_000)
     for start in range(0, 6_000, 100):
         spool.add(
             points(range(start, start + 100)) + points(range(start, start + 100), "other") + points([start], "rare")
@@ -48,7 +48,7 @@ def test_when_full_the_curves_get_coarser_and_keep_their_end(tmp_path):
     assert [point.step for point in kept if point.name == "rare"] == list(range(0, 6_000, 100))
 
 
-def test_the_tree_and_what_is_said_of_it(tmp_path):
+def test_the_files_of_a_queue_and_its_summary(tmp_path):
     spool = Spool(Folder.at(tmp_path / "tracking"))
     assert spool.is_empty()
     spool.add(points([1, 2, 3]))
@@ -60,8 +60,31 @@ def test_the_tree_and_what_is_said_of_it(tmp_path):
     assert found == [
         "tracking/end.json", "tracking/files/config.yaml", "tracking/files/report/index.html", f"tracking/metrics/{segment}",
     ]  # fmt: skip
-    assert spool.told() == "3 numbers, 2 files, how it ended"
+    assert spool.summary() == "3 numbers, 2 files, the final status"
     assert spool.files() == ["config.yaml", "report/index.html"]
-    spool.discard()
+    spool.clear()
     assert spool.is_empty()
     assert not (tmp_path / "tracking").exists()
+
+
+def test_what_another_process_removed_reads_as_empty(tmp_path):
+    spool, other = Spool(Folder.at(tmp_path)), Spool(Folder.at(tmp_path))
+    spool.add(points([1, 2]))
+    spool.put_file("config.yaml", b"seed: 7")
+    spool.put_end("FAILED")
+    (segment,), (path,) = spool.segments(), spool.files()
+    other.clear()
+    assert (spool.read(segment), spool.read_file(path), spool.end()) == ([], None, None)
+    spool.remove(segment)
+    spool.remove_file(path)
+    spool.remove_end()
+    assert spool.is_empty()
+
+
+def test_a_segment_thinned_out_while_it_is_sent_is_counted_once(tmp_path):
+    spool = Spool(Folder.at(tmp_path), max_points=10)
+    spool.add(points(range(10)))
+    (segment,) = spool.segments()
+    spool.add(points([10]))
+    spool.remove(segment)
+    assert spool.points == len(read(spool)) == 1

@@ -5,9 +5,10 @@ import sys
 
 OPEN = """
 import sys
-from ray_kplm.tracking.store import Place, open_client
+from ray_kplm.tracking.record import StoreLocation
+from ray_kplm.tracking.store import open_client
 sys.stdin.readline()
-open_client(Place(f"sqlite:///{sys.argv[1]}/new/mlflow.db", None, beside=True)).search_experiments()
+open_client(StoreLocation(f"sqlite:///{sys.argv[1]}/new/mlflow.db", None, beside=True)).search_experiments()
 """
 
 

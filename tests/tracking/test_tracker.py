@@ -10,32 +10,32 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from ray_kplm.config import load
+from ray_kplm.config import load_config
 from ray_kplm.errors import TrackingError
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import grouped, tracked
-from ray_kplm.tracking.system import SystemMetrics
+from ray_kplm.tracking import track_group, track_run
+from ray_kplm.tracking.sender import SystemMetrics
 
 DATASET = {"name": "cats"}
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_repeating_a_step(run, place, client, stored, curve):
     def interrupted():
-        with tracked(run, DATASET) as tracker:
-            tracker.metrics({"loss": 0.5}, 10)
-            tracker.metrics({"loss": 0.4}, 20)
+        with track_run(run, DATASET) as tracker:
+            tracker.log_metrics({"loss": 0.5}, 10)
+            tracker.log_metrics({"loss": 0.4}, 20)
             raise RuntimeError("lost")
 
     with pytest.raises(RuntimeError, match="lost"):
         interrupted()
     first = stored(run)
     assert first.info.status == "FAILED"
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         assert tracker.run_id == first.info.run_id
         assert stored(run).info.status == "RUNNING"
-        tracker.metrics({"loss": 0.41}, 20)  # repeated after the resume
-        tracker.metrics({"loss": 0.3}, 30)
+        tracker.log_metrics({"loss": 0.41}, 20)  # repeated after the resume
+        tracker.log_metrics({"loss": 0.3}, 30)
     assert stored(run).info.status == "FINISHED"
     assert curve(run, "loss") == [(10, 0.5), (20, 0.4), (30, 0.3)]
     assert client(run).get_experiment(first.info.experiment_id).name == "kplm cats"
@@ -46,20 +46,20 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_repeating_a_step(r
 def test_parameters_are_the_flat_configuration_beyond_mlflows_limits(run, place, stored, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
     values = {f"p{number}": number for number in range(250)} | {"long": "x" * 10_000, "empty": ""}
-    with grouped(run.folder / "group", DATASET, values):
+    with track_group(run.folder / "group", DATASET, values):
         pass
     group = Run(run.folder / "group", run.config)
     found = stored(group).data.params
     assert len(found) == 252
     assert found["p249"] == "249"
     assert found["long"] == "x" * 6000
-    with tracked(run, DATASET):
+    with track_run(run, DATASET):
         pass
     assert stored(run).data.params == {name: str(value) for name, value in run.config.flat().items()}
 
 
 def test_configuration_versions_and_environment_are_artifacts(run, tmp_path):
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         pass
     got = mlflow.artifacts.download_artifacts(run_id=tracker.run_id, tracking_uri=tracker.uri, dst_path=str(tmp_path))
     assert sorted(os.listdir(got)) == ["config.yaml", "environment.txt", "number_format.json", "versions.json"]
@@ -72,7 +72,7 @@ def test_configuration_versions_and_environment_are_artifacts(run, tmp_path):
 )
 def test_the_status_says_how_the_run_ended(run, stored, error, status):
     def stopped():
-        with tracked(run, DATASET):
+        with track_run(run, DATASET):
             raise error
 
     with pytest.raises(error):
@@ -85,7 +85,7 @@ def test_the_load_of_the_machine_is_measured_and_never_at_one_second_twice(run, 
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     name = "system/cpu_utilization_percentage"
     for count in (1, 2):
-        with tracked(run, DATASET):
+        with track_run(run, DATASET):
             deadline = time.monotonic() + 120
             while len(curve(run, name)) < count and time.monotonic() < deadline:
                 time.sleep(0.2)
@@ -99,18 +99,18 @@ def test_the_load_of_the_machine_is_measured_and_never_at_one_second_twice(run, 
         monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
         measured = SystemMetrics(0, "http://127.0.0.1:9")
         time.sleep(0.15)
-        found.append(bool(measured.due()))
+        found.append(bool(measured.measure()))
     assert found == [True, False]
 
 
 WORK = """
 import sys, time
 from ray_kplm.run import Run
-from ray_kplm.tracking import tracked
+from ray_kplm.tracking import track_run
 
-with tracked(Run.open(sys.argv[1]), {"name": "cats"}) as tracker:
+with track_run(Run.open(sys.argv[1]), {"name": "cats"}) as tracker:
     for step in range(10, 10_000, 10):
-        tracker.metrics({"loss": 1 / step}, step)
+        tracker.log_metrics({"loss": 1 / step}, step)
         print(step, flush=True)
         time.sleep(0.05)
 """
@@ -139,10 +139,10 @@ def test_sigterm_is_told_as_killed_and_sigkill_is_taken_over(run, stored, curve)
     process.kill()
     process.wait(timeout=60)
     assert stored(run).info.status == "RUNNING"
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         assert tracker.run_id == killed.info.run_id
         for step in range(last + 200, last + 601, 10):  # from its last checkpoint
-            tracker.metrics({"loss": 1 / step}, step)
+            tracker.log_metrics({"loss": 1 / step}, step)
     steps = [step for step, _ in curve(run, "loss")]
     assert steps == list(range(10, steps[-1] + 1, 10))
     assert steps[-1] >= last + 600
@@ -153,38 +153,38 @@ def test_the_users_own_store_is_respected_and_stays_the_runs(run, copy_store, tm
     copy_store(tmp_path / "elsewhere.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    with tracked(run, DATASET) as tracker:
+    with track_run(run, DATASET) as tracker:
         assert tracker.uri == f"sqlite:///{tmp_path}/elsewhere.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with tracked(run, DATASET) as again:
+    with track_run(run, DATASET) as again:
         assert (again.run_id, again.uri) == (tracker.run_id, tracker.uri)
 
 
 def test_a_store_that_does_not_exist_is_an_error_before_any_work(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(
-        TrackingError, match=r"127.0.0.1:9: no MLflow run can be made there .* unset MLFLOW_TRACKING_URI"
+        TrackingError, match=r"127.0.0.1:9: no MLflow run can be created there .* unset MLFLOW_TRACKING_URI"
     ):
-        tracked(run, DATASET).__enter__()
+        track_run(run, DATASET).__enter__()
 
 
 def test_a_moved_folder_takes_its_store_along(run, stored, place, tmp_path):
-    with tracked(run, DATASET) as tracker:
-        tracker.metrics({"loss": 1.0}, 10)
+    with track_run(run, DATASET) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 10)
     (tmp_path / "moved").mkdir()
     for name in ("mlflow.db", run.folder.name):
         (place / name).rename(tmp_path / "moved" / name)
     moved = Run.open(f"{tmp_path}/moved/{run.folder.name}")
-    with tracked(moved, DATASET) as again:
+    with track_run(moved, DATASET) as again:
         assert again.run_id == tracker.run_id
     (tmp_path / "moved" / "mlflow.db").rename(place / "mlflow.db")
 
 
 def test_a_run_deleted_in_mlflow_is_made_anew(run, client, stored):
-    with tracked(run, DATASET) as tracker:
-        tracker.metrics({"loss": 1.0}, 10)
+    with track_run(run, DATASET) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 10)
     client(run).delete_run(tracker.run_id)
-    with tracked(run, DATASET) as again:
+    with track_run(run, DATASET) as again:
         assert again.run_id != tracker.run_id
     assert stored(run).info.status == "FINISHED"
 
@@ -193,18 +193,18 @@ def test_runs_of_a_group_are_children_of_one_parent(place, client, copy_store, m
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = Folder.at(place / "ablation")
     copy_store(place / "ablation" / "mlflow.db")
-    runs = [Run.start(load(None, [f"run={folder.path}/seed={seed}", f"seed={seed}"])) for seed in (0, 1, 2)]
+    runs = [Run.start(load_config(None, [f"run={folder.path}/seed={seed}", f"seed={seed}"])) for seed in (0, 1, 2)]
     for run in runs:
         run.save()
-    with grouped(folder, DATASET, {"over": "seed"}) as group:
+    with track_group(folder, DATASET, {"over": "seed"}) as group:
         for run in runs[:2]:
-            with tracked(run, DATASET, group.parent):
+            with track_run(run, DATASET, group.parent):
                 pass
-        left = tracked(runs[2], DATASET, group.parent)  # its process is killed without a word
+        left = track_run(runs[2], DATASET, group.parent)  # its process is killed without a word
         left.__enter__()
-        group.metrics({"best": 4.2}, 0)
-        group.file("rows.json", b"[]")
-    with grouped(folder, DATASET, {"over": "seed"}) as again:
+        group.log_metrics({"best": 4.2}, 0)
+        group.log_file("rows.json", b"[]")
+    with track_group(folder, DATASET, {"over": "seed"}) as again:
         assert again.run_id == group.run_id
     assert group.uri == f"sqlite:///{place}/ablation/mlflow.db"
     parent = client(runs[0]).get_run(group.run_id)

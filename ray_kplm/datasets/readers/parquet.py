@@ -64,7 +64,7 @@ class ParquetReader:
 
     def _add(self, part: PartBuilder, row: dict[str, Any]) -> None:
         content = row["image"] or b""
-        rgb, plain = image_io.decode(content)
+        rgb, plain = image_io.decode_image_file(content)
         image_io.check_side(rgb, self.min_side)
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):

@@ -1,1 +1,1 @@
-"""The synthetic category: creatures with known landmarks in a painted scene."""
+"""The synthetic category: images of creatures with known landmarks in front of cluttered backgrounds."""

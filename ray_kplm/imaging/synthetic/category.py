@@ -1,8 +1,7 @@
 """A synthetic object category with known landmarks, for the demonstration and the tests.
 
-A horned, bearded creature: an ellipsoid head with painted markings and parts that stand off it, in random
-proportions, expression, coat, light and pose, before clutter. Image `index` of `seed` is the same bytes
-whatever is rendered before.
+The object is a horned, bearded creature: an ellipsoid head with painted markings and parts that stand off it, in random
+proportions, expression, coat, light and pose, in front of clutter. An image depends on its seed and index alone.
 """
 
 from __future__ import annotations
@@ -13,11 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ray_kplm.errors import ConfigError
 from ray_kplm.imaging.synthetic.creature import (
@@ -33,7 +34,7 @@ from ray_kplm.imaging.synthetic.scene import background, photograph
 
 __all__ = ["LANDMARK_NAMES", "NORMALISER", "SWAP_PAIRS", "SyntheticImage", "render", "write_category"]
 
-# The inter-ocular distance shrinks by a third and more at the largest turns; the bounding box is steadier.
+# The inter-ocular distance shrinks by more than a third at the largest turns; the bounding box varies less.
 NORMALISER: dict[str, str] = {
     "type": "bbox_sqrt",
     "definition": "sqrt(w*h) of bbox, the bounding box of all landmarks, hidden ones included",
@@ -41,10 +42,10 @@ NORMALISER: dict[str, str] = {
 
 SUPERSAMPLING = 2
 SMALLEST_SIDE = 32
-MARK = 0.09  # where a planted mark is, both ways, share of the side: few creatures reach so far
+MARK = 0.09  # x and y of the static mark, share of the side; few creatures reach so far into the corner
 ROWS_PER_GROUP = 256
 JPEG_QUALITY = 95
-# Full chroma: at this size the usual halving would blur markings of a few pixels.
+# Full chroma resolution: at this size the usual subsampling would blur markings of a few pixels.
 JPEG_OPTIONS = [
     *(cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -66,20 +67,27 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """One image and its truth, in image pixels, pixel centres at integers."""
+    """One image and its annotation, in image pixels, pixel centres at integers.
 
-    image: np.ndarray  # uint8 (S, S, 3), RGB
-    landmarks: np.ndarray  # float32 (L, 2), (x, y), finite for hidden landmarks too
-    visible: np.ndarray  # bool (L,)
-    box: np.ndarray  # float32 (4,), x0, y0, x1, y1 of all landmarks
+    Attributes:
+        image: (S, S, 3), RGB.
+        landmarks: (L, 2), (x, y), finite for hidden landmarks too.
+        visible: (L,).
+        box: (4,), x0, y0, x1, y1 of all landmarks.
+    """
+
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    box: NDArray[np.float32]
 
 
 def render(seed: int, index: int, size: int = 96) -> SyntheticImage:
-    """Image number `index` of the category drawn with `seed`, `size` pixels square."""
+    """Render image number `index` of the category drawn with `seed`, a square of `size` pixels."""
     if size < SMALLEST_SIDE:
-        raise ConfigError(f"size {size}: a creature needs {SMALLEST_SIDE} pixels or more; ask for more")
+        raise ConfigError(f"size {size}: a creature needs {SMALLEST_SIDE} pixels or more; pass a larger size")
     if seed < 0 or index < 0:
-        raise ConfigError(f"seed {seed}, index {index}: both count from 0; pass non-negative integers")
+        raise ConfigError(f"seed {seed}, index {index}: both start at 0; pass non-negative integers")
     rng = np.random.default_rng([seed, index])
     creature = draw_creature(rng)
     coat = draw_coat(rng)
@@ -92,7 +100,7 @@ def render(seed: int, index: int, size: int = 96) -> SyntheticImage:
 
 
 def on_canvas(view: View) -> View:
-    """The same view into the supersampled canvas: image pixel i covers canvas pixels F*i to F*i + F - 1."""
+    """Return the view into the supersampled canvas: image pixel i covers canvas pixels F * i to F * i + F - 1."""
     factor = SUPERSAMPLING
     centre = factor * view.centre + (factor - 1) / 2
     return View(view.semi_axes, view.turn, view.taper, factor * view.roll, centre)
@@ -107,46 +115,55 @@ def write_category(
     seed: int = 0,
     mark: bool = False,
 ) -> None:
-    """Writes `train.parquet`, `test.parquet` and `dataset.json` into `folder`.
+    """Write a dataset of the category: `train.parquet`, `test.parquet` and `dataset.json`.
 
-    mark: every image has the same mark in the same corner, as a camera's label, and no box tells it from the object.
-    Every file is written aside and renamed; `dataset.json` comes last: its presence means the data are whole.
+    Every file is written to a temporary folder and renamed. `dataset.json` is the last one, so its presence means that the
+    dataset is complete.
+
+    Args:
+        folder: Where the files go.
+        images: Number of images, at least 2.
+        test_share: Share of the images in the test split.
+        size: Side of the images, pixels.
+        seed: Seed of the images.
+        mark: Whether every image has the same mark in the same corner, like a camera's label, and no boxes are written that
+            would separate it from the object.
     """
     if images < 2:
-        raise ConfigError(f"images {images}: training and test need one each; ask for 2 or more")
+        raise ConfigError(f"images {images}: training and test need one each; pass 2 or more")
     if not 0 < test_share < 1:
         raise ConfigError(f"test_share {test_share}: must lie between 0 and 1, both excluded; 0.2 is usual")
     tests = min(max(1, round(images * test_share)), images - 1)
     splits = {"train": range(images - tests), "test": range(images - tests, images)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         for split, indices in splits.items():
-            write_split(Path(aside) / f"{split}.parquet", indices, size, seed, mark)
+            write_split(Path(temporary) / f"{split}.parquet", indices, size, seed, mark)
         description = describe({split: len(indices) for split, indices in splits.items()}, size, seed)
         if mark:
             description["notes"] += f"; a mark at {MARK * size:.0f}, {MARK * size:.0f}; no boxes"
-        (Path(aside) / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
-        # An older description must not vouch for a mixture of old and new files.
+        (Path(temporary) / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
+        # Without its description, a mixture of old and new files is not taken for a complete dataset.
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in ("train.parquet", "test.parquet", "dataset.json"):
-            os.replace(Path(aside) / name, folder / name)
+            os.replace(Path(temporary) / name, folder / name)
 
 
 def write_split(path: Path, indices: range, size: int, seed: int, mark: bool) -> None:
-    """Writes one parquet file, holding one row group in memory at a time."""
+    """Write one Parquet file, with one row group in memory at a time."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for start in range(0, len(indices), ROWS_PER_GROUP):
             part = indices[start : start + ROWS_PER_GROUP]
             writer.write_table(pa.Table.from_pylist(list(rows(part, size, seed, mark)), schema=SCHEMA))
 
 
-def rows(indices: range, size: int, seed: int, mark: bool) -> Iterator[dict]:
-    """One row of the data set per index; every instance is a group of its own."""
+def rows(indices: range, size: int, seed: int, mark: bool) -> Iterator[dict[str, Any]]:
+    """Yield one row of the dataset for each index; every instance is a group of its own."""
     for index in indices:
         sample = render(seed, index, size)
         if mark:
-            plant(sample.image)
+            draw_mark(sample.image)
         name = f"creature_{seed}_{index:07d}"
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
         yield {
@@ -161,16 +178,16 @@ def rows(indices: range, size: int, seed: int, mark: bool) -> Iterator[dict]:
         }
 
 
-def plant(image: np.ndarray) -> None:
-    """The mark, a disc in a ring."""
+def draw_mark(image: NDArray[np.uint8]) -> None:
+    """Draw the static mark, a disc in a ring."""
     side = len(image)
     centre = (round(MARK * side), round(MARK * side))
     for radius, shade in ((0.06, 20), (0.045, 235), (0.02, 20)):
         cv2.circle(image, centre, max(1, round(radius * side)), (shade, shade, shade), cv2.FILLED, cv2.LINE_AA)
 
 
-def describe(counts: dict[str, int], size: int, seed: int) -> dict:
-    """Content of `dataset.json`."""
+def describe(counts: dict[str, int], size: int, seed: int) -> dict[str, Any]:
+    """Return the content of `dataset.json`."""
     return {
         "name": f"synthetic_creature_{size}",
         "category": "synthetic horned creature",

@@ -1,17 +1,19 @@
-"""Painting of a synthetic creature: its face on a chart wrapped round the head, and its growths."""
+"""Painting of a synthetic creature: its face on a chart wrapped around the head, and the parts that stand off the head."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ray_kplm.imaging.synthetic.creature import NOSE_KNOB, SIDES, Creature, View, extent, sphere_to_chart
-from ray_kplm.imaging.synthetic.scene import Colour, hsv, smooth_noise
+from ray_kplm.imaging.synthetic.creature import NOSE_KNOB, SIDES, Creature, Floats, View, extent, sphere_to_chart
+from ray_kplm.imaging.synthetic.scene import Colour, Image, hsv, smooth_noise
 
-# Half the width of the painted chart: 105 degrees round the head to either side; beyond, its border repeats.
+# Half the width of the painted chart: 105 degrees around the head to either side; its border repeats beyond.
 CHART_REACH = 2.6
 # cv2 takes fixed-point coordinates: this many binary digits after the point.
 SHIFT = 4
@@ -34,12 +36,12 @@ class Coat:
     tuft: Colour
     horn: Colour
     texture: int  # 0 plain, 1 bands, 2 spots
-    light: np.ndarray = field(repr=False)  # float64 (3,), unit, camera axes: towards the light
+    light: Floats = field(repr=False)  # (3,), unit norm, camera axes: towards the light
     ambient: float
 
 
 def draw_coat(rng: np.random.Generator) -> Coat:
-    """A random coat. Markings take hues away from the skin's, so that each stays a structure of its own."""
+    """Draw a random coat; markings have hues far from the skin's, so that each is distinct."""
     hue = rng.uniform()
 
     def against(low: float, high: float, saturation: float = 0.8, value: float = 0.9) -> Colour:
@@ -62,8 +64,16 @@ def draw_coat(rng: np.random.Generator) -> Coat:
     )
 
 
-def paint(rng: np.random.Generator, canvas: np.ndarray, creature: Creature, coat: Coat, view: View) -> None:
-    """Paints the creature over canvas uint8 (S, S, 3); `view` projects into the canvas' pixels."""
+def paint(rng: np.random.Generator, canvas: Image, creature: Creature, coat: Coat, view: View) -> None:
+    """Paint the creature over a canvas.
+
+    Args:
+        rng: Draws the texture of the skin.
+        canvas: (S, S, 3), painted in place.
+        creature: The shape.
+        coat: Colours and light.
+        view: Projects into the pixels of the canvas.
+    """
     chart = paint_chart(rng, creature, coat, side=int(5.5 * view.pixels_per_unit) | 1)
     growths = [(creature.antenna(side)[0], antenna, side) for side in (0, 1)]
     growths += [(creature.ear(side)[[0, 2]].mean(0), ear, side) for side in (0, 1)]
@@ -85,31 +95,35 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, creature: Creature, coat
 
 
 class Chart:
-    """A square uint8 image of the chart, painted in chart units."""
+    """A square image of the chart, painted in chart units."""
 
-    def __init__(self, image: np.ndarray) -> None:
+    def __init__(self, image: Image) -> None:
+        """Paint on the image (side, side, 3), in place."""
         self.image = image
         self.step = (len(image) - 1) / (2 * CHART_REACH)
 
-    def points(self, xy: np.ndarray) -> np.ndarray:
-        """Chart (N, 2) -> cv2 fixed-point pixels int32 (N, 2)."""
+    def points(self, xy: Floats) -> NDArray[np.int32]:
+        """Return chart positions (N, 2) as fixed-point pixels (N, 2) of cv2."""
         return np.rint((np.asarray(xy) + CHART_REACH) * self.step * (1 << SHIFT)).astype(np.int32)
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, squash: float = 1.0) -> None:
+        """Paint a disc, of `squash` times its width in height."""
         axes = np.rint(np.array([radius, radius * squash]) * self.step * (1 << SHIFT)).astype(int).tolist()
         centre = self.points(np.array([[x, y]]))[0].tolist()
         cv2.ellipse(self.image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA, SHIFT)
 
-    def line(self, xy: np.ndarray, width: float, colour: Colour) -> None:
+    def line(self, xy: Floats, width: float, colour: Colour) -> None:
+        """Paint a line through points (N, 2)."""
         pixels = max(1, round(width * self.step))
         cv2.polylines(self.image, [self.points(xy)], False, colour, pixels, cv2.LINE_AA, SHIFT)
 
-    def fill(self, xy: np.ndarray, colour: Colour) -> None:
+    def fill(self, xy: Floats, colour: Colour) -> None:
+        """Fill the polygon of points (N, 2)."""
         cv2.fillPoly(self.image, [self.points(xy)], colour, cv2.LINE_AA, SHIFT)
 
 
-def paint_chart(rng: np.random.Generator, creature: Creature, coat: Coat, side: int) -> np.ndarray:
-    """uint8 (side, side, 3): skin and markings, mirror symmetric, from -CHART_REACH to CHART_REACH."""
+def paint_chart(rng: np.random.Generator, creature: Creature, coat: Coat, side: int) -> Image:
+    """Return the chart (side, side, 3) from -CHART_REACH to CHART_REACH: skin and markings, mirror symmetric."""
     chart = Chart(skin(rng, coat, side))
     x, y = creature.eye
     radius, opening = creature.eye_radius, creature.eye_opening
@@ -124,13 +138,13 @@ def paint_chart(rng: np.random.Generator, creature: Creature, coat: Coat, side: 
     chart.disc(0.0, creature.forehead_y, 0.21, DARK, 1.25)
     chart.disc(0.0, creature.forehead_y, 0.15, coat.gem, 1.25)
     paint_mouth(chart, creature, coat)
-    # Only the right half was painted.
+    # Only the right half has been painted.
     chart.image[:, : side // 2] = chart.image[:, : side // 2 : -1]
     return chart.image
 
 
-def skin(rng: np.random.Generator, coat: Coat, side: int) -> np.ndarray:
-    """uint8 (side, side, 3), side odd: mottled base colour with bands, spots or neither, mirror symmetric."""
+def skin(rng: np.random.Generator, coat: Coat, side: int) -> Image:
+    """Return skin (side, side, 3), side odd: a mottled base colour with bands, spots or neither, mirror symmetric."""
     half = side // 2 + 1
     mottle = smooth_noise(rng, side, 14)[:, :half]
     match coat.texture:
@@ -149,7 +163,7 @@ def skin(rng: np.random.Generator, coat: Coat, side: int) -> np.ndarray:
 
 
 def paint_mouth(chart: Chart, creature: Creature, coat: Coat) -> None:
-    """Dark opening between two lips, dimples at the corners, a pale stud at the middle of the lower lip."""
+    """Paint a dark opening between two lips, dimples at the corners and a pale spot at the middle of the lower lip."""
     half_width, corner_y = creature.mouth
     t = np.linspace(0, 1, 7)
     arch = 1 - t**2
@@ -163,10 +177,10 @@ def paint_mouth(chart: Chart, creature: Creature, coat: Coat) -> None:
     chart.disc(*creature.lower_lip, 0.085, WHITE)
 
 
-def wrap(canvas: np.ndarray, chart: np.ndarray, coat: Coat, view: View) -> None:
-    """Paints the head: the chart wrapped round it, shaded."""
+def wrap(canvas: Image, chart: Image, coat: Coat, view: View) -> None:
+    """Paint the head: the chart wrapped around it, shaded."""
     low, high = extent(view.outline())
-    # The outline is sampled, so that it may bulge by a pixel or two between its points.
+    # The outline is sampled: between its points it may bulge by a pixel or two.
     (x0, y0), (x1, y1) = np.floor(low).astype(int) - 2, np.ceil(high).astype(int) + 3
     (x0, y0), (x1, y1) = np.maximum((x0, y0), 0), np.minimum((x1, y1), len(canvas))
     columns, lines = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)
@@ -181,37 +195,38 @@ def wrap(canvas: np.ndarray, chart: np.ndarray, coat: Coat, view: View) -> None:
     np.copyto(canvas[y0:y1, x0:x1], shaded_colour, where=hit[..., None])
 
 
-def shading(lit: np.ndarray, coat: Coat) -> np.ndarray:
-    """Brightness factor of surfaces whose normals have the cosine `lit` to the light."""
+def shading(lit: Any, coat: Coat) -> Any:
+    """Return the brightness factor of surfaces whose normals have the cosine `lit` to the light (a number or an array)."""
     return np.float32(coat.ambient) + np.float32(1.1 - coat.ambient) * np.maximum(lit, 0)
 
 
 # ---- the parts that stand off the head
 
 
-def shaded(colour: Colour, direction: np.ndarray, coat: Coat, view: View) -> Colour:
-    """Colour of a part that points along `direction` (3,), object axes."""
+def shaded(colour: Colour, direction: Floats, coat: Coat, view: View) -> Colour:
+    """Return the colour of a part that points along `direction` (3,), object axes."""
     towards = view.turn @ direction
     factor = float(shading(towards @ coat.light / np.linalg.norm(towards), coat))
     red, green, blue = (min(255.0, channel * factor) for channel in colour)
     return red, green, blue
 
 
-def fixed(xy: np.ndarray) -> np.ndarray:
-    """Pixels (N, 2) -> cv2 fixed-point int32 (N, 2)."""
-    return np.rint(xy * (1 << SHIFT)).astype(np.int32)
+def fixed(xy: NDArray[Any]) -> NDArray[np.int32]:
+    """Return pixels (N, 2) in the fixed-point coordinates (N, 2) of cv2."""
+    points: NDArray[np.int32] = np.rint(xy * (1 << SHIFT)).astype(np.int32)
+    return points
 
 
-def ball(canvas: np.ndarray, view: View, point: np.ndarray, radius: float, colour: Colour) -> None:
-    """A knob of `radius` object units at an object point (3,), with a dark rim."""
+def ball(canvas: Image, view: View, point: Floats, radius: float, colour: Colour) -> None:
+    """Paint a knob of `radius` object units at an object point (3,), with a dark rim."""
     centre = fixed(view.project(point[None])[0]).tolist()
     for share, paint_with in ((1.3, DARK), (1.0, colour)):
         pixels = share * radius * view.pixels_per_unit
         cv2.circle(canvas, centre, round(pixels * (1 << SHIFT)), paint_with, -1, cv2.LINE_AA, SHIFT)
 
 
-def antenna(canvas: np.ndarray, creature: Creature, coat: Coat, view: View, side: int) -> None:
-    """A tapering ringed stalk with a knob at its tip."""
+def antenna(canvas: Image, creature: Creature, coat: Coat, view: View, side: int) -> None:
+    """Paint an antenna: a tapering ringed stalk with a knob at its tip."""
     line = creature.antenna(side)
     points = fixed(view.project(line)).tolist()
     colour = shaded(coat.horn, line[-1] - line[0], coat, view)
@@ -225,8 +240,8 @@ def antenna(canvas: np.ndarray, creature: Creature, coat: Coat, view: View, side
     ball(canvas, view, line[-1], 0.07, WHITE)
 
 
-def ear(canvas: np.ndarray, creature: Creature, coat: Coat, view: View, side: int) -> None:
-    """A triangular flap with a paler inside and a tufted tip."""
+def ear(canvas: Image, creature: Creature, coat: Coat, view: View, side: int) -> None:
+    """Paint an ear: a triangular flap with a paler inside and a tufted tip."""
     corners = creature.ear(side)
     colour = shaded(coat.skin, np.array([0.5 * SIDES[side], -0.2, 1.0]), coat, view)
     middle = corners.mean(0)
@@ -236,23 +251,23 @@ def ear(canvas: np.ndarray, creature: Creature, coat: Coat, view: View, side: in
     ball(canvas, view, corners[1], 0.13, coat.tuft)
 
 
-def cone(canvas: np.ndarray, view: View, points: np.ndarray, colour: Colour) -> None:
-    """The hull of object points (N, 3) with a dark outline."""
+def cone(canvas: Image, view: View, points: Floats, colour: Colour) -> None:
+    """Paint the convex hull of object points (N, 3) with a dark outline."""
     hull = cv2.convexHull(view.project(points).astype(np.float32))[:, 0]
     middle = hull.mean(0)
     for grow, paint_with in ((1.15, DARK), (1.0, colour)):
         cv2.fillPoly(canvas, [fixed(middle + grow * (hull - middle))], paint_with, cv2.LINE_AA, SHIFT)
 
 
-def nose(canvas: np.ndarray, creature: Creature, coat: Coat, view: View) -> None:
-    """A cone that ends in a knob."""
+def nose(canvas: Image, creature: Creature, coat: Coat, view: View) -> None:
+    """Paint the nose: a cone that ends in a knob."""
     body = shaded(coat.skin, np.array([0.0, -0.3, 1.0]), coat, view)
     cone(canvas, view, creature.nose(), body)
     ball(canvas, view, creature.nose_tip(), NOSE_KNOB, coat.nose)
 
 
-def chin(canvas: np.ndarray, creature: Creature, coat: Coat, view: View) -> None:
-    """A beard that ends in a pale knob."""
+def chin(canvas: Image, creature: Creature, coat: Coat, view: View) -> None:
+    """Paint the beard, which ends in a pale knob."""
     beard = shaded(coat.tuft, np.array([0.0, 0.5, 1.0]), coat, view)
     cone(canvas, view, creature.chin(), beard)
     ball(canvas, view, creature.chin_tip(), 0.09, WHITE)

@@ -1,1 +1,1 @@
-"""Landmarks in formats that other tools open."""
+"""Export of predicted landmarks to the formats of other tools."""

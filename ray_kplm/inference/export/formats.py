@@ -1,4 +1,4 @@
-"""Predicted landmarks (schemas.SOURCE_LANDMARKS) as CSV and as COCO keypoints, streamed: a table at a time, at any length."""
+"""Predicted landmarks (schemas.SOURCE_LANDMARKS) as CSV and as COCO keypoints, streamed one table at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 Tables = Callable[[], Iterable[pa.Table]]
-"""The parts, from the first, as often as it is called."""
+"""Function that returns the tables of all parts, in order; it may be called several times."""
 
 _CATEGORY = 1
-_FOUND, _ABSENT = 2, 0
-"""COCO's visibility of a point: labelled and visible, and not labelled."""
+_VISIBLE, _NOT_LABELLED = 2, 0
+"""COCO's visibility flags of a point."""
 
 
 def to_csv(tables: Tables) -> Iterator[str]:
-    """Lines `image_id,landmark,x,y,confidence`, one a landmark that was found: source pixels, centres at integers."""
+    """Yield a CSV file in pieces: `image_id,landmark,x,y,confidence`, with one line for each detected landmark.
+
+    Coordinates are source pixels with pixel centres at integers.
+    """
     yield "image_id,landmark,x,y,confidence\n"
     for table in tables():
         text = io.StringIO()
@@ -34,11 +37,16 @@ def to_csv(tables: Tables) -> Iterator[str]:
 
 
 def to_coco(tables: Tables, landmarks: int, name: str) -> Iterator[str]:
-    """Pieces of a COCO keypoints file: an image for each picture, an annotation for each object in it.
+    """Yield a COCO keypoints file in pieces: an image for each source image, an annotation for each object in it.
 
-    `keypoints` are x, y, v in source pixels, centres at integers; v is 2 where the landmark was found and 0 where not. `score`
-    is the mean confidence, `confidence` that of each landmark, `bbox` the extent of the points. An image's size is there where
-    it is known: of a whole picture.
+    `keypoints` are x, y, v in source pixels with pixel centres at integers; v is 2 where the landmark was detected, else 0.
+    `score` is the mean confidence, `confidence` that of each landmark, `bbox` the bounding box of the points. The size of an
+    image is given if it was not cropped.
+
+    Args:
+        tables: The predictions.
+        landmarks: Number of landmarks, K.
+        name: Name of the category.
     """
     names = [f"landmark_{k}" for k in range(landmarks)]
     category = {"id": _CATEGORY, "name": name, "keypoints": names, "skeleton": []}
@@ -52,50 +60,50 @@ def to_coco(tables: Tables, landmarks: int, name: str) -> Iterator[str]:
 
 
 def _objects(tables: Tables) -> Iterator[tuple[dict[str, Any], int, dict[str, Any]]]:
-    """Each row, the id of its picture, and the picture's entry the first time that it comes."""
+    """Yield each row, the number of its source image, and the image's entry, empty but for its first object."""
     number, last = 0, None
     for table in tables():
         for row in table.to_pylist():
-            picture = row["image_id"].rpartition("#")[0] if _is_one_of_several(row["image_id"]) else row["image_id"]
+            file = row["image_id"].rpartition("#")[0] if _is_one_of_several(row["image_id"]) else row["image_id"]
             entry: dict[str, Any] = {}
-            if picture != last:
-                number, last = number + 1, picture
-                entry = {"id": number, "file_name": picture}
+            if file != last:
+                number, last = number + 1, file
+                entry = {"id": number, "file_name": file}
                 if row["width"] is not None:
                     entry |= {"width": row["width"], "height": row["height"]}
             yield row, number, entry
 
 
 def _is_one_of_several(image_id: str) -> bool:
-    """`path#3`: the object of the fourth box in a picture."""
+    """Return whether an id names one of several objects in an image: `path#3` is that of the fourth box."""
     return image_id.rpartition("#")[2].isdecimal() and "#" in image_id
 
 
 def _annotation(number: int, image: int, row: dict[str, Any]) -> dict[str, Any]:
     xy = np.asarray(row["xy"], np.float64).reshape(-1, 2)
-    found = np.asarray(np.isfinite(xy).all(axis=1))
+    detected = np.asarray(np.isfinite(xy).all(axis=1))
     confidence = np.asarray(row["confidence"], np.float64)
     points = [
-        [round(x, 3), round(y, 3), _FOUND] if there else [0, 0, _ABSENT]
-        for (x, y), there in zip(xy.tolist(), list(found), strict=True)
+        [round(x, 3), round(y, 3), _VISIBLE] if is_detected else [0, 0, _NOT_LABELLED]
+        for (x, y), is_detected in zip(xy.tolist(), list(detected), strict=True)
     ]
-    box = _extent(xy[found])
+    box = _extent(xy[detected])
     return {
         "id": number,
         "image_id": image,
         "category_id": _CATEGORY,
         "keypoints": [value for point in points for value in point],
-        "num_keypoints": int(found.sum()),
+        "num_keypoints": int(detected.sum()),
         "bbox": box,
         "area": round(box[2] * box[3], 3),
         "iscrowd": 0,
-        "score": round(float(confidence[found].mean()), 5) if found.any() else 0.0,
+        "score": round(float(confidence[detected].mean()), 5) if detected.any() else 0.0,
         "confidence": [round(value, 5) for value in confidence.tolist()],
     }
 
 
 def _extent(xy_N2: NDArray[np.float64]) -> list[float]:
-    """x, y, width, height."""
+    """Return the bounding box of points: x, y, width and height."""
     if not len(xy_N2):
         return [0.0, 0.0, 0.0, 0.0]
     low, high = xy_N2.min(axis=0), xy_N2.max(axis=0)
@@ -103,5 +111,6 @@ def _extent(xy_N2: NDArray[np.float64]) -> list[float]:
 
 
 def _joined(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
-    for place, entry in enumerate(entries):
-        yield (",\n" if place else "\n") + json.dumps(entry, allow_nan=False)
+    """Yield the elements of a JSON list, one on each line."""
+    for index, entry in enumerate(entries):
+        yield (",\n" if index else "\n") + json.dumps(entry, allow_nan=False)

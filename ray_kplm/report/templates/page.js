@@ -6,16 +6,16 @@
   const opening = [...list.children];
   const shots = opening.filter((item) => item.matches(".shot"));
   const facts = new Map(shots.map((shot) => [shot, {
-    rank: +shot.dataset.rank, index: +shot.dataset.index, sure: shot.dataset.sure.split(",").map(Number),
+    rank: +shot.dataset.rank, index: +shot.dataset.index, confidence: shot.dataset.confidence.split(",").map(Number),
     caption: shot.querySelector(".caption").textContent,
   }]));
   const chosen = document.head.appendChild(document.createElement("style"));
   let visible = FIRST, sequence = shots;
 
-  // With one landmark chosen, images are ordered by how sure that one is.
+  // If one landmark is selected, images are ordered by its relative confidence.
   function difficulty(shot) {
-    const { rank, sure } = facts.get(shot);
-    return landmark.value === "" ? rank : -sure[+landmark.value];
+    const { rank, confidence } = facts.get(shot);
+    return landmark.value === "" ? rank : -confidence[+landmark.value];
   }
 
   function items() {
@@ -57,8 +57,8 @@
     for (const item of sequence) {
       if (item.matches(".shot")) {
         item.hidden = ++shown > visible;
-        const { caption, sure } = facts.get(item);
-        item.querySelector(".caption").textContent = only === "" ? caption : `${sure[+only]} % of usual`;
+        const { caption, confidence } = facts.get(item);
+        item.querySelector(".caption").textContent = only === "" ? caption : `confidence ${confidence[+only]} %`;
         if (!item.hidden) showNumbers(item);
       } else {
         item.hidden = shown >= visible;
@@ -69,8 +69,8 @@
     sequence = sequence.filter((item) => item.matches(".shot"));
     get("more").hidden = visible >= shots.length;
     get("more").textContent = `Show ${Math.min(STEP, shots.length - visible)} more`;
-    const of = only === "" ? "" : `, landmark ${only}`;
-    get("status").textContent = `${Math.min(visible, shots.length)} of ${shots.length} shown${of}`;
+    const selected = only === "" ? "" : `, landmark ${only}`;
+    get("status").textContent = `${Math.min(visible, shots.length)} of ${shots.length} shown${selected}`;
   }
 
   for (const control of [landmark, order]) {
@@ -103,10 +103,10 @@
     picture.querySelectorAll("circle").forEach((circle) => circle.setAttribute("r", 0.55 * circle.getAttribute("r")));
     showNumbers(picture);
     get("large-title").textContent = name(shot);
-    const { rank, sure, caption } = facts.get(shot);
-    const least = sure.indexOf(Math.min(...sure));
+    const { rank, confidence, caption } = facts.get(shot);
+    const least = confidence.indexOf(Math.min(...confidence));
     get("large-text").textContent = `${caption} · ${rank + 1} of ${shots.length}, ` +
-      `best first · least sure: landmark ${least}, ${sure[least]} % of its usual confidence`;
+      `best first · least confident: landmark ${least}, ${confidence[least]} % of its median`;
     if (!dialog.open) dialog.showModal();
   }
   function step(by) {

@@ -12,8 +12,8 @@ SCRIPT = """
 import json, sys, threading
 import numpy as np, ray
 sys.path[:0] = [sys.argv[1]]
-from ray_kplm.config import load
-from ray_kplm.correspondence.features import table_of
+from ray_kplm.config import load_config
+from ray_kplm.correspondence.features import features_table
 from ray_kplm.methods import build_method
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
@@ -27,11 +27,11 @@ root, rng = Folder.at(sys.argv[2]), np.random.default_rng(0)
 for part in range(6):
     points = rng.normal(size=(2, 4000, 32))
     points = np.float16(points / np.linalg.norm(points, axis=2, keepdims=True))
-    table = table_of([f"{part}/{i}" for i in range(400)], np.full((400, 2), 90), np.full(400, 10),
+    table = features_table([f"{part}/{i}" for i in range(400)], np.full((400, 2), 90), np.full(400, 10),
                      rng.uniform(0, 90, (4000, 2)), rng.random(4000), *points)
     (root / "features").write_table(f"part-{part:05d}.parquet", table)
 method = build_method(
-    load(None, ["method.landmarks=5", "method.clusters=40", "clustering.n_init=12", "clustering.tolerance=0"])
+    load_config(None, ["method.landmarks=5", "method.clusters=40", "clustering.n_init=12", "clustering.tolerance=0"])
 )
 
 def run(name, listener):

@@ -1,0 +1,109 @@
+"""Landmarks of whole splits by the stages of a finished run, predicted once and kept with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_kplm.correspondence.clusters import read_clusters
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
+from ray_kplm.inference.dataset import Prediction, predict, read_predictions
+from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.methods import build_method
+from ray_kplm.methods.predictors import PredictorFactory
+from ray_kplm.network.heatmaps import DECODER_VERSION
+from ray_kplm.progress import ProgressCallback, part_of
+from ray_kplm.run import MANIFEST, Run, round_path
+from ray_kplm.runtime.session import session
+from ray_kplm.schemas import TEST, TRAIN
+from ray_kplm.storage import Folder
+
+Predictions = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Split -> landmarks (N, K, 2) in the crop frame, NaN where not detected, and confidences (N, K)."""
+
+
+def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
+    """Return the predictor of a stage, and the manifest of the step that trained it.
+
+    Args:
+        run: The run.
+        stage: A name in `evaluation.stages`, or the number of a round, of which 0 is the warm-up.
+
+    Raises:
+        RunError: The stage is not finished.
+    """
+    config = run.config
+    if stage == STAGE2:
+        return landmark_predictor(run), run.finished("stage2")
+    number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
+    labels = run.finished(f"{round_path(number)}/labels")
+    folder = run.folder / "rounds" / f"{number:03d}"
+    method = build_method(config)
+    return method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"]), labels
+
+
+def stage_title(stage: str) -> str:
+    """Return the title of a stage, or of a round given by its number."""
+    return STAGE_TITLES.get(stage, f"round {stage}")
+
+
+def predict_stages(
+    run: Run, dataset: Dataset, stages: Sequence[str], progress: ProgressCallback
+) -> Iterator[tuple[str, Predictions]]:
+    """Yield each stage with its landmarks on both splits.
+
+    Landmarks that are not on storage are predicted first, those of all stages together. Ray is started for that if it is not
+    initialised.
+    """
+    predictions = {stage: _predictions(run, dataset, stage, (TRAIN, TEST)) for stage in stages}
+    missing = [p for of_stage in predictions.values() for p in of_stage if not p.step.is_current()]
+    if missing:
+        progress(0.0, f"landmarks of the train and test images, by {', '.join(stage_title(stage) for stage in stages)}")
+        with session(run.config.compute):
+            predict(missing, run.resolved, dataset, part_of(progress, 0.0, 0.5))
+    for number, (stage, of_stage) in enumerate(predictions.items()):
+        progress(0.5 + 0.5 * number / len(predictions), f"scores of {stage_title(stage)}")
+        yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}
+
+
+def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the stage-2 detector's landmarks (N, K, 2) in the crop frame and confidences (N, K) on a split.
+
+    Ray must be initialised if they are not on storage yet.
+    """
+    predictions = _predictions(run, dataset, STAGE2, (split,))
+    predict(predictions, run.resolved, dataset)
+    return read_predictions(predictions[0].step.folder, dataset, split)
+
+
+def evaluation_path(run: Run, dataset: Dataset) -> str:
+    """Return the folder within the run for scores and predictions on a dataset.
+
+    A dataset other than the run's own has a folder of its own, named by its name and content.
+    """
+    own = Folder.at(run.config.dataset)
+    if own == dataset.root or (own.is_file(MANIFEST) and own.read_json(MANIFEST)["fingerprint"] == dataset.fingerprint):
+        return "evaluation"
+    name = "".join(c if c.isalnum() else "_" for c in str(dataset.meta.get("name") or "unnamed"))
+    return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"
+
+
+def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:
+    """Return the predictions of a stage on some splits; `predict` computes those that are not on storage."""
+    factory, manifest = predictor(run, stage)
+    path = evaluation_path(run, dataset)
+    inputs = {"network": manifest["fingerprint"], "dataset": dataset.fingerprint}
+    predictions = []
+    for split in splits:
+        reads = {
+            "stage": stage,
+            "split": split,
+            "flip_at_test": run.config.stage2.flip_at_test,
+            "decoder": DECODER_VERSION,
+        }
+        predictions.append(Prediction(run.step(f"{path}/{stage}/{split}", "predict", reads, inputs), split, factory))
+    return predictions

@@ -1,0 +1,121 @@
+"""Commands that make images and datasets: synth, ingest."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ray_kplm.cli.console import Result, command
+
+
+def add(commands: Any) -> None:
+    """Declare the commands."""
+    _add_synth(commands)
+    _add_ingest(commands)
+
+
+def _add_synth(commands: Any) -> None:
+    text = "Render annotated images of a synthetic object category, ready to ingest."
+    epilog = "Example:\n  kplm synth 1000 images && kplm ingest images data/creatures"
+    parser = command(commands, "synth", _synth, text, epilog)
+    parser.add_argument("images", type=int, metavar="N", help="number of images, those of the test split included")
+    parser.add_argument("folder", metavar="DIR", help="where train.parquet, test.parquet and dataset.json are written")
+    parser.add_argument("--size", type=int, default=96, help="side of an image, pixels")
+    parser.add_argument("--test-share", type=float, default=0.2, help="share of the images in the test split")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed renders the same images")
+    parser.add_argument(
+        "--mark",
+        action="store_true",
+        help="draw the same mark into a corner of every image, to try method.drop_static on",
+    )
+
+
+def _synth(options: argparse.Namespace) -> Result:
+    from ray_kplm.imaging.synthetic.category import write_category
+
+    names = ("test_share", "size", "seed", "mark")
+    write_category(options.folder, options.images, **{name: getattr(options, name) for name in names})
+    return Result(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
+
+
+def _add_ingest(commands: Any) -> None:
+    from ray_kplm.datasets.registry import FORMATS
+    from ray_kplm.report.text_table import align
+
+    formats = "\n".join(align([[f"  {name}", form.text] for name, form in FORMATS.items()], left=(0, 1)))
+    text = (
+        "Make a dataset of a folder of images, of Parquet files with an image column, or of a published data set. Images are "
+        "cropped, scaled, split into train and test and written as Parquet; images that cannot be used are listed with "
+        "the reason."
+    )
+    epilog = (
+        "Examples:\n"
+        "  kplm ingest photos data/mine\n"
+        "  kplm ingest photos data/mine --boxes boxes.csv --landmarks points.parquet\n"
+        "  kplm ingest downloads/CUB data/cub --format cub\n\n"
+        f"Published data sets (--format); SOURCE is the folder in which they were unpacked:\n{formats}\n\n"
+        "Their splits, boxes and landmarks are those of their authors and of the thesis. The error about a missing file says\n"
+        "where to download it."
+    )
+    parser = command(commands, "ingest", _ingest, text, epilog)
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder of images, a .parquet file, or a folder with train.parquet and test.parquet, which are the splits",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="where the dataset is written: a new folder or URI")
+    _add_ingest_options(parser)
+
+
+def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
+    from ray_kplm.datasets.registry import AUTO, FORMATS
+
+    parser.add_argument(
+        "--format",
+        choices=[AUTO, *FORMATS],
+        default=AUTO,
+        metavar="NAME",
+        help="a published data set in its authors' layout, see below; auto: Parquet files or a folder of images",
+    )
+    parser.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="CSV or Parquet: image, x0, y0, x1, y1 in source pixels; each box becomes a crop",
+    )
+    parser.add_argument(
+        "--landmarks", metavar="FILE", help="Parquet: image, landmarks (L x 2, source pixels); used for evaluation only"
+    )
+    parser.add_argument(
+        "--sequences",
+        metavar="FILE",
+        help="CSV or Parquet: image, sequence, frame; for images that are frames of videos",
+    )
+    parser.add_argument("--margin", type=float, default=0.2, help="margin around a box, share of its longer side")
+    parser.add_argument("--size", type=int, default=256, help="longer side of a stored image at most, pixels")
+    parser.add_argument(
+        "--test-share", type=float, default=0.1, help="share of the test split, if SOURCE has no splits"
+    )
+    parser.add_argument(
+        "--part-images", type=int, default=512, help="images in a part, which is read, processed and retried as a whole"
+    )
+    parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
+    parser.add_argument(
+        "--workers", type=int, default=None, help="parts processed at a time; default: one for each CPU"
+    )
+
+
+def _ingest(options: argparse.Namespace) -> Result:
+    from ray_kplm.config import ComputeConfig
+    from ray_kplm.datasets.dataset import IngestOptions
+    from ray_kplm.runtime.session import session
+    from ray_kplm.steps.ingest import ingest
+
+    names = (
+        "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
+        "workers",
+    )  # fmt: skip
+    chosen = IngestOptions(**{name: getattr(options, name) for name in names})
+    with session(ComputeConfig()):
+        summary = ingest(options.source, options.dataset, chosen, progress=options.console.show)
+    return Result(str(summary))

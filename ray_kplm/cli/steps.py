@@ -1,0 +1,40 @@
+"""The steps of a run, done and to come: `kplm steps`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.report.text_table import align
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    text = (
+        "List the steps of a run in their order: which are done, begun or to come, and whose output each takes. The list is "
+        "recorded from the page of the run's method, for instance ray_kplm/methods/kplm.py."
+    )
+    parser = command(commands, "steps", _steps, text)
+    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument(
+        "--mermaid", action="store_true", help="print a Mermaid flow chart instead, done steps in green"
+    )
+    add_json(parser, "the steps")
+
+
+def _steps(options: argparse.Namespace) -> Result:
+    from ray_kplm.datasets.dataset import Dataset
+    from ray_kplm.run import Run
+    from ray_kplm.steps.recorder import record
+
+    run = Run.open(options.run)
+    recording = record(run, Dataset.open(run.config.dataset))
+    if options.mermaid:
+        return Result(recording.picture())
+    rows = [
+        {"step": task.path, "state": task.step.state(), "takes": [taken.path for taken in task.takes]}
+        for task in recording
+    ]
+    cells = [[task.step.state(), task.path, " ".join(taken.path for taken in task.takes)] for task in recording]
+    return Result("\n".join(align([["state", "step", "takes"], *cells], left=(0, 1, 2))), {"steps": rows})

@@ -1,0 +1,145 @@
+"""K-means on the shards of a round: progress, the sample that starts are tried on, and the fit (docs/method.md 3)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_kplm.config import ClusteringConfig, Config
+from ray_kplm.correspondence import kmeans
+from ray_kplm.errors import CollapseError
+from ray_kplm.progress import ProgressCallback
+
+_TRIAL_ITERATIONS = 10
+"""Iterations of K-means from one of several starts, on a sample: enough to tell a good start from a bad one."""
+
+
+class Shards(Protocol):
+    """All shards of a round, in this process or on other machines."""
+
+    def ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of `shard.DescriptorShard` on all shards in parallel and return the results in the shards' order."""
+        ...
+
+
+def fit_progress(progress: ProgressCallback, name: str, options: ClusteringConfig) -> kmeans.IterationCallback:
+    """Return the callback that reports the iterations of `fit` as progress.
+
+    Start 0 is the fit of all points. Starts from 1 are trials on the sample, which count as half of the work.
+    """
+
+    def on_iteration(start: int, iteration: int, objective: float) -> None:
+        if start:
+            share = (start - 1 + iteration / _TRIAL_ITERATIONS) / options.n_init / 2
+        else:
+            share = (1 + iteration / options.iterations) / 2
+        trial = f"start {start}/{options.n_init}, " if start else ""
+        progress(share, f"clustering to {name}: {trial}iteration {iteration}, objective {objective:.6g}")
+
+    return on_iteration
+
+
+def fit(
+    shards: Shards,
+    k: int,
+    config: Config,
+    seed: tuple[int, ...],
+    on_iteration: kmeans.IterationCallback,
+    previous: NDArray[np.float32] | None = None,
+    *,
+    mirrored: bool = True,
+) -> kmeans.Clustering:
+    """Fit K-means to the descriptors of all kept keypoints, or to a seeded share (`clustering.fit_points`).
+
+    Args:
+        shards: The shards of the round.
+        k: Number of clusters.
+        config: The run's configuration.
+        seed: Seed of the starts.
+        on_iteration: Called after each iteration, see `fit_progress`.
+        previous: Initial centroids (k, d). Default: the best of several k-means++ starts.
+        mirrored: Whether the descriptors of the mirror images are fitted too.
+
+    Raises:
+        CollapseError: There are fewer descriptors than clusters.
+    """
+    options = config.clustering
+    points = _ShardedPoints(shards, options.fit_points, mirrored)
+    if points.totals().points < k:
+        raise CollapseError(
+            f"{points.totals().points} descriptors for {k} clusters: need at least as many; look at "
+            f"detection.points_per_landmark and stage1.warmup_iterations, or lower method.clusters"
+        )
+    if previous is None:
+        previous = _best_start(shards, points.totals().points, k, options, seed, on_iteration)
+    return kmeans.fit(
+        points,
+        [previous],
+        iterations=options.iterations,
+        tolerance=options.tolerance,
+        spherical=options.spherical,
+        on_iteration=lambda start, iteration, objective: on_iteration(0, iteration, objective),
+    )
+
+
+class _ShardedPoints:
+    """`kmeans.Points` on shards."""
+
+    def __init__(self, shards: Shards, fit_points: int, mirrored: bool) -> None:
+        """Begin a fit on the shards.
+
+        Args:
+            shards: The shards of the round.
+            fit_points: Number of descriptors to fit, drawn by seed; 0: all.
+            mirrored: Whether the descriptors of the mirror images are fitted too.
+        """
+        self._shards = shards
+        self._totals: kmeans.PointTotals = reduce(add, shards.ask("begin_fit", 1.0, mirrored))
+        if fit_points and fit_points < self._totals.points:
+            self._totals = reduce(add, shards.ask("begin_fit", fit_points / self._totals.points, mirrored))
+
+    def totals(self) -> kmeans.PointTotals:
+        """Return the totals of all points."""
+        return self._totals
+
+    def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
+        """Return the contribution of all points to an iteration with these centroids."""
+        total: kmeans.Partial = reduce(add, self._shards.ask("partial", centroids))
+        return total
+
+
+def _best_start(
+    shards: Shards,
+    points: int,
+    k: int,
+    options: ClusteringConfig,
+    seed: tuple[int, ...],
+    on_iteration: kmeans.IterationCallback,
+) -> NDArray[np.float32]:
+    """Return the centroids (k, d) of the best of `clustering.n_init` fits to a seeded, bounded sample.
+
+    Each fit has its own k-means++ start. The start decides which clusters are found, and a sample shows that as well as all
+    points do.
+    """
+    share = min(1.0, max(options.start_sample, k) / points)
+    pieces = [piece for sampled in shards.ask("sample", share) for piece in sampled]
+    sample = np.concatenate([descriptors for _, descriptors in sorted(pieces, key=lambda piece: piece[0])])
+    if len(sample) < k:  # a random share of few points may be smaller than its expectation
+        larger = replace(options, start_sample=2 * max(options.start_sample, k))
+        return _best_start(shards, points, k, larger, seed, on_iteration)
+    rng = np.random.default_rng(seed)
+    best = kmeans.fit(
+        kmeans.InMemoryPoints(sample, threads=os.cpu_count() or 1),
+        (kmeans.plus_plus(sample, k, rng) for _ in range(options.n_init)),
+        iterations=min(_TRIAL_ITERATIONS, options.iterations),
+        tolerance=options.tolerance,
+        spherical=options.spherical,
+        on_iteration=lambda start, iteration, objective: on_iteration(start + 1, iteration, objective),
+    )
+    return best.centroids

@@ -1,0 +1,60 @@
+"""What an ingest source is: which reader lists it, and what of it was lost."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets.readers.folder import list_folder
+from ray_kplm.datasets.readers.parquet import list_parquet
+from ray_kplm.datasets.registry import AUTO, reader_of
+from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
+from ray_kplm.storage import Folder
+
+
+def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
+    """List what a source holds, by the reader that it asks for.
+
+    Args:
+        source: a folder in the layout of `options.format`; with `auto` a Parquet file, a folder with `train.parquet`, or a
+            folder of images.
+        options: how to ingest it.
+
+    Raises:
+        DataError: there is no such source, or it has no images.
+    """
+    folder = Folder.at(source)
+    if not folder.exists():
+        raise DataError(f"{source}: no such file or folder")
+    parent = Folder(folder.filesystem, folder.path.rpartition("/")[0])
+    if options.format != AUTO:
+        if parent.is_file(folder.name):
+            raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
+        listing = reader_of(options.format)(folder, options)
+    elif parent.is_file(folder.name):
+        if not folder.name.endswith(".parquet"):
+            raise DataError(f"{source}: a source is a folder of images or a .parquet file")
+        listing = list_parquet(parent, {folder.name: None}, options)
+    elif folder.is_file("train.parquet"):
+        given = [split for split in (TRAIN, TEST) if folder.is_file(f"{split}.parquet")]
+        listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
+    else:
+        listing = list_folder(folder, options)
+    if not any(listing.splits.values()):
+        what = losses_text(count_kinds(reason for _, reason in listing.rejected), listing.other_files)
+        raise DataError(f"{source}: no image found; {what}")
+    return listing
+
+
+def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
+    """Return the number of rejected inputs by kind, the most frequent first. reasons: `kind` or `kind: detail`."""
+    return dict(Counter(reason.partition(":")[0] for reason in reasons).most_common())
+
+
+def losses_text(kinds: Mapping[str, int], other_files: int) -> str:
+    """Return a line about the inputs of a source that are not in its dataset."""
+    reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"

@@ -1,0 +1,43 @@
+"""The label-free measures of a run as a text table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_kplm.evaluation.label_free import PER_LANDMARK
+from ray_kplm.report.text_table import NO_VALUE, align, cell
+from ray_kplm.schemas import NONE
+
+_COLUMNS = (
+    ("equivariance", "equivariance_error", "{:.2f} %"),
+    ("mirror", "flip_error", "{:.2f} %"),
+    ("detected", "detection_rate", "{:.0%}"),
+    ("repeatability", "repeatability", "{:.0%}"),
+    ("sharpness", "peak_sharpness", "{:.2f}"),
+    ("compactness", "cluster_compactness", "{:.2f}"),
+    ("spread", "positional_spread", "{:.1f} %"),
+)
+"""Heading, measure (see `evaluation.label_free.measure`) and format of each column."""
+
+
+def quality_table(quality: Mapping[str, Any]) -> str:
+    """Return a table with a row for each landmark, the means, and the warnings.
+
+    Measures that the detector does not have are left out.
+
+    Args:
+        quality: The measures of `evaluation.label_free.measure`, with `warnings`.
+    """
+    columns = [column for column in _COLUMNS if quality[column[1]] is not None]
+    rows = [["landmark", *(heading for heading, _, _ in columns), "partner"]]
+    for number, partner in enumerate(quality["partners"]):
+        cells = [cell(quality[PER_LANDMARK[name]][number], form) for _, name, form in columns]
+        rows.append([str(number), *cells, NO_VALUE if partner == NONE else str(partner)])
+    rows.append(["mean", *(cell(quality[name], form) for _, name, form in columns)])
+    closest, coverage = (cell(quality[name], "{:.1f} %") for name in ("min_landmark_distance", "coverage"))
+    notes = [
+        f"{quality['images']} training images; errors, distances and spread in % of the image's side",
+        f"closest two landmarks: {closest}; coverage: {coverage}; score (lower is better): {cell(quality['score'])}",
+    ]
+    return "\n".join([*align(rows), *notes, *(f"warning: {text}" for text in quality["warnings"])])

@@ -1,0 +1,119 @@
+"""Stage 2: training of the landmark detector (thesis 6.1.7), or taking it out of a jointly trained network (thesis 7.2)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
+from ray_kplm.methods.labels import landmark_labels
+from ray_kplm.methods.trainer import NETWORK
+from ray_kplm.run import Step
+from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.train_loop import Training
+from ray_kplm.steps.merge import MergeChannels
+from ray_kplm.steps.task import TRAINING_COST, LandmarkLabels, Task
+from ray_kplm.steps.train import TrainRound
+
+if TYPE_CHECKING:
+    from ray_kplm.steps.executor import Executor
+
+STAGE2 = "stage2"
+"""The folder of the landmark detector."""
+_STAGE2 = 2
+"""Of the seeds of trainings."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainLandmarks(Task):
+    """The landmark detector after a phase of stage 2."""
+
+    phase: int
+    labels: LandmarkLabels
+    start: TrainRound | MergeChannels | None
+    """Whose network is continued: with a new head if stage 1 trained it, else with head and optimiser."""
+
+    @property
+    def _is_last(self) -> bool:
+        return self.phase == self.context.method.num_phases - 1
+
+    @property
+    def path(self) -> str:
+        return STAGE2 if self._is_last else f"{STAGE2}/{self.phase:03d}/train"
+
+    @property
+    def step(self) -> Step:
+        stage2 = asdict(self.context.config.stage2)
+        del stage2["flip_at_test"]
+        reads = {**self.context.training_reads(), "stage2": stage2, **self.context.method.phase_reads()}
+        inputs = {"labels": self.labels.fingerprint}
+        if self.start is not None:
+            inputs["network"] = self.start.fingerprint
+        return self.context.run.step(self.path, "landmarks", reads, inputs)
+
+    @property
+    def cost(self) -> float:
+        return self.context.method.phase_iterations(self.phase) * self.context.config.stage2.batch_size * TRAINING_COST
+
+    @property
+    def worker_batch(self) -> int:
+        return self.context.method.landmark_batch
+
+    def channels(self) -> Channels:
+        """Return the channels that are trained: those that a merge left, or the method's first ones."""
+        if isinstance(self.start, MergeChannels):
+            return self.start.channels()
+        return self.context.method.first_channels(self.labels.clusters(), self.labels.label_counts())
+
+    def run(self, executor: Executor) -> None:
+        context, method, channels = self.context, self.context.method, self.channels()
+        self.folder.write_json(CHANNELS, channels.to_dict())
+        selection = context.selection(context.stage2)
+        tables = self.labels.folder.read_tables(selection.parts, ["xy", "score", "landmark"])
+        labels = landmark_labels(tables, channels)
+        phases = f", {self.phase + 1} of {method.num_phases}" if method.num_phases > 1 else ""
+        title = f"stage 2, {len(channels)} channels{phases}"
+        executor.begin(self, title)
+        training = Training(
+            context.run.resolved,
+            method.landmark_objective(len(channels)),
+            labels,
+            method.landmark_plan(labels.usable(), self.phase),
+            method.landmark_schedule(self.phase),
+            RoundImages.load(context.images, selection),
+            None if self.start is None else (self.start.folder, self._use_of_start()),
+            (context.config.seed, _STAGE2, self.phase),
+        )
+        executor.train(self, training, context.phase_start(self.phase), "stage2")
+
+    def _use_of_start(self) -> Literal["head", "continue"]:
+        return "head" if isinstance(self.start, TrainRound) else "continue"
+
+
+@dataclass(frozen=True, eq=False)
+class ExportJointHead(Task):
+    """The landmark detector out of a network whose rounds trained it already."""
+
+    network: Task
+    labels: LandmarkLabels
+    """What the head was trained on last."""
+
+    @property
+    def path(self) -> str:
+        return STAGE2
+
+    @property
+    def step(self) -> Step:
+        inputs = {"network": self.network.fingerprint}
+        return self.context.run.step(self.path, "landmarks", self.context.common_reads(), inputs)
+
+    @property
+    def cost(self) -> float:
+        return 0.0
+
+    def run(self, executor: Executor) -> None:
+        executor.begin(self, "stage 2: taken from the last round")
+        channels = self.context.method.first_channels(self.labels.clusters(), self.labels.label_counts())
+        self.folder.write_json(CHANNELS, channels.to_dict())
+        self.folder.write_bytes(NETWORK, landmark_state(self.network.folder.read_bytes(NETWORK)))
+        executor.finish(self, {}, {}, self.context.round_end(self.context.config.stage1.rounds))

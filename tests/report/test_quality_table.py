@@ -1,0 +1,20 @@
+"""The table of label-free measures."""
+
+from ray_kplm.evaluation.label_free import PER_LANDMARK
+from ray_kplm.report.quality_table import quality_table
+
+
+def test_each_landmark_has_a_row_and_means_and_warnings_follow():
+    quality = {name: 0.5 for name in PER_LANDMARK} | {name: [0.25, None] for name in PER_LANDMARK.values()}
+    quality |= {"cluster_compactness": None, "compactness_per_landmark": None, "partners": [1, -1], "images": 9,
+                "min_landmark_distance": 4.0, "coverage": 21.5, "score": None,
+                "warnings": ["landmark 1 is detected in no image"]}  # fmt: skip
+    lines = quality_table(quality).splitlines()
+    assert "compactness" not in lines[0]
+    assert lines[1].split() == ["0", "0.25", "%", "0.25", "%", "25%", "25%", "0.25", "0.2", "%", "1"]
+    assert lines[2].split() == ["1", "-", "-", "-", "-", "-", "-", "-"]
+    assert lines[3].startswith("mean")
+    assert lines[-1] == "warning: landmark 1 is detected in no image"
+    assert any(
+        "4.0 %" in line and "coverage: 21.5 %" in line and "score (lower is better): -" in line for line in lines
+    )
