@@ -25,7 +25,7 @@ def _add_ablate(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
     parser.add_argument(
         "--over", nargs="+", required=True, metavar="AXIS",
-        help="what varies, in all combinations: kind, stages, negatives, correspondence, clusters, keypoints, flip, flip_at_test, "
+        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, flip, flip_at_test, "
         "norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
@@ -71,8 +71,8 @@ def _add_sweep(commands: Any) -> None:
     parser.add_argument("--over", nargs="+", required=True, metavar="PATH=WHAT", help="what is searched, see below")
     parser.add_argument(
         "--search", choices=["grid", "random", "tpe"],
-        help="all combinations, random draws, or Tune's OptunaSearch (tree-structured Parzen estimator); by default a grid where "
-        "all are lists, else random",
+        help="all combinations, random draws, or OptunaSearch of Tune, a tree-structured Parzen estimator; by default a grid "
+        "where all are lists, else random",
     )  # fmt: skip
     parser.add_argument("--samples", type=int, default=20, help="number of trials of random and tpe search")
     parser.add_argument(
