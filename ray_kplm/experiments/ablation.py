@@ -19,7 +19,8 @@ from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
 from ray_kplm.runtime.session import session
-from ray_kplm.runtime.tune import Report, Search, Values, run_trials
+from ray_kplm.runtime.trial_actor import Report, Values
+from ray_kplm.runtime.tune import Search, run_trials
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 

@@ -10,25 +10,25 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import ConfigError, KplmError, RunError
-from ray_kplm.experiments.objective import AUTO, TITLES, choose_objective, measure_round, measure_run
-from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
-from ray_kplm.experiments.results import FAILED, FINISHED, RUNNING, STOPPED, Trial, best, from_dict, run_name
+from ray_kplm.errors import ConfigError, RunError
+from ray_kplm.experiments.objective import AUTO, choose_objective, measure_round, measure_run
+from ray_kplm.experiments.results import from_dict, run_name
 from ray_kplm.experiments.space import Choice, Space, Values, configured, read_space
-from ray_kplm.experiments.trial import absolute, discover_with_reuse, progress_to
+from ray_kplm.experiments.sweep_events import RESULTS, SweepEvents, keypoints_folder
+from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
+from ray_kplm.runtime.trial_actor import Report
 from ray_kplm.runtime.tune import (
     GRID,
     OBJECTIVE,
@@ -36,7 +36,6 @@ from ray_kplm.runtime.tune import (
     ROUND,
     TPE,
     Halving,
-    Report,
     Search,
     import_optuna,
     run_trials,
@@ -45,9 +44,9 @@ from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
-from ray_kplm.tracking import ParentRun, Tracker, add_evaluation, track_group
+from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
-_DEFINITION, _RESULTS = "sweep.json", "results.json"
+_DEFINITION = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
         math.prod(len(given) for _, given in search.space.values()) if search.algorithm == GRID else search.samples
     )
     _begin(folder, _definition(config, space, search.algorithm, objective, options))
-    results = folder.read_json(_RESULTS) if folder.is_file(_RESULTS) else {"trials": []}
+    results = folder.read_json(RESULTS) if folder.is_file(RESULTS) else {"trials": []}
     if sum(from_dict(tree).is_over for tree in results["trials"]) < samples:
         parameters = {"objective": objective, "search": search.algorithm, **space.to_dict()}
         with (
@@ -102,7 +101,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
             session(config.compute, options.max_concurrent or 1),
             track_group(folder, dataset.meta, parameters) as group,
         ):
-            trials = _Trials(folder, config, space, objective, dataset, samples, group, progress)
+            trials = SweepEvents(folder, config, space, objective, dataset, samples, group, progress)
             run_trials(
                 partial(_trial, config, objective, group.parent), search, trials,
                 name=run_name, compute=partial(_compute, config), max_concurrent=options.max_concurrent,
@@ -184,126 +183,11 @@ def _begin(folder: Folder, definition: Mapping[str, Any]) -> None:
         )
 
 
-class _Trials:
-    """The trials of a sweep, as the driver follows them (`runtime.tune.Events`), and the files about them."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        config: Config,
-        space: Space,
-        objective: str,
-        dataset: Dataset,
-        samples: int,
-        group: Tracker,
-        progress: ProgressCallback,
-    ) -> None:
-        self._folder, self._config, self._space, self._objective = folder, config, space, objective
-        self._dataset, self._samples, self._group, self._progress = dataset, samples, group, progress
-        self._began: dict[str, float] = {}
-        self.state: dict[str, Trial] = {}
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials, by number."""
-        return sorted(self.state.values(), key=lambda trial: trial.number)
-
-    def began(self) -> None:
-        """Show where the sweep stands."""
-        self._show("continues" if self.state else "begins")
-
-    def started(self, name: str, values: Values) -> None:
-        """Note a trial, and find its generic keypoints, before it starts: so no two trials look for the same ones at once."""
-        trial = self.state.get(name) or Trial(int(name.split(",", 1)[0]), name, values)
-        self.state[name] = replace(trial, state=RUNNING, error="")
-        self._began.setdefault(name, time.time())
-        with suppress(KplmError):  # which the trial meets again
-            self._find_keypoints(values, name)
-
-    def _find_keypoints(self, values: Values, name: str) -> None:
-        folder = _keypoints_folder(configured(self._config, values, str(self._folder / name)), self._dataset)
-        if folder.is_file("keypoints/manifest.json"):
-            return
-        run = Run.start(configured(self._config, values, str(folder)))
-        run.save()
-        progress = progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
-        recording = record(run, self._dataset)
-        Executor(run, recording, progress).execute(until=recording["keypoints"])
-
-    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
-        """Note the objective of a round."""
-        trial = self.state[name]
-        reports = {**trial.reports, metrics[ROUND]: _measured(metrics[OBJECTIVE])}
-        self.state[name] = replace(trial, reports=reports)
-
-    def ended(self, name: str, metrics: Mapping[str, Any] | None, error: str) -> None:
-        """Note how a trial ended, and publish the results."""
-        trial = self.state[name]
-        trial = replace(trial, seconds=round(trial.seconds + time.time() - self._began.pop(name), 1))
-        if error:
-            trial = replace(trial, state=FAILED, error=error, final=metrics is not None)
-        elif metrics is None:
-            trial = replace(trial, state=STOPPED)
-        else:
-            trial = replace(
-                trial, state=FINISHED, objective=_measured(metrics[OBJECTIVE]), figures=dict(metrics["figures"])
-            )
-        self.state[name] = trial
-        results = self.publish()
-        if results["best"]:
-            self._group.log_metrics({"best/objective": results["best"]["objective"]}, self._done())
-            for file in ("best.yaml", _RESULTS, "results.csv", "index.html"):
-                self._group.log_file(file, self._folder.read_bytes(file))
-        self._show(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
-
-    def publish(self) -> dict[str, Any]:
-        """Write results.json, results.csv, index.html and, once a trial is finished, best.yaml."""
-        found = best(self.trials)
-        results = {
-            "sweep": self._folder.name,
-            "dataset": str(self._dataset.meta.get("name") or self._dataset.root.name),
-            "objective": self._objective,
-            "title": TITLES[self._objective],
-            "space": self._space.to_dict(),
-            "best": None if found is None else asdict(found),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-        self._folder.write_json(_RESULTS, results)
-        self._folder.write_bytes("results.csv", results_csv(results).encode())
-        self._folder.write_bytes("index.html", sweep_page(results).encode())
-        if found:
-            config = configured(self._config, found.values, f"{self._config.run}/{found.name}")
-            text = best_yaml(config, found, TITLES[self._objective])
-            self._folder.write_bytes("best.yaml", text.encode())
-        return results
-
-    def _show(self, text: str) -> None:
-        found = best(self.trials)
-        beside = "" if found is None else f"; best {found.objective:.2f}, trial {found.number}"
-        done = self._done()
-        self._progress(done / self._samples, f"{text}; {done} of {self._samples} trials done{beside}")
-
-    def _done(self) -> int:
-        return sum(trial.state != RUNNING for trial in self.trials)
-
-
-def _measured(objective: float) -> float | None:
-    """Return an objective as a trial reports it, None for infinity."""
-    return objective if math.isfinite(objective) else None
-
-
 def _compute(config: Config, values: Values) -> ComputeConfig:
     """Return how the run of some values is laid out; of impossible values, which fail at once, as the others'."""
     with suppress(ConfigError):
         return configured(config, values).compute
     return config.compute
-
-
-def _keypoints_folder(config: Config, dataset: Dataset) -> Folder:
-    """Return the folder of the generic keypoints that a trial begins with."""
-    below = Folder.at(config.run).parent
-    recording = record(Run(below, config), dataset)
-    return below / "keypoints" / recording["keypoints"].fingerprint[:12]
 
 
 def _trial(
@@ -317,7 +201,7 @@ def _trial(
 ) -> dict[str, Any]:
     """Run a trial, in an actor on any node, and report the objective of each round, infinite where it is not measurable."""
     config, below = configured(base, values, f"{base.run}/{name}"), Folder.at(base.run)
-    siblings = [_keypoints_folder(config, Dataset.open(config.dataset))]
+    siblings = [keypoints_folder(config, Dataset.open(config.dataset))]
     siblings += [below / folder for folder in below.folders() if folder[0].isdigit()]
 
     def after_round(executor: Executor, finished: int) -> None:

@@ -1,7 +1,7 @@
 """Many runs as trials of Ray Tune, side by side as far as the cluster has room.
 
-Searcher, scheduler, retries and the experiment's state on storage are Tune's own. A trial runs in an actor of its own, whose
-runs place their workers outside of what Tune reserves for the trial.
+Searcher, scheduler, retries and the experiment's state on storage are Tune's own. A trial has an actor of its own; the workers of
+its run are placed outside of what Tune reserves for the trial.
 
 The experiment is started by `tune.run`, which `Tuner.fit` calls too. `Tuner.restore` would take searcher, scheduler, callbacks
 and number of samples from a pickle of the first start (Ray 2.60), but a sweep that continues may have more samples, and its
@@ -13,8 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import queue
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,19 +27,18 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, SearchGenerator
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.errors import CollapseError, ConfigError, StoppedEarly
+from ray_kplm.errors import ConfigError
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.runtime.progress_channel import open_channel
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import needed_cpus
+from ray_kplm.runtime.trial_actor import ERROR, FINAL, TrialActor, TrialFunction, Values
 from ray_kplm.storage import Folder
 
 OBJECTIVE, ROUND = "objective", "round"
 """Metrics of a sweep's trials: what Tune minimises, and the number of the finished round."""
 GRID, RANDOM, TPE = "grid", "random", "tpe"
 
-_ERROR, _FINAL = "error", "final"
-"""Metrics of a trial's last result: the error that it would have again, and that it is the last one."""
 _RESTARTS = 2
 """Times that Tune starts a trial again after an error, or after its process or its node died."""
 _MAX_ROUNDS = 10_000
@@ -57,12 +54,6 @@ _ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1",  # a trial is suggested when there is room for it, or will be next
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # `Events.ended` has them
 }
-
-Values = dict[str, Any]
-Report = Callable[[Mapping[str, Any]], None]
-"""Gives metrics to Tune; raises StoppedEarly where the scheduler ends the trial."""
-Trial = Callable[[str, Values, ProgressCallback, Report], Mapping[str, Any]]
-"""Runs the values of a trial, by its name, and returns its last metrics, ready for JSON. Runs in an actor, on any node."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ class Events(Protocol):
 
 
 def run_trials(
-    trial: Trial,
+    trial: TrialFunction,
     search: Search,
     events: Events,
     *,
@@ -154,7 +145,7 @@ def run_trials(
     with open_channel(lambda place, message: progress(message[0], f"{place[1]}: {message[1]}")) as channel:
         analysis = tune.run(
             tune.with_resources(
-                tune.with_parameters(_TrialActor, trial=trial, channel=channel, metric=search.metric),
+                tune.with_parameters(TrialActor, trial=trial, channel=channel, metric=search.metric),
                 lambda values: _reservation(compute(values), max_concurrent),
             ),
             config={path: getattr(tune, function)(*given) for path, (function, *given) in search.space.items()},
@@ -190,9 +181,8 @@ def _reservation(compute: ComputeConfig, max_concurrent: int | None) -> tune.Pla
     """
     if max_concurrent is None:
         total = ray.cluster_resources()
-        cpus = (needed_cpus(compute) - 1) / max(
-            total.get("CPU", 0) - 1, 0.01
-        )  # the CPU beside the workers serves all runs
+        shared = 1  # the CPU beside the workers serves all runs
+        cpus = (needed_cpus(compute) - shared) / max(total.get("CPU", 0) - shared, 0.01)
         wanted = compute.gpus_per_worker * max(compute.worker_range.min, compute.extract_workers)
         gpus = wanted / total.get("GPU", 0.01) if wanted else 0.0
         share = min(max(cpus, gpus, 0.01), 1.0)
@@ -238,6 +228,9 @@ def import_optuna() -> Any:
             '--search tpe: needs Optuna; pip install "ray-kplm[sweep]", or take --search random'
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", "The reported value is ignored"
+    )  # a trial that continues reports its rounds again
     return optuna
 
 
@@ -283,12 +276,12 @@ class _Callback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        if _FINAL not in result:
+        if FINAL not in result:
             self._events.reported(str(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         result = trial.last_result
-        self._events.ended(str(trial), result if _FINAL in result else None, result.get(_ERROR, ""))
+        self._events.ended(str(trial), result if FINAL in result else None, result.get(ERROR, ""))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         if str(trial) not in self._started:  # its actor could not be made
@@ -311,64 +304,3 @@ def _line(error: BaseException) -> str:
         return f"its process or its node died {_RESTARTS + 1} times"
     user_error = unwrap_user_error(error)
     return str(user_error) if user_error else str(error).strip().splitlines()[-1]
-
-
-class _TrialActor(tune.Trainable):
-    """Runs a trial in a thread, which waits at each report until Tune has decided whether it goes on.
-
-    A function as trainable would be simpler. But Tune ends the process of a function that it stops while the function still
-    cleans up (Ray 2.60): its run would stay locked, and Ray Train would keep the CPUs and GPUs of the run's workers. Here
-    `cleanup` waits until the run has ended.
-    """
-
-    def setup(self, config: Values, trial: Trial, channel: Any, metric: str | None) -> None:
-        """Start the trial."""
-        self._results: queue.Queue[Mapping[str, Any] | BaseException] = queue.Queue()
-        self._goes_on: queue.Queue[bool] = queue.Queue()
-        self._is_waiting = False
-        self._thread = threading.Thread(target=self._work, args=(trial, config, channel, metric), daemon=True)
-        self._thread.start()
-
-    def step(self) -> dict[str, Any]:
-        """Return the next metrics of the trial."""
-        if self._is_waiting:
-            self._goes_on.put(True)  # Tune asks for more
-        result = self._results.get()
-        self._is_waiting = True
-        if isinstance(result, BaseException):
-            raise result
-        return dict(result)
-
-    def cleanup(self) -> None:
-        """Wait until the trial has ended."""
-        self._goes_on.put(False)
-        self._thread.join()
-
-    def _work(self, trial: Trial, values: Values, channel: Any, metric: str | None) -> None:
-        name = self.trial_name
-        try:
-            metrics = trial(name, values, _ProgressSender(channel, name), self._report)
-            self._results.put({**metrics, _FINAL: True, "done": True})
-        except StoppedEarly:
-            return
-        except (CollapseError, ConfigError) as error:  # they would come again
-            worst = {metric: math.inf} if metric else {}
-            self._results.put({**worst, _ERROR: str(error), _FINAL: True, "done": True})
-        except BaseException as error:  # `step` raises it
-            self._results.put(error)
-
-    def _report(self, metrics: Mapping[str, Any]) -> None:
-        self._results.put(metrics)
-        if not self._goes_on.get():
-            raise StoppedEarly("the scheduler stopped the trial: others are better")
-
-
-class _ProgressSender:
-    """Sends a trial's progress to the driver."""
-
-    def __init__(self, channel: Any, name: str) -> None:
-        self._channel, self._name, self._count = channel, name, 0
-
-    def __call__(self, share: float, text: str) -> None:
-        self._count += 1
-        self._channel.send.remote((self._count, self._name), (share, text))

@@ -14,7 +14,8 @@ from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments import sweep
 from ray_kplm.experiments.results import FAILED, FINISHED, STOPPED
 from ray_kplm.experiments.space import read_space
-from ray_kplm.experiments.sweep import SweepOptions, _begin, _definition, _search, _Trials
+from ray_kplm.experiments.sweep import SweepOptions, _begin, _definition, _search
+from ray_kplm.experiments.sweep_events import SweepEvents
 from ray_kplm.runtime.tune import GRID, RANDOM, TPE, Halving
 from ray_kplm.storage import Folder
 
@@ -95,13 +96,13 @@ class Group:
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Makes the driver's view of a sweep of three trials; its generic keypoints are known."""
-    monkeypatch.setattr(_Trials, "_find_keypoints", lambda *given: None)
+    monkeypatch.setattr(SweepEvents, "_find_keypoints", lambda *given: None)
     space = read_space([SIZE, "seed=0,1"], BASE)
     dataset = SimpleNamespace(meta={"name": "cats"}, root=Folder.at(tmp_path))
 
     def trials():
         lines = []
-        made = _Trials(
+        made = SweepEvents(
             Folder.at(tmp_path), BASE, space, "label_free", dataset, 3, Group(), lambda share, text: lines.append(text)
         )
         return made, lines
