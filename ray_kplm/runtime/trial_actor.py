@@ -32,27 +32,27 @@ class TrialActor(tune.Trainable):
     """
 
     def setup(self, config: Values, trial: TrialFunction, channel: Any, metric: str | None) -> None:
-        """Start the trial."""
+        """Get ready. The trial starts with the first step, after `Events.started`."""
         self._results: queue.Queue[Mapping[str, Any] | BaseException] = queue.Queue()
         self._goes_on: queue.Queue[bool] = queue.Queue()
-        self._is_waiting = False
         self._thread = threading.Thread(target=self._work, args=(trial, config, channel, metric), daemon=True)
-        self._thread.start()
 
     def step(self) -> dict[str, Any]:
         """Return the next metrics of the trial."""
-        if self._is_waiting:
-            self._goes_on.put(True)  # Tune asks for more
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._goes_on.put(True)  # Tune asks for more, so the trial, which waits, goes on
         result = self._results.get()
-        self._is_waiting = True
         if isinstance(result, BaseException):
             raise result
         return dict(result)
 
     def cleanup(self) -> None:
         """Wait until the trial has ended."""
-        self._goes_on.put(False)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._goes_on.put(False)
+            self._thread.join()
 
     def _work(self, trial: TrialFunction, values: Values, channel: Any, metric: str | None) -> None:
         name = self.trial_name

@@ -63,7 +63,7 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     runs = {name: (sweep / name / "mlflow.json").read_text() for name in began}
 
     out, err = finish(*arguments, "--max-concurrent", 1)
-    assert "sweep: continues; 0 of 3 trials done" in err
+    assert "continues; 0 of 3 trials done" in err
     results = json.loads(out)
     ended = results["trials"]
     assert [trial["name"] for trial in ended] == run_directories(sweep)

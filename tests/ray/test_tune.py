@@ -27,8 +27,8 @@ HEAD = "node:__internal_head__"
 class Events:
     """Keeps what happens; its state is that of all processes, and it cannot be pickled itself."""
 
-    def __init__(self):
-        self.state = {}
+    def __init__(self, folder=None):
+        self.folder, self.state = folder, {}
         self.log, self.lock = [], threading.Lock()
 
     def began(self):
@@ -36,6 +36,8 @@ class Events:
 
     def started(self, name, values):
         self.log.append(("started", name))
+        if self.folder:
+            (self.folder / f"started {name}").touch()
         self.state.setdefault(name, {"values": values})
 
     def reported(self, name, metrics):
@@ -110,6 +112,17 @@ def test_the_result_grid_has_scalars_of_each_round_and_of_the_end(ray_cluster, t
     assert tune.ResultGrid(tune.ExperimentAnalysis(str(tmp_path / "tune"))).num_terminated == 2
     assert [entry for entry in events.log if entry[0] == "000"] == [("000", number) for number in range(4)]
     assert (0.25, "001: x is 4") in lines
+
+
+def needs_a_start(folder, name, values, progress, report):
+    assert (folder / f"started {name}").exists()
+    return {OBJECTIVE: 0.0}
+
+
+def test_a_trial_starts_after_the_event_of_its_start(ray_cluster, tmp_path):
+    """The driver finds there what all trials share."""
+    events, _ = run(partial(needs_a_start, tmp_path), grid_of(1, 2), tmp_path, Events(tmp_path))
+    assert [state["error"] for state in events.state.values()] == ["", ""]
 
 
 def test_trials_that_fail_end_nothing_but_themselves(ray_cluster, tmp_path):
