@@ -156,7 +156,7 @@ def ablate(
         figures = _Figures()
         run_trials(
             partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
-            name=lambda number, values: f"{number:03d}", compute=lambda values: configs[values[_RUN]].compute,
+            name=lambda number, values: values[_RUN].replace("/", "_"), compute=lambda values: configs[values[_RUN]].compute,
             max_concurrent=max_concurrent, folder=scratch, progress=progress,
         )  # fmt: skip
         scratch.delete()
