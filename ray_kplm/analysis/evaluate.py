@@ -96,6 +96,7 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
     }
     (run.folder / path).write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
     (run.folder / path).write_json("metrics.json", metrics)
+    progress(1.0, f"all scores: {run.folder / path}")
     return metrics
 
 

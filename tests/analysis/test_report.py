@@ -51,7 +51,7 @@ def finish_round(run, number, landmarks, ids=IDS, shift=0.0, **facts):
     run.step(f"rounds/{number:03d}/train", "train", {}, {}).finish(metrics={"loss": 0.5, "detector": 0.25})
 
 
-def test_rounds_have_their_figures_and_agree_as_far_as_they_do(run, dataset):
+def test_rounds_have_their_numbers_and_their_agreement_with_the_last(run, dataset):
     finish_round(run, 0, [2, 0, 1], shift=2, landmark_objective=6.0, cluster_objective=1.8)
     finish_round(run, 1, [0, 1, 2], landmark_objective=3.0)
     first, last = rounds(run, dataset)
@@ -64,7 +64,7 @@ def test_rounds_have_their_figures_and_agree_as_far_as_they_do(run, dataset):
     assert "stability" not in last
 
 
-def test_points_far_away_are_others(run, dataset):
+def test_distant_points_are_not_the_same_point(run, dataset):
     finish_round(run, 0, [0, 1, 2], shift=8)  # more than a twentieth of the longer side
     finish_round(run, 1, [0, 1, 2])
     assert rounds(run, dataset)[0]["found_again"] == 0
@@ -82,7 +82,7 @@ def test_rounds_on_other_images_are_not_compared(run, dataset):
     assert "stability" not in rounds(run, dataset)[0]
 
 
-def test_quality_of_a_round_is_taken_where_it_was_measured(run, dataset):
+def test_measured_quality_of_a_round_is_included(run, dataset):
     finish_round(run, 0, [0, 1, 2])
     finish_round(run, 1, [0, 1, 2])
     (run.folder / "evaluation").write_json("quality_001.json", {"equivariance_error": 2.5})
@@ -91,7 +91,7 @@ def test_quality_of_a_round_is_taken_where_it_was_measured(run, dataset):
     assert last["equivariance_error"] == 2.5
 
 
-def test_mergings_come_in_their_order(run):
+def test_merging_steps_are_in_order(run):
     merged = [{"channel": 3, "into": 1, "overlap": 0.9}]
     run.step("stage2/001/merge", "merge", {}, {}).finish(channels_before=3, channels=3, merged=[])
     run.step("stage2/000/merge", "merge", {}, {}).finish(channels_before=4, channels=3, merged=merged)
@@ -128,6 +128,6 @@ def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run,
     assert [name.tolist() for name in names] == [[0, -1, 1, 0]] * 2
 
 
-def test_a_gallery_of_nothing_is_refused(run):
+def test_an_empty_gallery_is_refused(run):
     with pytest.raises(ConfigError, match="images = 0: must be at least 1"):
         report(run, images=0)
