@@ -108,9 +108,7 @@ def _add_predict(commands: Any) -> None:
 
 def _add_show(commands: Any) -> None:
     text = "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png."
-    epilog = (
-        "Examples:\n  kplm show runs/mine\n  kplm show runs/mine --keypoints --count 6 --out before_and_after.png"
-    )
+    epilog = "Examples:\n  kplm show runs/mine\n  kplm show runs/mine --keypoints --count 6 --out before_and_after.png"
     parser = command(commands, "show", _show, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
