@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where there is no checkout."""
+"""The wheel: its files, and that it works outside a checkout."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-def test_it_has_all_files_of_the_package(wheel):
+def test_the_wheel_has_all_files_of_the_package(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
@@ -73,7 +73,7 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_shows_its_configurations_and_does_the_demo(installed):
+def test_an_installed_wheel_lists_its_configurations_and_runs_the_demo(installed):
     assert installed("--version").stdout.startswith("kplm ")
     listed = installed("configs").stdout
     assert [line.split()[0] for line in listed.splitlines()] == sorted(
