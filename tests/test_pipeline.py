@@ -1,4 +1,7 @@
-"""Generations other than the default, from images to scores, on small networks that are trained for seconds."""
+"""Whole runs of each kind of method, from images to scores, with networks that train in seconds.
+
+Their landmarks are poor; `tests/e2e/test_learning.py` tests how good landmarks become.
+"""
 
 import json
 from pathlib import Path
@@ -10,78 +13,135 @@ from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
 from ray_kplm.bench import label_free as bench
 from ray_kplm.config import load
-from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.imaging.synthetic.category import write_category
+from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.pipeline import discover
-from ray_kplm.runtime import session
+from ray_kplm.progress import ignore_progress
 from ray_kplm.steps.align import picture
 from ray_kplm.steps.fork import fork_best
-from ray_kplm.steps.ingest import ingest
 
-SMALL = [
-    "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",
-    "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
-    "detection.calibration_images=40", "stage1.batch_size=4", "stage1.warmup_iterations=20", "stage1.rounds=1",
-    "stage1.round_iterations=10", "stage1.learning_rate=1e-3", "stage2.iterations=20", "stage2.batch_size=8",
-    "stage2.learning_rate=1e-3", "compute.threads=1", "compute.rounds_per_fit=9",
+ROUNDS = {"rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels"}
+MERGE = [
+    "method.kind=merge", "merging.every=10", "merging.min_points=5", "merging.confidence=0.0001", "merging.distance=2",
+    "merging.overlap=0.5",
+]  # fmt: skip
+TEMPLATE = [
+    "method.kind=template", "stage1.rounds=0", "template.rounds=2", "template.distil_from=0", "template.min_matched=0.3",
+    "template.confidence=0.0001", "template.distance=0.2", "template.candidates=5", "template.sample=20",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def dataset(ray_cluster, tmp_path_factory) -> str:
-    session.configure_ray_data()
-    folder = tmp_path_factory.mktemp("generations")
-    write_category(folder / "source", 60, size=64)
-    ingest(folder / "source", folder / "dataset", IngestOptions(part_images=24))
-    return str(folder / "dataset")
+def configured(small_dataset, small_config):
+    """The small configuration of a run with some overrides."""
+    return lambda run, *overrides: load(
+        None, [*small_config, f"dataset={small_dataset.root}", f"run={run}", *overrides]
+    )
 
 
-def configured(dataset, run, *overrides):
-    return load(None, [*SMALL, f"dataset={dataset}", f"run={run}", *overrides])
+@pytest.fixture(scope="module")
+def kplm_run(configured, tmp_path_factory):
+    return discover(configured(tmp_path_factory.mktemp("kplm") / "run"))[0]
 
 
-ROUNDS = {"rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels"}
-OTHERS = {"keypoints", "keypoints/clustered/labels", "template/labels", "stage2/000/train", "stage2/000/merge",
-          "stage2/000/labels", "stage2"}  # fmt: skip
+@pytest.fixture(scope="module")
+def merge_run(configured, tmp_path_factory):
+    return discover(configured(tmp_path_factory.mktemp("merge") / "run", *MERGE))[0]
 
 
-def finished(run) -> set[str]:
-    return {step for step in ROUNDS | OTHERS if run.manifest(step)}
+@pytest.fixture(scope="module")
+def template_run(configured, tmp_path_factory):
+    return discover(configured(tmp_path_factory.mktemp("template") / "run", *TEMPLATE))[0]
 
 
-def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
-    config = configured(
-        dataset, tmp_path / "run", "method.kind=merge", "merging.every=10", "merging.min_points=5",
-        "merging.confidence=0.0001", "merging.distance=2", "merging.overlap=0.5",
-    )  # fmt: skip
-    run, worked = discover(config)
+@pytest.fixture(scope="module")
+def joint_run(configured, tmp_path_factory):
+    return discover(configured(tmp_path_factory.mktemp("joint") / "run", "stage2.training=joint", "compute.workers=2"))[
+        0
+    ]
+
+
+@pytest.fixture(scope="module")
+def template_scores(template_run):
+    return evaluate(template_run)
+
+
+def finished_steps(run) -> set[str]:
+    """The paths of all finished steps but those that read a finished run."""
+    root = Path(run.folder.path)
+    paths = {str(path.parent.relative_to(root)) for path in root.rglob("manifest.json")}
+    return {path for path in paths if not path.startswith("evaluation")}
+
+
+def channels_of(run, step: str) -> dict:
+    return (run.folder / step).read_json("channels.json")
+
+
+def assert_better_than_mean_shape(scores: dict, *stages: str) -> None:
+    """Landmarks that do not depend on the image, or that are another image's, score the mean shape's error or worse."""
+    for prefix in ("", *stages):
+        assert scores[f"{prefix}forward_nme"] < scores["mean_shape_nme"], prefix
+
+
+def test_kplm_runs_rounds_and_then_stage_2(kplm_run):
+    assert finished_steps(kplm_run) == {"keypoints", *ROUNDS, "stage2"}
+
+
+def test_kplm_is_better_than_the_mean_shape(kplm_run):
+    scores = evaluate(kplm_run)
+    assert scores["landmarks"] == 5
+    assert_better_than_mean_shape(scores, "stage1_")
+
+
+class Interrupted(Exception):
+    """Raised after a round, in place of a signal."""
+
+
+def test_a_run_interrupted_after_a_round_ends_with_the_network_of_an_uninterrupted_one(kplm_run, configured, tmp_path):
+    def interrupt(*arguments):
+        raise Interrupted
+
+    config = configured(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        discover(config, after_round=interrupt)
+    resumed, worked = discover(config)
     assert worked
-    assert finished(run) == {
-        "keypoints",
-        "keypoints/clustered/labels",
-        *ROUNDS,
-        "stage2/000/train",
-        "stage2/000/merge",
-        "stage2",
-    }
-    first = (run.folder / "stage2" / "000" / "train").read_json("channels.json")
-    merge = run.manifest("stage2/000/merge")
-    last = (run.folder / "stage2").read_json("channels.json")
+    expected = (kplm_run.folder / "stage2").read_bytes(NETWORK)
+    assert (resumed.folder / "stage2").read_bytes(NETWORK) == expected
+    assert discover(config)[1] is False, "a finished run was run again"
+
+
+def test_merge_labels_by_clusters_and_merges_channels_in_stage_2(merge_run):
+    steps = {"keypoints", "keypoints/clustered/labels", *ROUNDS, "stage2/000/train", "stage2/000/merge", "stage2"}
+    assert finished_steps(merge_run) == steps
+
+
+def test_merge_finds_the_number_of_its_landmarks(merge_run):
+    first, last = channels_of(merge_run, "stage2/000/train"), channels_of(merge_run, "stage2")
+    merge = merge_run.manifest("stage2/000/merge")
     assert first["channels"] == merge["channels_before"] >= last["channels"] == merge["channels"] >= 2
     assert len(last["history"]) == first["channels"] - last["channels"]
     assert set(last["names"]) == set(first["names"]) - {merged["channel"] for merged in last["history"]}
-    scores = evaluate(run)
-    assert scores["landmarks"] == last["channels"]
-    assert 0 < scores["forward_nme"] < 200
-    assert 0 < scores["stage1_forward_nme"] < 200
-    assert discover(config)[1] is False
-    quality = measure_quality(run, "1", images=20)
+
+
+def test_merge_is_better_than_the_mean_shape(merge_run):
+    scores = evaluate(merge_run)
+    assert scores["landmarks"] == channels_of(merge_run, "stage2")["channels"]
+    assert_better_than_mean_shape(scores, "stage1_")
+
+
+@pytest.mark.slow
+def test_the_quality_of_a_round_of_merge_is_that_of_its_clusters(merge_run):
+    quality = measure_quality(merge_run, "1", images=20)
     assert len(quality["compactness_per_landmark"]) == 12  # M clusters, before any channel
     assert quality["partners"] == [-1] * 12
     assert quality["flip_error"] is None
 
-    page = Path(report(run, images=6)).read_text()
+
+@pytest.mark.slow
+def test_the_report_of_merge_shows_every_channel_and_every_merged_pair(merge_run):
+    page = Path(report(merge_run, images=6)).read_text()
+    last = channels_of(merge_run, "stage2")
     assert page.count('class="card"') == last["channels"]
     assert page.count('class="shot"') == 6
     assert page.count('class="pair"') == len(last["history"])
@@ -89,80 +149,102 @@ def test_chapter_5_finds_its_number_of_landmarks(dataset, tmp_path):
     assert "After round 1" in page
 
 
-def test_chapter_4_names_points_by_a_template(dataset, tmp_path):
-    chapter4 = [
-        "method.kind=template", "stage1.rounds=0", "template.rounds=2", "template.distil_from=0", "template.min_matched=0.3",
-        "template.confidence=0.0001", "template.distance=0.2", "template.candidates=5", "template.sample=20",
-    ]  # fmt: skip
-    run, _ = discover(configured(dataset, tmp_path / "run", *chapter4))
-    assert finished(run) == {
+def test_template_labels_keypoints_by_a_template(template_run):
+    assert finished_steps(template_run) == {
         "keypoints", "rounds/000/train", "rounds/000/labels", "template/labels", "stage2/000/train", "stage2/000/labels",
         "stage2",
     }  # fmt: skip
-    chosen = (run.folder / "template" / "labels").read_json("template.json")
-    assert (run.folder / "stage2").read_json("channels.json")["channels"] == len(chosen["xy"]) == 5
-    scores = evaluate(run)
-    assert scores["landmarks"] == len(chosen["xy"])
-    assert 0 < scores["forward_nme"] < 200
-    assert "stage1_forward_nme" not in scores
-    assert measurable(run) == ["stage2"]
+    template = (template_run.folder / "template" / "labels").read_json("template.json")
+    assert channels_of(template_run, "stage2")["channels"] == len(template["xy"]) == 5
+
+
+def test_template_is_better_than_the_mean_shape(template_scores):
+    assert template_scores["landmarks"] == 5
+    assert_better_than_mean_shape(template_scores)
+
+
+def test_template_has_scores_and_quality_of_stage_2_alone(template_run, template_scores):
+    assert "stage1_forward_nme" not in template_scores
+    json.dumps(template_scores, allow_nan=False)
+    assert measurable(template_run) == ["stage2"]
     with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints, no landmarks"):
-        measure_quality(run, "0")
-    json.dumps(scores, allow_nan=False)
+        measure_quality(template_run, "0")
 
-    page = Path(report(run)).read_text()
-    assert page.count('class="card"') == len(chosen["xy"])
-    assert "t-SNE" not in page  # this generation has no descriptors
 
-    name, png = picture(run)
-    assert name == chosen["image_id"]
+@pytest.mark.slow
+def test_the_report_of_template_has_no_map_of_descriptors(template_run, template_scores):
+    page = Path(report(template_run)).read_text()
+    assert page.count('class="card"') == template_scores["landmarks"]
+    assert "t-SNE" not in page  # this kind has no descriptors
+
+
+def test_the_template_is_drawn_and_another_image_can_be_named(template_run, configured, tmp_path):
+    name, png = picture(template_run)
+    assert name == (template_run.folder / "template" / "labels").read_json("template.json")["image_id"]
     assert png.startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"'nobody': no such image .* for example ") as caught:
-        picture(run, "nobody")
+        picture(template_run, "nobody")
     other = str(caught.value).split("for example ")[1].strip("'")
-    assert picture(run, other)[0] == other
-    taken = fork_best([run], configured(dataset, tmp_path / "other", *chapter4, f"template.image={other}"))
+    assert picture(template_run, other)[0] == other
+    taken = fork_best([template_run], configured(tmp_path / "fork", *TEMPLATE, f"template.image={other}"))
     assert "rounds/000/labels" in taken
     assert "template/labels" not in taken
 
 
-def test_a_single_stage_has_its_detector_after_the_rounds(dataset, tmp_path):
-    run, _ = discover(configured(dataset, tmp_path / "run", "stage2.training=joint", "compute.workers=2"))
-    assert finished(run) == {"keypoints", *ROUNDS, "stage2"}
-    scores = evaluate(run)
+@pytest.mark.slow
+def test_a_joint_run_has_its_landmarks_after_the_rounds(joint_run):
+    assert finished_steps(joint_run) == {"keypoints", *ROUNDS, "stage2"}
+    scores = evaluate(joint_run)
     assert scores["landmarks"] == 5
-    assert 0 < scores["forward_nme"] < 200
-    assert 0 < scores["stage1_forward_nme"] < 200
+    assert_better_than_mean_shape(scores, "stage1_")
     with pytest.raises(RunError, match="has no template"):
-        picture(run)
-    check_quality(run, scores)
+        picture(joint_run)
 
 
-def check_quality(run, scores):
-    """Stage 2 and rounds are measured, once for the same options, and set beside their scores."""
-    assert measurable(run) == ["0", "1", "stage2"]
-    said = []
-    first = measure_quality(run, images=20, say=said.append)
-    assert measure_quality(run, images=20, say=said.append) == first
-    assert len(said) == 1
-    assert (run.folder / "evaluation").read_json("quality.json") == first
-    assert first["images"] == 20
-    assert first["landmarks"] == len(first["equivariance_per_landmark"]) == len(first["partners"]) == 5
-    assert first["cluster_compactness"] is None
-    assert 0 < first["equivariance_error"] < 100
-    assert first["score"] > 0
-    assert all(isinstance(text, str) for text in first["warnings"])
-    assert measure_quality(run, images=10, say=said.append)["images"] == 10
-    assert len(said) == 2
+@pytest.mark.slow
+def test_quality_is_measured_once_for_the_same_options(kplm_run):
+    messages = []
+
+    def note(share, text):
+        if "views of each" in text:
+            messages.append(text)
+
+    first = measure_quality(kplm_run, images=20, progress=note)
+    assert measure_quality(kplm_run, images=20, progress=note) == first
+    assert len(messages) == 1
+    assert (kplm_run.folder / "evaluation").read_json("quality.json") == first
+    assert measure_quality(kplm_run, images=10, progress=note)["images"] == 10
+    assert len(messages) == 2
+
+
+@pytest.mark.slow
+def test_quality_has_a_figure_for_each_landmark(kplm_run):
+    quality = measure_quality(kplm_run, images=20)
+    assert quality["images"] == 20
+    assert quality["landmarks"] == len(quality["equivariance_per_landmark"]) == len(quality["partners"]) == 5
+    assert quality["cluster_compactness"] is None
+    assert 0 < quality["equivariance_error"] < 100
+    assert quality["score"] > 0
+    assert all(isinstance(text, str) for text in quality["warnings"])
+
+
+@pytest.mark.slow
+def test_quality_of_an_unknown_or_unfinished_stage_is_refused(kplm_run):
     for stage in ("2", "round"):
         with pytest.raises((RunError, ConfigError)):
-            measure_quality(run, stage)
+            measure_quality(kplm_run, stage)
 
-    found = bench.bench([str(run.folder)], lambda text: None)
+
+@pytest.mark.slow
+def test_quality_of_all_stages_is_set_beside_their_scores(kplm_run):
+    scores = evaluate(kplm_run)
+    assert measurable(kplm_run) == ["0", "1", "stage2"]
+    found = bench.bench([str(kplm_run.folder)], ignore_progress)
     assert [row["stage"] for row in found["checkpoints"]] == ["0", "1", "stage2"]
     assert found["checkpoints"][2]["forward_nme"] == scores["forward_nme"]
     assert found["checkpoints"][1]["forward_nme"] == scores["stage1_forward_nme"]
-    assert (run.folder / "evaluation").read_json("quality_001.json")["cluster_compactness"] > 0
-    assert all(row["spearman"] is None for of in found["correlations"].values() for row in of.values())  # of three
+    assert (kplm_run.folder / "evaluation").read_json("quality_001.json")["cluster_compactness"] > 0
+    correlations = [row for measures in found["correlations"].values() for row in measures.values()]
+    assert all(row["spearman"] is None for row in correlations)  # three checkpoints are too few
     json.dumps(found, allow_nan=False)
     assert len(bench.lines(found)) >= 7

@@ -1,7 +1,7 @@
 """Every name that this project takes from Ray's private modules, and where it lies.
 
 Private modules change without notice, so `pyproject.toml` admits one minor version of Ray. When that bound is lifted,
-`tests/ray/test_ray_private.py` names what went and what changed. A name is imported when it is first used: a process that
+`tests/runtime/test_ray_private.py` names what went and what changed. A name is imported when it is first used: a process that
 only needs one of them does not load Ray Train for it.
 """
 

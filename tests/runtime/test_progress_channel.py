@@ -1,22 +1,22 @@
-"""News from the workers: in order, each once, and never worth the work it tells of."""
+"""Messages of workers to the driver: in order, each once; losing them fails no work."""
 
 import ray
 
 from ray_kplm.runtime.progress_channel import open_channel
 
 
-def test_news_arrives_in_the_order_of_how_far_workers_are(ray_cluster):
-    heard = []
-    with open_channel(lambda done, text: heard.append((done, text))) as channel:
+def test_messages_arrive_in_the_order_of_the_progress(ray_cluster):
+    messages = []
+    with open_channel(lambda done, text: messages.append((done, text))) as channel:
         ray.get([channel.post.remote(done, text) for done, text in ((1, "a"), (2, "b"), (2, "c"))])
-    assert sorted(heard) == heard
-    assert heard[-1] == (2, "c")
-    assert {done for done, _ in heard} == {1, 2}
+    assert sorted(messages) == messages
+    assert messages[-1] == (2, "c")
+    assert {done for done, _ in messages} == {1, 2}
 
 
-def test_a_board_that_is_lost_takes_no_work_with_it(ray_cluster):
-    heard = []
-    with open_channel(lambda done, text: heard.append(done)) as channel:
+def test_a_killed_channel_loses_its_messages_and_raises_nothing(ray_cluster):
+    messages = []
+    with open_channel(lambda done, text: messages.append(done)) as channel:
         ray.kill(channel)
         channel.post.remote(1, "lost")
-    assert heard == []
+    assert messages == []

@@ -1,4 +1,4 @@
-"""What a user reads when a training has failed."""
+"""Messages of a training that failed. No Ray is started."""
 
 import pytest
 
@@ -9,10 +9,10 @@ from ray_kplm.runtime.train_workers import _as_user_error
 
 
 class Failed(Exception):
-    """As Ray Train raises it: by the worker's rank, what it said."""
+    """The error that Ray Train raises: failures by the worker's rank."""
 
-    def __init__(self, said):
-        self.worker_failures = {0: said}
+    def __init__(self, failure):
+        self.worker_failures = {0: failure}
 
 
 @pytest.mark.parametrize(
