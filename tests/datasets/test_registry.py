@@ -7,8 +7,9 @@ import pytest
 from ray_kplm.cli.main import main
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.ingest_source import Sample
+from ray_kplm.datasets.listing import list_source
 from ray_kplm.datasets.readers.layout import Distribution, Layout, mirror_pairs
-from ray_kplm.datasets.registry import FORMATS, list_source, reader_of
+from ray_kplm.datasets.registry import FORMATS, reader_of
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.storage import Folder
 
