@@ -11,6 +11,7 @@ import pytest
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measurable, measure_quality
 from ray_kplm.analysis.report import report
+from ray_kplm.analysis.template_picture import template_picture
 from ray_kplm.bench import label_free as bench
 from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError, RunError
@@ -166,7 +167,7 @@ def test_template_has_scores_and_quality_of_stage_2_alone(template_run, template
     assert "stage1_forward_nme" not in template_scores
     json.dumps(template_scores, allow_nan=False)
     assert measurable(template_run) == ["stage2"]
-    with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints, no landmarks"):
+    with pytest.raises(RunError, match=r"method\.kind = 'template' have keypoints but no landmarks"):
         measure_quality(template_run, "0")
 
 

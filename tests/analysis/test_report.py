@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
+from ray_kplm.analysis import embedding
 from ray_kplm.analysis.embedding import _landmarks
 from ray_kplm.analysis.report import report
 from ray_kplm.analysis.training_history import merges, rounds
@@ -13,6 +14,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.report.embedding import Described
 from ray_kplm.run import Run
+from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
 
 PART, SIDE = "part-00000.parquet", 100
@@ -99,6 +101,12 @@ def test_merging_steps_are_in_order(run):
     assert merges(run) == [{"before": 4, "after": 3, "merged": merged}, {"before": 3, "after": 3, "merged": []}]
 
 
+@pytest.fixture
+def recorded(dataset, monkeypatch):
+    """Runs of any configuration are taken to be of this dataset."""
+    monkeypatch.setattr(embedding, "recording_of", lambda run: record(run, dataset))
+
+
 def described(cluster, places):
     cluster, count = np.asarray(cluster), len(cluster)
     return Described(np.zeros(count, int), np.asarray(places) / SIDE, np.zeros((count, 2), np.float16), cluster)
@@ -110,7 +118,7 @@ def channels(run, of):
     (run.folder / "stage2").write_json("channels.json", plain)
 
 
-def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run):
+def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run, recorded):
     channels(run, [0, 1, 2])
     found = [described([1, 2, 0, 3], [*PLACES, (5, 95)]), described([0, 1, 2], PLACES)]
     landmarks, (first, last) = _landmarks(run, found)
@@ -119,7 +127,7 @@ def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run):
     assert last.tolist() == [0, 1, 2]
 
 
-def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run, tmp_path):
+def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run, recorded, tmp_path):
     run = Run(run.folder, load_config(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1", "method.kind=merge"]))
     channels(run, [0, -1, 1, 0])
     found = [described([3, 1], PLACES[:2]), described([0, 2], PLACES[:2])]

@@ -18,5 +18,5 @@ def test_the_table_names_what_is_wrong_with_a_case():
     assert lines({"cases": [fine, bad], "faults": 4, "calm_seconds": 50.0}) == [
         "a; b · 60 s · same bits · 20 iterations repeated",
         "a; b · 60 s · differs in stage2/network.pt",
-        "4 faults; left alone, the run takes 50 s",
+        "4 faults; the undisturbed run takes 50 s",
     ]

@@ -184,7 +184,7 @@ def test_other_options_for_the_same_folder_are_refused(run, pictures, predicted)
 def test_a_source_target_or_run_that_cannot_be_used_is_refused(run, pictures, small_config, tmp_path):
     with pytest.raises(RunError, match="holds no predictions"):
         predict_images(run, pictures, pictures)
-    with pytest.raises(DataError, match="is of a dataset"):
+    with pytest.raises(DataError, match="applies only to a dataset made by"):
         predict_images(run, pictures, tmp_path / "other", PredictOptions(split="test"))
     with pytest.raises(DataError, match="no such file or folder"):
         predict_images(run, tmp_path / "nothing", tmp_path / "other")

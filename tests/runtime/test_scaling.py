@@ -84,7 +84,7 @@ root = Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
 os.environ["RAY_ADDRESS"] = cluster.address
 os.environ["PYTHONPATH"] = sys.argv[1]
-config = configuration.load(None, [
+config = configuration.load_config(None, [
     *sys.argv[3:], "stage1.negative_pairs=200", "stage1.warmup_iterations=30", "compute.checkpoint_iterations=20",
     "compute.rounds_per_fit=1", "compute.workers={min: 1, max: 3}", f"run={root / 'run'}",
 ])

@@ -93,7 +93,7 @@ def run_step(make_training, training_config):
     """Train in a new run directory; return the network's weights."""
 
     def run(target, overrides=(), on_metrics=None):
-        config = configuration.load(None, [*training_config, f"run={target}", *overrides])
+        config = configuration.load_config(None, [*training_config, f"run={target}", *overrides])
         step = Run.start(config).step("train", "train", {"seed": 0}, {})
         train(step, make_training(config), on_metrics or Metrics())
         return load_weights(step.folder.read_bytes(NETWORK))
@@ -146,7 +146,7 @@ def test_workers_read_no_labels_from_storage(keypoints, make_training, training_
     copy = Folder.at(tmp_path / "keypoints")
     for part in keypoints.parts():
         copy_file(keypoints, copy, part)
-    config = configuration.load(None, [*training_config, f"run={tmp_path}/run", "stage1.warmup_iterations=2"])
+    config = configuration.load_config(None, [*training_config, f"run={tmp_path}/run", "stage1.warmup_iterations=2"])
     training = make_training(config, copy)
     copy.delete()
     train(Run.start(config).step("train", "train", {"seed": 0}, {}), training, Metrics())
@@ -214,7 +214,7 @@ def test_kept_workers_train_what_new_ones_do_also_after_one_was_killed(
     make_training, training_config, undisturbed, kill_workers, tmp_path
 ):
     options = [*LONGER, "compute.rounds_per_fit=3"]
-    config = configuration.load(None, [*training_config, f"run={tmp_path / 'run'}", *options])
+    config = configuration.load_config(None, [*training_config, f"run={tmp_path / 'run'}", *options])
     run, pool, processes = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
 
     def train_step(name, disturb=lambda iteration: None):
@@ -242,7 +242,7 @@ def test_kept_workers_train_what_new_ones_do_also_after_one_was_killed(
 
 @pytest.mark.slow
 def test_a_prepared_pool_reserves_nothing_until_it_trains(make_training, training_config, tmp_path):
-    config = configuration.load(
+    config = configuration.load_config(
         None, [*training_config, f"run={tmp_path / 'run'}", "stage1.warmup_iterations=20", "compute.rounds_per_fit=1"]
     )
     run, pool, controllers = Run.start(config), TrainWorkerPool(config.compute, Folder.at(tmp_path / "run")), []
@@ -263,7 +263,7 @@ def test_a_prepared_pool_reserves_nothing_until_it_trains(make_training, trainin
 
 @pytest.mark.slow
 def test_a_prepared_pool_that_is_closed_unused_leaves_no_process(training_config, tmp_path, ray_cluster):
-    pool = TrainWorkerPool(configuration.load(None, training_config).compute, Folder.at(tmp_path / "run"))
+    pool = TrainWorkerPool(configuration.load_config(None, training_config).compute, Folder.at(tmp_path / "run"))
     until(lambda: not worker_processes("TrainController"))  # of other tests
     pool.prepare(4)
     until(lambda: worker_processes("TrainController"))
