@@ -113,8 +113,8 @@ class LandmarkDetector:
         if box is None:
             crop, crop_to_source = rgb, coordinates.scaling(1.0)
         else:
-            window = pictures.around(tuple(box), margin, pictures.whole(rgb))
-            crop, crop_to_source = pictures.cut(rgb, window, self._size)
+            window = pictures.window_around(tuple(box), margin, pictures.full_window(rgb))
+            crop, crop_to_source = pictures.crop(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
         return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray_kplm.config_names import as_recorded
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import Selection, draw
+from ray_kplm.datasets.round_sampling import Selection, draw_round
 from ray_kplm.methods.base import Method
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import TRAIN
@@ -81,7 +81,7 @@ class Steps:
         """The images that round `number` trains on; the round before it labels them."""
         parts, rows = self._dataset.parts(TRAIN), self._dataset.rows(TRAIN)
         before, count = self._images_before(number), self.images(number)
-        return draw(parts, rows, before=before, count=count, seed=self._config.seed)
+        return draw_round(parts, rows, before=before, count=count, seed=self._config.seed)
 
     def _images_before(self, number: int) -> int:
         """How many images the rounds before `number` draw, all together."""

@@ -21,7 +21,7 @@ from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
-from ray_kplm.datasets.registry import AUTO, reader_of
+from ray_kplm.datasets.registry import AUTO, load_reader
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import held
@@ -126,7 +126,7 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
     if options.format != AUTO:
         if parent.is_file(folder.name):
             raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
-        listing = reader_of(options.format)(folder, options)
+        listing = load_reader(options.format)(folder, options)
     elif parent.is_file(folder.name):
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")

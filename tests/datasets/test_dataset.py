@@ -80,7 +80,7 @@ def test_unfinished_absent_or_other_folders_do_not_open(tmp_path):
         with pytest.raises(DataError, match=r"no finished dataset.*kplm ingest SOURCE"):
             Dataset.open(path)
     root.write_json("manifest.json", {"kind": "run"})
-    with pytest.raises(DataError, match="manifest of 'run'"):
+    with pytest.raises(DataError, match="no dataset: its manifest.json is of kind 'run'"):
         Dataset.open(tmp_path / "d")
 
 

@@ -171,14 +171,14 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
 
 def test_cut_is_exact_where_nothing_is_scaled():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(10, 20, 30, 30), 64)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(10, 20, 30, 30), 64)
     assert (crop == rgb[20:50, 10:40]).all()
     assert crop_to_source.tolist() == [[1, 0, 10], [0, 1, 20]]
 
 
 def test_cut_replicates_the_border():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(-5, -7, 90, 90), 90)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(-5, -7, 90, 90), 90)
     assert (crop[7:67, 5:85] == rgb).all()
     assert (crop[:7, 5:85] == rgb[:1]).all()
     assert (crop[67:, 85:] == rgb[-1, -1]).all()
@@ -187,7 +187,7 @@ def test_cut_replicates_the_border():
 
 def test_cut_averages_by_area_and_its_affine_maps_centres():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(8, 4, 40, 40), 10)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(8, 4, 40, 40), 10)
     cells = rgb[4:44, 8:48].reshape(10, 4, 10, 4, 3).mean(axis=(1, 3))
     assert np.abs(crop - cells).max() <= 0.51
     assert coordinates.apply(crop_to_source, np.array([0.0, 2.0])).tolist() == [9.5, 13.5]
@@ -195,16 +195,16 @@ def test_cut_averages_by_area_and_its_affine_maps_centres():
 
 def test_whole_picture_keeps_its_aspect_and_is_never_enlarged():
     rgb = np.asarray(smooth(300, 100))
-    assert image_io.cut(rgb, image_io.whole(rgb), 50)[0].shape == (17, 50, 3)
-    assert image_io.cut(rgb, image_io.whole(rgb), 999)[0].shape == (100, 300, 3)
+    assert image_io.crop(rgb, image_io.full_window(rgb), 50)[0].shape == (17, 50, 3)
+    assert image_io.crop(rgb, image_io.full_window(rgb), 999)[0].shape == (100, 300, 3)
     strip = np.zeros((2, 4000, 3), np.uint8)
-    assert image_io.cut(strip, image_io.whole(strip), 50)[0].shape == (1, 50, 3)
+    assert image_io.crop(strip, image_io.full_window(strip), 50)[0].shape == (1, 50, 3)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("box", [(10.0, 20.0, 39.0, 29.0), (3.3, 4.4, 20.1, 33.3), (-20.0, 10.0, 0.0, 12.0)])
 def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
-    window = image_io.around(box, margin, image_io.Window(0, 0, 80, 60))
+    window = image_io.window_around(box, margin, image_io.Window(0, 0, 80, 60))
     x0, y0, x1, y1 = box
     longer = max(x1 - x0, y1 - y0) + 1
     assert window.width == window.height
@@ -223,18 +223,19 @@ def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
 )
 def test_impossible_boxes(box, reason):
     with pytest.raises(DataError, match=reason):
-        image_io.around(box, 0.2, image_io.Window(0, 0, 80, 60))
+        image_io.window_around(box, 0.2, image_io.Window(0, 0, 80, 60))
 
 
 def test_crop_beyond_the_pixel_limit_is_refused():
     with pytest.raises(DataError, match="box too large"):
-        image_io.around((0.0, 0.0, 11_999.0, 99.0), 0.0, image_io.Window(0, 0, 12_000, 100))
+        image_io.window_around((0.0, 0.0, 11_999.0, 99.0), 0.0, image_io.Window(0, 0, 12_000, 100))
 
 
 def test_encode_keeps_colours_in_order():
     assert (
         np.abs(
-            image_io.decode_image_file(image_io.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)
+            image_io.decode_image_file(image_io.encode_jpeg(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8]
+            - np.array(RED)
         ).max()
         < 4
     )

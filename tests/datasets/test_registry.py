@@ -8,7 +8,7 @@ from ray_kplm.cli.main import main
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.ingest_source import Sample
 from ray_kplm.datasets.readers.layout import Distribution, Layout, mirror_pairs
-from ray_kplm.datasets.registry import FORMATS, reader_of
+from ray_kplm.datasets.registry import FORMATS, load_reader
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.steps.ingest import list_source
 from ray_kplm.storage import Folder
@@ -17,7 +17,7 @@ from ray_kplm.storage import Folder
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_empty_folder_is_told_what_is_missing_from_where_and_on_which_terms(source, name):
     with pytest.raises(DataError) as error:
-        source.read(reader_of(name))
+        source.read(load_reader(name))
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"{source.root} has no ")
@@ -27,7 +27,7 @@ def test_an_empty_folder_is_told_what_is_missing_from_where_and_on_which_terms(s
 
 def test_unknown_format():
     with pytest.raises(ConfigError, match=r"'cup' must be one of auto, celeba, .*coco"):
-        reader_of("cup")
+        load_reader("cup")
 
 
 def test_ingest_reads_a_source_by_its_format(source):
