@@ -123,12 +123,12 @@ def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
             pairs.update(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist())
         except pa.ArrowException:
             raise DataError(f"{name}: landmarks must be lists of pairs x, y, but are {column.type}") from None
-    found = sorted(count for count in counts if count)
-    if len(found) != 1:
-        raise DataError(f"{name}: every image must have the same number of landmarks, found {found or 'none'}")
+    numbers = sorted(count for count in counts if count)
+    if len(numbers) != 1:
+        raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
     if pairs != {2}:
         raise DataError(f"{name}: every landmark must be a pair x, y; NaN, NaN where it is not annotated")
-    return found[0]
+    return numbers[0]
 
 
 ANNOTATION = frozenset(
@@ -201,7 +201,7 @@ class PartBuilder:
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
-        visible = [bool(seen) and not np.isnan(point).any() for seen, point in zip(visible, points, strict=True)]
+        visible = [bool(shown) and not np.isnan(point).any() for shown, point in zip(visible, points, strict=True)]
         numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
@@ -318,7 +318,7 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
     boxes = [np.empty((0, 4), np.float32)]
     sizes = [np.empty((0, 2), np.int32)]
     visible = [np.empty((0, count), bool)]
-    given: list[dict[str, float]] = []
+    rows: list[dict[str, float]] = []
     for part in dataset.parts(split):
         images = dataset.images(split).read_table(part, ["image_id", "width", "height", "box"])
         points = dataset.landmarks(split).read_table(part)
@@ -329,9 +329,9 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
         boxes.append(np.array([box or [np.nan] * 4 for box in images["box"].to_pylist()], np.float32).reshape(-1, 4))
         sizes.append(crop_sizes(images))
         visible.append(pc.list_flatten(points["visible"]).to_numpy().reshape(-1, count))
-        given += [dict(row) for row in points["attributes"].to_pylist()]
-    names = sorted({name for row in given for name in row})
-    attributes = {name: np.array([row.get(name, np.nan) for row in given], np.float64) for name in names}
+        rows += [dict(row) for row in points["attributes"].to_pylist()]
+    names = sorted({name for row in rows for name in row})
+    attributes = {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names}
     return LandmarkArrays(
         ids,
         np.concatenate(landmarks),

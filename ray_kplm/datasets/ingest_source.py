@@ -62,7 +62,7 @@ def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
     try:
         content = source.read_bytes(path)
     except FileNotFoundError:
-        raise DataError("unreadable: gone since the folder was listed") from None
+        raise DataError("unreadable: deleted since the folder was listed") from None
     except PermissionError:
         raise DataError("unreadable: permission denied") from None
     picture = image_io.decode_image_file(content)

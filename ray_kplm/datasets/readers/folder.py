@@ -116,19 +116,19 @@ def _files(source: Folder) -> tuple[list[str], Any, int]:
     except OSError as error:
         raise DataError(f"{source}: {error}") from None
     start = len(source.path.rstrip("/")) + 1
-    found, other_files = [], 0
+    images, other_files = [], 0
     for info in infos:
         path = info.path[start:]
         if info.type != pafs.FileType.File or any(name.startswith(".") for name in path.split("/")):
             continue
         if posixpath.splitext(path)[1].lower() in image_io.EXTENSIONS:
-            found.append((path, info.size, info.mtime_ns))
+            images.append((path, info.size, info.mtime_ns))
         else:
             other_files += 1
     identity = hashlib.sha256()
-    for path, size, modified in sorted(found):
+    for path, size, modified in sorted(images):
         identity.update(f"{path}\0{size}\0{modified}\n".encode())
-    return sorted(path for path, _, _ in found), identity, other_files
+    return sorted(path for path, _, _ in images), identity, other_files
 
 
 def _boxes(uri: str) -> tuple[dict[str, list[Box]], str]:

@@ -66,10 +66,10 @@ class Layout:
         for path in candidates:
             if self.source.exists(path):
                 return path
-        given = origin or self.distribution
+        needed = origin or self.distribution
         places = " or ".join(dict.fromkeys(candidates))
         raise DataError(
-            f"{self.source} has no {places}; download {given.name} from {given.url} (terms: {given.terms}) and put it there"
+            f"{self.source} has no {places}; download {needed.name} from {needed.url} (terms: {needed.terms}) and put it there"
         )
 
     def read(self, path: str) -> bytes:
@@ -115,13 +115,13 @@ class Layout:
         """
         at = self.source / folder if folder else self.source
         kinds, start = frozenset(extensions), len(self.source.path) + 1
-        found = []
+        listed = []
         for info in self.source.filesystem.get_file_info(pafs.FileSelector(at.path, recursive=True)):
             if info.type == pafs.FileType.File and posixpath.splitext(info.path)[1].lower() in kinds:
-                found.append((info.path[start:], info.size, info.mtime_ns))
-        for path, size, modified in sorted(found):
+                listed.append((info.path[start:], info.size, info.mtime_ns))
+        for path, size, modified in sorted(listed):
             self._identity.update(f"{path}\0{size}\0{modified}\n".encode())
-        paths = sorted(path for path, _, _ in found)
+        paths = sorted(path for path, _, _ in listed)
         self._files.update(paths)
         return paths
 

@@ -105,7 +105,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
     columns = {name: _check_columns(source, name) for name in files}
     annotated = [name for name in files if "landmarks" in columns[name]]
     sequences = any({"sequence", "frame"} <= columns[name] for name in files)
-    for name, given in files.items():
+    for name, split in files.items():
         rows = 0
         for row in _iterate(source, name, ("image_id", "group", "sequence")):
             image_id, where = row["image_id"], Row(name, rows)
@@ -115,7 +115,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
                 rejected.append((image_id or f"{name} row {where.number}", reason))
                 continue
             seen.add(image_id)
-            splits[given or split_of(row.get("group") or row.get("sequence") or image_id, options)].append(where)
+            splits[split or split_of(row.get("group") or row.get("sequence") or image_id, options)].append(where)
         identity.update(f"{name}\0{source.size(name)}\0{rows}\n".encode())
     landmarks = 0
     if annotated:
@@ -139,9 +139,9 @@ def _check_columns(source: Folder, name: str) -> set[str]:
     if missing:
         raise DataError(f"{source}/{name}: no column {', '.join(missing)}; it has {', '.join(schema.names)}")
     for column, accepted in (("image_id", _STRINGS), ("image", _BYTES)):
-        found = schema.field(column).type
-        if found not in accepted:
-            raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {found}")
+        kind = schema.field(column).type
+        if kind not in accepted:
+            raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {kind}")
     if "frame" in schema.names and not pa.types.is_integer(schema.field("frame").type):
         raise DataError(f"{source}/{name}: column frame must be an integer, is {schema.field('frame').type}")
     return {field.name for field in schema if field.name in ANNOTATION or _is_number(field.type)}
@@ -153,16 +153,16 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def read_meta(source: Folder, landmarks: int) -> dict[str, Any]:
     """Return the metadata from the source's own dataset.json, with defaults for what it lacks."""
-    given = source.read_json("dataset.json") if source.is_file("dataset.json") else {}
-    names = given.get("landmark_names") or [f"landmark_{i}" for i in range(landmarks)]
+    meta = source.read_json("dataset.json") if source.is_file("dataset.json") else {}
+    names = meta.get("landmark_names") or [f"landmark_{i}" for i in range(landmarks)]
     if landmarks and len(names) != landmarks:
         raise DataError(f"{source}/dataset.json: {len(names)} landmark_names, but images have {landmarks} landmarks")
     return {
-        "name": given.get("name", source.name),
+        "name": meta.get("name", source.name),
         "landmark_names": names,
-        "swap_pairs": given.get("swap_pairs", []),
-        "nme": given.get("nme", {}),
-        "licence": given.get("licence", ""),
+        "swap_pairs": meta.get("swap_pairs", []),
+        "nme": meta.get("nme", {}),
+        "licence": meta.get("licence", ""),
     }
 
 
