@@ -4,7 +4,7 @@ One row per image, everywhere. `ingest` cuts a split into parts; every later tab
 the same names, whose rows are the same images in the same order. Reading a part of images with its part of
 labels needs no shuffle and no join.
 
-Points on storage are in the **crop** frame, float32 (x, y), pixel centres at integers (see `imaging.frames`).
+Points on storage are in the **crop** frame, float32 (x, y), pixel centres at integers (see `imaging.coordinates`).
 """
 
 from __future__ import annotations

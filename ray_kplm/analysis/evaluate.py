@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.correspondence.clusters import read_clusters
-from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
 from ray_kplm.evaluation.buckets import Buckets, bucketed

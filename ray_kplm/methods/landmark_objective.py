@@ -62,7 +62,7 @@ def mirrored_mean(heatmaps_BKhw: Tensor, mirrored_BKhw: Tensor, flip_map: Tensor
     """Flip at test: the mean of an image's heatmaps and of its mirror image's, turned back and with channels permuted.
 
     Landmark k of the image is landmark `flip_map[k]` of the mirror image; where that is NONE the image's own heatmap stands. No
-    shift, see `imaging.frames`.
+    shift, see `imaging.coordinates`.
     """
     both = (heatmaps_BKhw + mirrored_BKhw.flip(-1)[:, flip_map.clamp(min=0)]) / 2
     return torch.where((flip_map != NONE)[:, None, None], both, heatmaps_BKhw)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartBuilder, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartBuilder
+from ray_kplm.datasets.landmark_arrays import landmark_arrays
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
