@@ -11,7 +11,8 @@ import numpy as np
 
 from ray_kplm.analysis.predictions import Predictions, evaluation_path, predict_stages
 from ray_kplm.analysis.stages import rounds_have_landmarks
-from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
 from ray_kplm.evaluation.buckets import Buckets, bucketed

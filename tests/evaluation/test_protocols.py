@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.dataset import LandmarkArrays
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.evaluation import protocols
 from ray_kplm.evaluation.annotation import annotated_set, count_points
