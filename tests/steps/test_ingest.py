@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.datasets.landmark_arrays import landmark_arrays
 from ray_kplm.datasets.listing import list_source
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.steps.ingest import ingest
