@@ -1,4 +1,4 @@
-"""Many runs: ablate, sweep."""
+"""Commands of many runs: ablate, sweep."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ray_kplm.cli.console import Result, add_json, command
 
 
 def add(commands: Any) -> None:
-    """Declare them."""
+    """Add the commands to the parser."""
     _add_ablate(commands)
     _add_sweep(commands)
 
 
 def _add_ablate(commands: Any) -> None:
     text = (
-        "Runs that differ in one value each, scored, the thesis' figures beside ours. The same command again continues."
+        "Run and score all combinations of a few values, beside the thesis' figures. The same command again continues."
     )
     parser = command(commands, "ablate", _ablate, text)
     parser.add_argument(
-        "config", metavar="CONFIG", help="a YAML file or a ready one's name; the runs go below its run directory"
+        "config", metavar="CONFIG", help="a YAML file, or the name of a ready configuration: what all runs share"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
     parser.add_argument(
@@ -34,35 +34,36 @@ def _add_ablate(commands: Any) -> None:
 
 
 _SWEEP_EXAMPLES = """
-What is searched: any path of the configuration (ray_kplm/config.py has them all), with
-  A,B,C                              a list                            stage1.batch_size=8,16,32
-  uniform:LOW:HIGH                   numbers, both ends included       augment.warp=uniform:0:0.08
-  loguniform:LOW:HIGH                the same by their logarithm       stage1.learning_rate=loguniform:1e-4:2e-3
-  randint:LOW:HIGH, lograndint:...   whole numbers                     method.clusters=lograndint:30:300
+What is searched: any path of the configuration (docs/configuration.md has them all), with a list or a distribution of Ray Tune
+  A,B,C                              a list                              stage1.batch_size=8,16,32
+  uniform:LOW:HIGH                   numbers                             augment.warp=uniform:0:0.08
+  loguniform:LOW:HIGH                numbers, by their logarithm         stage1.learning_rate=loguniform:1e-4:2e-3
+  randint:LOW:HIGH, lograndint:...   whole numbers from LOW to HIGH - 1  method.clusters=lograndint:30:301
 or a YAML file of such: `stage1.batch_size: [8, 16, 32]`, `stage1.learning_rate: loguniform:1e-4:2e-3`.
 
 Examples:
   All nine combinations, one after the other or side by side as there is room:
     kplm sweep faces_cpu dataset=data/mine run=runs/sweep \\
       --over stage1.batch_size=8,16,32 method.clusters=50,100,200
-  40 trials that learn from each other (pip install "ray-kplm[sweep]"), weak ones stopped after a round or more:
+  40 trials suggested by Optuna (pip install "ray-kplm[sweep]"), weak ones stopped after one or more rounds:
     kplm sweep CONFIG dataset=data/mine run=runs/sweep --search tpe --samples 40 --asha \\
-      --over stage1.learning_rate=loguniform:1e-4:2e-3 stage1.batch_size=8,16,32,64 method.clusters=randint:50:250
+      --over stage1.learning_rate=loguniform:1e-4:2e-3 stage1.batch_size=8,16,32,64 method.clusters=randint:50:251
   The best one, trained longer:
     kplm train runs/sweep/best.yaml run=runs/long stage2.iterations=50000
 
-The same command again continues: finished and stopped trials stay, interrupted ones go on in their run directories; a larger
---samples adds trials. Look at RUN/index.html at any time. The objective is the forward NME where the dataset has annotated test
-images, else a score that needs no annotation (kplm bench quality). Lower is better; every trial reports it after every round.
+The same command again continues: finished and stopped trials stay, interrupted and failed ones continue in their run
+directories; a larger --samples adds trials. RUN/index.html has the results so far, RUN/tune is Ray Tune's experiment. The
+objective is the forward NME where the dataset has annotated test images, else a score that needs no annotation (kplm bench
+quality). Lower is better; every trial reports it after every round.
 """
 
 
 def _add_sweep(commands: Any) -> None:
-    text = "Search the configuration that finds the best landmarks: many runs, scored, side by side as there is room."
+    text = "Search the configuration that finds the best landmarks by Ray Tune, side by side as the cluster has room."
     parser = command(commands, "sweep", _sweep, text)
     parser.epilog = _SWEEP_EXAMPLES
     parser.add_argument(
-        "config", metavar="CONFIG", help="a YAML file, or a ready one's name: what all trials have in common"
+        "config", metavar="CONFIG", help="a YAML file, or the name of a ready configuration: what all trials share"
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR (the sweep's folder) ..."
@@ -70,27 +71,29 @@ def _add_sweep(commands: Any) -> None:
     parser.add_argument("--over", nargs="+", required=True, metavar="PATH=WHAT", help="what is searched, see below")
     parser.add_argument(
         "--search", choices=["grid", "random", "tpe"],
-        help="all combinations, draws, or Optuna's tree-structured Parzen estimator; by default a grid where all are lists, "
-        "else random",
+        help="all combinations, random draws, or OptunaSearch of Tune, a tree-structured Parzen estimator; by default a grid "
+        "where all are lists, else random",
     )  # fmt: skip
-    parser.add_argument("--samples", type=int, default=20, help="trials in all, of random and tpe search")
+    parser.add_argument("--samples", type=int, default=20, help="number of trials of random and tpe search")
     parser.add_argument(
         "--max-concurrent",
         type=int,
-        help="trials side by side; by default as many as the cluster has CPUs and GPUs for now",
+        help="trials side by side; by default as many as the cluster has CPUs and GPUs for",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the search; that of the runs is the configuration's seed"
+        "--seed", type=int, default=0, help="seed of the search; that of the runs is the configuration's"
     )
     parser.add_argument(
         "--objective", choices=["auto", "forward_nme", "label_free"], default="auto", help="what is minimised"
     )
     parser.add_argument(
-        "--asha", action="store_true", help="stop weak trials early: asynchronous successive halving over the rounds"
+        "--asha", action="store_true", help="stop weak trials early, by Tune's ASHAScheduler over the rounds"
     )
-    parser.add_argument("--grace-rounds", type=int, default=1, help="with --asha: rounds before trials are compared")
     parser.add_argument(
-        "--reduction", type=float, default=3.0, help="with --asha: the best 1/REDUCTION go on each time"
+        "--grace-rounds", type=int, default=1, help="with --asha: first round after which trials are compared"
+    )
+    parser.add_argument(
+        "--reduction", type=float, default=3.0, help="with --asha: the best 1/REDUCTION of the trials go on"
     )
     add_json(parser, "best and trials")
 
@@ -109,9 +112,9 @@ def _ablate(options: argparse.Namespace) -> Result:
 
 def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load_config
-    from ray_kplm.experiments.halving import Halving
     from ray_kplm.experiments.pages import sweep_table
     from ray_kplm.experiments.sweep import SweepOptions, sweep
+    from ray_kplm.runtime.tune import Halving
 
     names = ("over", "search", "samples", "max_concurrent", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None

@@ -1,4 +1,4 @@
-"""`kplm ablate`: a grid of runs that differ in one value each, and the thesis' table beside ours."""
+"""`kplm ablate`: score all combinations of a few values, beside the thesis' figures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
 from ray_kplm.runtime.session import session
-from ray_kplm.runtime.tune import Report, run_trials
+from ray_kplm.runtime.trial_actor import Report, Values
+from ray_kplm.runtime.tune import Search, run_trials
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One thing that varies: its path in the configuration, and the thesis' values."""
+    """A path of the configuration that varies, with the thesis' values."""
 
     path: str
     values: tuple[Any, ...]
@@ -45,15 +46,17 @@ AXES = {
     "noise": Axis("keypoints.truth_share", (0.0, 0.2, 0.4, 0.6, 1.0)),
     "warp": Axis("augment.warp", (0.0, 0.06)),
 }
-"""What `--over` knows by name; any other path of the configuration can be given with its values: method.landmarks=10,20."""
+"""Names for `--over`. Any other path of the configuration can be given with its values: method.landmarks=10,20."""
 
 CURVE = "curve.png"
+_RUN = "run"
+"""What Tune searches: the name of the run."""
 _REQUIRED = {"noise": ["keypoints.detector=noisy_gt"]}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The thesis' own: forward and backward NME in percent (None: not given), and where it stands."""
+    """A result of the thesis: forward and backward NME in percent (None: not given), and the table that has it."""
 
     forward: float
     backward: float | None
@@ -87,9 +90,14 @@ THESIS: dict[frozenset[tuple[str, Any]], Figure] = {
 
 
 def grid(over: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """All combinations: values by axis name or path, and the seed. over: names of AXES, or path=value,value.
+    """Return all combinations: values by axis name or path, and the seed.
 
-    Raises ConfigError for a name that is neither.
+    Args:
+        over: Names of AXES, or path=value,value.
+        seeds: Each combination is run with each of them.
+
+    Raises:
+        ConfigError: A name is neither.
     """
     choices: dict[str, tuple[Any, ...]] = {}
     for name in over:
@@ -105,7 +113,7 @@ def grid(over: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def configured(config: Config, cell: Mapping[str, Any]) -> Config:
-    """The configuration of one combination, in a run directory of its own below the given one."""
+    """Return the configuration of a combination, in a run directory of its own below the given one."""
     changes = [change for name in cell for change in _REQUIRED.get(name, [])]
     for name, value in cell.items():
         path = AXES[name].path if name in AXES else name
@@ -114,28 +122,45 @@ def configured(config: Config, cell: Mapping[str, Any]) -> Config:
 
 
 def run_name(cell: Mapping[str, Any]) -> str:
-    """A folder's name: `negatives=same_image,seed=0`."""
+    """Return the name of a run and of its folder: `negatives=same_image,seed=0`."""
     return ",".join(f"{name}={value}" for name, value in cell.items())
 
 
 def ablate(
     config: Config, over: Sequence[str], seeds: Sequence[int], *, max_concurrent: int, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
-    """Run and score every combination; one row each: its cell, its figures and the thesis'. Finished runs are not repeated, and
-    a run begins with what an earlier one has in common with it."""
+    """Run and score every combination.
+
+    Finished runs are not repeated, and a run takes over the finished steps that another one has in common with it.
+
+    Args:
+        config: What the runs share; they go below its run directory.
+        over: See `grid`.
+        seeds: See `grid`.
+        max_concurrent: Runs side by side.
+        progress: Gets the progress of the runs, with their names.
+
+    Returns:
+        A row for each combination: its cell, its figures or its error, and the thesis' figure.
+    """
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
     cells = grid(over, seeds)
     config = absolute(config)
-    listed = _Listed({run_name(cell): configured(config, cell) for cell in cells})
+    configs = {run_name(cell): configured(config, cell) for cell in cells}
     dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
+    scratch = Folder.at(config.run) / "tune"
+    scratch.delete()  # of a process that was killed: finished runs are the state
     with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
-        trial = partial(_trial, group.parent)
+        figures = _Figures()
         run_trials(
-            trial, listed, max_concurrent=max_concurrent, scratch=Folder.at(config.run) / "tune", progress=progress
-        )
-        rows = [{"cell": cell, **listed.figures[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
+            partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
+            name=lambda number, values: f"{number:03d}", compute=lambda values: configs[values[_RUN]].compute,
+            max_concurrent=max_concurrent, folder=scratch, progress=progress,
+        )  # fmt: skip
+        scratch.delete()
+        rows = [{"cell": cell, **figures.state[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.log_file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
             Folder.at(config.run).write_bytes(CURVE, picture)
@@ -144,7 +169,7 @@ def ablate(
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """PNG of the errors over what varies; None where that is not one number."""
+    """Return a PNG of the errors over the axis, or None unless a single axis of numbers varies."""
     names = list(dict.fromkeys(name for row in rows for name in row["cell"] if name != "seed"))
     values = {row["cell"][names[0]] for row in rows} if len(names) == 1 else set()
     if len(values) < 2 or not all(map(_is_number, values)):
@@ -161,7 +186,7 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def _series(table: Sequence[Mapping[str, Any]], figure: str) -> tuple[list[float], list[float]]:
-    """Means and deviations; NaN where all runs failed."""
+    """Return means and deviations, NaN where all runs failed."""
     pairs = [row[figure] or (math.nan, math.nan) for row in table]
     return [mean for mean, _ in pairs], [deviation for _, deviation in pairs]
 
@@ -175,44 +200,58 @@ def _is_number(value: Any) -> bool:
 
 
 def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as JSON holds them."""
+    """Return the rows ready for JSON."""
     return [{**row, "thesis": row["thesis"] and vars(row["thesis"])} for row in rows]
 
 
-class _Listed:
-    """The runs of a grid, in order, and their figures."""
+class _Figures:
+    """The figures of the runs, by name (`runtime.tune.Events`)."""
 
-    def __init__(self, configs: Mapping[str, Config]) -> None:
-        self._left = iter(configs.items())
-        self.figures: dict[str, dict[str, Any]] = {}
+    def __init__(self) -> None:
+        self.state: dict[str, Mapping[str, Any]] = {}
+        self._runs: dict[str, str] = {}
 
-    def next(self) -> tuple[str, Config] | None:
-        return next(self._left, None)
+    def began(self) -> None:
+        """Do nothing."""
 
-    def reported(self, name: str, report: dict[str, Any]) -> None: ...
+    def started(self, name: str, values: Values) -> None:
+        """Note the run of a trial."""
+        self._runs[name] = values[_RUN]
 
-    def ended(self, name: str, figures: dict[str, Any]) -> None:
-        self.figures[name] = figures
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """Do nothing: runs report at their end."""
+
+    def ended(self, name: str, metrics: Mapping[str, Any] | None, error: str) -> None:
+        """Note the figures of a run, or its error."""
+        self.state[self._runs[name]] = {"error": error} if error else (metrics or {})["figures"]
 
 
-def _trial(parent: ParentRun, config: Config, progress: ProgressCallback, report: Report) -> dict[str, Any]:
+def _trial(
+    parent: ParentRun,
+    configs: Mapping[str, Config],
+    name: str,
+    values: Values,
+    progress: ProgressCallback,
+    report: Report,
+) -> dict[str, Any]:
+    config = configs[values[_RUN]]
     below = Folder.at(config.run).parent
-    run = discover_with_reuse([below / name for name in below.folders()], config, progress, parent)
+    run = discover_with_reuse([below / folder for folder in below.folders()], config, progress, parent)
     metrics = evaluate(run, progress)
     add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip
-    return {name: metrics.get(name) for name in names}
+    return {"figures": {name: metrics.get(name) for name in names}}
 
 
 def _thesis(cell: Mapping[str, Any]) -> Figure | None:
-    """Of the table that varies just these axes."""
+    """Return the thesis' figure for a combination, of the table that varies just these axes."""
     wanted = frozenset((name, value) for name, value in cell.items() if name != "seed")
     return THESIS.get(wanted)
 
 
 def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a combination: mean and standard deviation over its seeds."""
+    """Return a row for each combination, with the mean and standard deviation over its seeds."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(run_name({k: v for k, v in row["cell"].items() if k != "seed"}), []).append(row)
@@ -253,6 +292,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Of a sample; 0 for one value."""
+    """Return the standard deviation of a sample, 0 for one value."""
     mean = _mean(values)
     return (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What a sweep minimises: of a round's landmarks, and of the landmark detector at the end."""
+"""The objective of a sweep: measured on the landmarks of a round, and on the landmark detector at the end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ _FIGURES = ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nm
 _QUALITY = ("equivariance_error", "detection_rate", "repeatability", "static_share", "coverage", "landmarks")
 
 
-def choose(wanted: str, dataset: Dataset) -> str:
-    """The objective to use: the one wanted, or by what the dataset has. Raises ConfigError for one that it has not."""
+def choose_objective(wanted: str, dataset: Dataset) -> str:
+    """Return the objective to use; AUTO is the forward NME where the dataset has annotated test images.
+
+    Raises:
+        ConfigError: The forward NME is wanted of a dataset without annotated test images.
+    """
     is_annotated = dataset.has_landmarks and TEST in dataset.manifest["splits"] and dataset.count(TEST) > 0
     if wanted == FORWARD_NME and not is_annotated:
         raise ConfigError(f"--objective {FORWARD_NME}: {dataset.root} has no annotated test images; take {LABEL_FREE}")
@@ -32,20 +36,30 @@ def choose(wanted: str, dataset: Dataset) -> str:
     return wanted
 
 
-def of_round(objective: str, run: Run, number: int) -> float | None:
-    """Of the landmarks of a finished round, 0 being the warm-up; None where there is no number: of too few points, or, without
-    clusters (`method.kind: template`), at all. Ray must be initialised."""
+def measure_round(objective: str, run: Run, number: int) -> float | None:
+    """Return the objective of the landmarks of a finished round. Ray must be initialised.
+
+    Args:
+        objective: FORWARD_NME or LABEL_FREE; lower is better.
+        run: The run.
+        number: The round; 0 is the warm-up.
+
+    Returns:
+        None where too few points are found, and where rounds have no landmarks (`method.kind: template`).
+    """
     if not rounds_have_landmarks(run):
         return None
     if objective == LABEL_FREE:
         return _number(measure_quality(run, str(number))["score"])
-    # By the names that `evaluate` knows: it does not predict them again.
+    # By the names that `evaluate` uses, which takes the predictions from storage then.
     stage = {run.config.stage1.rounds: STAGE1, 0: WARMUP}.get(number, str(number))
     return _number(stage_scores(run, [stage])[stage]["forward_nme"])
 
 
-def at_end(objective: str, run: Run, progress: ProgressCallback) -> tuple[float | None, dict[str, Any], dict[str, Any]]:
-    """Of a finished run: the objective, figures for a table, and the whole evaluation, empty without annotation."""
+def measure_run(
+    objective: str, run: Run, progress: ProgressCallback
+) -> tuple[float | None, dict[str, Any], dict[str, Any]]:
+    """Return the objective of a finished run, figures for a table, and the whole evaluation, empty without annotation."""
     if objective == LABEL_FREE:
         quality = measure_quality(run, progress=progress)
         return _number(quality["score"]), {name: quality[name] for name in _QUALITY}, {}

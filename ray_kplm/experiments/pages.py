@@ -1,4 +1,4 @@
-"""What a sweep found: a table for the terminal, CSV, the best configuration, and a page."""
+"""The results of a sweep as a table for the terminal, CSV, the best configuration, and an HTML page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config
-from ray_kplm.experiments.journal import Trial, ranked, short_names
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
-from ray_kplm.experiments.space import shown
+from ray_kplm.experiments.results import Trial, from_dict, ranked, short_names
+from ray_kplm.experiments.space import read_interval, shown
 from ray_kplm.report.text_table import align
 
 _BANDS = 3
-"""Into which a distribution's range is cut to compare its parts."""
+"""Parts into which the range of a distribution is cut to compare them."""
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1a1d21;--quiet:#59636e;--line:#d8dde3;
@@ -43,7 +43,7 @@ polyline.stopped{stroke-dasharray:5 4} polyline.best{stroke-width:4.5} polyline:
 
 
 def best_yaml(config: Config, trial: Trial, title: str) -> str:
-    """The best trial's configuration, whole, as `kplm train` takes it. Its run directory is the trial's, which is finished."""
+    """Return the best trial's whole configuration, as `kplm train` takes it, in the trial's run directory."""
     values = ", ".join(f"{path} = {shown(value)}" for path, value in trial.values.items())
     return (
         f"# Best of a sweep: trial {trial.number}, {title} {trial.objective:.4g}, {values}.\n"
@@ -53,7 +53,7 @@ def best_yaml(config: Config, trial: Trial, title: str) -> str:
 
 
 def results_csv(results: Mapping[str, Any]) -> str:
-    """A row a trial, in their order."""
+    """Return CSV with a row for each trial, by number."""
     trials = results["trials"]
     figures = sorted({name for trial in trials for name in trial["figures"]} - {results["objective"]})
     out = io.StringIO()
@@ -71,13 +71,13 @@ def results_csv(results: Mapping[str, Any]) -> str:
 
 
 def sweep_table(results: Mapping[str, Any]) -> str:
-    """All trials, best first."""
+    """Return a text table of all trials, best first."""
     return "\n".join(align(_rows(results)))
 
 
 def sweep_page(results: Mapping[str, Any]) -> str:
-    """One HTML file that needs nothing else."""
-    trials = [_trial(tree) for tree in results["trials"]]
+    """Return the page about a sweep, one HTML file without references to others."""
+    trials = [from_dict(tree) for tree in results["trials"]]
     best = results["best"]
     states = ", ".join(f"{sum(t.state == s for t in trials)} {s}" for s in dict.fromkeys(t.state for t in trials))
     lead = "No trial is finished yet." if best is None else _lead(best, results["title"])
@@ -88,12 +88,13 @@ def sweep_page(results: Mapping[str, Any]) -> str:
 <title>Sweep {escape(results["sweep"])}</title><style>{_STYLE}</style></head><body>
 <h1>Sweep {escape(results["sweep"])}</h1>
 <p>{escape(results["dataset"])}: {len(trials)} trials ({escape(states)}). {lead}</p>
-<h2>Where the good ones lie</h2>
-<p class="quiet">A line a trial; the objective is the last axis, better is higher. Dashed: not finished, with the objective
-after its last round, which is that of stage 1. Hover a line for its values.</p>
+<h2>All trials by their values</h2>
+<p class="quiet">Each line is a trial. The last axis is the objective; better is higher. Dashed lines are trials that are not
+finished, with the objective of stage 1 after their last round. Hover a line for its values.</p>
 <div class="wide">{picture}</div>
-<h2>What it depends on</h2>
-<p class="quiet">Finished trials by one value at a time; the others vary as they will, so few trials tell little.</p>
+<h2>The objective by each value</h2>
+<p class="quiet">Finished trials, grouped by one value at a time. The other values vary within a group, so a small group means
+little.</p>
 <div class="parts">{parts or "No trial is finished yet."}</div>
 <h2>All trials</h2><div class="wide trials">{_html(_rows(results), _best_number(results))}</div>
 </body></html>
@@ -109,14 +110,10 @@ def _best_number(results: Mapping[str, Any]) -> str:
     return "" if results["best"] is None else str(results["best"]["number"])
 
 
-def _trial(tree: Mapping[str, Any]) -> Trial:
-    return Trial(**{**tree, "reports": {int(number): value for number, value in tree["reports"].items()}})
-
-
 def _rows(results: Mapping[str, Any]) -> list[list[str]]:
-    """A heading, and a row a trial, best first."""
+    """Return a heading, and a row for each trial, best first."""
     names = short_names(list(results["space"]))
-    trials = ranked([_trial(tree) for tree in results["trials"]])
+    trials = ranked([from_dict(tree) for tree in results["trials"]])
     backward = any("backward_nme" in trial.figures for trial in trials)
     rows = [["trial", *names.values(), results["title"], *(["backward"] if backward else []), "time", "state"]]
     for trial in trials:
@@ -146,11 +143,11 @@ def _html(rows: Sequence[Sequence[str]], best: str) -> str:
 
 
 def _influence(path: str, what: str, trials: Sequence[Trial]) -> str:
-    """The finished trials of each value of a list, or of each part of a range: how many, the best and the median."""
+    """Return a table of the finished trials of each value of a list, or of each part of a range: number, best, median."""
     groups: dict[str, list[float]] = {}
     finished = [t for t in trials if t.state == "finished" and t.objective is not None]
     for trial in sorted(finished, key=lambda t: _place(t.values[path])):
-        groups.setdefault(_group(what, trial.values[path]), []).append(float(trial.objective or 0.0))
+        groups.setdefault(_group(path, what, trial.values[path]), []).append(float(trial.objective or 0.0))
     if not groups:
         return ""
     rows = [[path, "trials", "best", "median"]]
@@ -163,13 +160,13 @@ def _place(value: Any) -> tuple[float, str]:
     return (float(value), "") if number else (0.0, shown(value))
 
 
-def _group(what: str, value: Any) -> str:
-    """The part of a range that a number lies in, or the value of a list itself."""
-    name, _, ends = what.partition(":")
-    if name not in ("uniform", "loguniform", "randint", "lograndint"):
+def _group(path: str, what: str, value: Any) -> str:
+    """Return the part of a range that a number lies in, or the value of a list itself."""
+    interval = read_interval(path, what)
+    if interval is None:
         return shown(value)
-    low, high = (float(end) for end in ends.split(":"))
-    if name.startswith("log"):
+    low, high = interval.low, interval.largest
+    if interval.is_log:
         cuts = [low * (high / low) ** (i / _BANDS) for i in range(_BANDS + 1)]
     else:
         cuts = [low + (high - low) * i / _BANDS for i in range(_BANDS + 1)]

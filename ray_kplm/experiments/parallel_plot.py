@@ -1,4 +1,4 @@
-"""Parallel coordinates as SVG: an axis a searched value and one for the objective, a line a trial.
+"""Parallel coordinates as SVG: an axis for each searched path and one for the objective, and a line for each trial.
 
 Colours are classes of the page's style sheet: `q0` for the best fifth of the lines to `q4` for the worst, `best`, `stopped`.
 """
@@ -11,32 +11,34 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ray_kplm.experiments.journal import short_names
-from ray_kplm.experiments.space import shown
+from ray_kplm.experiments.results import short_names
+from ray_kplm.experiments.space import read_interval, shown
 
 _GAP, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 170, 320, 70, 70, 46, 16
-_DISTRIBUTIONS = ("uniform", "loguniform", "randint", "lograndint")
 _CLASSES = 5
 _TICKS = 5
 
 Trials = Sequence[Mapping[str, Any]]
-"""As in results.json."""
+"""As results.json has them."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A vertical axis: what stands where, 0 at the bottom and 1 at the top."""
+    """A vertical axis. Places go from 0, the bottom, to 1, the top."""
 
     title: str
     ticks: tuple[tuple[float, str], ...]
     places: tuple[float | None, ...]
-    """Of the trials; None: it has no value there."""
+    """Of the trials; None: a trial has no value on this axis."""
 
 
 def parallel_coordinates(space: Mapping[str, str], title: str, trials: Trials) -> str:
-    """SVG of all trials that have an objective, the best on top. space: path -> spelling of what was searched.
+    """Return an SVG of all trials that have an objective, the best on top.
 
-    title: of the objective, of which less is better. A trial that was stopped early is where it was when it was.
+    Args:
+        space: Path -> spelling of its list or distribution.
+        title: Name of the objective; lower is better.
+        trials: Those of results.json; one that was stopped early is drawn at its last objective.
     """
     measured = [trial for trial in trials if last(trial) is not None]
     if not measured:
@@ -60,16 +62,15 @@ def parallel_coordinates(space: Mapping[str, str], title: str, trials: Trials) -
 
 
 def value_axis(title: str, what: str, values: Sequence[Any]) -> Axis:
-    """The axis of a dimension: evenly spaced values of a list, or a linear or logarithmic scale from LOW to HIGH."""
-    name, _, ends = what.partition(":")
-    if name in _DISTRIBUTIONS:
-        low, high = (float(end) for end in ends.split(":"))
-        log, whole = name.startswith("log"), name.endswith("randint")
-        to_place = _log if log else _linear
-        marks = {i / (_TICKS - 1): _between(low, high, i / (_TICKS - 1), log=log) for i in range(_TICKS)}
-        if whole:
+    """Return the axis of a dimension: evenly spaced values of a list, or a linear or logarithmic scale of a distribution."""
+    interval = read_interval(title, what)
+    if interval is not None:
+        low, high = interval.low, interval.largest
+        to_place = _log if interval.is_log else _linear
+        marks = {i / (_TICKS - 1): _between(low, high, i / (_TICKS - 1), log=interval.is_log) for i in range(_TICKS)}
+        if interval.is_whole:
             marks = {to_place(float(round(mark)), low, high): round(mark) for mark in marks.values()}
-        ticks = tuple((place, f"{mark:.3g}" if not whole else str(mark)) for place, mark in marks.items())
+        ticks = tuple((place, f"{mark:.3g}" if not interval.is_whole else str(mark)) for place, mark in marks.items())
         return Axis(title, ticks, tuple(to_place(float(value), low, high) for value in values))
     texts = {shown(value): value for value in values}
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
@@ -79,15 +80,16 @@ def value_axis(title: str, what: str, values: Sequence[Any]) -> Axis:
 
 
 def last(trial: Mapping[str, Any]) -> float | None:
-    """The newest objective of a trial of results.json, where the keys of `reports` may be text."""
+    """Return the newest objective of a trial of results.json, where the keys of `reports` may be text."""
+    objective: float | None = trial["objective"]
     if trial["state"] == "finished" or not trial["reports"]:
-        return trial["objective"]
+        return objective
     reports: Mapping[Any, float | None] = trial["reports"]
     return reports[max(reports, key=int)]
 
 
 def _objective_axis(title: str, values: Sequence[float]) -> Axis:
-    """Upside down: less is better, and better is higher."""
+    """Return the axis of the objective, reversed: lower values, which are better, are higher up."""
     low, high = min(values), max(values)
     if low == high:
         return Axis(title, ((0.5, f"{low:.3g}"),), (0.5,) * len(values))
@@ -96,11 +98,12 @@ def _objective_axis(title: str, values: Sequence[float]) -> Axis:
 
 
 def _linear(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low)
+    """Return where a value lies from low, 0, to high, 1; in the middle of a range of one value."""
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def _log(value: float, low: float, high: float) -> float:
-    return math.log(value / low) / math.log(high / low)
+    return _linear(math.log(value), math.log(low), math.log(high))
 
 
 def _between(low: float, high: float, place: float, *, log: bool) -> float:

@@ -1,8 +1,8 @@
-"""What a sweep searches: dotted paths of the configuration, each with a list of values or a distribution.
+"""The search space of a sweep: dotted paths of the configuration, each with a list of values or a distribution of Ray Tune.
 
 stage1.batch_size=8,16,32                     a list
-stage1.learning_rate=loguniform:1e-4:2e-3     numbers from LOW to HIGH, both included
-method.clusters=randint:50:200                whole numbers
+stage1.learning_rate=loguniform:1e-4:2e-3     numbers from LOW to HIGH
+method.clusters=randint:50:200                whole numbers from LOW to HIGH - 1, as `tune.randint(50, 200)`
 space.yaml                                    a file of such lines: `stage1.batch_size: [8, 16, 32]`,
                                               `stage1.learning_rate: loguniform:1e-4:2e-3`
 """
@@ -10,12 +10,13 @@ space.yaml                                    a file of such lines: `stage1.batc
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 
 from ray_kplm import config_parsing
@@ -23,29 +24,18 @@ from ray_kplm.config import Config, from_dict
 from ray_kplm.errors import ConfigError
 
 Values = dict[str, Any]
-"""A point of the space: dotted path -> value, as YAML holds it."""
+"""A point of the space: dotted path -> value; a list is spelled as text, `[0.5, 0.9]`."""
 
-_DISTRIBUTIONS = {
-    "uniform": (False, False),
-    "loguniform": (True, False),
-    "randint": (False, True),
-    "lograndint": (True, True),
-}
-"""Whether its logarithm is uniform, and whether its values are whole."""
+_DISTRIBUTIONS = ("uniform", "loguniform", "randint", "lograndint")
 _SHARED = ("run", "dataset")
-_DIGITS = 4
-"""Significant ones of a drawn number: what is kept, shown and can be typed is the same number."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, in the order given."""
+    """One of several values, in the order given."""
 
     path: str
     values: tuple[Any, ...]
-
-    def draw(self, rng: np.random.Generator) -> Any:
-        return self.values[int(rng.integers(len(self.values)))]
 
     def __str__(self) -> str:
         return ",".join(shown(value) for value in self.values)
@@ -53,28 +43,30 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from low to high, both included; log: uniform by their logarithm; whole: integers."""
+    """A distribution of Ray Tune by its name there: numbers from `low` to `high`; whole numbers exclude `high`."""
 
     path: str
+    distribution: str
     low: float
     high: float
-    log: bool
-    whole: bool
 
-    def draw(self, rng: np.random.Generator) -> float:
-        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
-        ends = np.log([low, high]) if self.log else np.array([low, high])
-        number = float(rng.uniform(*ends))
-        return self.rounded(math.exp(number) if self.log else number)
+    @property
+    def is_log(self) -> bool:
+        """Whether the logarithm is uniform."""
+        return self.distribution.startswith("log")
 
-    def rounded(self, number: float) -> float:
-        """The nearest number of the interval that is kept."""
-        near = round(number) if self.whole else float(f"{number:.{_DIGITS}g}")
-        return min(max(near, self.low), self.high)
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return self.distribution.endswith("randint")
+
+    @property
+    def largest(self) -> float:
+        """The largest value that can be drawn."""
+        return self.high - 1 if self.is_whole else self.high
 
     def __str__(self) -> str:
-        name = next(name for name, kind in _DISTRIBUTIONS.items() if kind == (self.log, self.whole))
-        return f"{name}:{self.low:g}:{self.high:g}"
+        return f"{self.distribution}:{self.low:g}:{self.high:g}"
 
 
 Dimension = Choice | Interval
@@ -88,6 +80,7 @@ class Space:
 
     @property
     def paths(self) -> list[str]:
+        """The dotted paths, in the order given."""
         return [dimension.path for dimension in self.dimensions]
 
     @property
@@ -95,34 +88,36 @@ class Space:
         """Whether all dimensions are lists."""
         return all(isinstance(dimension, Choice) for dimension in self.dimensions)
 
-    @property
-    def size(self) -> float:
-        """How many points it has."""
-        sizes = (
-            len(d.values) if isinstance(d, Choice) else d.high - d.low + 1 if d.whole else math.inf
-            for d in self.dimensions
-        )
-        return math.prod(sizes)
-
     def grid(self) -> Iterator[Values]:
-        """All combinations, the last dimension running fastest. Of lists only."""
+        """Yield all combinations of the lists.
+
+        Raises:
+            ConfigError: A dimension is a distribution.
+        """
+        for dimension in self.dimensions:
+            if isinstance(dimension, Interval):
+                raise ConfigError(
+                    f"--search grid: {dimension.path} is no list; take --search random or tpe, or list its values"
+                )
         lists = [dimension.values for dimension in self.dimensions if isinstance(dimension, Choice)]
-        assert len(lists) == len(self.dimensions)
         return (dict(zip(self.paths, cell, strict=True)) for cell in itertools.product(*lists))
 
-    def draw(self, rng: np.random.Generator) -> Values:
-        return {dimension.path: dimension.draw(rng) for dimension in self.dimensions}
-
     def to_dict(self) -> dict[str, str]:
-        """Path -> what was asked for, in one spelling."""
+        """Return path -> spelling of its list or distribution."""
         return {dimension.path: str(dimension) for dimension in self.dimensions}
 
 
 def read_space(over: Sequence[str], base: Config) -> Space:
-    """The space of `--over`: PATH=WHAT, or names of YAML files that map PATH to WHAT.
+    """Read the space of `--over`.
 
-    Every value is of its field's type and holds by its rules, where they do not depend on another dimension. Raises
-    ConfigError for a path that is none or comes twice, and for what is neither a list nor a distribution.
+    Every value has the type of its field. Where only one path is searched, its values also hold by the configuration's rules.
+
+    Args:
+        over: PATH=WHAT, or names of YAML files that map PATH to WHAT.
+        base: The configuration that the trials share.
+
+    Raises:
+        ConfigError: A path is unknown or comes twice, or WHAT is neither a list nor a distribution.
     """
     dimensions: dict[str, Dimension] = {}
     for path, what in _given(over):
@@ -132,28 +127,42 @@ def read_space(over: Sequence[str], base: Config) -> Space:
     if not dimensions:
         raise ConfigError("--over: nothing to search; give a path of the configuration: stage1.batch_size=8,16,32")
     space = Space(tuple(dimensions.values()))
-    if len(space.dimensions) == 1:  # else one dimension's rules can depend on another's value
+    if len(space.dimensions) == 1:  # with several, the rules of one can depend on the value of another
         (only,) = space.dimensions
-        ends = only.values if isinstance(only, Choice) else (only.low, only.high)
+        ends = only.values if isinstance(only, Choice) else (only.low, only.largest)
         for value in ends:
             configured(base, {only.path: value})
     return space
 
 
+def read_interval(path: str, spelling: str) -> Interval | None:
+    """Return the distribution that `str(interval)` spelled, or None for the spelling of a list."""
+    name, _, ends = spelling.partition(":")
+    if name not in _DISTRIBUTIONS:
+        return None
+    low, high = map(float, ends.split(":"))
+    return Interval(path, name, low, high)
+
+
 def configured(base: Config, values: Mapping[str, Any], run: str | None = None) -> Config:
-    """The configuration with values put in, in another run directory if one is given. Raises ConfigError."""
+    """Return the configuration with values put in, in another run directory if one is given.
+
+    Raises:
+        ConfigError: The values break a rule.
+    """
     tree = base.to_dict()
     for path, value in values.items():
         *sections, last = path.split(".")
         node = tree
         for section in sections:
             node = node[section]
-        node[last] = value
+        is_spelled = isinstance(value, str) and typing.get_origin(config_parsing.type_at(Config, path)) is tuple
+        node[last] = yaml.safe_load(value) if is_spelled else value
     return from_dict(tree if run is None else {**tree, "run": run})
 
 
 def shown(value: Any) -> str:
-    """A value as one types it: `true`, `0.0004`, `[0.5, 0.9]`."""
+    """Return a value as one types it: `true`, `0.0004`, `[0.5, 0.9]`."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
@@ -188,7 +197,12 @@ def _file(path: str) -> dict[str, Any]:
 
 
 def _dimension(path: str, what: Any) -> Dimension:
-    """what: text of the command line, or of a YAML file also a list, or {distribution: [LOW, HIGH]}."""
+    """Read one dimension.
+
+    Args:
+        path: A dotted path of the configuration.
+        what: Text of the command line; from a YAML file also a list, or {distribution: [LOW, HIGH]}.
+    """
     if path in _SHARED:
         raise ConfigError(f"--over {path}: all trials share it; give {path}=... before --over")
     kind = config_parsing.type_at(Config, path)
@@ -208,7 +222,7 @@ def _dimension(path: str, what: Any) -> Dimension:
     if not isinstance(what, list) or not what:
         raise ConfigError(f"--over {path}={what!r}: give values, A,B,C, or a distribution, uniform:LOW:HIGH")
     read = [config_parsing.read(kind, value, path) for value in what]
-    values = [list(value) if isinstance(value, tuple) else value for value in read]
+    values = [json.dumps(value) if isinstance(value, tuple) else value for value in read]
     return Choice(path, tuple(value for place, value in enumerate(values) if value not in values[:place]))
 
 
@@ -220,7 +234,7 @@ def _listed(path: str, text: str) -> list[Any]:
 
 
 def _interval(path: str, kind: Any, name: str, ends: Sequence[str]) -> Interval:
-    log, whole = _DISTRIBUTIONS[name]
+    log, whole = name.startswith("log"), name.endswith("randint")
     spelled = f"--over {path}={name}:{':'.join(ends)}"
     if kind not in (int, float):
         raise ConfigError(f"{spelled}: {path} is no number; give its values, A,B,C")
@@ -230,10 +244,10 @@ def _interval(path: str, kind: Any, name: str, ends: Sequence[str]) -> Interval:
         raise ConfigError(f"{spelled}: has {len(ends)} numbers; give two, {name}:LOW:HIGH")
     low, high = (config_parsing.read(int if whole else float, _number(end), path) for end in ends)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"{spelled}: LOW must be less than HIGH")
+        raise ConfigError(f"{spelled}: LOW must be less than HIGH{', which is not drawn itself' if whole else ''}")
     if log and low <= 0:
-        raise ConfigError(f"{spelled}: LOW must be positive, its logarithm is searched")
-    return Interval(path, low, high, log, whole)
+        raise ConfigError(f"{spelled}: LOW must be positive, since its logarithm is searched")
+    return Interval(path, name, low, high)
 
 
 def _number(text: str) -> Any:

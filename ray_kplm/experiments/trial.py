@@ -1,4 +1,4 @@
-"""One run among several in a folder, an ablation's or a sweep's."""
+"""One run of an ablation or a sweep, which may take over finished steps of the others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ray_kplm.tracking import ParentRun
 
 
 def absolute(config: Config) -> Config:
-    """With local paths absolute: a trial works in a folder of its own."""
+    """Return the configuration with absolute local paths, since a trial's process works in a folder of its own."""
     paths = {"dataset": config.dataset, "run": config.run, "keypoints.file": config.keypoints.file}
-    there = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
+    local = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
     if os.path.exists(config.keypoints.weights):  # else a hub name
-        there["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
-    return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in there.items()]))
+        local["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
+    return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in local.items()]))
 
 
 def discover_with_reuse(
@@ -31,9 +31,14 @@ def discover_with_reuse(
     parent: ParentRun | None = None,
     after_round: AfterRound = lambda executor, round: None,
 ) -> Run:
-    """`discover`, beginning with the finished steps of whichever sibling has most in common with the configuration.
+    """Run `discover`, after copying the finished steps of the sibling that has most in common with the configuration.
 
-    siblings: run directories, or folders that may become such.
+    Args:
+        siblings: Run directories, or folders that may become such.
+        config: The configuration, with its run directory.
+        progress: Gets the progress of the run.
+        parent: The group of runs in MLflow that this one belongs to.
+        after_round: Called with every finished round; it may raise to end the run there.
     """
     if not Folder.at(config.run).is_file("config.yaml"):
         runs = [Run.open(str(folder)) for folder in siblings if folder.is_file("config.yaml")]

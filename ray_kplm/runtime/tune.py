@@ -1,194 +1,306 @@
-"""Many runs through Ray Tune, side by side as far as there is room.
+"""Many runs as trials of Ray Tune, side by side as far as the cluster has room.
 
-Tune places a trial's process, starts it again when it dies, and carries its reports. Which runs there are, and what is kept of
-them, is the `Source`'s: so it can be on storage, whole, at any time. A trial is never stopped from outside but ends itself:
-with Ray's dashboard off, what Tune reserved for a stopped trial is not given back, and the next one waits for ever (Ray 2.60).
+Searcher, scheduler, retries and the experiment's state on storage are Tune's own. A trial has an actor of its own; the workers of
+its run are placed outside of what Tune reserves for the trial.
+
+The experiment is started by `tune.run`, which `Tuner.fit` calls too. `Tuner.restore` would take searcher, scheduler, callbacks
+and number of samples from a pickle of the first start (Ray 2.60), but a sweep that continues may have more samples, and its
+callbacks hold what belongs to this process.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import ray
-from ray import tune
-from ray.tune.search import Searcher
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, SearchGenerator
 
-from ray_kplm.config import ComputeConfig, Config, from_dict
-from ray_kplm.errors import KplmError
+from ray_kplm.config import ComputeConfig
+from ray_kplm.errors import ConfigError
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.runtime.progress_channel import open_channel
+from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import needed_cpus
+from ray_kplm.runtime.trial_actor import ERROR, FINAL, TrialActor, TrialFunction, Values
 from ray_kplm.storage import Folder
 
-_CPUS = 0.01
-"""A trial only waits for the run that it starts, whose actors reserve what they need: a whole CPU would starve them."""
+OBJECTIVE, ROUND = "objective", "round"
+"""Metrics of a sweep's trials: what Tune minimises, and the number of the finished round."""
+GRID, RANDOM, TPE = "grid", "random", "tpe"
+
 _RESTARTS = 2
-"""Times that a trial is started again after its process or its node died."""
+"""Times that Tune starts a trial again after an error, or after its process or its node died."""
+_MAX_ROUNDS = 10_000
+"""More rounds than a run has: the largest rung of successive halving is below."""
+_HEAD_NODE = "node:__internal_head__"
+"""A resource of which every cluster has 1, on its head node."""
+_USABLE = 0.99
+"""Share of it for trials: an actor of Ray Train reserves 0.001 where its state is tracked (Ray 2.60)."""
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables even when told to be silent
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the runs have their own records
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this process, and does not count as the end of the trials
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints tables at verbosity 0 too (Ray 2.60)
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # JSON alone: storage gets a copy of all their files every ten seconds
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C raises KeyboardInterrupt, as in all commands
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # a trial is suggested when there is room for it, or will be next
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # `Events.ended` has them
 }
 
-Report = Callable[[Mapping[str, Any]], None]
-Trial = Callable[[Config, ProgressCallback, Report], dict[str, Any]]
-"""Runs a configuration, tells lines of progress, reports on the way, and returns its figures, ready for JSON. A report returns
-when the source has dealt with it."""
+
+@dataclass(frozen=True)
+class Halving:
+    """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), as Tune's `ASHAScheduler` does it."""
+
+    grace: int = 1
+    """First round at whose end trials are compared; the next ones are each `reduction` times as late."""
+    reduction: float = 3.0
+    """The best 1 / `reduction` of the trials go on."""
+
+    def __post_init__(self) -> None:
+        if self.grace < 1:
+            raise ConfigError(f"--grace-rounds {self.grace}: must be at least 1, the first round after the warm-up")
+        if self.reduction <= 1:
+            raise ConfigError(f"--reduction {self.reduction:g}: must be more than 1; 3 lets the best third go on")
 
 
-class Source(Protocol):
-    """Where runs come from, and where their figures go. Used in the driver, one call at a time."""
+@dataclass(frozen=True)
+class Search:
+    """What Tune searches, and how."""
 
-    def next(self) -> tuple[str, Config] | None:
-        """A run to start, with a name of its own; None: there are no more."""
+    space: Mapping[str, tuple[Any, ...]]
+    """Name -> a function of `ray.tune` and its arguments: ("loguniform", 1e-4, 2e-3), ("grid_search", [8, 16])."""
+    algorithm: str = GRID
+    """GRID, RANDOM or TPE."""
+    samples: int = 1
+    """Trials in all; of a grid, times that all combinations are tried."""
+    seed: int = 0
+    metric: str | None = None
+    """What is minimised; None: nothing is compared."""
+    halving: Halving | None = None
 
-    def reported(self, name: str, report: dict[str, Any]) -> None:
-        """What a trial says on the way; after a restart it may say it again."""
 
-    def ended(self, name: str, figures: dict[str, Any]) -> None:
-        """Its figures; {"error": text, "error_type": its class's name} of one that failed. The others go on."""
+class Events(Protocol):
+    """Follows an experiment in the driver, one call at a time. Tune keeps its `state` with the experiment's."""
+
+    state: Any
+    """What a process that continues the experiment starts with; can be pickled."""
+
+    def began(self) -> None:
+        """The experiment begins, or continues with `state`."""
+
+    def started(self, name: str, values: Values) -> None:
+        """A trial's process is about to work, for the first time or again."""
+
+    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
+        """A trial reported metrics; after a restart it may repeat some."""
+
+    def ended(self, name: str, metrics: Mapping[str, Any] | None, error: str) -> None:
+        """A trial ended.
+
+        Args:
+            name: The trial's name.
+            metrics: What it returned; None: it failed, or the scheduler ended it.
+            error: One line about an error, else empty. With `metrics` it would fail again; without, a process that continues
+                the experiment tries it again.
+        """
 
 
 def run_trials(
-    trial: Trial,
-    source: Source,
+    trial: TrialFunction,
+    search: Search,
+    events: Events,
     *,
+    name: Callable[[int, Values], str],
+    compute: Callable[[Values], ComputeConfig],
     max_concurrent: int | None,
-    scratch: Folder,
+    folder: Folder,
     progress: ProgressCallback,
-) -> None:
-    """All runs of the source. Ray must be initialised.
+) -> tune.ResultGrid:
+    """Run all trials of a search, or continue where an earlier process stopped. Ray must be initialised.
 
-    max_concurrent: runs side by side; None: as many as the present nodes have room for, by what each
-    reserves, and one at least. scratch: where Tune may write while they run, reachable from all nodes.
-    progress: gets a trial's share and lines, with its name.
+    Args:
+        trial: What a trial does; can be pickled, as can `name` and `compute`.
+        search: The space and how it is searched.
+        events: Gets what happens.
+        name: Name of a trial by its number and values, also of its folder in Tune's experiment.
+        compute: How the run of some values is laid out.
+        max_concurrent: Trials side by side; None: as many as fit by what their runs reserve, and at least one.
+        folder: The experiment's folder, reachable from all nodes.
+        progress: Gets the trials' progress, with their names.
     """
     os.environ.update(_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    first = 1 if search.algorithm == TPE else 0  # Tune's number of the first trial
+    scheduler = _scheduler(search.halving)
+    is_known = any(file.startswith("experiment_state-") for file in folder.names(suffix=".json"))
     with open_channel(lambda place, message: progress(message[0], f"{place[1]}: {message[1]}")) as channel:
-
-        def work(parameters: dict[str, str]) -> None:
-            name, config = parameters["name"], from_dict(json.loads(parameters["config"]))
-            try:
-                figures = trial(config, _Lines(channel, name), lambda report: _send("report", report))
-            except Exception as error:
-                figures = {"error": _line(error), "error_type": type(error).__name__}
-            _send("figures", figures)
-
-        tuner = tune.Tuner(
-            tune.with_resources(work, {"CPU": _CPUS}),
-            tune_config=tune.TuneConfig(
-                search_alg=_Searcher(source, _Room(max_concurrent)),
-                num_samples=-1,
-                trial_dirname_creator=lambda made: made.trial_id,
+        analysis = tune.run(
+            tune.with_resources(
+                tune.with_parameters(TrialActor, trial=trial, channel=channel, metric=search.metric),
+                lambda values: _reservation(compute(values), max_concurrent),
             ),
-            run_config=tune.RunConfig(
-                name=scratch.name,
-                storage_path=scratch.parent.path,
-                storage_filesystem=scratch.filesystem,
-                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-                verbose=0,
-            ),
+            config={path: getattr(tune, function)(*given) for path, (function, *given) in search.space.items()},
+            metric=search.metric,
+            mode="min",
+            search_alg=_searcher(search),
+            scheduler=scheduler,
+            num_samples=search.samples,
+            name=folder.name,
+            storage_path=folder.parent.path,
+            storage_filesystem=folder.filesystem,
+            resume_config=tune.ResumeConfig(errored=tune.ResumeConfig.ResumeType.RESUME) if is_known else None,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
+            max_failures=_RESTARTS,
+            callbacks=[tune.logger.JsonLoggerCallback(), _Callback(events, scheduler)],
+            trial_name_creator=partial(_trial_name, name=name, first=first),
+            trial_dirname_creator=str,
+            raise_on_failed_trial=False,
+            verbose=0,
         )
-        scratch.delete()  # of a process that was killed: Tune is not to continue it, the source does
-        try:
-            tuner.fit()
-        finally:
-            scratch.delete()
+    return tune.ResultGrid(analysis)
 
 
-def _send(kind: str, values: Mapping[str, Any]) -> None:
-    """To the source. Returns when Tune asks for more, which it does after the searcher has had it."""
-    tune.report({kind: json.dumps(dict(values))})  # Tune flattens what is nested
+def _trial_name(trial: TuneTrial, name: Callable[[int, Values], str], first: int) -> str:
+    return name(int(trial.experiment_tag.partition("_")[0]) - first, trial.config)
 
 
-def _line(error: Exception) -> str:
-    return (
-        str(error) if isinstance(error, KplmError) else f"{type(error).__name__}: {str(error).strip()}".splitlines()[-1]
+def _reservation(compute: ComputeConfig, max_concurrent: int | None) -> tune.PlacementGroupFactory:
+    """Return what Tune reserves for a trial: the share of the cluster that its run will need.
+
+    The run's own actors reserve its CPUs and GPUs, so the trial must not. Its actor reserves its share of the head node's own
+    resource instead, so that Tune starts no more trials than fit.
+    """
+    if max_concurrent is None:
+        total = ray.cluster_resources()
+        shared = 1  # the CPU beside the workers serves all runs
+        cpus = (needed_cpus(compute) - shared) / max(total.get("CPU", 0) - shared, 0.01)
+        wanted = compute.gpus_per_worker * max(compute.worker_range.min, compute.extract_workers)
+        gpus = wanted / total.get("GPU", 0.01) if wanted else 0.0
+        share = min(max(cpus, gpus, 0.01), 1.0)
+    else:
+        share = 1 / max_concurrent
+    return tune.PlacementGroupFactory([{_HEAD_NODE: math.floor(share * _USABLE * 1e4) / 1e4}])  # Ray counts in 1e-4
+
+
+def _scheduler(halving: Halving | None) -> ASHAScheduler | None:
+    if halving is None:
+        return None
+    return ASHAScheduler(
+        time_attr=ROUND,
+        max_t=max(_MAX_ROUNDS, halving.grace),
+        grace_period=halving.grace,
+        reduction_factor=halving.reduction,
+        stop_last_trials=False,  # a trial goes on to stage 2 after its last round
     )
 
 
-class _Lines:
-    """A trial's lines of progress, to the driver."""
+def _searcher(search: Search) -> SearchAlgorithm:
+    if search.algorithm != TPE:
+        return _Variants(search.samples, random_state=search.seed)
+    optuna = import_optuna()
+    from ray.tune.search.optuna import OptunaSearch
 
-    def __init__(self, channel: Any, name: str) -> None:
-        self._channel, self._name, self._count = channel, name, 0
-
-    def __call__(self, share: float, text: str) -> None:
-        self._count += 1
-        self._channel.send.remote((self._count, self._name), (share, text))
-
-
-class _Room:
-    """Whether one more run fits beside those that run."""
-
-    def __init__(self, max_concurrent: int | None) -> None:
-        self._max_concurrent = max_concurrent
-        self._running: dict[str, ComputeConfig] = {}
-
-    def has(self, compute: ComputeConfig | None) -> bool:
-        """compute: of the run to come; None: not known yet, then it is taken to be as the last one."""
-        running = list(self._running.values())
-        if not running:
-            return True
-        if self._max_concurrent is not None:
-            return len(running) < self._max_concurrent
-        layouts = [*running, compute or running[-1]]
-        there = ray.cluster_resources()
-        cpus = 1 + sum(needed_cpus(layout) - 1 for layout in layouts)  # the one beside the workers serves all
-        gpus = sum(layout.gpus_per_worker * max(layout.worker_range.min, layout.extract_workers) for layout in layouts)
-        return cpus <= there.get("CPU", 0) and gpus <= there.get("GPU", 0)
-
-    def take(self, name: str, compute: ComputeConfig) -> None:
-        self._running[name] = compute
-
-    def leave(self, name: str) -> None:
-        self._running.pop(name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constant_liar, which takes running trials for bad ones, is experimental
+        sampler = optuna.samplers.TPESampler(seed=search.seed, constant_liar=True)
+    return _Suggestions(search.samples, OptunaSearch(sampler=sampler))
 
 
-class _Searcher(Searcher):
-    """Tune's way to ask the source."""
+def import_optuna() -> Any:
+    """Return the module `optuna`.
 
-    def __init__(self, source: Source, room: _Room) -> None:
-        super().__init__()
-        self._source, self._room = source, room
-        self._waiting: tuple[str, Config] | None = None
-        self._names: dict[str, str] = {}
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError(
+            '--search tpe: needs Optuna; pip install "ray-kplm[sweep]", or take --search random'
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", "The reported value is ignored"
+    )  # a trial that continues reports its rounds again
+    return optuna
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
-        if self._waiting is None:
-            if not self._room.has(None):
-                return None  # not now
-            self._waiting = self._source.next()
-            if self._waiting is None:
-                return str(Searcher.FINISHED)
-        name, config = self._waiting
-        if not self._room.has(config.compute):
-            return None
-        self._waiting = None
-        self._room.take(name, config.compute)
-        self._names[trial_id] = name
-        return {"name": name, "config": json.dumps(config.to_dict())}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "report" in result:
-            self._source.reported(self._names[trial_id], json.loads(result["report"]))
+class _Suggestions(SearchGenerator):
+    """A searcher of Tune, which a process that continues may ask for more samples than it began with."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        name = self._names[trial_id]
-        self._room.leave(name)
-        lost = {"error": f"its process or its node died {_RESTARTS + 1} times", "error_type": "RunError"}
-        figures = json.loads(result["figures"]) if result and "figures" in result else lost
-        self._source.ended(name, figures)
+    def __init__(self, samples: int, searcher: Any) -> None:
+        super().__init__(searcher)
+        self._samples = samples
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune keeps a copy that nobody reads: the source may hold what cannot be copied."""
-        return {}
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "total_samples": self._samples, "finished": False})
 
-    def save(self, checkpoint_path: str) -> None:
-        """The source keeps its own state."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Never done: a sweep that goes on asks its source."""
+class _Variants(BasicVariantGenerator):
+    """Tune's grid and random search, which a process that continues may ask for more samples than it began with."""
+
+    def __init__(self, samples: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._samples = samples
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "_samples": self._samples, "_finished": False})
+        for iterator in self._iterators:
+            iterator.num_samples_left += self._samples - iterator.num_samples
+            iterator.num_samples = self._samples
+
+
+class _Callback(tune.Callback):
+    """Forwards Tune's events, and keeps the scheduler's state, which Tune does not (Ray 2.60)."""
+
+    def __init__(self, events: Events, scheduler: ASHAScheduler | None) -> None:
+        self._events, self._scheduler = events, scheduler
+        self._started: set[str] = set()
+
+    def setup(self, **info: Any) -> None:
+        self._events.began()
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._started.add(str(trial))
+        self._events.started(str(trial), dict(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if FINAL not in result:
+            self._events.reported(str(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        result = trial.last_result
+        self._events.ended(str(trial), result if FINAL in result else None, result.get(ERROR, ""))
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        if str(trial) not in self._started:  # its actor could not be made
+            self.on_trial_start(iteration, trials, trial)
+        with open(trial.pickled_error_file, "rb") as stream:
+            self._events.ended(str(trial), None, _line(cloudpickle.load(stream)))
+
+    def get_state(self) -> dict[str, Any]:
+        return {"events": self._events.state, "scheduler": self._scheduler and vars(self._scheduler)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._events.state = state["events"]
+        if self._scheduler is not None and state["scheduler"]:
+            vars(self._scheduler).update(state["scheduler"])
+
+
+def _line(error: BaseException) -> str:
+    """Return one line about an error that ended a trial."""
+    if isinstance(error, RayActorError):
+        return f"its process or its node died {_RESTARTS + 1} times"
+    user_error = unwrap_user_error(error)
+    return str(user_error) if user_error else str(error).strip().splitlines()[-1]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from ray_kplm.config import load_config
-from ray_kplm.experiments.journal import Trial
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page, sweep_table
 from ray_kplm.experiments.parallel_plot import parallel_coordinates, value_axis
+from ray_kplm.experiments.results import Trial
 from ray_kplm.experiments.space import configured
 
 SPACE = {"stage1.batch_size": "8,16", "stage1.learning_rate": "loguniform:0.0001:0.01"}
@@ -108,10 +108,11 @@ def test_axes_of_lists_are_ordered_by_number_or_name():
     assert [text for _, text in axis.ticks] == ["8", "16", "32"]
     assert axis.places == pytest.approx((5 / 6, 1 / 6, 1 / 2, 1 / 6))
     assert [text for _, text in value_axis("kind", "merge,kplm", ["merge", "kplm"]).ticks] == ["kplm", "merge"]
-    whole = value_axis("clusters", "randint:50:53", [51])
+    whole = value_axis("clusters", "randint:50:54", [51])
     assert [text for _, text in whole.ticks] == ["50", "51", "52", "53"]
     assert whole.places == (dict((text, place) for place, text in whole.ticks)["51"],)
-    assert [text for _, text in value_axis("decay", "", [[0.5, 0.9], [0.7]]).ticks] == ["[0.5, 0.9]", "[0.7]"]
+    assert value_axis("clusters", "randint:50:51", [50]).places == (0.5,)
+    assert [text for _, text in value_axis("decay", "", ["[0.5, 0.9]", "[0.7]"]).ticks] == ["[0.5, 0.9]", "[0.7]"]
 
 
 class Page(HTMLParser):

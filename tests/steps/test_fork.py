@@ -5,7 +5,7 @@ import pytest
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose
+from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose_objective
 from ray_kplm.run import Run
 from ray_kplm.steps import fork as forking
 from ray_kplm.steps.fork import fork_best
@@ -99,7 +99,8 @@ def test_the_objective_is_what_the_dataset_allows(tmp_path):
     annotated = write_dataset(tmp_path / "a")
     plain = write_dataset(tmp_path / "b", landmarks=0)
     untested = write_dataset(tmp_path / "c", test=0)
-    assert choose(AUTO, annotated) == FORWARD_NME
-    assert choose(AUTO, plain) == choose(AUTO, untested) == choose(LABEL_FREE, annotated) == LABEL_FREE
+    assert choose_objective(AUTO, annotated) == FORWARD_NME
+    assert choose_objective(AUTO, plain) == choose_objective(AUTO, untested) == LABEL_FREE
+    assert choose_objective(LABEL_FREE, annotated) == LABEL_FREE
     with pytest.raises(ConfigError, match="has no annotated test images; take label_free"):
-        choose(FORWARD_NME, untested)
+        choose_objective(FORWARD_NME, untested)
