@@ -206,7 +206,7 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
     assert equal(undisturbed, disturbed)
     first, second = json.loads((tmp_path / "disturbed" / "train" / "manifest.json").read_text())["starts"]
     assert first == 0
-    assert second >= 15  # a checkpoint every 5
+    assert second in range(5, 60, 5), "it did not continue from a checkpoint"
 
 
 @pytest.mark.slow
