@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.analysis.predictions import Predictions, evaluation_path, predict_stages
-from ray_kplm.analysis.stages import rounds_have_landmarks
+from ray_kplm.analysis.recordings import rounds_have_landmarks
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.landmark_arrays import LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError

@@ -22,7 +22,7 @@ from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import CHANNELS
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.cards import Findings, choose, make_album
-from ray_kplm.report.page import Evidence, build_page
+from ray_kplm.report.run_page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN

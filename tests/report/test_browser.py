@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from ray_kplm.report.page import build_page
+from ray_kplm.report.run_page import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: `apt-get install chromium`")

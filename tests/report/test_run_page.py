@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ray_kplm.report import cards
-from ray_kplm.report.page import build_page
 from ray_kplm.report.pictures import thumbnail
+from ray_kplm.report.run_page import build_page
 
 VOID = {"meta", "link", "img", "input", "br", "circle", "path"}
 
