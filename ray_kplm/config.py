@@ -1,7 +1,8 @@
 """The configuration: every value with its default, its unit and its source. Rules between values are in `config_rules`.
 
 `load_config("faces_cpu", ["dataset=DIR", "method.landmarks=20"])` reads YAML and dotted overrides into a frozen
-`Config`. Unknown keys, wrong types and broken rules raise a `ConfigError` that names the path.
+`Config`. Unknown keys, wrong types and broken rules raise a `ConfigError` that names the path. All sections are in this one
+file, so that every default has one place.
 
 Sources: T is the thesis (Mallis 2023, chapter 6 unless said otherwise), R the authors' released code.
 """

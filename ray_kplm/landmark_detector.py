@@ -144,8 +144,8 @@ class LandmarkDetector:
         if box is None:
             crop, crop_to_source = rgb, coordinates.scaling(1.0)
         else:
-            window = image_io.around(tuple(box), margin, image_io.whole(rgb))
-            crop, crop_to_source = image_io.cut(rgb, window, self._size)
+            window = image_io.window_around(tuple(box), margin, image_io.full_window(rgb))
+            crop, crop_to_source = image_io.crop(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
         return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
 

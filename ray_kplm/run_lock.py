@@ -168,7 +168,7 @@ def _is_alive(folder: Folder, claim: Claim, patience_s: float, log: Callable[[st
 
 
 def _is_process_alive(pid: int, started: float) -> bool | None:
-    """Return whether a process of this machine is running; None if it cannot be told from another one with its number."""
+    """Return whether a process of this machine is running; None if another process may have its number."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

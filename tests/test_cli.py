@@ -105,7 +105,7 @@ def test_quiet_leaves_the_result_and_warnings(endurance, arguments, capsys):
 @pytest.mark.parametrize(
     "arguments", [["-v", "bench", "endurance"], ["bench", "endurance", "--verbose"], ["-q", "bench", "endurance", "-v"]]
 )
-def test_verbose_logs_details_and_where_an_error_came_from(endurance, arguments, caplog, capsys):
+def test_verbose_logs_details_and_tracebacks(endurance, arguments, caplog, capsys):
     def work(progress):
         logging.getLogger("some.library").info("a detail")
         raise errors.DataError("no such image")
@@ -152,7 +152,7 @@ def test_an_interruption_ends_with_130(endurance, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["configs"], ["--help"], ["train", "--help"], ["--version"], ["schema"]])
-def test_a_reader_that_has_gone_away_ends_it_silently(arguments):
+def test_a_closed_output_ends_a_command_silently(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
@@ -203,7 +203,7 @@ def test_help_does_not_wait_for_heavy_libraries():
     (["show", "RUN", "more"], "unrecognized arguments: more"),
     (["configs", "face_cpu"], "invalid choice: 'face_cpu'; did you mean faces_cpu?"),
 ])  # fmt: skip
-def test_a_mistyped_word_is_told_what_may_have_been_meant(arguments, words, capsys):
+def test_a_mistyped_word_gets_a_suggestion(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2

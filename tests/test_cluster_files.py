@@ -1,4 +1,4 @@
-"""What a cluster is given: checked against the schemas of those that will read it."""
+"""Files for clusters, checked against the schemas of the programs that read them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_kuberay_accepts_the_job():
     assert isinstance(yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], dict)
 
 
-def test_the_job_runs_a_script_and_a_configuration_that_are_there():
+def test_the_job_runs_a_script_and_a_configuration_that_exist():
     job = read("jobs/rayjob.yaml")
     python, script, config, *overrides = shlex.split(job["spec"]["entrypoint"])
     assert python == "python"
@@ -123,7 +123,7 @@ def test_images_have_the_ray_that_the_tests_passed_with(path):
     assert set(versions) == {RAY}
 
 
-def test_the_image_is_made_of_files_that_are_there():
+def test_the_image_is_made_of_files_that_exist():
     for line in (ROOT / "jobs/Containerfile").read_text().splitlines():
         if line.startswith("COPY"):
             *sources, _ = [word for word in line.split()[1:] if not word.startswith("--")]

@@ -1,4 +1,4 @@
-"""The configuration tree: what is refused and how it is named, and the way to YAML and back."""
+"""The configuration: which values are refused with which error, and the conversion to YAML and back."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_wrong_range_of_workers_is_refused(overrides, message):
         load_config(None, ["stage1.batch_size=12", "stage2.batch_size=12", *overrides])
 
 
-def test_an_image_size_that_does_not_fit_comes_with_one_that_does():
+def test_the_error_about_an_image_size_names_a_valid_one():
     with pytest.raises(ConfigError, match=r"multiple of 64 .*; 128 is near"):
         load_config(None, ["network.image_size=100"])
     load_config(None, ["network.image_size=128"])

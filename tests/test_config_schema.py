@@ -43,14 +43,14 @@ def tree_of(path, value):
     return value
 
 
-def test_it_is_a_schema_and_the_command_prints_it(capsys):
+def test_the_command_prints_a_valid_schema(capsys):
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == SCHEMA
 
 
 @pytest.mark.parametrize("name", ready_configs.names())
-def test_ready_configurations_fit(name):
+def test_ready_configurations_are_valid(name):
     VALIDATOR.validate(yaml.safe_load(ready_configs.path_of(name).read_text()))
 
 
@@ -96,14 +96,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", ACCEPTED)
-def test_it_accepts_what_the_loader_accepts(text):
+def test_the_schema_accepts_what_the_loader_accepts(text):
     tree = yaml.safe_load(text)
     assert from_dict(tree)
     VALIDATOR.validate(tree)
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_it_refuses_what_the_loader_refuses(text):
+def test_the_schema_refuses_what_the_loader_refuses(text):
     tree = yaml.safe_load(text)
     with pytest.raises(ConfigError):
         from_dict(tree)

@@ -1,4 +1,4 @@
-"""What a person sees: stage, iteration, loss, points, share done and time left."""
+"""The progress display: share done, step, iteration, loss, points and time left."""
 
 import io
 
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_line_tells_share_stage_text_points_and_time_left(now):
+def test_the_line_has_share_title_text_points_and_time_left(now):
     out = io.StringIO()
     shown = ProgressDisplay({"a": 100.0, "b": 300.0}, out)
     shown.begin("a", "warm-up")
@@ -35,7 +35,7 @@ def test_the_line_tells_share_stage_text_points_and_time_left(now):
     assert line == "[ 12%] warm-up · iteration 5/10 · loss 0.1000 · 8.5 points/image · 7:20 left"
 
 
-def test_what_a_start_took_is_no_pace(now):
+def test_the_start_of_a_step_does_not_count_for_the_pace(now):
     out = io.StringIO()
     shown = ProgressDisplay({"a": 100.0}, out)
     shown.begin("a", "warm-up")
@@ -47,7 +47,7 @@ def test_what_a_start_took_is_no_pace(now):
     assert out.getvalue().splitlines()[-1] == "[ 51%] warm-up · 0:29 left"
 
 
-def test_skipped_steps_count_as_done_but_not_as_speed(now):
+def test_skipped_steps_count_as_done_but_not_for_the_pace(now):
     out = io.StringIO()
     shown = ProgressDisplay({"a": 300.0, "b": 100.0}, out)
     shown.skip("a")
@@ -62,7 +62,7 @@ def test_skipped_steps_count_as_done_but_not_as_speed(now):
     assert out.getvalue().splitlines()[-1] == "[100%] stage 2 · loss 0.01"
 
 
-def test_a_log_gets_a_line_now_and_then_and_no_control_codes(now):
+def test_a_log_gets_few_lines_and_no_control_codes(now):
     out = io.StringIO()
     shown = ProgressDisplay({"a": 1.0}, out)
     shown.begin("a", "warm-up")
@@ -86,5 +86,5 @@ def test_a_terminal_gets_one_moving_line(now):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
-def test_clock(seconds, text):
+def test_a_duration_is_formatted_as_a_clock(seconds, text):
     assert format_duration(seconds) == text

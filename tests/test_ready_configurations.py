@@ -13,24 +13,24 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.name)
-def test_they_load(path):
+def test_ready_configurations_load(path):
     assert isinstance(load_config(path), Config)
 
 
 @pytest.mark.parametrize("name", ready_configs.names())
-def test_they_are_found_by_name_anywhere_and_by_their_path_in_a_checkout(name, tmp_path, monkeypatch):
+def test_ready_configurations_are_found_by_name_and_by_path(name, tmp_path, monkeypatch):
     assert load_config(ROOT / "jobs" / "configs" / f"{name}.yaml") == load_config(FOLDER / f"{name}.yaml")
     monkeypatch.chdir(tmp_path)
     assert load_config(name) == load_config(FOLDER / f"{name}.yaml")
 
 
 @pytest.mark.parametrize("name", ready_configs.names())
-def test_the_first_line_says_what_they_are_for(name):
+def test_the_first_line_is_a_comment_about_the_purpose(name):
     assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
     assert ready_configs.summary(name).endswith(".")  # a sentence, not its beginning
 
 
-def test_a_file_goes_first_and_a_folder_hides_nothing(tmp_path, monkeypatch):
+def test_a_file_hides_a_ready_configuration_and_a_folder_does_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("seed: 77")
     assert load_config("demo").seed == 77
@@ -48,7 +48,7 @@ def test_a_file_goes_first_and_a_folder_hides_nothing(tmp_path, monkeypatch):
         ("zzz", "`kplm configs` lists"),
     ],
 )
-def test_an_unknown_name_is_one_line_with_the_near_ones(name, hint, monkeypatch):
+def test_an_unknown_name_is_an_error_with_similar_names(name, hint, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError) as error:
         load_config(name)

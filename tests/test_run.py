@@ -1,4 +1,4 @@
-"""A run directory: what is done, what may be reused, what is refused."""
+"""A run directory: which steps count as finished, are reused, or are refused."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_changed_configuration_names_key_old_and_new_value(run):
     assert "input" not in message
 
 
-def test_a_key_that_came_or_went_is_named(run):
+def test_an_added_or_removed_key_is_named(run):
     make(run, "keypoints").finish()
     assert "extra was None, is 1" in refusal(make(run, "keypoints", reads=READS | {"extra": 1}))
     assert "seed was 3, is None" in refusal(make(run, "keypoints", reads={k: READS[k] for k in ("network", "scale")}))
@@ -126,7 +126,7 @@ def test_work_begun_under_another_configuration_is_refused(run):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_what_is_cheap_to_make_again_is_deleted_when_the_configuration_changed(run, finished):
+def test_is_current_deletes_a_result_of_another_configuration(run, finished):
     before = make(run, "evaluation/test")
     before.begin()
     if finished:
@@ -188,7 +188,7 @@ def test_the_number_format_is_decided_when_a_run_is_begun(tmp_path, monkeypatch)
     assert formats(Run.start(other).save()) == ("fp32", "no")
 
 
-def test_a_run_begun_on_gpus_goes_on_as_it_was(tmp_path, monkeypatch):
+def test_a_run_begun_on_gpus_keeps_its_number_format(tmp_path, monkeypatch):
     on_cpu(monkeypatch, "avx2")
     config = load_config(None, [f"run={tmp_path / 'run'}", "compute.gpus_per_worker=1"])
     assert formats(Run.start(config).save()) == ("bf16", "yes")
@@ -196,13 +196,13 @@ def test_a_run_begun_on_gpus_goes_on_as_it_was(tmp_path, monkeypatch):
     assert formats(Run.start(without).save()) == ("bf16", "yes")
 
 
-def test_a_configured_number_format_is_no_question_of_the_machine(tmp_path, monkeypatch):
+def test_a_configured_number_format_does_not_depend_on_the_machine(tmp_path, monkeypatch):
     on_cpu(monkeypatch, "amx_bf16")
     changes = [f"run={tmp_path / 'run'}", "compute.precision=fp32", "compute.channels_last=yes"]
     assert formats(Run.start(load_config(None, changes)).save()) == ("fp32", "yes")
 
 
-def test_a_run_without_a_record_goes_on_and_gets_one(tmp_path, monkeypatch):
+def test_a_run_without_a_number_format_gets_one(tmp_path, monkeypatch):
     config = load_config(None, [f"run={tmp_path / 'run'}"])
     run = Run.start(config).save()
     run.folder.delete_file("number_format.json")

@@ -1,4 +1,4 @@
-"""One driver at a time: who is refused, who takes over, and on what evidence."""
+"""The lock of a folder: which driver is refused, which takes over, and why."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_second_driver_is_refused_in_one_line_that_says_who_holds_it(tmp_path,
     assert claims(tmp_path) == []
 
 
-def test_it_is_released_when_the_work_fails(tmp_path):
+def test_the_lock_is_released_when_the_block_fails(tmp_path):
     with pytest.raises(KeyError), lock_folder(Folder.at(tmp_path)):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
@@ -102,7 +102,7 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path, holder):
         assert claim["pid"] == os.getpid()
 
 
-def test_a_holder_on_another_machine_is_known_by_its_beat(tmp_path, holder):
+def test_a_heartbeat_proves_that_a_holder_on_another_machine_is_alive(tmp_path, holder):
     holder()
     lines = []
     elsewhere(tmp_path)  # what the holder writes next says its own machine again: all that is left of it is its beat
@@ -113,7 +113,7 @@ def test_a_holder_on_another_machine_is_known_by_its_beat(tmp_path, holder):
     assert "waiting up to 60 s" in lines[0]
 
 
-def test_a_holder_on_another_machine_without_a_beat_is_replaced(tmp_path, holder):
+def test_a_holder_on_another_machine_without_a_heartbeat_is_replaced(tmp_path, holder):
     first = holder()
     first.send_signal(signal.SIGSTOP)
     elsewhere(tmp_path)
@@ -129,7 +129,7 @@ def test_a_holder_on_another_machine_without_a_beat_is_replaced(tmp_path, holder
         assert claim["pid"] == os.getpid()
 
 
-def test_a_removed_claim_is_a_lost_one(tmp_path):
+def test_the_lock_is_lost_when_its_claim_is_removed(tmp_path):
     with lock_folder(Folder.at(tmp_path), beat_s=0.01) as mine:
         mine.check()
         for path in tmp_path.glob(".driver-*.json"):
@@ -140,7 +140,7 @@ def test_a_removed_claim_is_a_lost_one(tmp_path):
         assert claims(tmp_path) == []
 
 
-def test_a_full_disk_does_not_end_the_beat(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_the_heartbeat(tmp_path, monkeypatch):
     write, full = run_lock._write, []
 
     def fail(folder, claim):
@@ -163,7 +163,7 @@ def test_a_reused_process_number_is_not_the_holder(tmp_path):
         assert mine["replaces"] == [claim["token"]]
 
 
-def test_of_many_that_come_at_once_one_holds(tmp_path):
+def test_one_of_many_simultaneous_drivers_gets_the_lock(tmp_path):
     inside, most, refused = [], [], []
     gate, done = threading.Barrier(8), threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""Storage: whole files or none, under any path."""
+"""Storage: files are complete or absent, under any path."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_tables_and_json_come_back(tmp_path):
     assert not Folder.at(tmp_path).is_file("sub")
 
 
-def test_tables_are_read_side_by_side_and_in_order(tmp_path, monkeypatch):
+def test_tables_are_read_concurrently_and_in_order(tmp_path, monkeypatch):
     folder, together = Folder.at(tmp_path), threading.Barrier(4, timeout=60)
     names = [f"part-{i:05d}.parquet" for i in (3, 1, 2, 0)]
     for number, name in enumerate(names):
@@ -115,7 +115,7 @@ def test_tables_are_read_side_by_side_and_in_order(tmp_path, monkeypatch):
     [schemas.features_schema(3), schemas.IMAGES, schemas.LANDMARKS, schemas.LABELS],
     ids=["features", "images", "landmarks", "labels"],
 )
-def test_dictionaries_are_made_of_what_repeats_only(tmp_path, schema):
+def test_only_columns_with_repeated_values_are_dictionary_encoded(tmp_path, schema):
     """Descriptors, points and encoded images never come twice."""
     values = {
         "image_id": "a", "image": b"jpeg", "width": 2, "height": 2, "box": [1.0], "crop_to_source": [1.0] * 6,
@@ -158,7 +158,7 @@ def test_delete_takes_this_folder_only(tmp_path):
     assert tree(tmp_path) == ["b"]
 
 
-def test_a_folder_travels_to_another_process(tmp_path):
+def test_a_folder_can_be_pickled(tmp_path):
     folder = pickle.loads(pickle.dumps(Folder.at(tmp_path) / "a"))
     folder.write_bytes("x", b"1")
     assert tree(tmp_path) == ["a", "a/x"]
@@ -180,7 +180,7 @@ def test_relative_home_and_uri_paths_are_one_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("uri", ["s4://bucket/key", "s3://bucket/key?endpoint=here", "file:relative://x"])
-def test_a_uri_that_is_none_is_said_in_one_line(uri):
+def test_an_unknown_uri_is_an_error_of_one_line(uri):
     with pytest.raises(DataError, match="no storage of this kind") as caught:
         Folder.at(uri)
     assert "\n" not in str(caught.value)
@@ -215,7 +215,7 @@ def flaky(path, times, number=errno.EIO) -> Folder:
     return Folder(pafs.PyFileSystem(Flaky(times, number)), str(path))
 
 
-def test_a_store_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
+def test_requests_are_repeated_after_transient_errors(tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(storage.time, "sleep", pauses.append)
     table = pa.table({"a": [1, 2]})
@@ -231,7 +231,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(tmp_path, monkeypatch):
     assert sum(pauses[-6:]) == 31.5
 
 
-def test_what_does_not_pass_is_not_waited_for(tmp_path, monkeypatch):
+def test_permanent_errors_are_raised_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
     with pytest.raises(FileNotFoundError):
         Folder.at(tmp_path).read_bytes("nothing")

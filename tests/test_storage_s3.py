@@ -1,4 +1,4 @@
-"""The same promises on an object store, by a real S3 server: whole files or none, lists, deletes, one driver."""
+"""The same guarantees on an object store, with a real S3 server: complete files, listings, deletion, the lock."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_nothing_appears_before_the_end_and_large_files_come_back(s3, monkeypatc
     assert folder.read_bytes("large.bin") == 20 * piece
 
 
-def test_the_endpoint_comes_from_the_uri_too_and_travels_to_workers(s3, s3_endpoint, monkeypatch):
+def test_the_endpoint_may_be_in_the_uri_and_is_pickled(s3, s3_endpoint, monkeypatch):
     Folder.at(f"{s3}/run").write_bytes("a", b"1")
     by_environment = pickle.dumps(Folder.at(f"{s3}/run"))
     monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -106,7 +106,7 @@ def test_a_second_driver_is_refused(s3):
     assert folder.names() == []
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(s3, monkeypatch):
+def test_requests_are_repeated_while_the_server_is_down(s3, monkeypatch):
     from moto.server import ThreadedMotoServer
 
     def serve(port: int) -> ThreadedMotoServer:
@@ -130,7 +130,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3, monkeypatch):
     servers[0].stop()
 
 
-def test_a_bucket_that_is_not_there_is_an_error_at_once(s3, monkeypatch):
+def test_a_missing_bucket_is_an_error_at_once(s3, monkeypatch):
     monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
     with pytest.raises(StorageError, match="NO_SUCH_BUCKET"):
         Folder.at(f"{s3}-not/run").write_bytes("a", b"1")

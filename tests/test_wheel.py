@@ -14,12 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ray_kplm"
-TINY = [
-    "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
-    "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
-    "stage1.batch_size=4", "stage1.warmup_iterations=20", "stage1.rounds=0",
-    "stage2.iterations=20", "stage2.batch_size=8", "compute.rounds_per_fit=9",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +67,7 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_shows_its_configurations_and_does_the_demo(installed):
+def test_an_installed_wheel_shows_its_configurations_and_does_the_demo(installed, small_config):
     assert installed("--version").stdout.startswith("kplm ")
     listed = installed("configs").stdout
     assert [line.split()[0] for line in listed.splitlines()] == sorted(
@@ -83,7 +77,7 @@ def test_an_installed_wheel_shows_its_configurations_and_does_the_demo(installed
     wrong = installed("train", "face_cpu")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "did you mean faces_cpu" in wrong.stderr
-    done = installed("demo", "--images", "60", "--json", "--quiet", *TINY)
+    done = installed("demo", "--images", "60", "--json", "--quiet", *small_config, "stage1.rounds=0")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["landmarks"] == 5
     lines = [line for line in done.stderr.splitlines() if not line.startswith("kplm: ")]

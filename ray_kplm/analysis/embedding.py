@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.analysis.stages import recording_of, rounds_have_landmarks
+from ray_kplm.analysis.recordings import recording_of, rounds_have_landmarks
 from ray_kplm.correspondence.assignment import nearest, on_grid
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import read_features
@@ -18,7 +18,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.embedding import Described, match_by_place, sampled, tsne
-from ray_kplm.report.page import Embedding
+from ray_kplm.report.run_page import Embedding
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.extract import Extraction, extract

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.analysis.predictions import Predictions, evaluation_path, predict_stages
-from ray_kplm.analysis.stages import rounds_have_landmarks
-from ray_kplm.datasets.dataset import Dataset, LandmarkArrays, landmark_arrays
+from ray_kplm.analysis.recordings import rounds_have_landmarks
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
 from ray_kplm.evaluation.annotation import LandmarkSet, Scoring, annotated_set, count_points
 from ray_kplm.evaluation.buckets import Buckets, bucketed
@@ -96,6 +97,7 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
     }
     (run.folder / path).write_bytes("curves.png", cumulative_curves(curves, f"{run.folder.name}: cumulative error"))
     (run.folder / path).write_json("metrics.json", metrics)
+    progress(1.0, f"all scores: {run.folder / path}")
     return metrics
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.analysis.predictions import predictor
-from ray_kplm.analysis.stages import rounds_have_landmarks
+from ray_kplm.analysis.recordings import rounds_have_landmarks
 from ray_kplm.config import AugmentConfig, Config
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset

@@ -16,7 +16,7 @@ from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
-from ray_kplm.progress import ProgressCallback, part_of
+from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
@@ -70,13 +70,15 @@ def predict_stages(
         yield stage, {p.split: read_predictions(p.step.folder, dataset, p.split) for p in of_stage}
 
 
-def landmarks_of(run: Run, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def landmarks_of(
+    run: Run, dataset: Dataset, split: str, progress: ProgressCallback = ignore_progress
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the stage-2 detector's landmarks (N, K, 2) in the crop frame and confidences (N, K) on a split.
 
     Ray must be initialised if they are not on storage yet.
     """
     predictions = _predictions(run, dataset, STAGE2, (split,))
-    predict(predictions, run.resolved, dataset)
+    predict(predictions, run.resolved, dataset, progress)
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 

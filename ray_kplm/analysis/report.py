@@ -20,9 +20,9 @@ from ray_kplm.errors import ConfigError
 from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import CHANNELS
-from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.cards import Findings, choose, make_album
-from ray_kplm.report.page import Evidence, build_page
+from ray_kplm.report.run_page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
@@ -62,19 +62,19 @@ def report(run: Run, progress: ProgressCallback = ignore_progress, images: int =
 def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback) -> None:
     """Compute the predictions, scores, label-free quality and descriptor embeddings that do not exist yet."""
     folder, embedding = run.folder / "evaluation", embedding_step(run)
-    missing: list[Callable[[], Any]] = []
+    missing: list[Callable[[ProgressCallback], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
-        missing.append(lambda: evaluate(run, progress))
+        missing.append(lambda show: evaluate(run, show))
     if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
-        missing.append(lambda: landmarks_of(run, dataset, split))
+        missing.append(lambda show: landmarks_of(run, dataset, split, show))
     if not folder.is_file("quality.json"):
-        missing.append(lambda: measure_quality(run, progress=progress))
+        missing.append(lambda show: measure_quality(run, progress=show))
     if embedding is not None and embedding.manifest() is None:
-        missing.append(lambda: embed(run, dataset, embedding, progress))
+        missing.append(lambda show: embed(run, dataset, embedding, show))
     if missing:
         with session(run.config.compute):
-            for measure in missing:
-                measure()
+            for index, measure in enumerate(missing):
+                measure(part_of(progress, index / len(missing), (index + 1) / len(missing)))
 
 
 def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_kplm.config import load_config
-from ray_kplm.datasets.round_sampling import draw
+from ray_kplm.datasets.round_sampling import draw_round
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.text_table import align
@@ -76,13 +76,13 @@ def _measure(folder: Folder, size: int, images: int) -> dict[str, float]:
     seconds = []
     for number in range(_REPEATS + 1):
         began = time.perf_counter()
-        selection = draw(parts, rows, before=number * images, count=images, seed=0)
+        selection = draw_round(parts, rows, before=number * images, count=images, seed=0)
         loaded = RoundImages.load(folder, selection)
         loaded.wait()
         pair_plan(AnyImages(np.arange(selection.images)), iterations=images // 32, pairs=16, flip=True, seed=(0,))
         seconds.append(time.perf_counter() - began)
     tracemalloc.start()
-    draw(parts, rows, before=0, count=images, seed=0)
+    draw_round(parts, rows, before=0, count=images, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return {"seconds": min(seconds[1:]), "parts_read": len(selection.parts), "draw_peak_kib": peak / 1024}

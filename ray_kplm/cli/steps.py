@@ -12,7 +12,7 @@ from ray_kplm.report.text_table import align
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "List the steps of a run in their order: which are done, begun or to come, and whose output each takes. The list is "
+        "List the steps of a run in their order: which are done, begun or to come, and which left output that was deleted when nothing needed it any more, and whose output each takes. The list is "
         "recorded from the page of the run's method, for instance ray_kplm/methods/kplm.py."
     )
     parser = command(commands, "steps", _steps, text)
@@ -33,8 +33,8 @@ def _steps(options: argparse.Namespace) -> Result:
     if options.mermaid:
         return Result(recording.picture())
     rows = [
-        {"step": task.path, "state": task.step.state(), "takes": [taken.path for taken in task.takes]}
+        {"step": task.path, "state": recording.state(task), "takes": [taken.path for taken in task.takes]}
         for task in recording
     ]
-    cells = [[task.step.state(), task.path, " ".join(taken.path for taken in task.takes)] for task in recording]
+    cells = [[recording.state(task), task.path, " ".join(taken.path for taken in task.takes)] for task in recording]
     return Result("\n".join(align([["state", "step", "takes"], *cells], left=(0, 1, 2))), {"steps": rows})

@@ -46,8 +46,8 @@ class Search:
         Args:
             prepare: Loads centroids (k, d) onto the device and returns the function that searches them.
             block: Points to search at a time.
-            parallel: Whether threads may search at the same time. If not, one thread searches at any time, whatever
-                centroids each thread has prepared.
+            parallel: Whether threads may search at the same time. If not, one thread searches at any time, even if
+                the threads have prepared different centroids.
         """
         self.block = block
         self._prepare = prepare

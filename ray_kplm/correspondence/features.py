@@ -1,6 +1,6 @@
 """Storage of features: parts of detected keypoints and their descriptors, as flat arrays and as Arrow tables.
 
-In the arrays the keypoints of all images of a part stand one after the other; `counts` says how many each image has.
+In the arrays the keypoints of all images of a part follow one another; `counts` has the number of each image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """K-means over points on any number of shards, with bit-identical results.
 
-A fit only handles centroids, sums, counts and objectives; the `Points` object that it gets knows where the points are.
+A fit only handles centroids, sums, counts and objectives; the points are behind the interface `Points`.
 Assignments are exact (`assignment`), and so are the sums: float16 descriptors are multiples of 2^-24, so float64 adds 2^29 of
 them without rounding. The order and the grouping of shards, threads and blocks cannot change the result.
 """

@@ -77,11 +77,11 @@ def update_matched(
 
     Args:
         shards: The shards of the round.
-        labels: Where the labels go.
+        labels: Folder of the labels.
         config: The run's configuration.
         round_number: Seeds K-means.
         previous: Centroids (M, d) of the last round, from which K-means starts; None: k-means++ starts.
-        progress: Called as the fit goes on.
+        progress: Called after each iteration of K-means.
 
     Raises:
         CollapseError: Too few descriptors or usable images are left to learn from.

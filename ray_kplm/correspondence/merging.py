@@ -65,20 +65,20 @@ class Merged:
     overlap: float
 
 
-def merge(found: CoActivation, sizes: NDArray[Any], share: float) -> tuple[NDArray[np.int64], list[Merged]]:
+def merge(activation: CoActivation, sizes: NDArray[Any], share: float) -> tuple[NDArray[np.int64], list[Merged]]:
     """Merge channels that overlap, from the largest to the smallest.
 
     A channel becomes part of the largest of the channels kept so far with which it overlaps in more than `share` of the images.
 
     Args:
-        found: Co-activation of the C channels.
+        activation: Co-activation of the C channels.
         sizes: (C,), number of labels of each channel.
         share: Overlap, 0 to 1, above which two channels are merged.
 
     Returns:
         The channel that each channel becomes, (C,), and the channels that were merged, in order.
     """
-    overlap = found.overlap()
+    overlap = activation.overlap()
     into = np.arange(len(sizes))
     kept: list[int] = []
     merged: list[Merged] = []

@@ -151,7 +151,7 @@ class DescriptorShard:
         Args:
             centroids: (M, d).
             landmarks: Number of landmarks K.
-            labels: Where the labels go.
+            labels: Folder of the labels.
         """
         total, assign = Labelled(0, 0, np.zeros(landmarks, np.int64)), Assigner(centroids, self._search)
         for part, features in self._read():
@@ -181,7 +181,7 @@ class DescriptorShard:
         Args:
             centroids: (M, d).
             cutoff: (M,), the largest distance of each cluster's members.
-            labels: Where the labels go.
+            labels: Folder of the labels.
         """
         total = Labelled(0, 0, np.zeros(len(centroids), np.int64))
         for part, features in self._read():

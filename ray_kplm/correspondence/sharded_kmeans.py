@@ -124,8 +124,8 @@ def _best_start(
 ) -> NDArray[np.float32]:
     """Return the centroids (k, d) of the best of `clustering.n_init` fits to a seeded, bounded sample.
 
-    Each fit has its own k-means++ start. The start decides which clusters are found, and a sample shows that as well as all
-    points do.
+    Each fit has its own k-means++ start. The result depends mostly on the start, and a sample suffices to tell good
+    starts from bad ones.
     """
     share = min(1.0, max(options.start_sample, k) / points)
     pieces = [piece for sampled in shards.ask("sample", share) for piece in sampled]

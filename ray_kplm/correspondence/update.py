@@ -102,10 +102,10 @@ def update(
 
     Args:
         shards: The shards of the round.
-        labels: Where the labels go.
+        labels: Folder of the labels.
         config: The run's configuration.
         round_number: Seeds K-means.
-        progress: Called as the fits go on.
+        progress: Called after each iteration of K-means.
         previous: Landmark centroids (K, d) of the last round. The new landmarks are put in the order that matches them best.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Readers of image collections into the ingest step."""
+"""Datasets: ingestion of image collections, the stored dataset, and the images of each round."""

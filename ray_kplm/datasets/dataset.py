@@ -1,10 +1,10 @@
-"""A dataset: what a source promises (`Listing`), how one part of it is built, and how the finished one is opened.
+"""Datasets: the listing of a source, the builder of one part, and the finished dataset on storage.
 
-<dataset>/dataset.json                              what it shows; written first
+<dataset>/dataset.json                              name, landmark names, licence; written first
 <dataset>/<split>/images/part-00000.parquet         schemas.IMAGES
 <dataset>/<split>/landmarks/part-00000.parquet      schemas.LANDMARKS, if annotated; the same rows
 <dataset>/rejected.parquet                          schemas.REJECTED
-<dataset>/manifest.json                             written last: the dataset is whole
+<dataset>/manifest.json                             written last, when the dataset is complete
 """
 
 from __future__ import annotations
@@ -24,36 +24,35 @@ from ray_kplm import schemas
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
-from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How a source becomes a dataset."""
+    """Options of the ingest step."""
 
     format: str = AUTO
-    """A data set in its authors' layout, of `formats.FORMATS`; auto: Parquet files or a folder of images."""
+    """A published data set in its authors' layout, see `registry.FORMATS`; auto: Parquet files or a folder of images."""
     boxes: str | None = None
-    """CSV or Parquet: image (path below the source), x0, y0, x1, y1 in pixels of the upright image. For a folder."""
+    """CSV or Parquet: image (path below the source), x0, y0, x1, y1 in pixels of the upright image. For a folder of images."""
     landmarks: str | None = None
-    """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation; for a folder."""
+    """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation of a folder of images."""
     sequences: str | None = None
-    """CSV or Parquet: image, sequence, frame. Images that are frames of videos; for a folder."""
+    """CSV or Parquet: image, sequence, frame, for images that are frames of videos. For a folder of images."""
     margin: float = 0.2
-    """Kept around a box on each side, a fraction of its longer side."""
+    """Margin of the crop on each side of a box, share of its longer side."""
     size: int = 256
     """Longest side of a stored picture, px; larger ones are scaled down. Parquet sources are stored as they are."""
     test_share: float = 0.1
-    """Share of the images drawn for the test split, where the source gives no splits."""
+    """Share of the images drawn for the test split, if the source has no splits."""
     part_images: int = 512
     """Source images per part: the unit of retry, of resume and of memory."""
     min_side: int = 32
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
     seed: int = 0
-    """Draws the splits."""
+    """Seed of the splits."""
     workers: int | None = None
-    """Parts built at the same time; none: one for each CPU of the cluster."""
+    """Parts built at the same time; None: one for each CPU of the cluster."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -70,7 +69,7 @@ class IngestOptions:
 
 
 class PartTables(NamedTuple):
-    """One part: rows of `images` and of `landmarks` are the same images in the same order."""
+    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order."""
 
     images: pa.Table
     landmarks: pa.Table | None
@@ -79,34 +78,42 @@ class PartTables(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """A source, listed: which entries belong to which split, and how some of them are read."""
+    """The entries of a source by split, and the function that reads them."""
 
     splits: dict[str, list[Any]]
-    """Entries in a fixed order; what an entry is, only `read_part` knows."""
+    """Entries in a fixed order, of a type that only `read_part` uses."""
     read_part: Callable[[Sequence[Any]], PartTables]
-    """Pure: the same entries give the same tables. Picklable."""
+    """Builds a part from some entries; pure (the same entries give the same tables) and picklable."""
     identity: str
-    """Hash of the source's content, as far as it can be told without decoding it."""
+    """Hash of the source's content, as far as it is known without decoding images."""
     meta: dict[str, Any]
-    """name, landmark_names, swap_pairs, nme, licence, as far as the source states them."""
+    """name, landmark_names, swap_pairs, nme, licence, as far as the source has them."""
     landmarks: int
-    """Annotated landmarks an image; 0: none."""
+    """Annotated landmarks of each image; 0: none."""
     sequences: bool
     """Whether images are frames of videos."""
     rejected: list[tuple[str, str]]
-    """(source, reason) of what is refused without a look at the pixels."""
+    """(source, reason) of entries that are rejected without decoding."""
     other_files: int = 0
-    """Files that are no images."""
+    """Number of files that are no images."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:
-    """The split of an image (or of a group) by a seeded hash: it depends on no other image."""
+    """Return the split of an image (or of a group) by a seeded hash, independent of all other images."""
     digest = hashlib.sha256(f"{options.seed}:{key}".encode()).digest()
     return schemas.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else schemas.TRAIN
 
 
 def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
-    """The one number of landmarks that all annotated rows have; `columns` are slices of a list<list<float>> column."""
+    """Return the number of landmarks, which must be the same in all annotated rows.
+
+    Args:
+        name: The source, for error messages.
+        columns: Slices of the column, list<list<float>>.
+
+    Raises:
+        DataError: The numbers differ, or a landmark is no pair.
+    """
     counts: set[int | None] = set()
     pairs: set[int | None] = set()
     for column in columns:
@@ -115,18 +122,18 @@ def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
             pairs.update(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist())
         except pa.ArrowException:
             raise DataError(f"{name}: landmarks must be lists of pairs x, y, but are {column.type}") from None
-    found = sorted(count for count in counts if count)
-    if len(found) != 1:
-        raise DataError(f"{name}: every image must have the same number of landmarks, found {found or 'none'}")
+    numbers = sorted(count for count in counts if count)
+    if len(numbers) != 1:
+        raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
     if pairs != {2}:
         raise DataError(f"{name}: every landmark must be a pair x, y; NaN, NaN where it is not annotated")
-    return found[0]
+    return numbers[0]
 
 
 ANNOTATION = frozenset(
     {"image_id", "image", "width", "height", "bbox", "landmarks", "visible", "group", "sequence", "frame"}
 )
-"""Columns with a meaning. Other numbers of an annotated image travel along as attributes, to bucket the evaluation by."""
+"""Columns with a meaning. Other numbers of an annotated image are stored as attributes, for evaluation by ranges of them."""
 
 
 def _is_number(value: Any) -> bool:
@@ -137,12 +144,14 @@ class PartBuilder:
     """Collects the rows of one part."""
 
     def __init__(self, landmarks: int) -> None:
+        """Start an empty part of images with `landmarks` annotated landmarks each; 0: no annotation."""
         self._count = landmarks
         self._images: list[dict[str, Any]] = []
         self._landmarks: list[dict[str, Any]] = []
         self._rejected: list[dict[str, str]] = []
 
     def reject(self, source: str, reason: str) -> None:
+        """Add an input that is not used."""
         self._rejected.append({"source": source, "reason": reason})
 
     def add(
@@ -150,14 +159,22 @@ class PartBuilder:
         image_id: str,
         image: bytes,
         rgb: NDArray[np.uint8],
-        box: NDArray | None,
+        box: NDArray[Any] | None,
         crop_to_source: Affine,
         annotation: dict[str, Any] | None = None,
         frame: tuple[str, int] | None = None,
     ) -> None:
-        """One image. `box` (4,) and `annotation["landmarks"]` (L, 2) are in the crop frame; no annotation: all NaN.
+        """Add one image.
 
-        `frame`: its sequence and its time there.
+        Args:
+            image_id: Unique in the dataset.
+            image: The encoded crop, JPEG or PNG.
+            rgb: The decoded crop, (H, W, 3).
+            box: (4,), the object, crop frame.
+            crop_to_source: The map of points to the source frame.
+            annotation: landmarks (L, 2), crop frame; visible (L,); group; further numbers become attributes. None: not
+                annotated, all landmarks are NaN.
+            frame: The sequence of a video's frame, and its time there.
         """
         height, width = rgb.shape[:2]
         if self._count:
@@ -176,17 +193,19 @@ class PartBuilder:
         )
 
     def _annotation(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns of schemas.LANDMARKS; a landmark that is NaN is not visible."""
         points = np.full((self._count, 2), np.nan, dtype=np.float32)
         if given.get("landmarks") is not None and len(given["landmarks"]):
             points[:] = given["landmarks"]
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
-        visible = [bool(seen) and not np.isnan(point).any() for seen, point in zip(visible, points, strict=True)]
+        visible = [bool(shown) and not np.isnan(point).any() for shown, point in zip(visible, points, strict=True)]
         numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:
+        """Return the tables of all added images and rejected inputs."""
         landmarks = pa.Table.from_pylist(self._landmarks, schema=schemas.LANDMARKS) if self._count else None
         return PartTables(
             pa.Table.from_pylist(self._images, schema=schemas.IMAGES),
@@ -197,7 +216,7 @@ class PartBuilder:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset on storage."""
+    """A complete dataset on storage."""
 
     root: Folder
     manifest: dict[str, Any] = field(repr=False, hash=False)
@@ -206,93 +225,59 @@ class Dataset:
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str] | Folder) -> Dataset:
+        """Open a dataset.
+
+        Raises:
+            DataError: There is no complete dataset.
+        """
         root = uri if isinstance(uri, Folder) else Folder.at(uri)
         if not root.is_file("manifest.json"):
             raise DataError(f"{root} is no finished dataset (it has no manifest.json); run `kplm ingest SOURCE {root}`")
         manifest = root.read_json("manifest.json")
         if manifest.get("kind") != "dataset":
-            raise DataError(f"{root} is no dataset but holds the manifest of {manifest.get('kind')!r}")
+            raise DataError(
+                f"{root} is no dataset: its manifest.json is of kind {manifest.get('kind')!r}; pass what `kplm ingest` wrote"
+            )
         return cls(root, manifest, root.read_json("dataset.json"))
 
     @property
     def fingerprint(self) -> str:
-        return self.manifest["fingerprint"]
+        """Hash of the source and the options that the dataset was made from."""
+        return str(self.manifest["fingerprint"])
 
     @property
     def has_landmarks(self) -> bool:
-        return self.manifest["landmarks"] > 0
+        """Whether images are annotated."""
+        return int(self.manifest["landmarks"]) > 0
 
     @property
     def has_sequences(self) -> bool:
         """Whether images are frames of videos."""
-        return self.manifest.get("sequences", False)
+        return bool(self.manifest.get("sequences", False))
 
     def images(self, split: str) -> Folder:
-        """The folder of the split's image parts."""
+        """Return the folder of the split's image parts."""
         return self.root / split / "images"
 
     def landmarks(self, split: str) -> Folder:
-        """The folder of the split's landmark parts, named like the image parts."""
+        """Return the folder of the split's landmark parts, which have the names of the image parts."""
         return self.root / split / "landmarks"
 
     def parts(self, split: str) -> list[str]:
-        """Names of the split's parts."""
+        """Return the names of the split's parts."""
         return list(self._split(split)["parts"])
 
     def rows(self, split: str) -> list[int]:
-        """Images in each part, in the order of `parts`."""
+        """Return the number of images in each part, in the order of `parts`."""
         return list(self._split(split)["rows"])
 
     def count(self, split: str) -> int:
-        """Images in the split."""
-        return self._split(split)["images"]
+        """Return the number of images in the split."""
+        return int(self._split(split)["images"])
 
     def _split(self, split: str) -> dict[str, Any]:
+        """Return the split's entry in the manifest."""
         if split not in self.manifest["splits"]:
             raise DataError(f"{self.root} has no split {split!r}; it has {', '.join(self.manifest['splits'])}")
-        return self.manifest["splits"][split]
-
-
-class LandmarkArrays(NamedTuple):
-    """The annotation of a split, one row an image, crop frame."""
-
-    ids: list[str]
-    landmarks: NDArray[np.float32]  # (N, L, 2); NaN: not annotated
-    boxes: NDArray[np.float32]  # (N, 4) x0, y0, x1, y1; NaN: not given
-    sizes: NDArray[np.int32]  # (N, 2) width, height, px
-    visible: NDArray[np.bool_]  # (N, L); an annotated point that is hidden is not
-    attributes: dict[str, NDArray[np.float64]]  # (N,) each; NaN: not given
-
-
-def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
-    """All landmarks of a split, for the evaluation. Reads no pixels."""
-    if not dataset.has_landmarks:
-        raise DataError(f"{dataset.root} has no landmarks to evaluate against; ingest it with --landmarks FILE")
-    count = dataset.manifest["landmarks"]
-    ids: list[str] = []
-    landmarks = [np.empty((0, count, 2), np.float32)]
-    boxes = [np.empty((0, 4), np.float32)]
-    sizes = [np.empty((0, 2), np.int32)]
-    visible = [np.empty((0, count), bool)]
-    given: list[dict[str, float]] = []
-    for part in dataset.parts(split):
-        images = dataset.images(split).read_table(part, ["image_id", "width", "height", "box"])
-        points = dataset.landmarks(split).read_table(part)
-        assert images["image_id"].equals(points["image_id"]), f"{split}/{part}: images and landmarks differ"
-        ids += images["image_id"].to_pylist()
-        flat = pc.list_flatten(pc.list_flatten(points["landmarks"])).to_numpy()
-        landmarks.append(flat.reshape(-1, count, 2))
-        boxes.append(np.array([box or [np.nan] * 4 for box in images["box"].to_pylist()], np.float32).reshape(-1, 4))
-        sizes.append(crop_sizes(images))
-        visible.append(pc.list_flatten(points["visible"]).to_numpy().reshape(-1, count))
-        given += [dict(row) for row in points["attributes"].to_pylist()]
-    names = sorted({name for row in given for name in row})
-    attributes = {name: np.array([row.get(name, np.nan) for row in given], np.float64) for name in names}
-    return LandmarkArrays(
-        ids,
-        np.concatenate(landmarks),
-        np.concatenate(boxes),
-        np.concatenate(sizes),
-        np.concatenate(visible),
-        attributes,
-    )
+        entry: dict[str, Any] = self.manifest["splits"][split]
+        return entry

@@ -1,8 +1,8 @@
-"""Pixels: decode any picture to upright RGB, cut the object out, encode.
+"""Image files: decoding to upright RGB, cropping of the object, encoding.
 
-The **source frame** is the upright picture as a viewer displays it, after the EXIF rotation; boxes and landmarks
-that a user gives are in that frame. A picture that cannot be used raises `DataError` with the reason, written as
-`kind` or `kind: detail`, so that reports can count by kind.
+The source frame is the upright picture as a viewer displays it, after the EXIF rotation; a user's boxes and landmarks are in
+that frame. A picture that cannot be used raises `DataError` with a reason of the form `kind` or `kind: detail`, so that reports
+can count by kind.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-"""What counts as an image file, by name, in lower case."""
+"""File name extensions of image files, in lower case."""
 
 MAX_PIXELS = 1 << 27
-"""Larger pictures are refused before they are decoded: 400 MB as RGB, above any camera."""
+"""Larger pictures are refused before they are decoded: 400 MB as RGB, more than any camera has."""
 
 MAX_ENLARGEMENT = 4
-"""A crop may be this many times as long as the picture's longer side; the rest would be replicated border."""
+"""Longest side of a crop, as a multiple of the picture's longer side; a longer crop would be mostly replicated border."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ORIENTATION = 0x0112
@@ -37,14 +37,19 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class Picture(NamedTuple):
-    """A decoded image file."""
+    """A decoded image file.
 
-    rgb: NDArray[np.uint8]  # (H, W, 3), upright
-    plain: bool  # the file is a JPEG or PNG that any decoder opens as these pixels; it may be kept as it is
+    Attributes:
+        rgb: (H, W, 3), upright.
+        plain: Whether the file is a JPEG or PNG that any decoder decodes to these pixels. It may be stored unchanged.
+    """
+
+    rgb: NDArray[np.uint8]
+    plain: bool
 
 
 class Window(NamedTuple):
-    """A rectangle of whole source pixels; it may reach over the picture's border."""
+    """A rectangle of whole source pixels; it may extend beyond the picture's border."""
 
     left: int
     top: int
@@ -53,7 +58,11 @@ class Window(NamedTuple):
 
 
 def decode_image_file(content: bytes) -> Picture:
-    """An image file -> upright RGB. What is transparent shows white, as on a page; of several frames the first."""
+    """Decode an image file to upright RGB. Transparent pixels become white; of several frames the first is used.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
     if not content:
         raise DataError("empty file")
     try:
@@ -67,15 +76,16 @@ def decode_image_file(content: bytes) -> Picture:
         raise DataError("not an image") from None
     except Image.DecompressionBombError:
         raise DataError(f"too large: more than {MAX_PIXELS} pixels") from None
-    except Exception as error:  # on damaged files Pillow's decoders raise almost anything
+    except Exception as error:  # on damaged files Pillow's decoders raise exceptions of many kinds
         message = " ".join(str(error).split()) or type(error).__name__
         raise DataError("truncated" if "truncated" in message.lower() else f"unreadable: {message}") from None
 
 
 def _decode(image: Image.Image, content: bytes) -> Picture:
+    """Check and decode an opened file."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"too large: {image.width} x {image.height} is more than {MAX_PIXELS} pixels")
-    if image.format in ("JPEG", "MPO") and not _jpeg_is_whole(content):
+    if image.format in ("JPEG", "MPO") and not _jpeg_is_complete(content):
         raise DataError("truncated")
     plain = (
         image.format in ("JPEG", "PNG")
@@ -87,10 +97,11 @@ def _decode(image: Image.Image, content: bytes) -> Picture:
     return Picture(_to_rgb(ImageOps.exif_transpose(image)), plain)
 
 
-def _jpeg_is_whole(content: bytes) -> bool:
-    """Whether the segments lead to the end marker.
+def _jpeg_is_complete(content: bytes) -> bool:
+    """Return whether the segments of a JPEG lead to its end marker.
 
-    libjpeg only warns where the data stops early and something follows (zeros of a broken download): the rest is grey.
+    libjpeg only warns if the data ends early and other bytes follow, such as the zeros of a broken download; the rest of the
+    picture is grey then.
     """
     position = 2
     while found := _JPEG_MARKER.search(content, position):
@@ -102,6 +113,7 @@ def _jpeg_is_whole(content: bytes) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert an image of any mode to RGB (H, W, 3), on white."""
     if image.mode.startswith(("I", "F")):
         return _deep_grey_to_rgb(image)
     if image.has_transparency_data:
@@ -111,7 +123,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """16-bit integers by their full range, floats by 0..1; Pillow's own conversion clips both."""
+    """Convert grey integers of 16 bits by their full range and floats by 0 to 1; Pillow's own conversion clips both."""
     white = 1.0 if image.mode == "F" else 65535.0
     values = np.asarray(image, dtype=np.float32)
     if not (values.min() >= 0 and values.max() <= white):
@@ -120,13 +132,22 @@ def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def whole(rgb: NDArray[np.uint8]) -> Window:
-    """The window of the whole picture."""
+def full_window(rgb: NDArray[np.uint8]) -> Window:
+    """Return the window of the whole picture."""
     return Window(0, 0, rgb.shape[1], rgb.shape[0])
 
 
-def around(box: tuple[float, float, float, float], margin: float, picture: Window) -> Window:
-    """The square around a box x0, y0, x1, y1 (ends included), with `margin` of its longer side on each side."""
+def window_around(box: tuple[float, float, float, float], margin: float, picture: Window) -> Window:
+    """Return the square window around a box.
+
+    Args:
+        box: x0, y0, x1, y1, source frame, ends included.
+        margin: Added on each side, share of the box's longer side.
+        picture: Window of the whole picture.
+
+    Raises:
+        DataError: The box is outside of the picture or too large.
+    """
     x0, y0, x1, y1 = box
     if x1 < 0 or y1 < 0 or x0 > picture.width - 1 or y0 > picture.height - 1:
         raise DataError(f"box outside the image: {_text(box)} in {picture.width} x {picture.height}")
@@ -140,10 +161,18 @@ def _text(box: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in box)
 
 
-def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
-    """The window's pixels, its longer side at most `size`, never enlarged; and the affine crop -> source.
+def crop(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
+    """Crop a window of the picture, and shrink it if it is too large.
 
-    Where the window leaves the picture, the border is replicated. Pixels are averaged by area, so nothing aliases.
+    Where the window leaves the picture, the border is replicated. Pixels are averaged by area, which avoids aliasing.
+
+    Args:
+        rgb: (H, W, 3), the picture.
+        window: The window.
+        size: Greatest longer side of the crop, pixels. A smaller window is not enlarged.
+
+    Returns:
+        The crop, and the affine map of its points to the source frame.
     """
     height, width = rgb.shape[:2]
     left, top = max(0, window.left), max(0, window.top)
@@ -166,14 +195,15 @@ def cut(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.u
 
 
 def check_side(rgb: NDArray[np.uint8], min_side: int) -> None:
-    """Refuse a picture whose shorter side, as it would be stored, is below `min_side` px."""
+    """Raise DataError if the shorter side of a picture, as it would be stored, is below `min_side` pixels."""
     height, width = rgb.shape[:2]
     if min(width, height) < min_side:
         raise DataError(f"too small: {width} x {height} px when stored, a side below {min_side}")
 
 
-def encode(rgb: NDArray[np.uint8]) -> bytes:
-    """RGB -> JPEG."""
+def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H, W, 3) as the content of a JPEG file."""
     done, jpeg = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done
-    return jpeg.tobytes()
+    content: bytes = jpeg.tobytes()
+    return content

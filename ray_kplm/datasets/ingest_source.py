@@ -1,4 +1,4 @@
-"""One picture of an object with its annotation, as every reader of pictures hands it to ingest."""
+"""Samples, pictures of one object with its annotation, and the reader that builds parts of a dataset from them."""
 
 from __future__ import annotations
 
@@ -20,34 +20,49 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
 Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in source pixels, centres at integers."""
+"""x0, y0, x1, y1, source frame."""
 
 
 class Sample(NamedTuple):
-    """An entry of a listing: one object in one picture. All coordinates are in the source frame."""
+    """An entry of a listing: one object in one picture. All coordinates are in the source frame.
+
+    Attributes:
+        image_id: Unique in the dataset.
+        path: The picture or the video, below the source folder.
+        box: Of the object.
+        window: The crop is around this rectangle. None: around the box, or the whole picture if there is no box.
+        annotation: landmarks (L, 2), visible (L,), group, and numbers, which become attributes.
+        frame: The sequence of a video's frame, and its time there.
+        mirrored: Whether the crop is stored as its mirror image.
+    """
 
     image_id: str
-    path: str  # of the picture, or of the video, below the source folder
-    box: Box | None = None  # of the object
-    window: Box | None = None  # what the crop is cut around; None: the box, or else the whole picture
-    annotation: dict[str, Any] | None = None  # landmarks (L, 2), visible (L,), group, and numbers as attributes
-    frame: tuple[str, int] | None = None  # its sequence, and its time there
-    mirrored: bool = False  # the crop is stored as its mirror image
+    path: str
+    box: Box | None = None
+    window: Box | None = None
+    annotation: dict[str, Any] | None = None
+    frame: tuple[str, int] | None = None
+    mirrored: bool = False
 
 
-Opened = tuple[bytes, image_io.Picture]
-Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[Opened]]
-"""(source, path, samples of it) -> for each sample the encoded file, or b"" where there is none, and the picture."""
-Complete = Callable[[Folder, Sample], Sample]
-"""Reads what a sample's own annotation file says, when its part is built; a listing of many files stays quick."""
+OpenedPicture = tuple[bytes, image_io.Picture]
+"""The encoded file, or b"" for a frame of a video, and the picture."""
+Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[OpenedPicture]]
+"""Yields the picture of each of the samples at a path of the source."""
+ReadAnnotation = Callable[[Folder, Sample], Sample]
+"""Adds the annotation from a sample's own file. It is called when a part is built, so that a listing of many files is fast."""
 
 
-def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[Opened]:
-    """An image file, read and decoded once for all the objects in it."""
+def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture]:
+    """Read and decode an image file once for all objects in it.
+
+    Raises:
+        DataError: The file cannot be read or decoded.
+    """
     try:
         content = source.read_bytes(path)
     except FileNotFoundError:
-        raise DataError("unreadable: gone since the folder was listed") from None
+        raise DataError("unreadable: deleted since the folder was listed") from None
     except PermissionError:
         raise DataError("unreadable: permission denied") from None
     picture = image_io.decode_image_file(content)
@@ -57,17 +72,26 @@ def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Builds parts of samples. What cannot be read is rejected with its reason, and the rest goes on."""
+    """Builds parts of a dataset from samples. A sample that cannot be read is rejected with the reason.
+
+    Attributes:
+        source: Folder of the pictures.
+        options: How pictures are cropped.
+        landmarks: Annotated landmarks of each image; 0: none.
+        read_annotation: Adds the annotation from a sample's own file; None: the samples have it already.
+        opener: Opens the pictures.
+    """
 
     source: Folder
     options: IngestOptions
     landmarks: int
-    complete: Complete | None = None
+    read_annotation: ReadAnnotation | None = None
     opener: Opener = open_image
 
     def read_part(self, entries: Sequence[Sample]) -> PartTables:
+        """Return the tables of a part. Successive entries with the same path share one reading of the picture."""
         part = PartBuilder(self.landmarks)
-        for path, group in groupby(self._completed(part, entries), key=attrgetter("path")):
+        for path, group in groupby(self._annotated(part, entries), key=attrgetter("path")):
             waiting = deque(group)
             try:
                 for content, picture in self.opener(self.source, path, tuple(waiting)):
@@ -77,10 +101,11 @@ class SampleReader:
                     part.reject(sample.image_id, str(error))
         return part.tables()
 
-    def _completed(self, part: PartBuilder, entries: Sequence[Sample]) -> Iterator[Sample]:
+    def _annotated(self, part: PartBuilder, entries: Sequence[Sample]) -> Iterator[Sample]:
+        """Yield the samples with their annotation; those whose annotation cannot be read are rejected."""
         for sample in entries:
             try:
-                yield sample if self.complete is None else self.complete(self.source, sample)
+                yield sample if self.read_annotation is None else self.read_annotation(self.source, sample)
             except DataError as error:
                 part.reject(sample.image_id, str(error))
 
@@ -94,11 +119,15 @@ class SampleReader:
 def add_sample(
     part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture, options: IngestOptions
 ) -> None:
-    """Cut the object out and add it. A picture that is used whole and needs no change keeps its bytes."""
-    full = image_io.whole(picture.rgb)
+    """Crop the object and add it to the part. The bytes of a picture that needs no change are stored as they are.
+
+    Raises:
+        DataError: The sample cannot be used.
+    """
+    full = image_io.full_window(picture.rgb)
     around = sample.window or sample.box
-    window = full if around is None else image_io.around(around, options.margin, full)
-    rgb, crop_to_source = image_io.cut(picture.rgb, window, options.size)
+    window = full if around is None else image_io.window_around(around, options.margin, full)
+    rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
     image_io.check_side(rgb, options.min_side)
     kept = picture.plain and around is None and rgb.shape == picture.rgb.shape and not sample.mirrored
     if sample.mirrored:
@@ -111,26 +140,36 @@ def add_sample(
         points = np.array(annotation["landmarks"], dtype=np.float64)
         annotation = {**annotation, "landmarks": coordinates.apply(source_to_crop, points)}
     part.add(
-        sample.image_id, content if kept else image_io.encode(rgb), rgb, box, crop_to_source, annotation, sample.frame
+        sample.image_id,
+        content if kept else image_io.encode_jpeg(rgb),
+        rgb,
+        box,
+        crop_to_source,
+        annotation,
+        sample.frame,
     )
 
 
 def _box_in(source_to_crop: coordinates.Affine, box: Box) -> NDArray[np.float64]:
-    """The box in the crop frame; a mirrored crop exchanges its sides."""
+    """Return the box (4,) in the crop frame; in a mirrored crop its sides are exchanged."""
     corners = coordinates.apply(source_to_crop, np.reshape(box, (2, 2)))
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 
-def fault_of(box: Box) -> str | None:
-    """Why four numbers are no box, as `rejected.parquet` says it; None: they are one."""
+def box_fault(box: Box) -> str | None:
+    """Return the reason, as written to `rejected.parquet`, why four numbers are no box; None for a box."""
     x0, y0, x1, y1 = box
     if not all(map(math.isfinite, box)):
         return "bad box: not four finite numbers"
     return "box without area" if x1 <= x0 or y1 <= y0 else None
 
 
-def bounds(xy: NDArray) -> Box:
-    """The box around the annotated of the points (L, 2): the object's where a data set gives none."""
+def bounding_box(xy: NDArray[Any]) -> Box:
+    """Return the bounding box of the annotated points among (L, 2), for data sets without boxes.
+
+    Raises:
+        DataError: The points span no area.
+    """
     known = xy[np.isfinite(xy).all(axis=1)]
     if not len(known) or (known.max(axis=0) <= known.min(axis=0)).any():
         raise DataError("bad annotation: too few landmarks to tell where the object is")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
-from ray_kplm.datasets.registry import AUTO, reader_of
+from ray_kplm.datasets.registry import AUTO, load_reader
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -33,7 +33,7 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
     if options.format != AUTO:
         if parent.is_file(folder.name):
             raise DataError(f"{source}: the source of format {options.format} is the folder that it was unpacked to")
-        listing = reader_of(options.format)(folder, options)
+        listing = load_reader(options.format)(folder, options)
     elif parent.is_file(folder.name):
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")

@@ -1,23 +1,35 @@
-"""The data sets that ingest knows by name: `kplm ingest SOURCE DATASET --format celeba`.
+"""The published data sets that ingest reads by name: `kplm ingest SOURCE DATASET --format celeba`.
 
-Light to import: the command line lists them. A reader's module has the layout, the split rules and their sources.
+The command line imports this module, so it imports no reader. A reader's module documents the layout, the split and their
+sources.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ray_kplm.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ray_kplm.datasets.dataset import IngestOptions, Listing
+    from ray_kplm.storage import Folder
+
 AUTO = "auto"
-"""By what the source is: Parquet files, or a folder of images."""
+"""The format is determined by the source: Parquet files or a folder of images."""
 
 
 class Format(NamedTuple):
-    reader: str  # module of ray_kplm.datasets.readers, and its function
-    text: str  # what SOURCE holds
+    """A published data set.
+
+    Attributes:
+        reader: `module.function`, below ray_kplm.datasets.readers.
+        text: Content of the source folder, for the help of the command line.
+    """
+
+    reader: str
+    text: str
 
 
 FORMATS = {
@@ -37,9 +49,16 @@ FORMATS = {
 }
 
 
-def reader_of(name: str) -> Callable:
-    """The function (source folder, options) -> `dataset.Listing` of a format."""
+def load_reader(name: str) -> Callable[[Folder, IngestOptions], Listing]:
+    """Return the function of a format that lists a source folder.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
     if name not in FORMATS:
         raise ConfigError(f"ingest: format {name!r} must be one of {', '.join([AUTO, *FORMATS])}")
     module, _, function = FORMATS[name].reader.partition(".")
-    return getattr(importlib.import_module(f"ray_kplm.datasets.readers.{module}"), function)
+    reader: Callable[[Folder, IngestOptions], Listing] = getattr(
+        importlib.import_module(f"ray_kplm.datasets.readers.{module}"), function
+    )
+    return reader

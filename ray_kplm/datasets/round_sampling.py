@@ -1,4 +1,4 @@
-"""Which images a round works on (`round_images`): seeded, and without replacement across rounds."""
+"""The images of a round (`round_images`): seeded, and drawn without replacement across rounds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of some parts, in the parts' order. An image's index in a round is its place in this order.
+    """Chosen rows of some parts. An image's index in a round is its place in their order.
 
-    parts: names; rows: for each part its chosen rows, int64, ascending.
+    Attributes:
+        parts: Names of the parts.
+        rows: Chosen rows of each part, ascending.
     """
 
     parts: list[str]
@@ -20,22 +22,27 @@ class Selection:
 
     @property
     def images(self) -> int:
+        """Number of images."""
         return sum(len(rows) for rows in self.rows)
 
     def sample(self, count: int, seed: tuple[int, ...], parts: int | None = None) -> Selection:
         """Return a seeded subset of at most `count` images.
 
-        parts: from so many parts, or as many more as it takes. A part is read as a whole, and 500 images of 160,000 drawn from
-        all lie in 255 of 313 parts; a part's images are often of one folder or video, so a sample of one part is none.
+        Args:
+            count: Number of images.
+            seed: Of the draw.
+            parts: Draw from this number of parts, or from more if these have too few images; None: from all. A part is read as
+                a whole, and 500 of 160,000 images drawn from all lie in 255 of 313 parts. The images of a part are often of
+                one folder or video, so a sample needs several parts.
         """
-        few = self if parts is None else self._few(count, seed, parts)
+        few = self if parts is None else self._draw_parts(count, seed, parts)
         if few.images <= count:
             return few
         chosen = np.sort(np.random.default_rng(seed).choice(few.images, count, replace=False))
-        return _of_indices(few, chosen)
+        return _select_indices(few, chosen)
 
-    def _few(self, count: int, seed: tuple[int, ...], parts: int) -> Selection:
-        """A seeded choice of `parts` parts, or of as many more as have `count` images together."""
+    def _draw_parts(self, count: int, seed: tuple[int, ...], parts: int) -> Selection:
+        """Return a seeded choice of `parts` parts, or of more if these have fewer than `count` images."""
         order = np.random.default_rng([*seed, 1]).permutation(len(self.parts))
         ends = np.cumsum([len(self.rows[i]) for i in order])
         needed = max(parts, int(np.searchsorted(ends, count)) + 1)
@@ -44,20 +51,26 @@ class Selection:
 
 
 SAMPLE_PARTS = 16
-"""Parts that a sample is taken from where each costs a read: about a hundred megabytes of images in all."""
+"""Number of parts to sample from where each must be read: about a hundred megabytes of images in all."""
 
 
 def full_selection(parts: list[str], rows: list[int]) -> Selection:
-    """All images of a split: its parts and their row counts."""
+    """Return all images of a split, given its parts and their row counts."""
     return Selection(parts, [np.arange(n) for n in rows])
 
 
-def draw(parts: list[str], rows: list[int], *, before: int, count: int, seed: int) -> Selection:
-    """Return the images of a round: `count` of a seeded order that shows every image before any comes twice.
+def draw_round(parts: list[str], rows: list[int], *, before: int, count: int, seed: int) -> Selection:
+    """Return the images of a round, from a seeded order in which every image occurs once before any occurs again.
 
-    before: how many images the rounds before drew, all together: this one's begin there in the order, whatever their sizes.
-    The order is one of parts, anew in every pass over the dataset, and within a part that of its rows. So a round reads the
-    parts that it needs and no others: neither its work nor its memory grows with the dataset.
+    Each pass over the dataset has an order of parts, and within a part the order is that of its rows. So a round reads only the
+    parts that it needs, and its work and memory do not grow with the dataset.
+
+    Args:
+        parts: Names of the split's parts.
+        rows: Images of each part.
+        before: Images that the rounds before have drawn, in total; this round's begin there in the order.
+        count: Images of the round.
+        seed: Of the order.
     """
     total = sum(rows)
     if count >= total:
@@ -72,13 +85,13 @@ def draw(parts: list[str], rows: list[int], *, before: int, count: int, seed: in
             if start >= last:
                 break
             piece = np.arange(max(first - start, 0), min(last - start, rows[part]))
-            # Where one pass ends and the next begins a part can come twice in a round.
+            # A part can occur twice in a round that contains the end of one pass and the start of the next.
             chosen[part] = np.union1d(chosen.get(part, piece[:0]), piece)
     return Selection([parts[i] for i in sorted(chosen)], [chosen[i] for i in sorted(chosen)])
 
 
-def _of_indices(whole: Selection, chosen: NDArray) -> Selection:
-    """The images at ascending indices of a selection."""
+def _select_indices(whole: Selection, chosen: NDArray[np.int64]) -> Selection:
+    """Return the images at ascending indices of a selection."""
     ends = np.cumsum([len(rows) for rows in whole.rows])
     cuts = np.searchsorted(chosen, ends)
     pieces = np.split(chosen, cuts[:-1])

@@ -1,4 +1,4 @@
-"""Videos: which images are frames of one sequence, and in which order."""
+"""Sequences: images that are frames of one video, and their order."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from ray_kplm.storage import Folder
 
 
 class Frames(NamedTuple):
-    """Of N images. sequence: int64 (N,), equal for frames of one sequence, NONE outside any; frame: int64 (N,), its time."""
+    """The sequences of N images.
+
+    Attributes:
+        sequence: (N,), equal for frames of one sequence, NONE for an image of no sequence.
+        frame: (N,), the frame's time in its sequence.
+    """
 
     sequence: NDArray[np.int64]
     frame: NDArray[np.int64]
 
 
 def read_frames(images: Folder, selection: Selection) -> Frames:
-    """Of a round's images, in its order. Reads no pixels."""
+    """Read the sequences of a round's images, in its order, without reading pixels."""
     names, frames = [], []
     for whole, rows in zip(images.read_tables(selection.parts, ["sequence", "frame"]), selection.rows, strict=True):
         table = whole.take(rows)

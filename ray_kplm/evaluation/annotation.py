@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.datasets.dataset import LandmarkArrays
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays
 from ray_kplm.evaluation.normalisers import normaliser
 
 Floats = NDArray[np.float64]

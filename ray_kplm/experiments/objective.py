@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_kplm.analysis.evaluate import evaluate, stage_scores
 from ray_kplm.analysis.label_free import measure_quality
-from ray_kplm.analysis.stages import rounds_have_landmarks
+from ray_kplm.analysis.recordings import rounds_have_landmarks
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.evaluation.stages import STAGE1, WARMUP

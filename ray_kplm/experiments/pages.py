@@ -14,8 +14,8 @@ import yaml
 
 from ray_kplm.config import Config
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
-from ray_kplm.experiments.results import Trial, from_dict, ranked, short_names
 from ray_kplm.experiments.space import read_interval, shown
+from ray_kplm.experiments.sweep_results import Trial, from_dict, ranked, short_names
 from ray_kplm.report.text_table import align
 
 _BANDS = 3

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ray_kplm.experiments.results import short_names
 from ray_kplm.experiments.space import read_interval, shown
+from ray_kplm.experiments.sweep_results import short_names
 
 _GAP, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 170, 320, 70, 70, 46, 16
 _CLASSES = 5

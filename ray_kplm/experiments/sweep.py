@@ -20,9 +20,9 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, choose_objective, measure_round, measure_run
-from ray_kplm.experiments.results import from_dict, run_name
 from ray_kplm.experiments.space import Choice, Space, Values, configured, read_space
 from ray_kplm.experiments.sweep_events import RESULTS, SweepEvents, keypoints_folder
+from ray_kplm.experiments.sweep_results import from_dict, run_name
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run

@@ -14,8 +14,8 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import KplmError
 from ray_kplm.experiments.objective import TITLES
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page
-from ray_kplm.experiments.results import FAILED, FINISHED, RUNNING, STOPPED, Trial, best
 from ray_kplm.experiments.space import Space, Values, configured
+from ray_kplm.experiments.sweep_results import FAILED, FINISHED, RUNNING, STOPPED, Trial, best
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.run import Run

@@ -1,8 +1,8 @@
-"""The names that this package imports from Ray's private modules.
+"""Every name that this project takes from Ray's private modules, and where it lies.
 
-Private modules change without notice, so `pyproject.toml` allows one minor version of Ray. When that bound is raised,
-`tests/runtime/test_ray_private.py` names what was removed or changed. Each name is imported on first use: a process that needs
-one of them does not load Ray Train for it.
+Private modules change without notice, so `pyproject.toml` admits one minor version of Ray. When that bound is lifted,
+`tests/runtime/test_ray_private.py` names what went and what changed. A name is imported when it is first used: a process that
+only needs one of them does not load Ray Train for it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ HOMES = {
     "PlacementGroupCleanerCallback": "ray.train.v2._internal.callbacks.placement_group_callback",
     "ControllerCallback": "ray.train.v2._internal.execution.callback",
 }
-"""Each name, and the module of Ray that defines it."""
+"""Name -> module of Ray."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import one of the names in `HOMES`."""
+    """Import one of `HOMES` when it is asked for."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(HOMES[name]), name)

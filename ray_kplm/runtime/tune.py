@@ -1,7 +1,7 @@
 """Many runs as trials of Ray Tune, side by side as far as the cluster has room.
 
-Searcher, scheduler, retries and the experiment's state on storage are Tune's own. A trial has an actor of its own; the workers of
-its run are placed outside of what Tune reserves for the trial.
+Searcher, scheduler, retries and the experiment's state on storage are Tune's own. A trial has an actor of its own; the workers
+of its run are placed outside of what Tune reserves for the trial.
 
 The experiment is started by `tune.run`, which `Tuner.fit` calls too. `Tuner.restore` would take searcher, scheduler, callbacks
 and number of samples from a pickle of the first start (Ray 2.60), but a sweep that continues may have more samples, and its

@@ -8,7 +8,7 @@ from typing import Any
 from ray_kplm.config import Config
 from ray_kplm.config_names import as_recorded
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.round_sampling import Selection, draw
+from ray_kplm.datasets.round_sampling import Selection, draw_round
 from ray_kplm.methods.base import Method
 from ray_kplm.run import Run
 from ray_kplm.schemas import TRAIN
@@ -51,7 +51,7 @@ class RunContext:
         """Return the images that round `number` trains on; the round before labels them."""
         parts, rows = self.dataset.parts(TRAIN), self.dataset.rows(TRAIN)
         count = self.image_count(number)
-        return draw(parts, rows, before=self._images_before(number), count=count, seed=self.config.seed)
+        return draw_round(parts, rows, before=self._images_before(number), count=count, seed=self.config.seed)
 
     def _images_before(self, number: int) -> int:
         """Images that the rounds before `number` draw, all together."""

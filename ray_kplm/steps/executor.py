@@ -75,7 +75,7 @@ class Executor:
 
     def _run(self, task: Task) -> None:
         manifest = task.step.manifest()
-        if manifest is None and task.is_transient and self._is_consumed(task):
+        if manifest is None and task.is_transient and self._recording.is_consumed(task):
             self.progress.skip(task.folder.path)
         elif manifest is None:
             task.step.begin()
@@ -89,11 +89,8 @@ class Executor:
         for taken in task.takes:
             self._delete_if_consumed(taken)
 
-    def _is_consumed(self, task: Task) -> bool:
-        return all(taker.step.manifest() is not None for taker in self._recording.takers(task))
-
     def _delete_if_consumed(self, task: Task) -> None:
-        if task.is_transient and not self.run.config.keep_features and self._is_consumed(task):
+        if task.is_transient and not self.run.config.keep_features and self._recording.is_consumed(task):
             task.folder.delete()
 
     def _prepare_workers(self, task: Task) -> None:

@@ -128,6 +128,16 @@ class Recording:
         """Return the tasks that take the output of a task."""
         return [other for other in self.tasks if task in other.takes]
 
+    def is_consumed(self, task: Task) -> bool:
+        """Return whether all tasks that take the output of a task are done."""
+        return all(taker.step.manifest() is not None for taker in self.takers(task))
+
+    def state(self, task: Task) -> str:
+        """Return `Step.state`, or `deleted` for a transient output that no task needs any more."""
+        state = task.step.state()
+        consumed = all(taker.step.state() == "done" for taker in self.takers(task))
+        return "deleted" if task.is_transient and state == "to do" and consumed else state
+
     @property
     def has_clusters(self) -> bool:
         """Whether the rounds end with clusters, which are ordered landmarks."""
@@ -147,7 +157,9 @@ class Recording:
         number = {task: f"t{index}" for index, task in enumerate(self.tasks)}
         lines = ["flowchart TD"]
         for task in self.tasks:
-            lines.append(f'  {number[task]}["{task.path}"]{":::done" if task.step.state() == "done" else ""}')
+            lines.append(
+                f'  {number[task]}["{task.path}"]{":::done" if self.state(task) in ("done", "deleted") else ""}'
+            )
             lines += [f"  {number[taken]} --> {number[task]}" for taken in task.takes]
         return "\n".join([*lines, "  classDef done fill:#bfe3c5"])
 

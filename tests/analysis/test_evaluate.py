@@ -144,14 +144,14 @@ def test_generic_keypoints_are_measured_against_the_annotation(run):
     }
 
 
-def test_hidden_points_are_scored_or_not(run):
+def test_hidden_points_are_scored_unless_left_out(run):
     metrics = evaluate(run, options=Options(visible_only=True))
     assert metrics["points"]["scored"] == 375
     assert metrics["visible_only"]
     assert metrics["left_out"]["forward_points"] == 15
 
 
-def test_errors_by_ranges_of_a_column(run):
+def test_errors_are_reported_by_ranges_of_a_column(run):
     metrics = evaluate(run, options=Options(by=("yaw=-90,0,84", "|yaw|=0,30")))
     ranges = metrics["buckets"]["yaw"]["ranges"]
     assert [found["images"] for found in ranges.values()] == [15, 15]
@@ -160,7 +160,7 @@ def test_errors_by_ranges_of_a_column(run):
     assert metrics["buckets"]["|yaw|"]["images_in_none"] == 30 - 11
 
 
-def test_a_protocol_adds_its_figures_and_leaves_the_others(run):
+def test_a_protocol_adds_its_scores_and_keeps_the_others(run):
     plain = evaluate(run)
     metrics = evaluate(run, options=Options(protocol="human36m"))
     assert metrics["forward_nme"] == plain["forward_nme"]
@@ -194,7 +194,7 @@ def test_another_dataset_has_a_folder_of_its_own(run, tmp_path):
         (Options(by=("yaw=5",)), "increasing numbers"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_predicted(run, options, words, tmp_path):
+def test_invalid_options_are_reported_before_anything_is_predicted(run, options, words, tmp_path):
     other = make_dataset(tmp_path / "other", seed=4, name="other")  # without predictions: to make them takes Ray
     with pytest.raises((ConfigError, DataError), match=words):
         evaluate(run, options=Options(**{**vars(options), "data": str(other.root)}))
@@ -209,7 +209,7 @@ def test_a_dataset_without_one_of_the_splits_is_refused(run, tmp_path, left, wor
         evaluate(run, options=Options(data=str(tmp_path / "other")))
 
 
-def test_oks_without_pycocotools_says_how_to_get_it(run, monkeypatch):
+def test_oks_without_pycocotools_is_refused_with_the_way_to_install_it(run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"ray-kplm\[coco\]"):
         evaluate(run, options=Options(protocol="human36m"))

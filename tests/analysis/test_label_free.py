@@ -81,7 +81,7 @@ def test_a_detector_that_follows_the_picture_has_no_error(pictures, tmp_path):
     assert found["detection_rate"] == found["repeatability"] == 1
 
 
-def test_a_detector_that_looks_at_nothing(pictures, tmp_path):
+def test_a_detector_that_ignores_the_image_has_the_error_of_the_views(pictures, tmp_path):
     found = measure(observed(pictures, tmp_path, Fixed))
     assert found["equivariance_per_landmark"][:2] == pytest.approx(found["view_motion_per_landmark"][:2], rel=1e-6)
     assert found["detection_rate_per_landmark"] == [1, 1, 0]
@@ -99,7 +99,7 @@ def test_views_are_of_the_image_alone(pictures, tmp_path):
     assert len(np.unique(moved[:, :, 0, 0])) == IMAGES * 3
 
 
-def test_a_part_that_is_there_is_not_observed_again(pictures, tmp_path):
+def test_an_existing_part_is_not_observed_again(pictures, tmp_path):
     observed(pictures, tmp_path, Blobs)
     again = observed(pictures, tmp_path, Fixed)
     assert measure(again)["equivariance_error"] < 0.2

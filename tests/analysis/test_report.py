@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
+from ray_kplm.analysis import embedding
 from ray_kplm.analysis.embedding import _landmarks
 from ray_kplm.analysis.report import report
 from ray_kplm.analysis.training_history import merges, rounds
@@ -13,6 +14,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.report.embedding import Described
 from ray_kplm.run import Run
+from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
 
 PART, SIDE = "part-00000.parquet", 100
@@ -51,7 +53,7 @@ def finish_round(run, number, landmarks, ids=IDS, shift=0.0, **facts):
     run.step(f"rounds/{number:03d}/train", "train", {}, {}).finish(metrics={"loss": 0.5, "detector": 0.25})
 
 
-def test_rounds_have_their_figures_and_agree_as_far_as_they_do(run, dataset):
+def test_rounds_have_their_numbers_and_their_agreement_with_the_last(run, dataset):
     finish_round(run, 0, [2, 0, 1], shift=2, landmark_objective=6.0, cluster_objective=1.8)
     finish_round(run, 1, [0, 1, 2], landmark_objective=3.0)
     first, last = rounds(run, dataset)
@@ -64,7 +66,7 @@ def test_rounds_have_their_figures_and_agree_as_far_as_they_do(run, dataset):
     assert "stability" not in last
 
 
-def test_points_far_away_are_others(run, dataset):
+def test_distant_points_are_not_the_same_point(run, dataset):
     finish_round(run, 0, [0, 1, 2], shift=8)  # more than a twentieth of the longer side
     finish_round(run, 1, [0, 1, 2])
     assert rounds(run, dataset)[0]["found_again"] == 0
@@ -82,7 +84,7 @@ def test_rounds_on_other_images_are_not_compared(run, dataset):
     assert "stability" not in rounds(run, dataset)[0]
 
 
-def test_quality_of_a_round_is_taken_where_it_was_measured(run, dataset):
+def test_measured_quality_of_a_round_is_included(run, dataset):
     finish_round(run, 0, [0, 1, 2])
     finish_round(run, 1, [0, 1, 2])
     (run.folder / "evaluation").write_json("quality_001.json", {"equivariance_error": 2.5})
@@ -91,12 +93,18 @@ def test_quality_of_a_round_is_taken_where_it_was_measured(run, dataset):
     assert last["equivariance_error"] == 2.5
 
 
-def test_mergings_come_in_their_order(run):
+def test_merging_steps_are_in_order(run):
     merged = [{"channel": 3, "into": 1, "overlap": 0.9}]
     run.step("stage2/001/merge", "merge", {}, {}).finish(channels_before=3, channels=3, merged=[])
     run.step("stage2/000/merge", "merge", {}, {}).finish(channels_before=4, channels=3, merged=merged)
     run.step("stage2/000/train", "landmarks", {}, {}).finish()
     assert merges(run) == [{"before": 4, "after": 3, "merged": merged}, {"before": 3, "after": 3, "merged": []}]
+
+
+@pytest.fixture
+def recorded(dataset, monkeypatch):
+    """Runs of any configuration are taken to be of this dataset."""
+    monkeypatch.setattr(embedding, "recording_of", lambda run: record(run, dataset))
 
 
 def described(cluster, places):
@@ -110,7 +118,7 @@ def channels(run, of):
     (run.folder / "stage2").write_json("channels.json", plain)
 
 
-def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run):
+def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run, recorded):
     channels(run, [0, 1, 2])
     found = [described([1, 2, 0, 3], [*PLACES, (5, 95)]), described([0, 1, 2], PLACES)]
     landmarks, (first, last) = _landmarks(run, found)
@@ -119,7 +127,7 @@ def test_clusters_of_the_warm_up_get_the_landmarks_at_their_places(run):
     assert last.tolist() == [0, 1, 2]
 
 
-def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run, tmp_path):
+def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run, recorded, tmp_path):
     run = Run(run.folder, load_config(None, [f"run={tmp_path / 'run'}", "stage1.rounds=1", "method.kind=merge"]))
     channels(run, [0, -1, 1, 0])
     found = [described([3, 1], PLACES[:2]), described([0, 2], PLACES[:2])]
@@ -128,6 +136,6 @@ def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run,
     assert [name.tolist() for name in names] == [[0, -1, 1, 0]] * 2
 
 
-def test_a_gallery_of_nothing_is_refused(run):
+def test_an_empty_gallery_is_refused(run):
     with pytest.raises(ConfigError, match="images = 0: must be at least 1"):
         report(run, images=0)

@@ -67,7 +67,7 @@ def share_right(make, missing: int, extra: int, images: int = 60) -> float:
     ("make", "missing", "extra", "least"),
     [(affine, 0, 0, 0.97), (affine, 3, 0, 0.93), (affine, 0, 5, 0.93), (bent, 0, 0, 0.97), (bent, 2, 3, 0.9)],
 )
-def test_points_find_their_template_points(make, missing, extra, least):
+def test_points_are_matched_with_their_template_points(make, missing, extra, least):
     assert share_right(make, missing, extra) >= least
 
 
@@ -143,7 +143,7 @@ def failures(place, setting: Setting, templates: int = 10, images: int = 60) -> 
 @pytest.mark.parametrize(
     ("setting", "most"), [(EASY, 0.005), (MIDDLE, 0.035), (HARDEST, 0.16)], ids=["easy", "middle", "hardest"]
 )
-def test_drifting_names_better_than_centring_and_never_mirrors(setting, most):
+def test_alignment_matches_better_than_centring_and_never_mirrors_the_template(setting, most):
     """Wrong names in %: 0.3, 2.2, 12.2; with no similarity before the affine map 0.9, 6.9, 23.7 (and 0, 0.5, 3.7 % mirrored);
     centred 3.3, 18.6, 45.4."""
     wrong, reflected = failures(align, setting)
@@ -153,12 +153,12 @@ def test_drifting_names_better_than_centring_and_never_mirrors(setting, most):
 
 
 @pytest.mark.parametrize("count", [3, 4, 20])
-def test_not_even_points_of_something_else_mirror_the_template(count):
+def test_points_of_another_object_do_not_mirror_the_template(count):
     points = np.random.default_rng(count).uniform(60, 196, (300, count, 2))
     assert not mirrored(TEMPLATE, align(TEMPLATE, points, np.ones((300, count), bool))).any()
 
 
-def test_a_bend_needs_more_than_an_affine_map():
+def test_the_nonrigid_stage_follows_a_bend_that_an_affine_map_cannot():
     rng = np.random.default_rng(5)
     views = np.stack([bent(rng) for _ in range(30)])
     valid = np.ones(views.shape[:2], bool)
@@ -187,7 +187,7 @@ def test_each_image_is_aligned_on_its_own():
         np.testing.assert_allclose(align(TEMPLATE, points[b : b + 1], valid[b : b + 1])[0], together[b], atol=1e-6)
 
 
-def test_too_few_points_leave_the_template_as_it_is():
+def test_too_few_points_only_translate_the_template():
     points, valid = np.zeros((1, 4, 2)), np.array([[True, True, False, False]])
     points[0, :2] = [[100, 100], [120, 140]]
     placed = align(TEMPLATE, points, valid)[0]
@@ -195,7 +195,7 @@ def test_too_few_points_leave_the_template_as_it_is():
     np.testing.assert_allclose(placed.mean(0), [110, 120])
 
 
-def test_what_is_too_far_is_no_match():
+def test_points_beyond_the_distance_are_not_matched():
     placed = np.array([[[10.0, 10.0], [50.0, 50.0]]])
     points = np.array([[[11.0, 10.0], [90.0, 90.0], [50.0, 50.0]]])
     assert match_points(placed, points, np.array([[True, True, True]]), 5).tolist() == [[0, 2]]

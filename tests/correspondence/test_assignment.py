@@ -1,4 +1,4 @@
-"""The nearest centroid, exactly: also where float32 cannot tell, in any block, and with the lower index on a tie."""
+"""The nearest centroid, exactly: also for centroids equal in float32, in any block, and with the lower index on a tie."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ def slow(points, centroids):
     return [row.index(min(row)) for row in distances]
 
 
-def test_it_is_the_nearest():
+def test_assignments_are_the_nearest_centroids_by_definition():
     points, centroids = unit(200), on_grid(unit(9, seed=1))
     found = nearest(points, centroids)
     assert found.tolist() == slow(points, centroids)
@@ -45,7 +45,7 @@ def test_it_is_the_nearest():
     np.testing.assert_allclose(squared_distance(points, centroids, found), every.min(1), rtol=1e-12)
 
 
-def test_centroids_that_float32_cannot_tell_apart():
+def test_centroids_that_are_equal_in_float32_are_assigned_exactly():
     points = unit(300)
     base = unit(1, seed=1).astype(np.float64)
     # Twelve centroids on one spot, but for steps of the grid: differences of distances are near 1e-7.
@@ -67,7 +67,7 @@ def test_ties_go_to_the_lower_index():
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000, BLOCK, 3 * BLOCK])
-def test_the_cut_into_blocks_changes_nothing(cut):
+def test_the_split_into_blocks_does_not_change_assignments(cut):
     points, centroids = unit(2 * BLOCK + 5, dim=8), on_grid(unit(50, dim=8, seed=1))
     whole = nearest(points, centroids)
     if cut == 1:
@@ -147,6 +147,6 @@ def test_scores_are_exact():
     np.testing.assert_array_equal(exact_scores(points, centroids), exact_scores(points[:, order], centroids[:, order]))
 
 
-def test_no_points_and_one_centroid():
+def test_no_points_or_a_single_centroid_need_no_search():
     assert nearest(unit(0), on_grid(unit(3))).tolist() == []
     assert nearest(unit(3), on_grid(unit(1))).tolist() == [0, 0, 0]

@@ -18,19 +18,19 @@ def slow(image, cluster, distance):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_a_loop(seed):
+def test_kept_keypoints_are_those_of_a_slow_loop(seed):
     rng = np.random.default_rng(seed)
     image, cluster = rng.integers(0, 8, 120), rng.integers(NONE, 6, 120).astype(np.int16)
     distance = rng.integers(0, 5, 120).astype(np.float32)  # with ties
     np.testing.assert_array_equal(keep_nearest(image, cluster, distance), slow(image, cluster, distance))
 
 
-def test_nearest_stays():
+def test_the_nearest_keypoint_is_kept():
     keep = keep_nearest(np.array([0, 0, 0, 1]), np.array([2, 2, 1, 2]), np.array([0.5, 0.1, 0.9, 0.7]))
     assert keep.tolist() == [False, True, True, True]
 
 
-def test_of_equals_the_first_stays():
+def test_the_first_of_equally_near_keypoints_is_kept():
     assert keep_nearest(np.zeros(3, int), np.zeros(3, int), np.ones(3)).tolist() == [True, False, False]
 
 
@@ -41,6 +41,6 @@ def test_many_images_and_clusters_do_not_mix():
     assert keep_nearest(image, cluster, np.ones(4, np.float32)).all()
 
 
-def test_none_goes_and_nothing_is_fine():
+def test_keypoints_without_a_cluster_are_dropped_and_an_empty_input_is_valid():
     assert not keep_nearest(np.zeros(3, int), np.full(3, NONE), np.zeros(3)).any()
     assert keep_nearest(np.zeros(0, int), np.zeros(0, int), np.zeros(0)).shape == (0,)

@@ -1,4 +1,4 @@
-"""Which cluster a cluster becomes in the mirror."""
+"""Mirror partners of clusters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_known_mirror_is_recovered_from_noise():
     assert is_involution(partner)
 
 
-def test_counts_are_counts_and_repeated_pairs_count():
+def test_repeated_pairs_are_counted_each_time():
     counts = flip_counts(np.array([0, 0, 0, 2], np.int16), np.array([1, 1, 2, 0], np.int16), 3)
     np.testing.assert_array_equal(counts, [[0, 2, 1], [0, 0, 0], [1, 0, 0]])
 
@@ -48,11 +48,11 @@ def test_a_cluster_never_seen_is_its_own_partner():
     assert flip_map(counts).dtype == np.int16
 
 
-def test_the_partner_is_the_largest_of_the_row():
+def test_the_partner_has_the_largest_count_of_the_row():
     np.testing.assert_array_equal(flip_map(np.array([[0, 5, 0], [1, 0, 3], [0, 0, 4]])), [1, 2, 2])
 
 
-def test_involution():
+def test_is_involution_accepts_pairs_and_fixed_points_only():
     assert is_involution(np.array([1, 0, 2]))
     assert is_involution(np.arange(3))
     assert not is_involution(np.array([1, 2, 0]))
@@ -80,7 +80,7 @@ def involutions(size: int) -> list[list[int]]:
 INVOLUTIONS = {size: np.array(involutions(size)) for size in range(1, 8)}
 
 
-def test_all_involutions_are_tried():
+def test_the_reference_search_lists_all_involutions():
     assert [len(INVOLUTIONS[size]) for size in range(1, 8)] == [1, 2, 4, 10, 26, 76, 232]
     assert all(is_involution(partner) for partner in INVOLUTIONS[6])
 
@@ -107,14 +107,14 @@ def test_the_pairing_is_the_best_involution():
     assert worse == []
 
 
-def test_a_pair_that_is_no_better_than_two_alone_stays_apart():
+def test_two_clusters_that_gain_nothing_are_not_paired():
     # Float rounding alone makes 2 x 0.3 differ from 0.1 + 0.5.
     assert best_involution(np.array([[0.1, 0.3], [0.3, 0.5]])).tolist() == [0, 1]
     assert best_involution(np.full((5, 5), 0.2)).tolist() == [0, 1, 2, 3, 4]
     assert best_involution(np.zeros((0, 0))).tolist() == []
 
 
-def test_as_many_clusters_as_the_thesis_has_are_paired():
+def test_a_hundred_clusters_are_paired():
     truth = np.arange(100) ^ 1
     counts = np.random.default_rng(0).poisson(2, (100, 100))
     counts[np.arange(100), truth] += 500
@@ -128,13 +128,13 @@ def test_mirror_pairs_agree_with_the_argmax_of_clear_counts():
     assert mirror_pairs(counts).tolist() == truth.tolist() == flip_map(counts).tolist()
 
 
-def test_two_clusters_that_claim_one_partner_do_not_both_get_it():
+def test_two_clusters_never_share_a_partner():
     counts = np.array([[0, 0, 90, 10], [0, 5, 50, 45], [95, 2, 0, 3], [10, 70, 0, 20]])
     assert flip_map(counts).tolist() == [2, 2, 0, 1]
     assert mirror_pairs(counts).tolist() == [2, 3, 0, 1]
 
 
-def test_a_cluster_that_is_found_on_one_side_only_has_no_partner():
+def test_a_cluster_found_on_one_side_only_has_no_partner():
     # Mirrored, 3 falls into 1 (which has its own partner, 2) and nothing falls into it.
     counts = np.array([[99, 0, 1, 0], [0, 5, 95, 0], [0, 93, 7, 0], [0, 70, 30, 0]])
     assert flip_map(counts).tolist() == [0, 2, 1, 1]

@@ -19,7 +19,7 @@ def unit(count, seed):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("keypoints", [1, 2, 3, 5])
-def test_the_assignment_of_least_cost(seed, keypoints):
+def test_the_assignment_has_the_least_total_cost(seed, keypoints):
     points, centroids = unit(keypoints, seed), on_grid(unit(3, 100 + seed))
     squared = ((points[:, None].astype(float) - centroids[None]) ** 2).sum(-1)
     found = match(np.array([keypoints]), points, centroids, NEVER)
@@ -33,14 +33,14 @@ def test_the_assignment_of_least_cost(seed, keypoints):
     assert cost == pytest.approx(min(costs))
 
 
-def test_images_do_not_see_each_other_and_may_be_empty():
+def test_images_are_matched_independently_and_may_be_empty():
     points, centroids = unit(9, 0), on_grid(unit(3, 1))
     together = match(np.array([4, 0, 2, 3]), points, centroids, NEVER)
     apart = [match(np.array([n]), points[a : a + n], centroids, NEVER) for a, n in ((0, 4), (4, 2), (6, 3))]
     np.testing.assert_array_equal(together, np.concatenate(apart))
 
 
-def test_what_lies_beyond_the_cutoff_has_no_cluster():
+def test_keypoints_beyond_the_cutoff_have_no_cluster():
     centroids = on_grid(np.eye(3, 4))
     points = np.float16(np.eye(3, 4))
     points[1] = np.float16([0.0, 0.8, 0.6, 0.0])
@@ -62,7 +62,7 @@ def test_the_cutoff_is_mean_plus_one_standard_deviation_however_points_are_split
     assert whole.cutoff()[3] == np.inf
 
 
-def test_clusters_take_over_the_numbers_of_the_last_round():
+def test_clusters_keep_the_numbers_of_the_last_round():
     before = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
     order = np.random.default_rng(1).permutation(6)
     after = (before[order] + 0.05).astype(np.float32)

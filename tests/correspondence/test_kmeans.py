@@ -1,4 +1,4 @@
-"""K-means: against scikit-learn, and the same to the bit however its points are laid out."""
+"""K-means: against scikit-learn, and bit-identical for any layout of its points."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_known_centres_are_found():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_from_one_start_it_is_the_clustering_of_scikit_learn(seed):
+def test_a_fit_from_one_start_equals_that_of_scikit_learn(seed):
     points, _ = mixture(spread=0.4)
     begin = start(points, seed)
     mine = fit(Over(points), [begin], iterations=300, tolerance=0.0)
@@ -93,7 +93,7 @@ def test_iterations_and_tolerance_end_a_fit():
     assert falls[-1] <= 0.01
 
 
-def test_the_best_of_several_starts_counts():
+def test_the_best_of_several_starts_is_returned():
     points, _ = mixture()
     poor = np.repeat(points[:1].astype(np.float32), 6, axis=0) + np.arange(6, dtype=np.float32)[:, None] * 1e-3
     good = CENTRES.astype(np.float32)
@@ -127,7 +127,7 @@ def test_a_fit_does_not_end_on_the_pass_that_splits():
     np.testing.assert_allclose(clustering.centroids[order], means, atol=0.01)
 
 
-def test_more_clusters_than_places_is_survived():
+def test_more_clusters_than_distinct_points_are_handled():
     points = np.float16(np.repeat([[1.0, 0.0], [0.0, 1.0]], 10, axis=0))
     clustering = fit(Over(points), [start(points, 0, k=5)], iterations=20, tolerance=1e-4)
     assert np.isfinite(clustering.centroids).all()
@@ -150,7 +150,7 @@ def test_plus_plus_spreads_its_centres():
     assert np.mean(hits) > 0.9
 
 
-def test_noise_does_not_lead_the_starts_astray():
+def test_greedy_starts_find_all_groups_in_noise():
     """Ten tight groups of unequal size among noise: with one candidate a centre, 11 of 20 starts find them all."""
     rng = np.random.default_rng(0)
     centres = np.linalg.qr(rng.normal(size=(32, 32)))[0][:10]
@@ -166,7 +166,7 @@ def test_noise_does_not_lead_the_starts_astray():
     assert np.mean(found) >= 0.8
 
 
-def test_plus_plus_of_equal_points():
+def test_plus_plus_accepts_equal_points():
     assert plus_plus(np.ones((4, 3), np.float16), 3, np.random.default_rng(0)).tolist() == [[1.0] * 3] * 3
 
 
@@ -177,7 +177,7 @@ def total(partials: list[Partial]) -> Partial:
     return out
 
 
-def test_sums_counts_and_objective():
+def test_partial_returns_the_sums_and_counts_of_the_clusters():
     points = np.float16([[1, 0], [3, 0], [0, 5]])
     found = partial([points[:2], points[:0], points[2:]], np.float32([[2, 0], [0, 4], [50, 50]]))
     np.testing.assert_array_equal(found.sums, [[4, 0], [0, 5], [0, 0]])
@@ -223,7 +223,7 @@ def unit_points(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
-def test_the_layout_of_blocks_changes_no_bit(shards):
+def test_the_layout_of_blocks_does_not_change_the_result(shards):
     points = unit_points(3000)
     centroids = start(points, 0, k=20)
     blocks = np.array_split(points, [400, 900, 1000, 1800, 2950])
@@ -300,7 +300,7 @@ def test_a_pass_on_a_gpu_has_one_caller_and_sends_the_centroids_once(monkeypatch
         pytest.param(gpu_search, id="faiss-gpu", marks=pytest.mark.gpu),
     ],
 )
-def test_the_search_changes_no_bit(make_search, threads, request):
+def test_the_search_does_not_change_the_result(make_search, threads, request):
     """Blocks longer than what the search takes at once, and centroids that float32 cannot tell apart among them."""
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs CUDA")

@@ -1,4 +1,4 @@
-"""Keypoints that look like no other."""
+"""Outlier scores of keypoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lonely(count: int) -> np.ndarray:
     return unit(np.eye(16)[8:][np.arange(count) % 8] + 0.5 * np.random.default_rng(1).normal(size=(count, 16)))
 
 
-def test_points_far_from_the_crowd_are_farther():
+def test_outliers_have_larger_distances():
     sample = np.concatenate([crowd(4000), lonely(8)])
     common = KNNOutlierScore(sample)
     near, far = common.distance(crowd(200, seed=2)), common.distance(lonely(8))
@@ -41,7 +41,7 @@ def test_the_distance_is_the_median_to_the_hundred_nearest(monkeypatch, count):
 
 
 @pytest.mark.parametrize("count", [1, 5, 41, 150])
-def test_a_small_sample_will_do(capfd, count):
+def test_a_small_sample_is_accepted(capfd, count):
     found = KNNOutlierScore(crowd(count)).distance(crowd(30))
     # With 150 points a probed cell holds fewer than the 100 neighbours asked for: those missing do not count.
     assert (found <= 2).all()
@@ -53,5 +53,5 @@ def test_the_same_sample_gives_the_same_distances():
     np.testing.assert_array_equal(*(KNNOutlierScore(crowd(3000)).distance(crowd(50, seed=3)) for _ in range(2)))
 
 
-def test_nothing_to_measure():
+def test_no_descriptors_have_no_distances():
     assert KNNOutlierScore(crowd(50)).distance(np.zeros((0, 16), np.float32)).shape == (0,)

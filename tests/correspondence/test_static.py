@@ -1,4 +1,4 @@
-"""Landmarks that stand still."""
+"""Static landmarks."""
 
 import numpy as np
 import pytest
@@ -28,13 +28,13 @@ def test_the_spread_is_a_share_of_the_side():
 
 @pytest.mark.parametrize("fixed", [0, 1, 3, 6, 8, 10])
 @pytest.mark.parametrize("noise", [0.0, 0.002, 0.006])  # along each axis; 0.006 is 1.5 px of 256
-def test_any_number_of_fixed_ones_is_found_and_no_other(fixed, noise):
+def test_any_number_of_fixed_landmarks_is_found_and_no_other(fixed, noise):
     spread = np.linspace(0.08, 0.2, 10)
     spread[:fixed] = noise * np.sqrt(2)
     assert static(spread) == list(range(fixed))
 
 
-def test_one_that_moves_little_beside_the_others_is_static_too():
+def test_a_landmark_that_moves_much_less_than_the_others_is_static():
     assert static([0.15, 0.02, 0.14, 0.16, 0.13]) == [1]
 
 
@@ -47,18 +47,18 @@ def test_an_aligned_category_has_no_static_landmark(seed):
     assert static(ALIGNED, seed) == []
 
 
-@pytest.mark.parametrize("wandering", [1, 4])
-def test_a_wandering_landmark_is_not_static_and_makes_no_other_so(wandering):
-    assert static([*ALIGNED, *[0.4] * wandering]) == []
-    assert static([0.005, *ALIGNED, *[0.4] * wandering]) == [0]
+@pytest.mark.parametrize("moving", [1, 4])
+def test_a_landmark_that_moves_a_lot_is_not_static_and_makes_no_other_static(moving):
+    assert static([*ALIGNED, *[0.4] * moving]) == []
+    assert static([0.005, *ALIGNED, *[0.4] * moving]) == [0]
 
 
-def test_landmarks_that_all_stand_still_are_all_static():
+def test_all_landmarks_can_be_static():
     assert static(np.full(5, 0.9 * STATIC_SPREAD)) == [0, 1, 2, 3, 4]
     assert static(np.full(5, 1.1 * STATIC_SPREAD)) == []
 
 
-def test_two_images_alike_do_not_tell():
+def test_two_images_are_too_few_for_a_static_landmark():
     landmark, xy = np.repeat([0, 1], [2, 40]), np.full((42, 2), 0.5)
     assert positions(landmark, xy, 2).static().tolist() == [False, True]
 

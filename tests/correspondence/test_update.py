@@ -59,7 +59,7 @@ def run(features, tmp_path, shards, config=CONFIG, **options):
     return found, [labels.read_table(part) for part in labels.parts()]
 
 
-def test_landmarks_duplicates_and_the_mirror(features, tmp_path):
+def test_landmarks_are_found_duplicates_dropped_and_mirror_partners_recovered(features, tmp_path):
     found, tables = run(features, tmp_path, 1)
     assert found.filtered.detected == PARTS * IMAGES * 5 - 5
     assert found.filtered.kept == PARTS * IMAGES * 4 - 4  # the second, less clear point of landmark 2 went
@@ -82,7 +82,7 @@ def test_landmarks_duplicates_and_the_mirror(features, tmp_path):
 
 @pytest.mark.parametrize("shards", [2, 7])
 @pytest.mark.parametrize("memory", [2**30, 0])
-def test_any_number_of_shards_and_any_memory_gives_the_same_bits(features, tmp_path, shards, memory):
+def test_any_number_of_shards_and_any_memory_gives_identical_results(features, tmp_path, shards, memory):
     one, tables = run(features, tmp_path, 1)
     many, others = run(features, tmp_path, shards, memory=memory)
     np.testing.assert_array_equal(one.landmark_centroids, many.landmark_centroids)
@@ -110,7 +110,7 @@ def test_too_few_points_stop_with_the_settings_to_look_at(features, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "missing", "columns"])
-def test_a_bad_part_is_named(features, tmp_path, fault):
+def test_the_error_of_a_bad_part_names_it(features, tmp_path, fault):
     folder = Folder.at(tmp_path / "bad")
     for part in features.parts():
         folder.write_bytes(part, features.read_bytes(part))
@@ -142,7 +142,7 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
     assert sum(len(xy) for table in tables for xy in table["xy"].to_pylist()) == found.filtered.kept
 
 
-def test_a_part_of_another_width_is_named(features, tmp_path):
+def test_the_error_of_a_part_of_another_width_names_it(features, tmp_path):
     folder = Folder.at(tmp_path / "mixed")
     for part in features.parts():
         folder.write_bytes(part, features.read_bytes(part))
@@ -155,7 +155,7 @@ def test_a_part_of_another_width_is_named(features, tmp_path):
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
-def test_chapter_5_matches_clusters_and_drops_what_is_far(features, tmp_path, shards):
+def test_chapter_5_matches_clusters_and_drops_distant_keypoints(features, tmp_path, shards):
     config = load_config(None, ["method.landmarks=4", "method.clusters=4"])
     labels = Folder.at(tmp_path / "labels")
     log = lambda share, text: None  # noqa: E731
@@ -208,7 +208,7 @@ def marked(features, folder):
     return folder
 
 
-def test_a_mark_that_stands_still_is_named_and_dropped_when_asked_to(features, tmp_path):
+def test_a_static_mark_is_reported_and_dropped_if_configured(features, tmp_path):
     folder = marked(features, tmp_path / "marked")
     config = load_config(None, ["method.landmarks=5", "method.clusters=8", "clustering.n_init=3"])
     found, _ = run(folder, tmp_path, 2, config)
@@ -252,7 +252,7 @@ def of_sizes(folder, sizes, fixed=FIXED):
 
 
 @pytest.mark.parametrize("crops", ["equal", "square", "any"])
-def test_what_stands_still_in_the_input_is_static_whatever_the_crops_sizes(tmp_path, crops):
+def test_a_landmark_fixed_in_the_input_is_static_for_crops_of_any_size(tmp_path, crops):
     rng = np.random.default_rng(3)
     sizes = rng.integers(200, 257, (PARTS * IMAGES, 2))
     if crops != "any":
@@ -276,10 +276,10 @@ def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
 
 
 def test_progress_rises_to_the_end(features, tmp_path):
-    told = []
-    update(LocalShards(features, 2), Folder.at(tmp_path), CONFIG, 1, lambda share, text: told.append((share, text)))
-    shares = [share for share, _ in told]
+    calls = []
+    update(LocalShards(features, 2), Folder.at(tmp_path), CONFIG, 1, lambda share, text: calls.append((share, text)))
+    shares = [share for share, _ in calls]
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] <= 1
-    assert "K = 4: start 1/2, iteration 1, objective" in told[0][1]
-    assert "M = 8: iteration" in told[-1][1]
+    assert "K = 4: start 1/2, iteration 1, objective" in calls[0][1]
+    assert "M = 8: iteration" in calls[-1][1]

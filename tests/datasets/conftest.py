@@ -1,4 +1,4 @@
-"""Tiny sources in the layouts in which data sets are distributed, written by the formats' public descriptions."""
+"""Small sources in the layouts of published data sets, written by the formats' public descriptions."""
 
 import io
 from pathlib import Path

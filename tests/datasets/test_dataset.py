@@ -1,9 +1,10 @@
-"""A finished dataset opens; anything else says what it is."""
+"""A complete dataset opens; any other folder is an error that names the reason."""
 
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartBuilder, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartBuilder
+from ray_kplm.datasets.landmark_arrays import landmark_arrays
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
@@ -65,7 +66,7 @@ def test_landmark_arrays_line_up_over_parts(tmp_path):
     assert landmark_arrays(Dataset.open(tmp_path), "test").landmarks.shape == (0, 2, 2)
 
 
-def test_without_landmarks_nothing_can_be_evaluated(tmp_path):
+def test_landmark_arrays_need_annotation(tmp_path):
     make(tmp_path, landmarks=0)
     dataset = Dataset.open(tmp_path)
     assert not dataset.has_landmarks
@@ -80,7 +81,7 @@ def test_unfinished_absent_or_other_folders_do_not_open(tmp_path):
         with pytest.raises(DataError, match=r"no finished dataset.*kplm ingest SOURCE"):
             Dataset.open(path)
     root.write_json("manifest.json", {"kind": "run"})
-    with pytest.raises(DataError, match="manifest of 'run'"):
+    with pytest.raises(DataError, match=r"no dataset: its manifest\.json is of kind 'run'"):
         Dataset.open(tmp_path / "d")
 
 
@@ -104,6 +105,6 @@ def test_visible_must_fit_the_landmarks():
         {"workers": 0},
     ],
 )
-def test_options_out_of_range_are_named(wrong):
+def test_errors_of_options_out_of_range_name_the_option(wrong):
     with pytest.raises(ConfigError, match=f"ingest: {next(iter(wrong))} "):
         IngestOptions(**wrong)

@@ -1,4 +1,4 @@
-"""Every kind of file that people have decodes to the right colours, upright, or is refused with a reason."""
+"""Files of all kinds are decoded to the right colours, upright, or refused with a reason."""
 
 import io
 import struct
@@ -32,7 +32,7 @@ def noise(width: int = 80, height: int = 60) -> Image.Image:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_every_format_opens_and_only_rgb_jpeg_and_png_may_be_kept(form):
+def test_every_format_is_decoded_and_only_rgb_jpeg_and_png_are_plain(form):
     picture = image_io.decode_image_file(saved(smooth(), form))
     assert picture.rgb.shape == (60, 80, 3)
     assert picture.rgb.dtype == np.uint8
@@ -42,7 +42,7 @@ def test_every_format_opens_and_only_rgb_jpeg_and_png_may_be_kept(form):
 
 @pytest.mark.parametrize(("form", "options"), [("JPEG", {"quality": 95}), ("TIFF", {}), ("PNG", {})])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_rotation_comes_out_upright(form, options, orientation):
+def test_exif_rotation_is_applied(form, options, orientation):
     upright = smooth()
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # the transposition a camera would have stored
     exif = Image.Exif()
@@ -68,18 +68,18 @@ def test_float_tiff_is_taken_as_zero_to_one():
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
-def test_grey_and_bilevel(mode):
+def test_grey_and_bilevel_images_are_decoded(mode):
     picture = image_io.decode_image_file(saved(Image.new("RGB", (8, 8), WHITE).convert(mode), "PNG"))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
 
-def test_cmyk_jpeg():
+def test_cmyk_jpeg_is_decoded():
     rgb = image_io.decode_image_file(saved(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG")).rgb
     assert np.abs(rgb[8, 8].astype(int) - RED).max() < 10
 
 
-def test_transparency_shows_white():
+def test_transparent_pixels_become_white():
     rgba = Image.new("RGBA", (4, 1), (0, 0, 255, 255))
     rgba.putpixel((0, 0), (255, 0, 0, 0))
     rgba.putpixel((1, 0), (0, 0, 0, 128))
@@ -89,14 +89,14 @@ def test_transparency_shows_white():
     assert rgb[0, 2].tolist() == [0, 0, 255]
 
 
-def test_one_transparent_colour_of_an_rgb_png():
+def test_a_transparent_colour_of_an_rgb_png_becomes_white():
     picture = image_io.decode_image_file(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
     assert (picture.rgb == 255).all()
     assert not picture.plain
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_palette_with_a_transparent_entry(form):
+def test_a_transparent_palette_entry_becomes_white(form):
     palette = Image.new("P", (2, 1))
     palette.putpalette([*RED, *GREEN])
     palette.putpixel((1, 0), 1)
@@ -104,13 +104,13 @@ def test_palette_with_a_transparent_entry(form):
     assert rgb[0].tolist() == [list(WHITE), list(GREEN)]
 
 
-def test_phone_jpeg_with_a_second_picture_opens_but_is_not_kept():
+def test_a_jpeg_with_a_second_picture_is_decoded_but_not_plain():
     picture = image_io.decode_image_file(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 4
     assert not picture.plain
 
 
-def test_animation_gives_its_first_frame():
+def test_an_animation_is_decoded_to_its_first_frame():
     first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), BLUE)
     assert image_io.decode_image_file(saved(first, "GIF", save_all=True, append_images=[second])).rgb[
         0, 0
@@ -119,14 +119,14 @@ def test_animation_gives_its_first_frame():
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_truncated_is_refused(form, share):
+def test_a_truncated_file_is_refused(form, share):
     content = saved(noise(), form)
     with pytest.raises(DataError, match=r"truncated|unreadable"):
         image_io.decode_image_file(content[: int(len(content) * share)])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_download_that_stopped_in_a_file_of_full_length_is_refused(form):
+def test_an_incomplete_download_of_full_length_is_refused(form):
     content = saved(noise(), form)
     half = len(content) // 2
     with pytest.raises(DataError, match=r"truncated|unreadable"):
@@ -135,7 +135,7 @@ def test_download_that_stopped_in_a_file_of_full_length_is_refused(form):
 
 @pytest.mark.parametrize("trailer", [b"", bytes(999), b"\xff\xda" + bytes(range(256)) * 8])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(progressive, trailer):
+def test_a_complete_jpeg_with_a_trailer_or_a_thumbnail_is_accepted(progressive, trailer):
     exif = Image.Exif()
     exif[0x927C] = saved(smooth(8, 8), "JPEG")
     content = saved(noise(), "JPEG", exif=exif, progressive=progressive, restart_marker_blocks=2)
@@ -154,13 +154,13 @@ def test_whole_jpeg_with_anything_behind_it_or_a_thumbnail_in_it_is_accepted(pro
         (bytes(1000), "not an image"),
     ],
 )
-def test_not_an_image(content, reason):
+def test_content_that_is_no_image_is_refused(content, reason):
     with pytest.raises(DataError, match=f"^{reason}$"):
         image_io.decode_image_file(content)
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])
-def test_decompression_bomb_is_refused_before_it_is_decoded(side):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(side):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -169,25 +169,25 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(side):
         image_io.decode_image_file(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
 
 
-def test_cut_is_exact_where_nothing_is_scaled():
+def test_a_crop_that_is_not_scaled_is_exact():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(10, 20, 30, 30), 64)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(10, 20, 30, 30), 64)
     assert (crop == rgb[20:50, 10:40]).all()
     assert crop_to_source.tolist() == [[1, 0, 10], [0, 1, 20]]
 
 
-def test_cut_replicates_the_border():
+def test_a_crop_replicates_the_border():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(-5, -7, 90, 90), 90)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(-5, -7, 90, 90), 90)
     assert (crop[7:67, 5:85] == rgb).all()
     assert (crop[:7, 5:85] == rgb[:1]).all()
     assert (crop[67:, 85:] == rgb[-1, -1]).all()
     assert coordinates.apply(crop_to_source, np.array([5.0, 7.0])).tolist() == [0, 0]
 
 
-def test_cut_averages_by_area_and_its_affine_maps_centres():
+def test_a_crop_averages_by_area_and_its_map_keeps_pixel_centres():
     rgb = np.asarray(noise())
-    crop, crop_to_source = image_io.cut(rgb, image_io.Window(8, 4, 40, 40), 10)
+    crop, crop_to_source = image_io.crop(rgb, image_io.Window(8, 4, 40, 40), 10)
     cells = rgb[4:44, 8:48].reshape(10, 4, 10, 4, 3).mean(axis=(1, 3))
     assert np.abs(crop - cells).max() <= 0.51
     assert coordinates.apply(crop_to_source, np.array([0.0, 2.0])).tolist() == [9.5, 13.5]
@@ -195,16 +195,16 @@ def test_cut_averages_by_area_and_its_affine_maps_centres():
 
 def test_whole_picture_keeps_its_aspect_and_is_never_enlarged():
     rgb = np.asarray(smooth(300, 100))
-    assert image_io.cut(rgb, image_io.whole(rgb), 50)[0].shape == (17, 50, 3)
-    assert image_io.cut(rgb, image_io.whole(rgb), 999)[0].shape == (100, 300, 3)
+    assert image_io.crop(rgb, image_io.full_window(rgb), 50)[0].shape == (17, 50, 3)
+    assert image_io.crop(rgb, image_io.full_window(rgb), 999)[0].shape == (100, 300, 3)
     strip = np.zeros((2, 4000, 3), np.uint8)
-    assert image_io.cut(strip, image_io.whole(strip), 50)[0].shape == (1, 50, 3)
+    assert image_io.crop(strip, image_io.full_window(strip), 50)[0].shape == (1, 50, 3)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("box", [(10.0, 20.0, 39.0, 29.0), (3.3, 4.4, 20.1, 33.3), (-20.0, 10.0, 0.0, 12.0)])
 def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
-    window = image_io.around(box, margin, image_io.Window(0, 0, 80, 60))
+    window = image_io.window_around(box, margin, image_io.Window(0, 0, 80, 60))
     x0, y0, x1, y1 = box
     longer = max(x1 - x0, y1 - y0) + 1
     assert window.width == window.height
@@ -221,26 +221,27 @@ def test_window_is_square_centred_and_holds_the_box_and_its_margin(box, margin):
         ((-1e9, -1e9, 1e9, 1e9), "box too large"),
     ],
 )
-def test_impossible_boxes(box, reason):
+def test_impossible_boxes_are_refused(box, reason):
     with pytest.raises(DataError, match=reason):
-        image_io.around(box, 0.2, image_io.Window(0, 0, 80, 60))
+        image_io.window_around(box, 0.2, image_io.Window(0, 0, 80, 60))
 
 
 def test_crop_beyond_the_pixel_limit_is_refused():
     with pytest.raises(DataError, match="box too large"):
-        image_io.around((0.0, 0.0, 11_999.0, 99.0), 0.0, image_io.Window(0, 0, 12_000, 100))
+        image_io.window_around((0.0, 0.0, 11_999.0, 99.0), 0.0, image_io.Window(0, 0, 12_000, 100))
 
 
-def test_encode_keeps_colours_in_order():
+def test_encoding_keeps_the_order_of_colours():
     assert (
         np.abs(
-            image_io.decode_image_file(image_io.encode(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8] - np.array(RED)
+            image_io.decode_image_file(image_io.encode_jpeg(np.full((16, 16, 3), RED, np.uint8))).rgb[8, 8]
+            - np.array(RED)
         ).max()
         < 4
     )
 
 
-def test_check_side():
+def test_pictures_below_the_least_side_are_refused():
     image_io.check_side(np.zeros((32, 99, 3), np.uint8), 32)
     with pytest.raises(DataError, match=r"^too small: 99 x 31 px"):
         image_io.check_side(np.zeros((31, 99, 3), np.uint8), 32)

@@ -1,4 +1,4 @@
-"""What holds for every published data set that ingest knows."""
+"""Properties of all published data sets that ingest reads."""
 
 import pickle
 
@@ -7,16 +7,17 @@ import pytest
 from ray_kplm.cli.main import main
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.ingest_source import Sample
+from ray_kplm.datasets.listing import list_source
 from ray_kplm.datasets.readers.layout import Distribution, Layout, mirror_pairs
-from ray_kplm.datasets.registry import FORMATS, list_source, reader_of
+from ray_kplm.datasets.registry import FORMATS, load_reader
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.storage import Folder
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_folder_is_told_what_is_missing_from_where_and_on_which_terms(source, name):
+def test_the_error_of_an_empty_folder_has_the_missing_file_its_origin_and_the_terms(source, name):
     with pytest.raises(DataError) as error:
-        source.read(reader_of(name))
+        source.read(load_reader(name))
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"{source.root} has no ")
@@ -24,9 +25,9 @@ def test_an_empty_folder_is_told_what_is_missing_from_where_and_on_which_terms(s
         assert needed in message
 
 
-def test_unknown_format():
+def test_an_unknown_format_is_an_error():
     with pytest.raises(ConfigError, match=r"'cup' must be one of auto, celeba, .*coco"):
-        reader_of("cup")
+        load_reader("cup")
 
 
 def test_ingest_reads_a_source_by_its_format(source):
@@ -39,7 +40,7 @@ def test_ingest_reads_a_source_by_its_format(source):
         list_source(source.root / "a.jpg", IngestOptions(format="cub"))
 
 
-def test_the_command_line_teaches_them(capsys):
+def test_the_help_of_the_command_line_lists_the_formats(capsys):
     with pytest.raises(SystemExit):
         main(["ingest", "--help"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
@@ -50,7 +51,7 @@ def test_the_command_line_teaches_them(capsys):
     assert "invalid choice: 'cup'" in capsys.readouterr().err
 
 
-def test_readers_travel_to_workers(source):
+def test_listings_can_be_pickled(source):
     source.picture("a.jpg", (30, 30))
     layout = Layout(Folder.at(source.root), Distribution("Toys", "https://example.org", "none"), IngestOptions())
     layout.files("")
@@ -61,6 +62,6 @@ def test_readers_travel_to_workers(source):
     assert dict(tables.landmarks["attributes"][0].as_py()) == {"age": 3}
 
 
-def test_mirror_pairs():
+def test_mirror_pairs_follow_from_the_names():
     names = ["left_eye", "nose", "right_eye", "left_brow_left_corner", "right_brow_right_corner", "left_alone"]
     assert mirror_pairs(names) == [[0, 2], [3, 4]]

@@ -1,9 +1,9 @@
-"""Images of a round: every image is seen before any is seen twice, whatever the number of parts."""
+"""Images of a round: every image is drawn once before any is drawn again, for any number of parts."""
 
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.round_sampling import draw, full_selection
+from ray_kplm.datasets.round_sampling import draw_round, full_selection
 
 PARTS, ROWS = ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"], [50, 7, 43]
 
@@ -17,15 +17,17 @@ def ids(selection):
 def drawn(sizes, seed=0):
     """Images of consecutive rounds of some sizes."""
     before = np.cumsum([0, *sizes])
-    return [ids(draw(PARTS, ROWS, before=int(b), count=n, seed=seed)) for b, n in zip(before, sizes, strict=False)]
+    return [
+        ids(draw_round(PARTS, ROWS, before=int(b), count=n, seed=seed)) for b, n in zip(before, sizes, strict=False)
+    ]
 
 
-def test_all_images_when_the_round_can_use_them():
-    assert ids(draw(PARTS, ROWS, before=300, count=100, seed=0)).tolist() == list(range(100))
-    assert draw(PARTS, ROWS, before=0, count=1000, seed=0).images == 100
+def test_a_round_at_least_as_large_as_the_dataset_has_all_images():
+    assert ids(draw_round(PARTS, ROWS, before=300, count=100, seed=0)).tolist() == list(range(100))
+    assert draw_round(PARTS, ROWS, before=0, count=1000, seed=0).images == 100
 
 
-def test_rounds_do_not_repeat_before_all_were_seen():
+def test_rounds_do_not_repeat_an_image_before_all_were_drawn():
     rounds = drawn([30] * 10)
     assert all(len(r) <= 30 for r in rounds)
     seen = np.bincount(np.concatenate(rounds[:3]), minlength=100)
@@ -36,15 +38,15 @@ def test_rounds_do_not_repeat_before_all_were_seen():
 
 @pytest.mark.parametrize("sizes", [[10, 40, 40, 10], [40, 5, 5, 50], [1, 98, 1]])
 @pytest.mark.parametrize("seed", range(5))
-def test_rounds_of_different_sizes_share_no_image_before_all_were_seen(sizes, seed):
+def test_rounds_of_different_sizes_share_no_image_before_all_were_drawn(sizes, seed):
     rounds = drawn(sizes + sizes[::-1], seed)
     assert [len(r) for r in rounds] == sizes + sizes[::-1]
     for of_pass in (rounds[: len(sizes)], rounds[len(sizes) :]):
         assert sorted(np.concatenate(of_pass)) == list(range(100))
 
 
-def test_a_draw_is_the_same_again_and_in_the_order_of_the_parts():
-    one, two = (draw(PARTS, ROWS, before=66, count=33, seed=5) for _ in range(2))
+def test_a_draw_is_reproducible_and_in_the_order_of_the_parts():
+    one, two = (draw_round(PARTS, ROWS, before=66, count=33, seed=5) for _ in range(2))
     assert ids(one).tolist() == ids(two).tolist() == sorted(ids(one))
     assert one.images == 33
 
@@ -58,10 +60,10 @@ def test_parts_without_a_chosen_row_are_left_out():
 def test_a_round_reads_no_more_parts_than_it_needs():
     parts, rows = [f"part-{i:05d}.parquet" for i in range(800)], [500] * 800
     for number in range(20):
-        chosen = draw(parts, rows, before=2000 * number, count=2000, seed=3)
+        chosen = draw_round(parts, rows, before=2000 * number, count=2000, seed=3)
         assert chosen.images == 2000
         assert len(chosen.parts) <= 5
-    seen = {part for n in range(200) for part in draw(parts, rows, before=2000 * n, count=2000, seed=3).parts}
+    seen = {part for n in range(200) for part in draw_round(parts, rows, before=2000 * n, count=2000, seed=3).parts}
     assert len(seen) == 800
 
 

@@ -1,4 +1,4 @@
-"""The command line, a configuration that trains in seconds, and a dataset for it."""
+"""The command line as processes, and a dataset for it. Every command that trains takes its own Ray, so these tests are slow."""
 
 import os
 import subprocess
@@ -13,21 +13,24 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder as slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
-def small() -> list[str]:
+def small(small_config) -> list[str]:
+    """`small_config` with trainings that last long enough to be killed in."""
     return [
-        "network.image_size=64", "network.width=32", "network.depth=2", "network.groups=4", "network.descriptor_dim=16",
-        "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
-        "stage1.batch_size=4", "stage1.warmup_iterations=60", "stage1.rounds=1", "stage1.round_iterations=30",
-        "stage1.learning_rate=1e-3", "stage1.pair_weighting=balanced", "stage1.descriptor_weight=1",
-        "stage2.iterations=60", "stage2.batch_size=8", "stage2.learning_rate=1e-3", "compute.checkpoint_iterations=10",
-        "compute.rounds_per_fit=9",
+        *small_config, "stage1.warmup_iterations=60", "stage1.round_iterations=30", "stage2.iterations=60"
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def kplm():
-    """Starts `kplm ...` with a Ray of its own."""
+    """Start `kplm ...`; it takes a Ray of its own."""
 
     def start(*arguments, **options) -> subprocess.Popen:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -42,11 +45,11 @@ def kplm():
 
 @pytest.fixture(scope="session")
 def finish(kplm):
-    """Runs `kplm ...` to its end, which must be a good one: its output and its log."""
+    """Run `kplm ...` to its end, which must be a success; return its output and its log."""
 
-    def run(*arguments) -> tuple[str, str]:
+    def run(*arguments, deadline_s=DEADLINE_S) -> tuple[str, str]:
         process = kplm(*arguments)
-        out, err = process.communicate(timeout=DEADLINE_S)
+        out, err = process.communicate(timeout=deadline_s)
         assert process.returncode == 0, err[-2000:]
         return out, err
 
@@ -55,6 +58,7 @@ def finish(kplm):
 
 @pytest.fixture(scope="session")
 def folder(finish, tmp_path_factory) -> Path:
+    """A folder with the synthetic category as `dataset`, an empty configuration file, and room for runs."""
     folder = tmp_path_factory.mktemp("e2e")
     (folder / "empty.yaml").write_text("")
     write_category(folder / "images", 120, size=64)

@@ -1,136 +1,108 @@
-"""One small run from images to scores through the command line, its driver killed in every kind of step on the way."""
+"""A run through the command line whose driver is killed in every kind of step."""
 
-import json
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.cli.main import main
+from ray_kplm.methods.trainer import NETWORK, load_weights
 
 DEADLINE_S = 240
+MOMENTS = [
+    ("rounds/000/train", "ray/checkpoint_*"),
+    ("rounds/000/features", "rounds/000/features/claim.json"),
+    ("rounds/000/labels", "rounds/000/labels/claim.json"),
+    ("stage2", "ray/checkpoint_*"),
+]
+"""A step, and the pattern of a path in the run whose appearance during the step is the moment of the kill."""
+STEPS = {"keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2"}
 
 
-def kill_when(kplm, run: Path, step: str, path: str, *arguments) -> None:
-    """Run the command and SIGKILL it as soon as the path is there in the run, made since the step was begun."""
+@dataclass
+class Interrupted:
+    """A run that was killed at `MOMENTS` and then ended."""
+
+    folder: Path
+    manifests: list[dict[str, int]]
+    """Finished steps after each kill and at the end, with the time at which each was finished."""
+    output: str
+    """Standard output of the command that ended the run."""
+
+
+def kill_when(kplm, run: Path, step: str, pattern: str, *arguments) -> None:
+    """Run the command; send SIGKILL when a path of the pattern, made since the step began, is in the run."""
     process = kplm(*arguments, start_new_session=True)
     deadline = time.monotonic() + DEADLINE_S
     claim = run / step / "claim.json"
-    while not (begun := made(claim)) or not any(made(found) >= begun for found in run.glob(path)):
-        assert process.poll() is None, f"ended before {path}: {process.stderr.read()[-2000:]}"
-        assert time.monotonic() < deadline, f"{path} did not appear within {DEADLINE_S} s"
+    while not (began := modified(claim)) or not any(modified(path) >= began for path in run.glob(pattern)):
+        assert process.poll() is None, f"ended before {pattern}: {process.stderr.read()[-2000:]}"
+        assert time.monotonic() < deadline, f"{pattern} did not appear within {DEADLINE_S} s"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
 
-def made(path: Path) -> int:
-    """When; 0: it is not there."""
+def modified(path: Path) -> int:
+    """Time of the last write, ns; 0 if there is no such file."""
     with suppress(FileNotFoundError):
         return path.stat().st_mtime_ns
     return 0
 
 
 def manifests(run: Path) -> dict[str, int]:
-    """Finished steps and when they were finished."""
-    return {str(p.parent.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("manifest.json")}
+    """Finished steps and the times at which they were finished; without features, which are deleted after their use."""
+    found = {str(path.parent.relative_to(run)): path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
+    return {step: at for step, at in found.items() if not step.endswith("features")}
 
 
-def test_killed_in_every_step_it_ends_complete_and_repeats_nothing(kplm, finish, small, folder):
-    run = folder / "run"
-    train = ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small]
-    done: dict[str, int] = {}
-    moments = [
-        ("rounds/000/train", "ray/checkpoint_*"),
-        ("rounds/000/features", "rounds/000/features/claim.json"),
-        ("rounds/000/labels", "rounds/000/labels/claim.json"),
-        ("stage2", "ray/checkpoint_*"),
-    ]
-    for step, path in moments:
-        kill_when(kplm, run, step, path, *train)
-        now = manifests(run)
-        kept = {path: when for path, when in done.items() if not path.endswith("features")}
-        assert kept.items() <= now.items(), "a finished step ran again"
-        done = now
-    out, _ = finish(*train)
-    assert "done in" in out
-    kept = {path: when for path, when in done.items() if not path.endswith("features")}
-    assert kept.items() <= manifests(run).items()
-    assert set(manifests(run)) == {
-        "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2",
-    }  # fmt: skip
-    assert not list(run.rglob("*.partial"))
-    assert not (run / "ray").exists()
-
-    started = time.monotonic()
-    (run / "ray").mkdir()  # as if it had been killed after the last step
-    out, _ = finish(*train)
-    assert "was finished before" in out
-    assert time.monotonic() - started < 30  # no Ray, no work
-    assert not (run / "ray").exists()
-
-    process = kplm(*train, "stage1.round_iterations=31")
-    _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == RunError.exit_code
-    assert "stage1.round_iterations was 30, is 31" in err
-    assert len(err.strip().splitlines()) == 1
-
-    out, _ = finish("fork", run, folder / "forked", "stage2.iterations=61")
-    assert "rounds/001/labels" in out
-    assert "stage2" not in out.split("next:")[0]
-
-    out, _ = finish("evaluate", run, "--json")
-    scores = json.loads(out)
-    assert scores["landmarks"] == 5
-    assert scores["images"] + 0 > 10
-    for name in ("forward_nme", "forward_nme_all", "backward_nme", "stage1_forward_nme", "mean_shape_nme", "seconds"):
-        assert 0 < scores[name] < 200, name
-    assert (run / "evaluation" / "curves.png").stat().st_size > 1000
-    out, _ = finish("show", run, "--count", "6")
-    assert Path(out.strip()).stat().st_size > 1000
-
-    out, err = finish("report", run)
-    assert out.strip() == str(run / "report" / "index.html")
-    assert Path(out.strip()).read_text().count('class="card"') == 5
-    assert "t-SNE" in err
-    made = manifests(run)
-    _, err = finish("report", run, "--images", "3")
-    assert err.strip() == "the page ..."  # nothing is measured twice
-    assert manifests(run) == made
-    assert Path(out.strip()).read_text().count('class="shot"') == 3
+@pytest.fixture(scope="module")
+def arguments(small, folder):
+    """Of the command that trains to a run."""
+    return lambda run: ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small]
 
 
-def test_landmarks_come_back_in_source_pixels(folder):
-    import numpy as np
-
-    from ray_kplm import LandmarkDetector
-    from ray_kplm.imaging.synthetic.category import render
-
-    if not (folder / "run" / "stage2" / "manifest.json").exists():
-        pytest.skip("the run of the test before did not finish")
-    detector = LandmarkDetector.load(folder / "run")
-    image = render(3, 5, 64).image
-    large = np.kron(image, np.ones((3, 3, 1), np.uint8))
-    one, three = detector.predict([image, large])
-    assert one.xy.shape == (5, 2)
-    assert one.confidence.shape == (5,)
-    np.testing.assert_allclose(three.xy, one.xy * 3 + 1, atol=6)  # borders on borders: x -> 3 x + 1
-    mirrored = detector.predict([image[:, ::-1]])[0].xy
-    assert not np.allclose(mirrored, one.xy, atol=1)
+@pytest.fixture(scope="module")
+def interrupted(kplm, finish, folder, arguments) -> Interrupted:
+    run, history = folder / "interrupted", []
+    for step, pattern in MOMENTS:
+        kill_when(kplm, run, step, pattern, *arguments(run))
+        history.append(manifests(run))
+    out, _ = finish(*arguments(run))
+    return Interrupted(run, [*history, manifests(run)], out)
 
 
-def test_errors_are_one_line_with_the_way_out(kplm, folder):
-    for arguments, words, kind in (
-        (["train", "nowhere.yaml"], "no such configuration file", ConfigError),
-        (["train", folder / "empty.yaml", "dataset=/nowhere", "run=x"], "kplm ingest", DataError),
-        (["train", folder / "empty.yaml", "method.landmark=3"], "did you mean method.landmarks?", ConfigError),
-        (["evaluate", folder], "no run directory", RunError),
-        (["ingest", folder / "nothing", folder / "x"], "no such file or folder", DataError),
-    ):
-        process = kplm(*arguments)
-        _, err = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == kind.exit_code, err
-        assert len(err.strip().splitlines()) == 1, err
-        assert words in err
+def test_a_continued_run_repeats_no_finished_step(interrupted):
+    for before, after in zip(interrupted.manifests, interrupted.manifests[1:], strict=False):
+        assert before.items() <= after.items(), "a finished step ran again"
+
+
+def test_a_continued_run_ends_with_all_steps_and_no_leftover_files(interrupted):
+    assert "done in" in interrupted.output
+    assert set(interrupted.manifests[-1]) == STEPS
+    assert not list(interrupted.folder.rglob("*.partial"))
+    assert not (interrupted.folder / "ray").exists()
+
+
+def test_a_continued_run_has_the_results_of_an_undisturbed_one(interrupted, finish, folder, arguments):
+    undisturbed = folder / "undisturbed"
+    finish(*arguments(undisturbed))
+    for step in ("rounds/000/train", "rounds/001/train", "stage2"):
+        one, two = (load_weights((run / step / NETWORK).read_bytes()) for run in (interrupted.folder, undisturbed))
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name], err_msg=f"{step}: {name}")
+
+
+def test_checkpoints_left_by_a_driver_killed_at_the_end_are_deleted_without_a_ray(
+    interrupted, arguments, monkeypatch, capsys
+):
+    (interrupted.folder / "ray").mkdir()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # an attempt to join a Ray would fail
+    assert main([str(argument) for argument in arguments(interrupted.folder)]) == 0
+    assert "was finished before" in capsys.readouterr().out
+    assert not (interrupted.folder / "ray").exists()

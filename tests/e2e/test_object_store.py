@@ -1,10 +1,12 @@
-"""Dataset, run and predictions on an object store: one small run, whose workers know of it from the environment."""
+"""Dataset, run and predictions on an object store, whose address workers get from the environment."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.run import Run
@@ -26,12 +28,14 @@ with session(config.compute):
     ingested = ingest(source, config.dataset, IngestOptions(part_images=16))
     run, worked = discover(config)
     again = discover(config)[1]
-    predicted = predict_images(run, config.dataset, f"{store}/found", PredictOptions(split="test", csv=True))
+    predicted = predict_images(run, config.dataset, f"{store}/landmarks", PredictOptions(split="test", csv=True))
 print(json.dumps({"images": ingested.images, "worked": [worked, again], "predicted": predicted.images}))
 """
 
 
-def test_a_run_on_an_object_store(s3, small, tmp_path):
+@pytest.fixture
+def answer(s3, small, tmp_path):
+    """What SCRIPT prints."""
     write_category(tmp_path / "images", 48, size=64)
     quick = ["stage1.warmup_iterations=15", "stage1.round_iterations=15", "stage2.iterations=15"]
     done = subprocess.run(
@@ -39,16 +43,20 @@ def test_a_run_on_an_object_store(s3, small, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["worked"] == [True, False]
-    assert found["predicted"] == found["images"]["test"] > 0
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_dataset_run_and_predictions_can_be_on_an_object_store(answer, s3, tmp_path):
+    assert answer["worked"] == [True, False]
+    assert answer["predicted"] == answer["images"]["test"] > 0
     run = Run.open(f"{s3}/runs/first")
     assert run.rounds() == [0, 1]
     assert run.manifest("stage2")["iterations"] == 15
-    # And no claim of a driver.
+    # The driver's lock file is deleted too.
     assert run.folder.names() == ["config.yaml", "mlflow.json", "number_format.json", "versions.json"]
     assert (run.folder / "stage2").names() == ["channels.json", "manifest.json", "metrics.json", "network.pt"]
     assert not [name for name in (run.folder / "stage2").folders() if (run.folder / "stage2" / name).names()]
-    lines = Folder.at(f"{s3}/found").read_bytes("landmarks.csv").decode().splitlines()
-    assert len(lines) == 1 + found["predicted"] * 5
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) in (["images"], ["images", "mlartifacts"])
+    lines = Folder.at(f"{s3}/landmarks").read_bytes("landmarks.csv").decode().splitlines()
+    assert len(lines) == 1 + answer["predicted"] * 5
+    local = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert local in (["images"], ["images", "mlartifacts"])

@@ -48,7 +48,7 @@ def test_a_column_without_entries_is_refused():
         singular_value_threshold(np.array([[1.0, np.nan], [2.0, np.nan]]))
 
 
-def test_training_rows_by_low_rank_and_test_rows_by_the_training_mean():
+def test_training_rows_are_completed_by_low_rank_and_test_rows_by_the_training_mean():
     generator = np.random.default_rng(5)
     truth = low_rank(generator, 300, 20).reshape(300, 10, 2)
     train = np.where(generator.random((300, 10, 1)) < 0.3, np.nan, truth)
@@ -83,6 +83,6 @@ def test_no_landmark_at_all_leaves_none():
     assert not kept.any()
 
 
-def test_observed_means_are_of_what_is_there():
+def test_observed_means_ignore_missing_entries():
     values = np.array([[1.0, np.nan, 0.1], [np.nan, np.nan, 0.1], [4.0, np.nan, 0.1]])
     np.testing.assert_array_equal(observed_means(values), [2.5, np.nan, 0.1])

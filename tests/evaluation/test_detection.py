@@ -12,7 +12,7 @@ def line(*positions):
     return [[x, 0.0] if x is not None else GONE for x in positions]
 
 
-def test_counts_of_two_images():
+def test_counts_are_summed_over_images():
     # Image 1: 0 and 10 hit, 50 does not, 30 is missed. Image 2: 5 hits 4; one place is empty on both sides.
     score = detection_score([line(1, 11, 50), line(5, None, None)], [line(0, 10, 30), line(4, None, None)], 2)
     assert (score.hits, score.detected, score.annotated) == (3, 4, 4)
@@ -22,7 +22,7 @@ def test_counts_of_two_images():
     assert score.f_measure == pytest.approx(2 * 25 * 50 / 75)
 
 
-def test_the_distance_itself_is_within():
+def test_a_pair_at_exactly_the_distance_is_a_hit():
     assert detection_score([line(2)], [line(0)], 2).hits == 1
     assert detection_score([line(2.001)], [line(0)], 2).hits == 0
 
@@ -31,7 +31,7 @@ def test_two_detections_of_one_point_are_one_hit():
     assert detection_score([line(0, 1)], [line(0, 100)], 2).hits == 1
 
 
-def test_as_many_pairs_as_there_can_be():
+def test_the_number_of_pairs_is_the_largest_possible():
     # 1 is near both points, 0 only near the first: taking 1 for 0 would lose a pair.
     assert detection_score([line(1, 0)], [line(0, 2)], 1).hits == 2
 
@@ -45,7 +45,7 @@ def test_an_image_without_annotation_is_left_out():
     assert (score.hits, score.detected, score.annotated) == (2, 2, 2)
 
 
-def test_nothing_gives_no_number():
+def test_scores_without_points_are_nan():
     score = detection_score([line(None)], [line(None)], 1)
     assert np.isnan([score.precision, score.recall, score.f_measure]).all()
     score = detection_score([line(None)], [line(1)], 1)
@@ -53,7 +53,7 @@ def test_nothing_gives_no_number():
     assert (score.recall, score.f_measure) == (0, 0)
 
 
-def test_more_images_than_are_held_at_once():
+def test_chunks_of_images_are_summed():
     xy = np.random.default_rng(0).random((5000, 3, 2))
     assert detection_score(xy, xy[:, ::-1], 1e-9).hits == 15000
 

@@ -45,7 +45,7 @@ def observations(seed=0, **changes) -> Observations:
     return replace(made, **changes)
 
 
-def test_a_perfect_detector():
+def test_a_perfect_detector_has_perfect_measures():
     found = measure(observations())
     assert found["images"] == IMAGES
     assert found["landmarks"] == LANDMARKS
@@ -69,7 +69,7 @@ def test_a_detector_that_ignores_the_image_is_off_by_the_motion_of_the_views():
     assert found["view_motion"] == pytest.approx(5)
 
 
-def test_one_landmark_that_wanders_raises_its_own_error_alone():
+def test_an_unstable_landmark_raises_only_its_own_error():
     seen = observations()
     wandering = seen.found.copy()
     wandering[:, :, 2] += [12, 16]  # 20 of 200 pixels
@@ -119,7 +119,7 @@ def test_the_usual_peak_is_exceeded_in_one_image_of_ten():
     assert is_detected(points, peaks, np.array([0.45])).sum() == 55  # 0.45 to 0.99
 
 
-def test_left_and_right_exchanged_in_the_mirror_image():
+def test_exchanging_left_and_right_in_the_mirror_image_is_a_flip_error():
     seen = observations()
     exchanged = replace(seen, partners=np.arange(4, dtype=np.int16))  # an eye is held to be its own partner
     apart = np.linalg.norm(seen.xy[:, 0] - seen.xy[:, 1], axis=-1).mean() / SIDE * 100
@@ -160,7 +160,7 @@ def test_spread_is_the_standard_deviation_of_the_place():
     assert found["positional_spread"] == pytest.approx(expected.mean(), rel=1e-3)
 
 
-def test_landmarks_on_one_place_are_named():
+def test_landmarks_at_one_place_are_listed():
     seen = observations()
     xy = seen.xy.copy()
     xy[:, 3] = xy[:, 1] + [0, 2]  # 1 % of the side
@@ -198,7 +198,7 @@ def test_nothing_detected_gives_no_numbers_and_no_failure():
     json.dumps(found, allow_nan=False)
 
 
-def test_mean_distance_of_the_chosen_points():
+def test_mean_distance_is_over_the_chosen_points():
     first, second = np.zeros((2, 3, 2)), np.array([[[3, 4], [0, 1], [9, 9]], [[6, 8], [0, 3], [9, 9]]], float)
     chosen = np.array([[True, True, False], [True, False, False]])
     np.testing.assert_allclose(mean_distance(first, second, chosen), [7.5, 1, np.nan])
@@ -227,7 +227,7 @@ def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhe
     assert never == pytest.approx((2 + 12 + 6) / 3)
 
 
-def test_where_nothing_is_known_a_place_is_anywhere_in_the_image():
+def test_the_score_without_useful_landmarks_is_that_of_a_random_place():
     nothing = np.full(3, np.nan)
     assert score(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
     assert score(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
@@ -316,7 +316,7 @@ def test_an_aligned_category_gives_no_false_alarm():
         assert found["score"] == pytest.approx(found["equivariance_error"])
 
 
-def test_a_wandering_landmark_is_not_static_and_is_no_cover():
+def test_an_unstable_landmark_is_not_static_and_does_not_count_for_coverage():
     noise = np.where(np.arange(10) == 4, 0.25, 0.005)
     found = measure(detector(0.12, noise))
     assert found["static_landmarks"] == []
@@ -325,7 +325,7 @@ def test_a_wandering_landmark_is_not_static_and_is_no_cover():
     assert patch["coverage"] < ONE_PATCH
 
 
-def test_static_landmarks_around_a_patch_are_no_cover():
+def test_static_landmarks_around_a_patch_do_not_count_for_coverage():
     home = np.concatenate([WHOLE[:5], PATCH[5:]])
     found = measure(detector(np.where(np.arange(10) < 5, 0, 0.12), home=home))
     assert found["static_landmarks"] == [0, 1, 2, 3, 4]
@@ -341,5 +341,5 @@ def test_coverage_is_the_standard_deviation_about_the_middle_of_an_image():
     assert np.isnan(coverage(square[None, :0]))
 
 
-def test_a_few_images_do_not_tell_what_stands_still():
+def test_no_landmark_is_static_on_a_few_images():
     assert measure(detector(0, 0.001, images=4))["static_landmarks"] == []

@@ -50,13 +50,13 @@ def test_two_clusters_in_one_agree_by_half():
     assert again == 50
 
 
-def test_nothing_in_common():
+def test_rounds_without_common_points_have_no_agreement():
     last = places()
     assert label_stability(last + 500, last, SIDES) == (None, 0)
     assert label_stability(last, np.full_like(last, np.nan), SIDES) == (None, None)
 
 
-def test_labels_take_their_places():
+def test_points_are_arranged_by_image_and_label():
     table = dense(2, 3, np.array([0, 1, 1]), np.array([2, 0, 1]), np.array([[1, 2], [3, 4], [5, 6]]))
     np.testing.assert_array_equal(table[0], [[np.nan] * 2, [np.nan] * 2, [1, 2]])
     np.testing.assert_array_equal(table[1], [[3, 4], [5, 6], [np.nan] * 2])

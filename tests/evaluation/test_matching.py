@@ -44,7 +44,7 @@ def test_a_landmark_that_is_never_seen_with_a_point_does_not_stand_for_it():
     assert matching.landmark.tolist() == [1, -1]
 
 
-def test_no_landmark_and_no_point():
+def test_matching_without_landmarks_or_points_is_empty():
     assert match_landmarks(np.zeros((3, 0, 2)), np.zeros((3, 2, 2))).landmark.tolist() == [-1, -1]
     assert match_landmarks(np.zeros((3, 2, 2)), np.zeros((3, 0, 2))).landmark.tolist() == []
 

@@ -7,14 +7,14 @@ from sklearn.metrics import normalized_mutual_info_score
 from ray_kplm.evaluation.mutual_information import nearest_points, normalised_mutual_information
 
 
-def test_the_textbooks_example():
+def test_nmi_equals_the_textbooks_example():
     # Manning, Raghavan & Schuetze, Introduction to Information Retrieval, Fig. 16.4 and Table 16.2: NMI 0.36.
     clusters = [0] * 6 + [1] * 6 + [2] * 5
     classes = [*[0, 0, 0, 0, 0, 1], *[0, 1, 1, 1, 1, 2], *[0, 0, 2, 2, 2]]
     assert round(normalised_mutual_information(clusters, classes), 2) == 0.36
 
 
-def test_equals_scikit_learn():
+def test_nmi_equals_scikit_learn():
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 9, 500), rng.integers(0, 4, 500)
     second[:200] = first[:200] // 3
@@ -28,7 +28,7 @@ def test_names_do_not_matter_and_independence_is_zero():
     assert normalised_mutual_information(labels, np.tile([0, 1, 2, 3, 4], 4)) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_one_label_and_none():
+def test_single_labels_agree_and_missing_labels_are_ignored():
     assert normalised_mutual_information([4, 4], [2, 2]) == 1
     assert normalised_mutual_information([4, 4, 4], [2, 2, 1]) == 0
     assert np.isnan(normalised_mutual_information([-1, 3], [3, -1]))

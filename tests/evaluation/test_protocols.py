@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ray_kplm.datasets.dataset import LandmarkArrays
+from ray_kplm.datasets.landmark_arrays import LandmarkArrays
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.evaluation import protocols
 from ray_kplm.evaluation.annotation import annotated_set, count_points
@@ -77,7 +77,7 @@ def test_landmarks_on_the_points_are_perfect_by_every_protocol(name):
 
 
 @pytest.mark.parametrize("name", ["human36m", "bbcpose"])
-def test_landmarks_that_are_far_off_are_not(name):
+def test_landmarks_far_from_the_points_are_not_perfect(name):
     protocol = PROTOCOLS[name]
     found = scores(protocol, names_of(protocol), lambda truth: truth + 60.0)["figures"]
     assert found["raw_accuracy/average"] < 30
@@ -104,7 +104,7 @@ def test_case_spaces_and_hyphens_do_not_matter():
     assert resolve(PROTOCOLS["mafl"], given).points == [0, 1, 2, 3, 4]
 
 
-def test_what_is_missing_is_named_in_one_line():
+def test_missing_landmarks_are_named_in_one_line():
     with pytest.raises(
         DataError, match=r"has no landmark nose, left_mouth; .*now holds left_eye, right_eye, right_mouth"
     ) as e:
@@ -114,7 +114,7 @@ def test_what_is_missing_is_named_in_one_line():
         find("wflw")
 
 
-def test_cat_ears_lose_their_ends():
+def test_tips_of_cat_ears_are_not_scored():
     scoring = resolve(PROTOCOLS["catheads"], NAMES["catheads"])
     assert [NAMES["catheads"][i] for i in range(9) if i not in scoring.points] == ["left_ear_2", "right_ear_2"]
 
@@ -134,7 +134,7 @@ def test_hidden_points_are_left_out_where_the_protocol_says_so():
     assert count_points(part, all_of_them)["scored"] == 13 * IMAGES
 
 
-def test_sigmas_are_cocos():
+def test_sigmas_are_those_of_coco():
     assert body_sigmas(["head", "left_shoulder", "Right Ankle"]) == [0.026, 0.079, 0.089]
     assert body_sigmas(["left_eye", "left_mouth"]) is None
 
@@ -164,7 +164,7 @@ def test_quoted_averages_are_those_of_the_quoted_groups():
         assert (head + 2 * sum(twice)) / 7 == pytest.approx(row[f"{metric}/points"], abs=0.006)
 
 
-def test_the_names_that_readers_must_give_are_written_down():
+def test_the_module_documents_the_names_that_readers_give():
     for protocol in PROTOCOLS.values():
         for name in protocol.points:
             parts = [name, *re.split(r"_(?=[a-z])", name)] if not name.isdigit() else ["0 ... 67"]

@@ -234,7 +234,7 @@ def test_nothing_to_draw_is_refused(generator, wrong):
         forward_nme(*linear_parts(generator), np.ones(TEST), **wrong)
 
 
-def test_a_landmark_that_stands_still_is_the_mean_shape_forward_and_nothing_backward(generator):
+def test_a_static_landmark_has_the_mean_shapes_forward_error_and_no_backward_error(generator):
     train_truth, test_truth = shapes(generator, TRAIN, 5), shapes(generator, TEST, 5)
     train_xy, test_xy = np.full((TRAIN, 1, 2), 63.7), np.full((TEST, 1, 2), 63.7)
     lengths = np.full(TEST, 30.0)
@@ -245,7 +245,7 @@ def test_a_landmark_that_stands_still_is_the_mean_shape_forward_and_nothing_back
     assert backward_nme(train_xy, train_truth, test_xy, test_truth, lengths).mean < 1e-6
 
 
-def test_backward_tells_the_landmark_that_wanders(generator):
+def test_an_unstable_landmark_has_a_large_backward_error(generator):
     train_xy, train_truth, test_xy, test_truth = linear_parts(generator, discovered=3)
     train_xy[:, 1], test_xy[:, 1] = shapes(generator, TRAIN, 1)[:, 0], shapes(generator, TEST, 1)[:, 0]
     result = backward_nme(train_xy, train_truth, test_xy, test_truth, np.full(TEST, 30.0), ridge=1e-9)
@@ -288,7 +288,7 @@ def test_backward_leaves_out_images_without_any_annotation(generator):
     assert (result.left_out, result.test_images, result.train_images) == (2, TEST - 1, TRAIN - 1)
 
 
-def test_mean_shape_by_hand():
+def test_the_mean_shape_error_equals_a_hand_computed_one():
     train = np.array([[[0.0, 0.0], [10.0, 10.0]], [[2.0, 4.0], [np.nan, np.nan]]])  # means (1, 2) and (10, 10)
     test = np.array([[[4.0, 6.0], [10.0, 10.0]], [[1.0, 2.0], [10.0, 30.0]]])  # 5 and 0 away, 0 and 20 away
     result = mean_shape_nme(train, test, np.array([10.0, 40.0]))

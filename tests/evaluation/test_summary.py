@@ -37,7 +37,7 @@ def parts():
     return landmark_set(0, 400), landmark_set(1, 50)
 
 
-def test_the_figures_are_those_of_the_metrics(parts):
+def test_the_summary_holds_the_scores_of_the_metrics(parts):
     train, test = parts
     result = evaluate_landmarks(train, test, train_sizes=(100, 30, None), draws=3, seed=4)
     arguments = (train.discovered, train.truth, test.discovered, test.truth, test.normaliser)
@@ -57,7 +57,7 @@ def test_the_figures_are_those_of_the_metrics(parts):
     assert result["points_per_image"] == 4.0
 
 
-def test_each_number_of_training_images_has_its_figures(parts):
+def test_each_number_of_training_images_has_its_scores(parts):
     result = evaluate_landmarks(*parts, draws=3, seed=4)
     assert list(result["forward_by_images"]) == ["10", "50", "100", "300", "1000", "all"]
     assert [found["images"] for found in result["forward_by_images"].values()] == [10, 50, 100, 300, 400, 400]
@@ -78,7 +78,7 @@ def test_curves_end_at_the_mean(parts):
         assert curve[-1] == pytest.approx(result[f"{direction}_nme"])
 
 
-def test_figures_without_a_regressor():
+def test_scores_without_a_regressor_equal_the_metrics():
     train, test = landmark_set(0, 400, noise=0.5), landmark_set(1, 50, noise=0.5)
     test.discovered[:25, 0] = 1e4  # half of the images: far from everything
     test.discovered[:5, 1] = np.nan
@@ -113,7 +113,7 @@ def test_buckets_split_the_test_images(parts):
     assert far["forward_nme"] > 5 * near["forward_nme"]
 
 
-def test_the_errors_of_each_image(parts):
+def test_each_image_has_its_error(parts):
     train, test = parts
     test.truth[7] += 20.0
     result = evaluate_landmarks(train, test)
@@ -169,7 +169,7 @@ def test_without_any_detection_the_forward_error_is_the_mean_shape(parts):
     json.dumps(result, allow_nan=False)
 
 
-def test_the_result_survives_json(parts):
+def test_the_result_can_be_written_as_json(parts):
     result = evaluate_landmarks(*parts)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
@@ -179,7 +179,7 @@ def test_no_training_size_is_refused(parts):
         evaluate_landmarks(*parts, train_sizes=())
 
 
-def test_closest_pair_by_hand():
+def test_the_closest_pair_equals_a_hand_computed_one():
     # Pair (0, 1) is 0.1 and 0.3 apart, mean 0.2; pair (1, 2) 0.05 in the one image that shows both.
     gone = [np.nan, np.nan]
     xy = np.array(

@@ -12,8 +12,8 @@ import yaml
 from ray_kplm.config import load_config
 from ray_kplm.experiments.pages import best_yaml, results_csv, sweep_page, sweep_table
 from ray_kplm.experiments.parallel_plot import parallel_coordinates, value_axis
-from ray_kplm.experiments.results import Trial
 from ray_kplm.experiments.space import configured
+from ray_kplm.experiments.sweep_results import Trial
 
 SPACE = {"stage1.batch_size": "8,16", "stage1.learning_rate": "loguniform:0.0001:0.01"}
 

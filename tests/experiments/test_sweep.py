@@ -12,10 +12,10 @@ import pytest
 from ray_kplm.config import load_config
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments import sweep
-from ray_kplm.experiments.results import FAILED, FINISHED, STOPPED
 from ray_kplm.experiments.space import read_space
 from ray_kplm.experiments.sweep import SweepOptions, _begin, _definition, _search
 from ray_kplm.experiments.sweep_events import SweepEvents
+from ray_kplm.experiments.sweep_results import FAILED, FINISHED, STOPPED
 from ray_kplm.runtime.tune import GRID, RANDOM, TPE, Halving
 from ray_kplm.storage import Folder
 

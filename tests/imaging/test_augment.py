@@ -1,4 +1,4 @@
-"""Random views: decided by the seed, and the returned map is what really happened to the picture."""
+"""Random views: determined by the seed, with a map that matches the transformed picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_COLOUR = {
     "blur_share": 0.0,
     "noise_share": 0.0,
 }
-STILL = {"scale": (1.0, 1.0), "translate": 0.0, "rotate": 0.0}
+NO_MOTION = {"scale": (1.0, 1.0), "translate": 0.0, "rotate": 0.0}
 
 
 def photo() -> np.ndarray:
@@ -43,7 +43,7 @@ def centre_of_mass(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("warp", [0.0, 0.08])
-def test_a_seed_decides_whatever_was_asked_before(warp):
+def test_a_view_depends_on_the_seed_alone(warp):
     one, other = (Augmenter(AugmentConfig(warp=warp), SIZE) for _ in range(2))
     asked = [(seed, flip) for seed in range(6) for flip in (False, True)]
     first = {a: one(photo(), *a) for a in asked}
@@ -56,7 +56,7 @@ def test_a_seed_decides_whatever_was_asked_before(warp):
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("crop", [(64, 64), (120, 90), (35, 50)])
-def test_the_map_carries_a_dot_to_where_it_is(flip, crop):
+def test_the_map_carries_a_dot_to_its_place_in_the_view(flip, crop):
     augment = Augmenter(AugmentConfig(**NO_COLOUR), SIZE)
     width, height = crop
     for seed in range(20):
@@ -66,7 +66,7 @@ def test_the_map_carries_a_dot_to_where_it_is(flip, crop):
         assert np.linalg.norm(centre_of_mass(view.picture) - coordinates.apply(view.crop_to_view, dot)) < 0.15, seed
 
 
-def test_only_a_flip_turns_the_map_inside_out():
+def test_only_a_flip_makes_the_map_a_reflection():
     augment = Augmenter(AugmentConfig(), SIZE)
     for seed in range(10):
         assert np.linalg.det(augment(photo(), seed, False).crop_to_view[:, :2]) > 0
@@ -97,14 +97,14 @@ def test_scale_rotation_and_shift_stay_in_their_ranges_and_use_them(flip):
 
 
 def test_without_ranges_a_view_is_the_letterboxed_crop():
-    view = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, False)
+    view = Augmenter(AugmentConfig(**NO_COLOUR, **NO_MOTION), SIZE)(photo(), 1, False)
     expected, to_input = letterbox(photo(), SIZE)
     np.testing.assert_array_equal(view.picture, expected)
     np.testing.assert_allclose(view.crop_to_view, to_input, atol=1e-5)
 
 
 def test_without_ranges_a_flipped_view_is_the_mirrored_crop():
-    view = Augmenter(AugmentConfig(**NO_COLOUR, **STILL), SIZE)(photo(), 1, True)
+    view = Augmenter(AugmentConfig(**NO_COLOUR, **NO_MOTION), SIZE)(photo(), 1, True)
     expected, to_input = letterbox(photo(), SIZE)
     np.testing.assert_array_equal(view.picture, expected[:, ::-1])
     xy = np.array([[10.0, 20.0], [50.0, 3.0]])
@@ -123,15 +123,15 @@ def test_without_ranges_a_flipped_view_is_the_mirrored_crop():
     ],
 )
 def test_each_photometric_change_happens_within_its_range(change, largest):
-    augment = Augmenter(AugmentConfig(**STILL, **(NO_COLOUR | change)), SIZE)
+    augment = Augmenter(AugmentConfig(**NO_MOTION, **(NO_COLOUR | change)), SIZE)
     plain, _ = letterbox(photo(), SIZE)
     changes = [np.abs(augment(photo(), seed, False).picture.astype(int) - plain) for seed in range(12)]
     assert sum(change.mean() > 0.4 for change in changes) >= 8
     assert max(change.max() for change in changes) <= largest + 1
 
 
-def test_shares_are_shares():
-    augment = Augmenter(AugmentConfig(**STILL, **(NO_COLOUR | {"noise_share": 0.25, "noise": 0.2})), SIZE)
+def test_configured_shares_are_the_shares_of_views():
+    augment = Augmenter(AugmentConfig(**NO_MOTION, **(NO_COLOUR | {"noise_share": 0.25, "noise": 0.2})), SIZE)
     plain, _ = letterbox(photo(), SIZE)
     changed = sum(not np.array_equal(augment(photo(), seed, False).picture, plain) for seed in range(200))
     assert 30 <= changed <= 70
@@ -233,7 +233,7 @@ def test_a_view_and_its_mirror_image_have_the_same_parameters(applied):
         assert both[0] == both[1]
 
 
-def test_the_crop_is_left_alone():
+def test_the_crop_is_not_changed():
     crop = np.full((SIZE, SIZE, 3), 100, np.uint8)
     Augmenter(AugmentConfig(), SIZE)(crop, 3, True)
     assert (crop == 100).all()

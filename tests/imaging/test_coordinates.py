@@ -1,4 +1,4 @@
-"""Frames: borders map to borders, and the pictures go where the maps say."""
+"""Coordinate frames: borders map to borders, and pictures move as the maps do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_scaling_maps_borders_to_borders(scale):
     np.testing.assert_allclose(coordinates.scaling(scale), coordinates.scaling(scale, scale))
 
 
-def test_places_are_shares_of_the_square_around_the_image():
+def test_in_square_returns_shares_of_the_square_around_the_crop():
     xy = np.array([[[-0.5, -0.5], [99.5, 49.5]], [[19.5, 39.5], [np.nan, 0]]])
     shares = coordinates.in_square(xy, np.array([[100, 50], [40, 80]])[:, None])
     np.testing.assert_allclose(shares[0], [[0, 0.25], [1, 0.75]])
@@ -62,11 +62,11 @@ def test_tall_crop_fills_the_height_and_is_centred():
     np.testing.assert_allclose(corners, [[7.5, -0.5], [55.5, 63.5]])
 
 
-def test_a_crop_of_the_inputs_size_stays():
+def test_a_crop_of_the_size_of_the_input_is_not_changed():
     np.testing.assert_allclose(coordinates.crop_to_input(64, 64, 64), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
 
 
-def test_compose_applies_the_first_first():
+def test_compose_applies_the_first_map_first():
     turn, shift = np.array([[0.0, -2.0, 3.0], [1.0, 0.5, -1.0]]), coordinates.translation(5, -7)
     xy = np.random.default_rng(0).uniform(-50, 50, (4, 3, 2))
     both = coordinates.apply(coordinates.compose(shift, turn), xy)
@@ -77,7 +77,7 @@ def test_compose_applies_the_first_first():
     np.testing.assert_allclose(both[..., 1], xy[..., 0] + 0.5 * xy[..., 1] - 8)
 
 
-def test_invert_undoes():
+def test_invert_returns_the_inverse_map():
     affine = np.array([[0.3, -2.0, 3.0], [1.0, 0.5, -1.0]])
     identity = [[1, 0, 0], [0, 1, 0]]
     np.testing.assert_allclose(coordinates.compose(coordinates.invert(affine), affine), identity, atol=1e-12)
@@ -119,7 +119,7 @@ def test_mirroring_matches_a_mirrored_picture_and_leaves_its_argument():
 @pytest.mark.parametrize(
     ("width", "height"), [(20, 30), (31, 17), (40, 64), (65, 50), (100, 60), (187, 301), (301, 187), (500, 500)]
 )
-def test_a_dot_ends_where_the_map_says(width, height):
+def test_a_dot_is_where_the_map_puts_it(width, height):
     size = 64
     dot = np.array([0.37 * width, 0.61 * height])
     crop = blob(width, height, dot, sigma=max(1.5, 1.5 * max(width, height) / size))

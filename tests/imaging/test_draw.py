@@ -1,4 +1,4 @@
-"""Drawing: colours land on the landmarks' pixels in the frame with pixel centres at integers."""
+"""Drawing: colours are at the landmarks' pixels, with pixel centres at integers."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def test_palette_colours_are_bright_and_distinct(k: int) -> None:
     assert len(np.unique(colours, axis=0)) == k
 
 
-def test_palette_of_fourteen_is_far_apart_to_the_eye() -> None:
+def test_a_palette_of_fourteen_has_large_lab_distances() -> None:
     lab = cv2.cvtColor(np.float32(palette(14)[None]) / 255, cv2.COLOR_RGB2LAB)[0]
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1e3 * np.eye(14)
     # Evenly spaced hues alone leave neighbours among the greens closer than 30.
     assert apart.min() > 30
 
 
-def test_shorter_palette_begins_the_longer() -> None:
+def test_a_longer_palette_begins_with_the_shorter() -> None:
     np.testing.assert_array_equal(palette(30)[:5], palette(5))
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 5])
-def test_disc_centre_survives_scaling(scale: int) -> None:
+def test_the_centre_of_a_disc_is_kept_under_scaling(scale: int) -> None:
     xy = np.array([[10, 12], [40, 30]], np.float32)
     picture = draw_landmarks(grey(), xy, scale=scale)
     assert picture.shape == (40 * scale, 60 * scale, 3)
@@ -64,7 +64,7 @@ def test_enlarged_picture_and_points_share_a_frame() -> None:
     np.testing.assert_allclose(centroid_of(marked, palette(1)[0]), bright, atol=0.6)
 
 
-def test_input_is_left_alone() -> None:
+def test_the_input_image_is_not_changed() -> None:
     image = grey()
     draw_landmarks(image, np.array([[10, 10]], np.float32))
     np.testing.assert_array_equal(image, grey())
@@ -146,7 +146,7 @@ def test_png_round_trip(tmp_path) -> None:
         lambda: contact_sheet([grey()], [np.zeros((1, 2)), np.zeros((1, 2))]),
     ],
 )
-def test_unusable_arguments_are_named(call) -> None:
+def test_errors_of_unusable_arguments_name_them(call) -> None:
     with pytest.raises(DataError, match=";"):
         call()
 

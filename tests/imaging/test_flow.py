@@ -1,4 +1,4 @@
-"""Points carried from one frame of a video into a view of another one."""
+"""Points carried by optical flow from one frame of a video into a view of another one."""
 
 import cv2
 import numpy as np
@@ -33,14 +33,14 @@ MOTION = np.array([[1.02, -0.05, 4.0], [0.05, 1.02, -3.0]])
 INSIDE = np.stack(np.meshgrid(np.arange(24.0, 73, 8), np.arange(24.0, 73, 8)), -1).reshape(-1, 2)
 
 
-def test_flow_finds_a_motion(scene):
+def test_flow_recovers_a_known_motion(scene):
     flow = flow_between(scene, moved(scene, MOTION))
     found = INSIDE + flow[INSIDE[:, 1].astype(int), INSIDE[:, 0].astype(int)]
     assert np.abs(found - coordinates.apply(MOTION, INSIDE)).max() < 1.0
     assert not flow_between(scene, scene).any()
 
 
-def test_what_is_covered_has_no_counterpart(scene):
+def test_covered_places_have_no_counterpart(scene):
     patch = texture(5)[28:68, 20:56]
 
     def with_patch_at(x):
@@ -73,7 +73,7 @@ def test_a_view_of_a_later_frame_carries_points_of_the_earlier_one(scene, warp):
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])
-def test_a_flow_is_told_at_every_heatmap_cell(side):
+def test_warped_flow_has_a_value_for_each_heatmap_cell(side):
     """Between a place with a counterpart and one without nothing is told: a coarser lattice would lose the places between."""
-    told = warp_flow(np.zeros((side, side, 2), np.float32), coordinates.scaling(1.0))
-    assert (side - 1) / (len(told) - 1) <= coordinates.STRIDE
+    shifts = warp_flow(np.zeros((side, side, 2), np.float32), coordinates.scaling(1.0))
+    assert (side - 1) / (len(shifts) - 1) <= coordinates.STRIDE

@@ -1,4 +1,4 @@
-"""The synthetic category: reproducible, true to its landmarks, mirror symmetric, not solved by its mean."""
+"""The synthetic category: reproducible, with exact landmarks, mirror symmetric, not predicted by its mean."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def symmetric(creature):
     return replace(creature, antenna_tips=tips, antenna_bends=bends)
 
 
-def test_contract(samples) -> None:
+def test_an_image_has_the_documented_shapes_and_types(samples) -> None:
     sample = samples[0]
     assert sample.image.shape == (96, 96, 3)
     assert sample.image.dtype == np.uint8
@@ -60,7 +60,7 @@ def test_contract(samples) -> None:
     assert sample.visible.dtype == bool
 
 
-def test_same_bytes_whatever_the_order(samples) -> None:
+def test_an_image_does_not_depend_on_those_rendered_before(samples) -> None:
     for index in (17, 3, 17):
         again = render(11, index)
         assert again.image.tobytes() == samples[index].image.tobytes()
@@ -217,7 +217,7 @@ def test_swap_pairs_name_left_and_right() -> None:
     assert sum("left" in name for name in LANDMARK_NAMES) == len(SWAP_PAIRS)
 
 
-def test_mean_shape_does_not_solve_it(samples) -> None:
+def test_the_mean_shape_is_a_poor_prediction(samples) -> None:
     landmarks = np.stack([sample.landmarks for sample in samples])
     boxes = np.stack([sample.box for sample in samples])
     assert NORMALISER["type"] == "bbox_sqrt"
@@ -323,7 +323,7 @@ def test_interrupted_publishing_leaves_no_description(tmp_path, monkeypatch) -> 
         lambda folder: render(-1, 0),
     ],
 )
-def test_unusable_arguments_are_named(call, tmp_path) -> None:
+def test_errors_of_unusable_arguments_name_them(call, tmp_path) -> None:
     with pytest.raises(ConfigError, match=";"):
         call(tmp_path / "never")
     assert not (tmp_path / "never").exists()

@@ -1,4 +1,4 @@
-"""Warps: points go where the picture takes them."""
+"""Warps: points move with the picture."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def centre(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.08])
-def test_a_point_is_where_its_dot_went(share):
+def test_shifts_carry_a_point_to_its_place_in_the_warped_image(share):
     moves = []
     for seed in range(40):
         xy = np.random.default_rng(seed).uniform(25, 70, 2)
@@ -47,7 +47,7 @@ def test_a_warp_moves_parts_against_each_other():
     assert left.std() > 0.01 * SIDE
 
 
-def test_still_pictures():
+def test_identity_shifts_do_not_move_points():
     xy = np.random.default_rng(0).uniform(-10, 110, (2, 5, 2))
     np.testing.assert_array_equal(displace(xy, np.stack([IDENTITY_SHIFT, IDENTITY_SHIFT]), SIDE), xy)
     picture = dot(30, 40)

@@ -17,7 +17,7 @@ class Sent(Exception):
         self.compute = compute
 
 
-def test_the_driver_decides_the_format_for_all_workers_by_where_it_is(tmp_path, monkeypatch):
+def test_the_driver_decides_the_number_format_for_all_workers(tmp_path, monkeypatch):
     """Images outside of the run: on a CPU that cannot multiply bf16, which the run was begun with, they are not slow."""
     splits = {"train": {"parts": ["part-00000.parquet"], "rows": [9], "images": 9}}
     manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}

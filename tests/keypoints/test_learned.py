@@ -1,4 +1,4 @@
-"""Pretrained detectors behind the common call. Weights are made here; the published ones are used where they lie."""
+"""Pretrained detectors. Weights are made here; published ones are used where they are available."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def detector(network, **changes) -> LearnedDetector:
     return LearnedDetector(network, replace(KeypointsConfig(), **{"nms": 0.1, **changes}), CPU)
 
 
-def test_points_come_back_in_the_crops_pixels():
+def test_points_are_returned_in_the_crop_frame():
     image = np.zeros((60, 80, 3), np.uint8)
     network = Peaks((0.0, 0.0), (159.0, 119.0))
     found = detector(network, image_size=160)(image)
@@ -47,7 +47,7 @@ def test_points_come_back_in_the_crops_pixels():
     np.testing.assert_allclose(found.xy, [[-0.25, -0.25], [79.25, 59.25]], atol=1e-5)
 
 
-def test_an_image_is_seen_as_stored_by_default_in_rgb_from_0_to_1():
+def test_the_network_gets_the_crop_in_rgb_from_0_to_1():
     image = np.zeros((40, 40, 3), np.uint8)
     image[..., 0] = 255
     network = Peaks((3.0, 4.0))
@@ -57,7 +57,7 @@ def test_an_image_is_seen_as_stored_by_default_in_rgb_from_0_to_1():
     np.testing.assert_array_equal(found.descriptors, [[1]])
 
 
-def test_neighbours_of_a_stronger_point_go_and_the_rest_is_bounded():
+def test_neighbours_of_a_stronger_point_are_suppressed_and_the_others_bounded():
     image = np.zeros((100, 100, 3), np.uint8)
     network = Peaks((10.0, 10.0), (15.0, 10.0), (24.0, 10.0), (80.0, 80.0), (50.0, 50.0))
     assert detector(network)(image).xy[:, 0].tolist() == [
@@ -83,7 +83,7 @@ class Dots:
         return torch.tensor(middles[1:]), areas, torch.eye(3)[[self.widths.index(image.shape[3])] * len(areas)]
 
 
-def test_points_of_all_scales_are_pooled_in_the_crops_pixels():
+def test_points_of_all_scales_are_pooled_in_the_crop_frame():
     image = np.zeros((48, 64, 3), np.uint8)
     places = [(12, 20), (50, 30)]
     for (x, y), radius in zip(places, (3, 2), strict=True):
@@ -100,13 +100,13 @@ def test_points_of_all_scales_are_pooled_in_the_crops_pixels():
     assert len(detector(Dots(), scales=(1.0, 1.3, 1.6), nms=0.0, limit=4)(image).xy) == 4
 
 
-def test_scales_are_of_the_size_at_which_the_network_sees_an_image():
+def test_scales_are_relative_to_the_configured_image_size():
     network = Peaks((0.0, 0.0))
     detector(network, image_size=160, scales=(1.0, 1.3))(np.zeros((60, 80, 3), np.uint8))
     assert network.seen.shape == (1, 3, 156, 208)
 
 
-def test_of_no_points_none_is_left():
+def test_suppression_accepts_no_points():
     assert len(non_maximum_suppression(np.zeros((0, 2)), np.zeros(0), 3.0)) == 0
 
 
@@ -132,7 +132,7 @@ def test_r2d2_finds_the_same_corners_in_a_moved_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["r2d2", "aliked"])
-def test_weights_that_are_none_are_one_line(name, tmp_path):
+def test_unusable_weights_are_an_error_of_one_line(name, tmp_path):
     if name == "aliked":
         pytest.importorskip("kornia")
     torch.save({"state_dict": {"other": torch.zeros(2)}}, tmp_path / "other.pt")
@@ -144,14 +144,14 @@ def test_weights_that_are_none_are_one_line(name, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "package"), [("aliked", "kornia"), ("superpoint", "transformers")])
-def test_a_missing_package_names_its_extra(name, package, tmp_path, monkeypatch):
+def test_the_error_of_a_missing_package_names_its_extra(name, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, f"{package}.feature", None)
     with pytest.raises(ConfigError, match=rf"pip install 'ray-kplm\[{name}\]'"):
         build_source(KeypointsConfig(detector=name), Folder.at(tmp_path), 0)
 
 
-def test_superpoint_comes_from_a_folder(tmp_path):
+def test_superpoint_is_loaded_from_a_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.SuperPointConfig()
@@ -170,7 +170,7 @@ def test_superpoint_comes_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "file"), [("aliked", "aliked/aliked-t16.pth"), ("r2d2", "r2d2/r2d2_WASF_N16.pt")])
-def test_published_weights_find_the_same_places_again(name, file):
+def test_published_weights_detect_repeatable_points(name, file):
     if name == "aliked":
         pytest.importorskip("kornia")
     if not (WEIGHTS / file).is_file():

@@ -55,7 +55,7 @@ def test_the_share_of_annotated_points_is_the_configured_one(landmarks):
     assert np.mean(np.abs(found[:, 1] - 20) <= 0.8) == pytest.approx(0.4 + 0.6 * 1.6 / 47, abs=0.05)
 
 
-def test_the_same_seed_gives_the_same_points_whatever_rows_are_asked_for(landmarks):
+def test_the_points_of_a_row_depend_on_the_seed_alone(landmarks):
     source = build_source(KeypointsConfig(detector="noisy_gt"), landmarks, 5)
     both = source("part-00003.parquet", images(), np.array([1, 2]))
     (second,) = source("part-00003.parquet", images().slice(1), np.array([2]))

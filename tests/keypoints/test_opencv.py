@@ -52,7 +52,7 @@ def test_points_are_spread_more_evenly_than_the_strongest(name, picture):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_points_stay_in_the_box(name, picture):
+def test_points_are_inside_the_box(name, picture):
     box = np.array([40, 60, 120, 110], np.float32)
     found = OpenCVDetector(name, 30)(picture, box)
     assert len(found.xy) > 10
@@ -110,7 +110,7 @@ def test_the_same_picture_has_the_same_points(name, picture):
         np.testing.assert_array_equal(again.descriptors, first.descriptors)
 
 
-def test_a_box_holds_its_border():
+def test_a_box_includes_its_border():
     xy = np.array([[0, 0], [10, 5], [10.1, 5], [3, -0.1]])
     assert inside_box(xy, np.array([0, 0, 10, 5])).tolist() == [True, True, False, False]
     assert inside_box(xy, None).all()

@@ -1,4 +1,4 @@
-"""Where networks run: what `auto` is on which machine."""
+"""Placement of networks: the values of `auto` on each machine."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from ray_kplm.network.compute import Placement
         ("cpu", ["avx512f"], None, False),
     ],
 )
-def test_auto_is_decided_by_device_and_cpu(monkeypatch, device, flags, autocast, channels_last):
+def test_auto_follows_from_the_device_and_the_cpu(monkeypatch, device, flags, autocast, channels_last):
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: flags)
     placement = Placement.choose(ComputeConfig(), torch.device(device))
     assert (placement.autocast, placement.channels_last) == (autocast, channels_last)

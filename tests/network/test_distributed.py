@@ -167,7 +167,7 @@ def test_rows_of_all_ranks_are_in_the_order_of_ranks(of_ranks):
             assert found["sum"].item() == 2**world - 1
 
 
-def test_a_single_process_is_a_world_of_its_own():
+def test_a_single_process_is_rank_0_of_1():
     rows = torch.ones(3, 2, requires_grad=True)
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert not distributed.gather_rows(rows).requires_grad

@@ -22,7 +22,7 @@ SIGMAS = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_decode_undoes_render(sigma):
+def test_decode_inverts_render(sigma):
     xy = points(4, 25, 3, SIDE - 4)
     rendered = heatmaps.render(xy, valid(xy), SIDE, sigma)
     found, confidence = heatmaps.decode(rendered, sigma)
@@ -48,7 +48,7 @@ def test_decoded_offsets_have_the_slope_of_the_true_ones(sigma, height, noise, f
     offset = torch.rand(16, 64, 2, generator=random) - 0.5
     offset[..., 0] = torch.where(
         columns == 0, offset[..., 0].abs(), offset[..., 0]
-    )  # half a cell outside nothing is told
+    )  # the position is unknown half a cell outside
     rendered = heatmaps.render(cell + offset, torch.ones(16, 64), SIDE, sigma)
     maps = height * (rendered + noise * torch.randn(rendered.shape, generator=random))
     found, _ = heatmaps.decode(maps, sigma)
@@ -59,7 +59,7 @@ def test_decoded_offsets_have_the_slope_of_the_true_ones(sigma, height, noise, f
             assert slope((decoded - cell)[..., axis], offset[..., axis]) == pytest.approx(1, abs=0.03)
 
 
-def test_decode_takes_the_mean_of_what_is_possible():
+def test_decode_returns_the_mean_of_two_close_places():
     """Where a network cannot tell two neighbouring places apart its heatmap has both: between them the error is least."""
     xy = torch.tensor([[[12.0, 16.0]], [[15.0, 16.0]]])
     one, other = heatmaps.render(xy, torch.ones(2, 1), SIDE, 0.75)
@@ -69,7 +69,7 @@ def test_decode_takes_the_mean_of_what_is_possible():
     assert confidence.item() == pytest.approx(0.52, abs=0.01)
 
 
-def test_decode_does_not_see_a_second_place_farther_off():
+def test_decode_ignores_a_second_place_outside_the_window():
     xy = torch.tensor([[[6.0, 16.0]], [[25.0, 16.0]]])
     one, other = heatmaps.render(xy, torch.ones(2, 1), SIDE, 0.75)
     found, _ = heatmaps.decode((0.52 * one + 0.48 * other)[None], 0.75)
@@ -98,7 +98,7 @@ def test_decode_does_not_depend_on_the_height_or_on_a_negative_ground():
     torch.testing.assert_close(heatmaps.decode(lowered, 1.0)[0], found, rtol=0, atol=0.02)
 
 
-def test_decode_ignores_what_is_negative():
+def test_decode_ignores_negative_values():
     heatmap = torch.zeros(1, 1, SIDE, SIDE)
     heatmap[0, 0, 5, 5:8] = torch.tensor([1.0, -0.5, -0.5])
     torch.testing.assert_close(heatmaps.decode(heatmap, 0.75)[0], torch.tensor([[[5.0, 5.0]]]))
@@ -133,7 +133,7 @@ def test_a_single_cell_is_the_nearest():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
-def test_points_that_are_not_valid_render_nothing(sigma):
+def test_invalid_points_are_not_rendered(sigma):
     xy = torch.full((2, 3, 2), 9.0)
     mask = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     rendered = heatmaps.render(xy, mask, SIDE, sigma)
@@ -141,7 +141,7 @@ def test_points_that_are_not_valid_render_nothing(sigma):
     torch.testing.assert_close(rendered.amax((2, 3)), mask)
 
 
-def test_inside_is_on_a_cell():
+def test_inside_accepts_points_in_a_cell():
     xy = torch.tensor([[-0.4, 0.0], [-0.6, 0.0], [7.4, 7.4], [7.4, 7.6], [3.0, 4.0]])
     assert heatmaps.inside(xy, 8).tolist() == [True, False, True, False, True]
 
@@ -153,7 +153,7 @@ def cells(*values: tuple[int, int, float], side: int = 16) -> torch.Tensor:
     return heatmap
 
 
-def test_peaks_come_strongest_first_above_the_threshold():
+def test_peaks_are_above_the_threshold_strongest_first():
     heatmap = cells((2, 3, 0.5), (10, 12, 0.9), (12, 2, 0.3), (6, 8, 0.2))
     found = heatmaps.peaks(heatmap, 0.2, 2, 10)
     torch.testing.assert_close(found.xy_BN2[0], torch.tensor([[10.0, 12.0], [2.0, 3.0], [12.0, 2.0]]))
@@ -177,7 +177,7 @@ def test_a_batch_is_padded_to_the_most_peaks():
     torch.testing.assert_close(found.xy_BN2[2], torch.tensor([[12.0, 4.0], [4.0, 4.0]]))
 
 
-def test_no_peak_is_a_width_of_zero():
+def test_heatmaps_without_peaks_have_a_width_of_zero():
     found = heatmaps.peaks(torch.zeros(3, 8, 8), 0.1, 2, 10)
     assert found.xy_BN2.shape == (3, 0, 2)
     assert found.score_BN.shape == found.valid_BN.shape == (3, 0)
@@ -192,7 +192,7 @@ def test_peaks_move_toward_the_larger_neighbour_but_not_at_the_border():
 
 
 @pytest.mark.parametrize("corner", [(0.0, 0.0), (SIDE - 1.0, 0.0), (0.0, SIDE - 1.0), (SIDE - 1.0, SIDE - 1.0)])
-def test_decode_at_the_border_is_not_pulled_inside(corner):
+def test_decode_at_the_border_is_not_biased_inward(corner):
     xy = torch.tensor([[corner]])
     found, confidence = heatmaps.decode(heatmaps.render(xy, valid(xy), SIDE, 1.0), 1.0)
     torch.testing.assert_close(found, xy, rtol=0, atol=0.03)
@@ -219,7 +219,7 @@ def ramp(batch: int = 2) -> torch.Tensor:
     return torch.stack([x, y, 3 * x - y + 5]).expand(batch, 3, 16, 16)
 
 
-def test_sample_of_a_ramp_is_the_place_itself():
+def test_sampling_a_ramp_returns_the_position():
     xy = points(2, 50, 0, 15)
     read = heatmaps.sample(ramp(), xy)
     assert read.shape == (2, 50, 3)

@@ -1,4 +1,4 @@
-"""The network: shapes, size, what stage 2 inherits, how it starts."""
+"""The networks: shapes, size, weights shared with stage 2, initialisation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def block(c_in: int, c_out: int) -> int:
     return count + (0 if c_in == c_out else 2 * c_in + c_in * c_out)
 
 
-def test_thesis_size():
+def test_the_thesis_configuration_has_the_published_size():
     with torch.device("meta"):
         stage1, stage2 = KeypointNetwork(NetworkConfig()), LandmarkNetwork(NetworkConfig(), 30)
         heatmap, descriptors = stage1(torch.empty(2, 3, 256, 256))
@@ -46,7 +46,7 @@ def test_thesis_size():
     assert parameter_count(stage1) == pytest.approx(8.4e6 - 1.6e6, abs=0.1e6)
 
 
-def test_small_size_on_a_batch():
+def test_a_small_network_has_the_documented_shapes():
     heatmap, descriptors = network()(image())
     assert heatmap.shape == (2, 8, 8)
     assert descriptors.shape == (2, 8, 8, 8)
@@ -62,7 +62,7 @@ def test_groups_that_do_not_divide_a_layer_use_the_common_divisor():
     assert made(image())[0].shape == (2, 8, 8)
 
 
-def test_an_image_does_not_see_its_batch_under_group_norm_but_does_under_batch_norm():
+def test_an_output_depends_on_the_batch_under_batch_norm_but_not_under_group_norm():
     for norm, alone in (("group", True), ("batch", False)):
         made = network(NetworkConfig(image_size=32, width=16, depth=2, descriptor_dim=8, norm=norm, groups=4)).train()
         kinds = {type(m) for m in made.modules() if isinstance(m, (nn.GroupNorm, nn.BatchNorm2d))}
@@ -71,7 +71,7 @@ def test_an_image_does_not_see_its_batch_under_group_norm_but_does_under_batch_n
         assert torch.allclose(together, single, atol=1e-5) == alone
 
 
-def test_stage_2_takes_everything_but_the_last_layer():
+def test_stage_2_inherits_all_weights_but_the_last_layer():
     stage1 = network().eval()
     torch.manual_seed(9)
     stage2 = LandmarkNetwork(SMALL, 8)
@@ -95,7 +95,7 @@ def test_stage_2_refuses_weights_of_another_network():
         LandmarkNetwork(SMALL, 5).start_from(other.state_dict())
 
 
-def test_initialisation():
+def test_first_maps_are_nearly_constant_and_convolutions_follow_he():
     made = network(NetworkConfig(image_size=64, width=128, depth=1, descriptor_dim=64))
     outputs = {made.detector.output, made.descriptor.output}
     for module in made.modules():

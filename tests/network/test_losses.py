@@ -105,7 +105,7 @@ def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[flo
 
 
 @pytest.mark.parametrize("pair_weighting", ["all", "balanced"])
-def test_the_pair_objective_is_method_3(pair_weighting):
+def test_the_pair_objective_is_that_of_docs_method_3(pair_weighting):
     settings, network = config(pair_weighting=pair_weighting), Maps(4)
     expected = slow_loss(settings, network, *scene())
     loss, parts = loss_of(settings, network, *scene())
@@ -145,7 +145,7 @@ def test_masked_points_have_no_influence(pair_weighting):
 
 @pytest.mark.parametrize("pair_weighting", ["all", "balanced"])
 @pytest.mark.parametrize("case", ["no point", "no correspondence", "no negative"])
-def test_empty_sets_cost_nothing_and_have_a_finite_gradient(pair_weighting, case):
+def test_empty_sets_have_zero_loss_and_a_finite_gradient(pair_weighting, case):
     settings = config(pair_weighting=pair_weighting, negative_distance=99.0 if case == "no negative" else 0.09)
     xy, valid, identity = scene()
     if case == "no point":
@@ -243,7 +243,7 @@ def test_squared_distances_never_fall_below_zero():
     torch.testing.assert_close(squared, torch.cdist(a, a) ** 2, rtol=1e-3, atol=0.5)
 
 
-def test_hinge_is_of_the_distance():
+def test_hinge_is_applied_to_the_distance():
     squared = torch.tensor([0.25, 0.64, 4.0, 0.0])
     expected = torch.tensor([(0.8 - 0.5) ** 2, 0.0, 0.0, 0.64])  # Eqn 6.3's variant would give (0.8 - 0.25)^2 first
     torch.testing.assert_close(losses.hinge(squared, 0.8), expected, rtol=0, atol=2e-4)
@@ -269,7 +269,7 @@ def test_negatives_within_an_image_count_once_and_leave_out_close_ones():
     assert loss.item() == pytest.approx((0.8 - 0.7) ** 2 + (0.8 - 0.6) ** 2, rel=1e-3)
 
 
-def test_masked_mse_looks_at_labelled_channels_alone():
+def test_masked_mse_uses_labelled_channels_alone():
     heatmaps, targets = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     heatmaps[0, 0], heatmaps[0, 1], heatmaps[1, 2] = 2.0, 100.0, 1.0
     labelled = torch.tensor([[True, False, False], [False, True, True]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.report.cards import Findings, choose, make_album
-from ray_kplm.report.page import Embedding, Evidence
+from ray_kplm.report.run_page import Embedding, Evidence
 
 
 def noisy(count, side, seed=0):

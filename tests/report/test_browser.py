@@ -1,4 +1,4 @@
-"""The page in a real browser: a script plays the user and writes down what it sees."""
+"""The page in a real browser: a script simulates the user and records what is shown."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from ray_kplm.report.page import build_page
+from ray_kplm.report.run_page import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: `apt-get install chromium`")
@@ -54,7 +54,7 @@ addEventListener("load", () => {
 
 
 def browse(page, folder, *options):
-    """What the played user saw, and what the console said."""
+    """Return what the simulated user saw, and the messages of the console."""
     head, body = page.split("<title>", 1)
     path = folder / "page.html"
     path.write_text(f"{head}<script>{PLAY}</script><title>{body.replace('</body>', f'<script>{USER}</script></body>')}")

@@ -40,7 +40,7 @@ def test_one_value_is_a_dot():
     assert "nan" not in svg
 
 
-def test_nothing_to_draw_is_said():
+def test_an_empty_chart_says_so():
     assert "No figures" in line_chart({"a": [(0, None)]}, title="T", x_label="")
 
 

@@ -74,5 +74,5 @@ def test_a_heat_map_is_opaque_where_the_points_are():
     assert alpha[40, 5] == 0
 
 
-def test_the_heat_map_of_nothing_is_clear():
+def test_an_empty_heat_map_is_transparent():
     assert opened(pictures.heat_map(np.full((3, 2), np.nan), (255, 0, 0)))[..., 3].max() == 0

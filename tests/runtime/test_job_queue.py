@@ -1,4 +1,4 @@
-"""The queue between the driver and its training workers: who waits, and for what."""
+"""The queue between the driver and its training workers."""
 
 import asyncio
 
@@ -11,21 +11,21 @@ def in_loop(scenario):
 
 def test_a_worker_waits_for_the_next_job_and_the_driver_for_its_end():
     async def scenario(queue):
-        asked, awaited = asyncio.create_task(queue.after(-1)), asyncio.create_task(queue.wait_until_finished(0))
+        next_job, end = asyncio.create_task(queue.after(-1)), asyncio.create_task(queue.wait_until_finished(0))
         await asyncio.sleep(0)
-        assert not asked.done()
+        assert not next_job.done()
         await queue.put(0, "job")
-        assert await asked == (0, "job")
-        assert not awaited.done()
+        assert await next_job == (0, "job")
+        assert not end.done()
         await queue.begin(7)
         await queue.finish(0)
-        await awaited
+        await end
         assert (await queue.stats())["starts"] == [7]
 
     in_loop(scenario)
 
 
-def test_a_worker_that_was_started_again_gets_the_job_that_is_not_finished():
+def test_a_restarted_worker_gets_the_job_that_is_not_finished():
     async def scenario(queue):
         await queue.put(0, "first")
         await queue.finish(0)
@@ -35,48 +35,48 @@ def test_a_worker_that_was_started_again_gets_the_job_that_is_not_finished():
     in_loop(scenario)
 
 
-def test_all_that_wait_learn_that_there_are_no_more_jobs():
+def test_closing_the_queue_answers_every_waiting_worker_with_none():
     async def scenario(queue):
-        asked = [asyncio.create_task(queue.after(-1)) for _ in range(3)]
+        answers = [asyncio.create_task(queue.after(-1)) for _ in range(3)]
         await asyncio.sleep(0)
         await queue.close()
-        assert await asyncio.gather(*asked) == [None, None, None]
+        assert await asyncio.gather(*answers) == [None, None, None]
 
     in_loop(scenario)
 
 
-def test_workers_are_wanted_with_the_first_job():
+def test_the_first_job_wants_workers():
     async def scenario(queue):
-        asked = asyncio.create_task(queue.wait_for_first_job())
+        answer = asyncio.create_task(queue.wait_for_first_job())
         await asyncio.sleep(0)
-        assert not asked.done()
+        assert not answer.done()
         await queue.put(0, "job")
-        assert await asked
+        assert await answer
 
     in_loop(scenario)
 
 
-def test_workers_are_not_wanted_where_no_job_came():
+def test_a_queue_closed_without_a_job_wants_no_workers():
     async def scenario(queue):
-        asked = asyncio.create_task(queue.wait_for_first_job())
+        answer = asyncio.create_task(queue.wait_for_first_job())
         await asyncio.sleep(0)
         await queue.close()
-        assert not await asked
+        assert not await answer
 
     in_loop(scenario)
 
 
-def test_the_driver_learns_when_a_job_is_begun():
+def test_the_driver_waits_until_a_worker_begins_the_job():
     async def scenario(queue):
         await queue.put(0, "first")
         await queue.begin(0)
         await queue.wait_until_begun(0)
-        asked = asyncio.create_task(queue.wait_until_begun(1))
+        answer = asyncio.create_task(queue.wait_until_begun(1))
         await asyncio.sleep(0)
         await queue.put(1, "second")
         await asyncio.sleep(0)
-        assert not asked.done()
+        assert not answer.done()
         await queue.begin(0)
-        await asked
+        await answer
 
     in_loop(scenario)

@@ -197,6 +197,17 @@ def test_the_picture_shows_what_is_taken_and_what_is_done(tmp_path):
     assert sum("-->" in line for line in lines) == sum(len(task.takes) for task in recording)
 
 
+def test_an_output_that_no_step_needs_any_more_is_deleted_and_not_to_do(tmp_path):
+    recording = recording_of(tmp_path, "kplm")
+    features = recording["rounds/000/features"]
+    assert recording.state(features) == "to do"
+    recording["rounds/000/labels"].step.begin()
+    assert recording.state(features) == "to do"
+    recording["rounds/000/labels"].step.finish()
+    assert recording.state(features) == "deleted"
+    assert recording.state(recording["rounds/000/train"]) == "to do"
+
+
 TOY = '''
 from ray_kplm.methods.kplm import Kplm
 

@@ -36,7 +36,7 @@ def artifacts(client, run, folder):
     return [a.path for a in client(run).list_artifacts(run.folder.read_json("mlflow.json")["run_id"], folder)]
 
 
-def test_numbers_pictures_and_pages_do_not_change_how_a_run_ended(ended, client, stored, curve):
+def test_scores_pictures_and_reports_keep_the_status_and_times_of_a_run(ended, client, stored, curve):
     before = stored(ended).info
     (ended.folder / "evaluation").write_bytes("curves.png", b"png")
     add_evaluation(
@@ -57,7 +57,7 @@ def test_numbers_pictures_and_pages_do_not_change_how_a_run_ended(ended, client,
     assert not ended.folder.exists("tracking")
 
 
-def test_scored_again_only_what_changed_is_new(ended, stored, curve):
+def test_a_second_evaluation_adds_only_the_scores_that_changed(ended, stored, curve):
     add_evaluation(ended, {"forward_nme": 4.2, "backward_nme": 6.0})
     add_evaluation(ended, {"forward_nme": 4.0, "backward_nme": 6.0})
     assert curve(ended, "evaluation/forward_nme") == [(40, 4.2), (40, 4.0)]
@@ -65,13 +65,13 @@ def test_scored_again_only_what_changed_is_new(ended, stored, curve):
     assert stored(ended).data.metrics["evaluation/forward_nme"] == 4.0
 
 
-def test_what_was_never_tracked_stays_so(run):
+def test_nothing_is_added_to_a_run_that_was_never_tracked(run):
     add_picture(run, b"png", "test.png")
     assert not run.folder.is_file("mlflow.json")
     assert not run.folder.exists("tracking")
 
 
-def test_another_store_in_the_environment_is_not_where_the_run_is(ended, place, stored, tmp_path, monkeypatch):
+def test_scores_go_to_the_store_of_the_run_not_of_the_environment(ended, place, stored, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     add_evaluation(ended, {"forward_nme": 4.2})
     assert stored(ended).data.metrics["evaluation/forward_nme"] == 4.2
@@ -86,7 +86,7 @@ def test_nothing_is_added_to_a_run_deleted_in_mlflow(ended, client, capsys):
     assert not ended.folder.exists("tracking")
 
 
-def test_a_process_killed_after_the_last_step_is_made_good(run, finish, images, stored, monkeypatch):
+def test_send_pending_completes_a_run_killed_after_its_last_step(run, finish, images, stored, monkeypatch):
     left = track_run(run, DATASET)
     left.__enter__().log_metrics({"loss": 0.5}, 10)  # and no more: the model and the end are missing
     until(lambda: stored(run).data.metrics.get("loss"))

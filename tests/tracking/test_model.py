@@ -30,7 +30,7 @@ def model(finished, images, tmp_path) -> mlflow.pyfunc.PyFuncModel:
     return mlflow.pyfunc.load_model(str(tmp_path / "model"))
 
 
-def test_what_is_exported_finds_what_the_run_finds(finished, images, tmp_path):
+def test_an_exported_detector_finds_the_landmarks_of_the_run(finished, images, tmp_path):
     export(finished, Folder.at(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["channels.json", "config.yaml", "network.pt"]
     assert set(torch.load(io.BytesIO((tmp_path / "network.pt").read_bytes()), weights_only=True)) == {"network"}
@@ -58,7 +58,7 @@ def test_the_model_takes_raw_images(model, images):
         model.predict(images.astype(np.float32))
 
 
-def test_its_detector_takes_files_and_encoded_bytes_of_any_size(model, images, tmp_path):
+def test_the_raw_model_takes_files_and_encoded_images_of_any_size(model, images, tmp_path):
     detector = model.get_raw_model()
     small = np.ascontiguousarray(images[1, :40, :40])
     path = tmp_path / "small.png"
@@ -68,7 +68,7 @@ def test_its_detector_takes_files_and_encoded_bytes_of_any_size(model, images, t
     np.testing.assert_array_equal(by_bytes.xy, by_array.xy)
 
 
-def test_the_model_says_what_it_takes_and_needs(model, images, tmp_path):
+def test_the_model_has_an_example_and_its_requirements(model, images, tmp_path):
     np.testing.assert_array_equal(model.input_example, images)
     needed = (tmp_path / "model" / "requirements.txt").read_text().splitlines()
     assert needed == list(model_requirements())

@@ -59,7 +59,7 @@ def test_everything_is_sent_in_order_and_removed(spool):
 
 
 @pytest.mark.parametrize("hang_at", ["a", "b"])
-def test_a_sender_that_was_given_up_leaves_the_queue_to_the_next_one(spool, tmp_path, hang_at, monkeypatch):
+def test_an_abandoned_sender_leaves_the_queue_to_the_next_one(spool, tmp_path, hang_at, monkeypatch):
     """Its request may return while the next one, in the same process, sends and removes the same files."""
     monkeypatch.setattr(module, "_STOP_TIMEOUT_S", 0.05)
     lines: list[str] = []
@@ -82,7 +82,7 @@ def test_a_sender_that_was_given_up_leaves_the_queue_to_the_next_one(spool, tmp_
     assert lines == []
 
 
-def test_a_sender_that_was_given_up_does_not_read_what_the_next_one_removed(spool, tmp_path, monkeypatch):
+def test_an_abandoned_sender_does_not_read_files_that_the_next_one_removed(spool, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_STOP_TIMEOUT_S", 0.05)
     lines: list[str] = []
     hung, run = FakeRun("a"), FakeRun()

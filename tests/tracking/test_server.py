@@ -1,4 +1,4 @@
-"""Against a real `mlflow server`, which is killed in the middle of a run and comes back."""
+"""Tracking with a real `mlflow server` that is killed and restarted during a run."""
 
 import json
 import os
@@ -49,7 +49,7 @@ print(json.dumps([found["xy"].tolist(), found["confidence"].tolist(), [p.xy.toli
 """
 
 
-def test_all_of_a_run_is_on_the_server_and_its_model_needs_nothing_else(
+def test_a_run_is_complete_on_the_server_and_its_model_needs_nothing_else(
     run, server, finish, images, stored, curve, client, tmp_path
 ):
     with track_run(run, DATASET) as tracker:
@@ -107,7 +107,7 @@ def test_a_server_killed_in_the_middle_gets_every_number_once(run, server, store
     until(lambda: not any(name.startswith("MLFLOW_HTTP") for name in os.environ))  # a stopped test may still send
 
 
-def test_a_run_resumed_and_ended_without_its_server_is_completed_by_what_comes_next(
+def test_a_run_that_ended_without_its_server_is_completed_later(
     run, server, finish, images, stored, curve, client, capsys
 ):
     with track_run(run, DATASET) as tracker:
@@ -163,7 +163,7 @@ def test_a_user_who_stops_a_run_does_not_wait_for_a_server_that_hangs(run, serve
     assert not run.folder.exists("tracking")
 
 
-def test_children_that_begin_while_the_server_is_away_are_made_later(run, server, stored, curve):
+def test_children_started_while_the_server_is_down_are_created_later(run, server, stored, curve):
     group = Run(run.folder / "group", run.config)
     with track_group(group.folder, DATASET, {}) as parent:
         pass
@@ -179,7 +179,7 @@ def test_children_that_begin_while_the_server_is_away_are_made_later(run, server
     assert stored(run).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
-def test_an_answer_that_is_lost_leads_to_no_second_point(run, curve, monkeypatch):
+def test_a_lost_response_leads_to_no_second_point(run, curve, monkeypatch):
     """The server took the request, and the connection broke before it could say so."""
     taken = MlflowRun.log_metrics
 

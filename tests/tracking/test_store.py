@@ -1,4 +1,4 @@
-"""The database beside runs."""
+"""The default database beside the run directories."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ open_client(StoreLocation(f"sqlite:///{sys.argv[1]}/new/mlflow.db", None, beside
 """
 
 
-def test_runs_that_begin_at_once_make_it_once(tmp_path):
+def test_runs_that_start_together_create_the_database_once(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)

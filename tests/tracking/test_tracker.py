@@ -1,4 +1,4 @@
-"""MLflow: one run for a run directory, whatever happens on the way, and no step twice."""
+"""Each run directory has one MLflow run without repeated steps, also after interruptions."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from ray_kplm.tracking.sender import SystemMetrics
 DATASET = {"name": "cats"}
 
 
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run_without_repeating_a_step(run, place, client, stored, curve):
+def test_a_resumed_run_continues_its_mlflow_run_without_repeating_a_step(run, place, client, stored, curve):
     def interrupted():
         with track_run(run, DATASET) as tracker:
             tracker.log_metrics({"loss": 0.5}, 10)
@@ -70,7 +70,7 @@ def test_configuration_versions_and_environment_are_artifacts(run, tmp_path):
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED"), (ValueError, "FAILED")]
 )
-def test_the_status_says_how_the_run_ended(run, stored, error, status):
+def test_the_status_follows_from_how_the_run_ended(run, stored, error, status):
     def stopped():
         with track_run(run, DATASET):
             raise error
@@ -81,7 +81,7 @@ def test_the_status_says_how_the_run_ended(run, stored, error, status):
     assert run.folder.read_json("mlflow.json")["status"] == status
 
 
-def test_the_load_of_the_machine_is_measured_and_never_at_one_second_twice(run, stored, curve, monkeypatch):
+def test_system_metrics_are_logged_once_a_step(run, stored, curve, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     name = "system/cpu_utilization_percentage"
     for count in (1, 2):
@@ -125,7 +125,7 @@ def work(run, until: int) -> subprocess.Popen:
     raise AssertionError("ended early")
 
 
-def test_sigterm_is_told_as_killed_and_sigkill_is_taken_over(run, stored, curve):
+def test_a_run_is_killed_after_sigterm_and_continued_after_sigkill(run, stored, curve):
     process = work(run, 200)
     process.send_signal(signal.SIGTERM)
     last = int(f"200 {process.stdout.read()}".split()[-1])
@@ -149,7 +149,7 @@ def test_sigterm_is_told_as_killed_and_sigkill_is_taken_over(run, stored, curve)
     assert stored(run).info.status == "FINISHED"
 
 
-def test_the_users_own_store_is_respected_and_stays_the_runs(run, copy_store, tmp_path, monkeypatch):
+def test_a_run_stays_in_the_store_of_the_environment_variable(run, copy_store, tmp_path, monkeypatch):
     copy_store(tmp_path / "elsewhere.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
@@ -160,7 +160,7 @@ def test_the_users_own_store_is_respected_and_stays_the_runs(run, copy_store, tm
         assert (again.run_id, again.uri) == (tracker.run_id, tracker.uri)
 
 
-def test_a_store_that_does_not_exist_is_an_error_before_any_work(run, monkeypatch):
+def test_an_unreachable_store_is_an_error_before_any_work(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(
         TrackingError, match=r"127.0.0.1:9: no MLflow run can be created there .* unset MLFLOW_TRACKING_URI"
@@ -180,7 +180,7 @@ def test_a_moved_folder_takes_its_store_along(run, stored, place, tmp_path):
     (tmp_path / "moved" / "mlflow.db").rename(place / "mlflow.db")
 
 
-def test_a_run_deleted_in_mlflow_is_made_anew(run, client, stored):
+def test_a_run_deleted_in_mlflow_is_created_again(run, client, stored):
     with track_run(run, DATASET) as tracker:
         tracker.log_metrics({"loss": 1.0}, 10)
     client(run).delete_run(tracker.run_id)

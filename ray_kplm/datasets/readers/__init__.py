@@ -1,1 +1,1 @@
-"""Readers of public data sets, a file each."""
+"""Readers: one module for each layout of a source, with a function that lists it (`dataset.Listing`)."""

@@ -8,9 +8,9 @@ The authors' layout (their database tool's queries, e.g. FaceRectsByFaceIDQuery.
                                               FeatureCoords(face_id, feature_id, x, y), FeatureCoordTypes(feature_id, descr)
     aflw/data/flickr/0/image00002.jpg ...     and 2, 3
 
-Split (thesis 2.7: "10,112 training images and 2,991 test images"): those are the lists of Zhang et al. 2018,
-aflw_train_images.txt and aflw_test_images.txt, which also chose the training faces: names as image00597_55319.jpg, the number
-after the last underscore being AFLW's face_id. Faces in neither list are left out; a face that a list repeats comes once.
+Split (thesis 2.7: "10,112 training images and 2,991 test images"): the lists of Zhang et al. 2018, aflw_train_images.txt and
+aflw_test_images.txt. Their names are like image00597_55319.jpg; the number after the last underscore is AFLW's face_id. Faces
+in neither list are left out; a face that a list repeats is used once.
 
 Box: FaceRect, the authors' own. Landmarks not annotated are NaN. Attributes: yaw, pitch, roll in degrees.
 """
@@ -25,10 +25,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.ingest_source import Box, Sample
-from ray_kplm.datasets.readers.layout import Distribution, Layout, between
+from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -66,7 +67,7 @@ FEATURES = (
     "MouthRightCorner",
     "ChinCenter",
 )
-"""The 21 that AFLW annotates, by FeatureCoordTypes.descr; the table knows others, which no face has."""
+"""The 21 annotated landmarks by FeatureCoordTypes.descr; the table lists others, which no face has."""
 LANDMARKS = tuple(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", feature).lower() for feature in FEATURES)
 
 _FACES = """
@@ -84,6 +85,7 @@ _POINTS = """
 
 
 def list_aflw(source: Folder, options: IngestOptions) -> Listing:
+    """List AFLW."""
     layout = Layout(source, AFLW, options)
     database = layout.locate("aflw/data/aflw.sqlite", "data/aflw.sqlite", "aflw.sqlite")
     beside = database.removesuffix("aflw.sqlite")
@@ -107,20 +109,20 @@ def list_aflw(source: Folder, options: IngestOptions) -> Listing:
             splits[split].append(Sample(str(face), f"{folder}/{path}", box, annotation=annotation))
     for face in split_of:
         layout.reject(str(face), "missing: a list names the face, and the database has none of this face_id")
-    return layout.listing(splits, LANDMARKS, between(LANDMARKS, "left_eye_center", "right_eye_center"))
+    return layout.listing(splits, LANDMARKS, interlandmark_distance(LANDMARKS, "left_eye_center", "right_eye_center"))
 
 
 def _lists(layout: Layout) -> dict[int, str]:
-    """The split of each face_id."""
-    found: dict[int, str] = {}
+    """Return the split of each face_id."""
+    split_of: dict[int, str] = {}
     for split, name in ((TRAIN, "aflw_train_images.txt"), (TEST, "aflw_test_images.txt")):
         path = layout.locate(name, f"aflw_data/{name}", f"aflw_release-2/{name}", origin=LISTS)
         for image in layout.names(path):
             number = re.search(r"_(\d+)\.\w+$", image)
             if number is None:
                 raise DataError(f"{layout.source}/{path}: {image!r} names no face_id, as image00597_55319.jpg does")
-            found[int(number.group(1))] = split
-    return found
+            split_of[int(number.group(1))] = split
+    return split_of
 
 
 Query = Callable[[str], Iterable[tuple[Any, ...]]]
@@ -128,6 +130,7 @@ Query = Callable[[str], Iterable[tuple[Any, ...]]]
 
 @contextmanager
 def _opened(layout: Layout, path: str) -> Iterator[Query]:
+    """Open the database in memory, for queries within the context."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.deserialize(layout.read(path))
@@ -138,11 +141,11 @@ def _opened(layout: Layout, path: str) -> Iterator[Query]:
         connection.close()
 
 
-def _landmarks(rows: Query) -> dict[int, np.ndarray]:
-    """face_id -> float64 (21, 2), NaN where not annotated."""
+def _landmarks(rows: Query) -> dict[int, NDArray[np.float64]]:
+    """Return the landmarks (21, 2) of each face_id, NaN where not annotated."""
     places = {feature: index for index, feature in enumerate(FEATURES)}
-    found: dict[int, np.ndarray] = {}
+    landmarks: dict[int, NDArray[np.float64]] = {}
     for face, feature, x, y in rows(_POINTS):
         if feature in places:
-            found.setdefault(face, np.full((len(FEATURES), 2), np.nan))[places[feature]] = x, y
-    return found
+            landmarks.setdefault(face, np.full((len(FEATURES), 2), np.nan))[places[feature]] = x, y
+    return landmarks

@@ -2,16 +2,17 @@
 
 The authors' layout (the code's README quotes bbcpose.mat's fields; loaders of the set show the folders):
 
-    1/1.jpg, 1/2.jpg ... 20/...               a folder a video, its frames by number
-    bbcpose_extbbcpose_code_1.0/bbcpose.mat   struct array `bbcpose`, an element a video: videoName, type (train | val | test),
-                                              source, train_frames, train_joints (2, 7, N), test_frames, test_joints
+    1/1.jpg, 1/2.jpg ... 20/...               one folder for each video, its frames by number
+    bbcpose_extbbcpose_code_1.0/bbcpose.mat   struct array `bbcpose`, one element for each video: videoName, source,
+                                              type (train | val | test), train_frames, train_joints (2, 7, N),
+                                              test_frames, test_joints
 
 Videos 1 to 20 are BBCPose (source "buehler11"), the further ones Extended BBC Pose, which is not read. MATLAB counts pixels
-from 1, so 1 is taken off every coordinate.
+from 1, so 1 is subtracted from every coordinate.
 
 Split (thesis 2.7: "10 for training, 5 for validation and 5 for testing", "1 of every 10 frames", "the standard test set (1000
-images)"): every 10th frame of train_frames of the training videos; all test_frames, which people annotated, of the test videos.
-Box: around the joints, as there is no other.
+images)"): every 10th frame of train_frames of the training videos; all test_frames, annotated by hand, of the test videos.
+Box: the bounding box of the joints, as the authors give none.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.ingest_source import Sample, bounds
-from ray_kplm.datasets.readers.layout import Distribution, Layout, between
+from ray_kplm.datasets.ingest_source import Sample, bounding_box
+from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -36,10 +37,11 @@ BBCPOSE = Distribution(
 LANDMARKS = ("head", "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder")
 VIDEOS = 20
 STEP = 10
-"""Of the training frames one in so many is used."""
+"""Every STEP-th training frame is used."""
 
 
 def list_bbcpose(source: Folder, options: IngestOptions) -> Listing:
+    """List BBC Pose."""
     layout = Layout(source, BBCPOSE, options)
     file = layout.locate("bbcpose_extbbcpose_code_1.0/bbcpose.mat", "code/bbcpose.mat", "bbcpose.mat")
     videos = layout.mat(file).get("bbcpose")
@@ -55,10 +57,11 @@ def list_bbcpose(source: Folder, options: IngestOptions) -> Listing:
         split, annotated, step = wanted[kind]
         frames, joints = video[f"{annotated}_frames"].ravel(), video[f"{annotated}_joints"]
         splits[split] += _samples(layout, number, frames, joints, step)
-    return layout.listing(splits, LANDMARKS, between(LANDMARKS, "left_shoulder", "right_shoulder"))
+    return layout.listing(splits, LANDMARKS, interlandmark_distance(LANDMARKS, "left_shoulder", "right_shoulder"))
 
 
 def _samples(layout: Layout, video: int, frames: Any, joints: Any, step: int) -> Iterator[Sample]:
+    """Yield every `step`-th of the annotated frames of a video, with joints (2, 7, frames)."""
     if joints.shape != (2, len(LANDMARKS), len(frames)):
         layout.reject(f"{video}", f"bad annotation: joints {joints.shape} for {len(frames)} frames")
         return
@@ -67,6 +70,6 @@ def _samples(layout: Layout, video: int, frames: Any, joints: Any, step: int) ->
         xy = joints[:, :, index].T.astype(np.float64) - 1
         try:
             annotation = {"landmarks": xy, "group": str(video)}
-            yield Sample(path, path, bounds(xy), annotation=annotation, frame=(str(video), int(frames[index])))
+            yield Sample(path, path, bounding_box(xy), annotation=annotation, frame=(str(video), int(frames[index])))
         except DataError as error:
             layout.reject(path, str(error))

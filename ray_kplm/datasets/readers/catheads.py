@@ -1,6 +1,6 @@
 """Cat Heads: cats of the CAT data set with nine landmarks of the head (Zhang et al. 2008).
 
-The authors' layout (the data set's page at academictorrents.com gives the sequence of the numbers):
+The authors' layout (the order of the numbers is from the data set's page at academictorrents.com):
 
     CAT_00/00000001_000.jpg ... CAT_06/...
     CAT_00/00000001_000.jpg.cat               "9" and nine x y: eyes, mouth, left ear 1 2 3, right ear 1 2 3
@@ -8,8 +8,9 @@ The authors' layout (the data set's page at academictorrents.com gives the seque
 An ear's points go from left to right in the picture, so a mirror image exchanges left ear 1 with right ear 3.
 
 Split (thesis 2.7: "the test-train split of [200] with 7747 training and 1257 testing images"): the two lists of Zhang et al.
-2018, cat_train_images.txt and cat_test_images.txt, one image a line; images in neither are left out. An image is known by its
-number (00000001_000), whatever folder and ending a list gives it. Box: around the nine points, as there is no other.
+2018, cat_train_images.txt and cat_test_images.txt, one image a line; images in neither are left out. An image is identified
+by its number (00000001_000); the folder and the extension in a list are ignored. Box: the bounding box of the nine points, as
+the authors give none.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from __future__ import annotations
 import re
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.ingest_source import Sample, bounds
-from ray_kplm.datasets.readers.layout import Distribution, Layout, between, points
+from ray_kplm.datasets.ingest_source import Sample, bounding_box
+from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance, parse_points
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -39,6 +40,7 @@ _NUMBER = re.compile(r"\d{8}_\d{3}")
 
 
 def list_catheads(source: Folder, options: IngestOptions) -> Listing:
+    """List Cat Heads."""
     layout = Layout(source, CAT, options)
     layout.locate("CAT_00")
     split_of: dict[str, str] = {}
@@ -60,17 +62,18 @@ def list_catheads(source: Folder, options: IngestOptions) -> Listing:
             layout.reject(path, "no landmarks")
     for number in split_of:
         layout.reject(number, "missing: a list names it, and there is no such picture")
-    nme = between(LANDMARKS, "left_eye", "right_eye")
-    return layout.listing(splits, LANDMARKS, nme, swap_pairs=SWAP_PAIRS, complete=complete)
+    nme = interlandmark_distance(LANDMARKS, "left_eye", "right_eye")
+    return layout.listing(splits, LANDMARKS, nme, swap_pairs=SWAP_PAIRS, read_annotation=read_annotation)
 
 
 def _number(path: str) -> str:
-    found = _NUMBER.search(path)
-    return found.group() if found else path
+    """Return the number that identifies an image, or the path if it has none."""
+    number = _NUMBER.search(path)
+    return number.group() if number else path
 
 
-def complete(source: Folder, sample: Sample) -> Sample:
-    """Read the picture's .cat file."""
+def read_annotation(source: Folder, sample: Sample) -> Sample:
+    """Add the landmarks of the picture's .cat file."""
     name = f"{sample.path}.cat"
     try:
         values = [float(word) for word in source.read_bytes(name).split()]
@@ -78,5 +81,5 @@ def complete(source: Folder, sample: Sample) -> Sample:
         raise DataError(f"bad annotation: {name} holds more than numbers") from None
     if not values or values[0] != len(LANDMARKS):
         raise DataError(f"bad annotation: {name} must start with {len(LANDMARKS)}")
-    xy = points(values[1:], len(LANDMARKS), name)
-    return sample._replace(box=bounds(xy), annotation={"landmarks": xy})
+    xy = parse_points(values[1:], len(LANDMARKS), name)
+    return sample._replace(box=bounding_box(xy), annotation={"landmarks": xy})

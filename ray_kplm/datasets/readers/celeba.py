@@ -5,14 +5,14 @@ The layout of the authors' folders (the README of CelebA; MAFL in the repository
     Img/img_align_celeba/000001.jpg ...
     Anno/list_landmarks_align_celeba.txt      a count, ten column names, then per line: image, ten integers x y
     Eval/list_eval_partition.txt              image, 0 training | 1 validation | 2 test
-    MAFL/training.txt, MAFL/testing.txt       an image a line
+    MAFL/training.txt, MAFL/testing.txt       one image a line
 
 Split (thesis 2.7: "we evaluate our method on the MAFL subset, which is excluded from the training split", and the released
 DataSource/CelebA.py): train is the training partition without MAFL's test images, test is MAFL's test images. The attribute
 `mafl` is 1 for images of MAFL's two lists, so that a regressor can be fitted on its training images alone.
 
-Crop: the authors give boxes for the pictures before alignment only, and the released code those of a face detector of its
-own. Aligned faces lie in the same place in all pictures, so one box serves all: with the usual margin the crop is the square
+Crop: the authors give boxes only for the pictures before alignment, and the released code has boxes of its own face detector.
+Aligned faces are at the same place in all pictures, so one box is used for all. With the default margin the crop is the square
 over the whole width that the literature uses (rows 30 to 207 of Thewlis et al. 2019, whose inner 70 % is the box).
 """
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.ingest_source import Box, Sample
-from ray_kplm.datasets.readers.layout import Distribution, Layout, between, points
+from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance, parse_points
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -35,12 +35,13 @@ MAFL = Distribution(
 )
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 FACE: Box = (27.0, 57.0, 150.0, 180.0)
-"""Where the aligned face is, in every picture."""
+"""The aligned face, the same in every picture."""
 
 _TRAINING = "0"  # of list_eval_partition.txt
 
 
 def list_celeba(source: Folder, options: IngestOptions) -> Listing:
+    """List CelebA with MAFL."""
     layout = Layout(source, CELEBA, options)
     folder = layout.locate("Img/img_align_celeba", "img_align_celeba", "Img/img_align_celeba_hq", "img_align_celeba_hq")
     landmarks = {row[0]: row[1:] for row in layout.rows(_list(layout, "Anno/list_landmarks_align_celeba.txt"), skip=2)}
@@ -56,15 +57,16 @@ def list_celeba(source: Folder, options: IngestOptions) -> Listing:
             layout.reject(image, "no landmarks")
             continue
         try:
-            xy = points(landmarks[image], len(LANDMARKS), image)
+            xy = parse_points(landmarks[image], len(LANDMARKS), image)
         except DataError as error:
             layout.reject(image, str(error))
             continue
         annotation = {"landmarks": xy, "mafl": float(image in training or image in testing)}
         sample = Sample(image, f"{folder}/{image}", FACE, annotation=annotation)
         splits[TEST if image in testing else TRAIN].append(sample)
-    return layout.listing(splits, LANDMARKS, between(LANDMARKS, "left_eye", "right_eye"))
+    return layout.listing(splits, LANDMARKS, interlandmark_distance(LANDMARKS, "left_eye", "right_eye"))
 
 
 def _list(layout: Layout, path: str) -> str:
+    """Return the path of a list, in its folder or directly in the source."""
     return layout.locate(path, path.rpartition("/")[2])

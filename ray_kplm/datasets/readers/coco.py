@@ -3,12 +3,12 @@
     annotations/person_keypoints_train2017.json, annotations/person_keypoints_val2017.json
     train2017/000000000139.jpg ..., val2017/...
 
-or any annotations/*.json whose name says train and val (or test); one file alone is split by image. A JSON holds images (id,
+or any annotations/*.json whose names contain train and val (or test); a single file is split by image. A JSON holds images (id,
 file_name), annotations (image_id, category_id, keypoints: x y v each, bbox: x y width height, iscrowd, num_keypoints), and
-categories (id, keypoints: names). Each annotated object is a crop. Crowds and objects without a labelled keypoint are no
-entries. v is 0 not labelled (NaN), 1 hidden, 2 visible.
+categories (id, keypoints: names). Each annotated object is a crop. Crowds and objects without a labelled keypoint are
+left out. v is 0 not labelled (NaN), 1 hidden, 2 visible.
 
-Pictures lie in the folder that the JSON's name ends in (train2017), in images/ of the same name, in images/, or beside it.
+Pictures are in the folder of the last word of the JSON's name (train2017), in that folder below images/, or in images/.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ COCO = Distribution("COCO", "https://cocodataset.org/#download", "annotations CC
 
 
 def list_coco(source: Folder, options: IngestOptions) -> Listing:
+    """List a data set in COCO's keypoint format."""
     layout = Layout(source, COCO, options)
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     names: list[str] | None = None
     for file, split in _files(layout).items():
-        held = layout.json(file)
-        if not isinstance(held, dict) or not {"images", "annotations", "categories"} <= held.keys():
+        content = layout.json(file)
+        if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
             raise DataError(f"{source}/{file} is no COCO annotation: it needs images, annotations and categories")
-        found = _names(held, f"{source}/{file}")
-        if names not in (None, found):
+        keypoints = _names(content, f"{source}/{file}")
+        if names not in (None, keypoints):
             raise DataError(
                 f"{source}/{file}: its keypoints differ from those of the other files; ingest them one by one"
             )
-        names = found
+        names = keypoints
         folder = _folder(layout, file)
         layout.files(folder)
-        for sample in _samples(layout, held, folder, len(names)):
+        for sample in _samples(layout, content, folder, len(names)):
             splits[split or split_of(sample.path, options)].append(sample)
     assert names is not None
     return layout.listing(splits, names, BOX_SIZE)
 
 
 def _files(layout: Layout) -> dict[str, str | None]:
-    """The annotation files and the split that each is; None: drawn."""
+    """Return the annotation files and the split of each; None: the split is drawn by image."""
     folder = layout.locate("annotations")
     every = layout.files(folder, (".json",))
     paths = [path for path in every if "person_keypoints" in path] or every
@@ -69,9 +70,9 @@ def _files(layout: Layout) -> dict[str, str | None]:
     return {path: None for path in given} if len(given) == 1 else given
 
 
-def _names(held: dict[str, Any], file: str) -> list[str]:
-    """The keypoints that all categories have."""
-    lists = {tuple(category["keypoints"]) for category in held["categories"] if category.get("keypoints")}
+def _names(content: dict[str, Any], file: str) -> list[str]:
+    """Return the keypoint names, which must be the same in all categories that have keypoints."""
+    lists = {tuple(category["keypoints"]) for category in content["categories"] if category.get("keypoints")}
     if len(lists) != 1:
         raise DataError(
             f"{file}: {len(lists)} lists of keypoints in its categories; all that have keypoints must have the same"
@@ -80,16 +81,18 @@ def _names(held: dict[str, Any], file: str) -> list[str]:
 
 
 def _folder(layout: Layout, file: str) -> str:
+    """Return the folder of the pictures of an annotation file."""
     suffix = posixpath.splitext(posixpath.basename(file))[0].rpartition("_")[2]
     return layout.locate(suffix, f"images/{suffix}", "images")
 
 
-def _samples(layout: Layout, held: dict[str, Any], folder: str, count: int) -> list[Sample]:
-    files = {image["id"]: f"{folder}/{image['file_name']}" for image in held["images"]}
-    with_keypoints = {category["id"] for category in held["categories"] if category.get("keypoints")}
-    found: list[Sample] = []
+def _samples(layout: Layout, content: dict[str, Any], folder: str, count: int) -> list[Sample]:
+    """Return the annotated objects of a file, each with `count` keypoints."""
+    files = {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
+    with_keypoints = {category["id"] for category in content["categories"] if category.get("keypoints")}
+    samples: list[Sample] = []
     objects: Counter[str] = Counter()
-    for row in held["annotations"]:
+    for row in content["annotations"]:
         if (
             row.get("iscrowd")
             or row.get("category_id") not in with_keypoints
@@ -104,13 +107,14 @@ def _samples(layout: Layout, held: dict[str, Any], folder: str, count: int) -> l
         objects[path] += 1
         try:
             annotation = {**_annotation(row, count), "group": path}
-            found.append(Sample(image_id, path, _box(row), annotation=annotation))
+            samples.append(Sample(image_id, path, _box(row), annotation=annotation))
         except (ValueError, TypeError) as error:
             layout.reject(image_id, str(error) if isinstance(error, DataError) else f"bad annotation: {error}")
-    return found
+    return samples
 
 
 def _annotation(row: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the landmarks (count, 2) and the visibility of an object."""
     values = np.asarray(row["keypoints"], dtype=np.float64)
     if values.size != 3 * count:
         raise DataError(f"bad annotation: {values.size} numbers for {count} keypoints x, y, v")
@@ -120,6 +124,7 @@ def _annotation(row: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _box(row: dict[str, Any]) -> Box:
+    """Return the box of an object, or raise DataError if it has none."""
     if len(row.get("bbox") or ()) != 4:
         raise DataError("no box")
     x, y, width, height = map(float, row["bbox"])

@@ -9,9 +9,9 @@ The authors' layout (README of CUB_200_2011.tgz):
     CUB_200_2011/parts/part_locs.txt       image id, part id, x, y, 1 visible | 0 (and then x y are 0)
 
 Which images (thesis 2.7, after Lorenz et al. 2019): "remove seabird species and ... aligning parity using eye visibility
-information". Neither lists the species; those left out here are the seabird families among the 200 by name (`SEABIRDS`).
-Parity: a bird that shows its right eye alone is stored mirrored, and what is named left and right exchanged with it, so that
-all birds seen from the side look to the left. Split: the authors' own.
+information". Neither lists the species; left out here are the seabird families among the 200, by name (`SEABIRDS`).
+Parity: a bird of which only the right eye is visible is stored mirrored, with left and right parts exchanged, so that all birds
+seen from the side look to the left. Split: the authors' own.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.ingest_source import Sample
-from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, mirror_pairs, numbers
+from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, mirror_pairs, parse_numbers
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -57,6 +58,7 @@ SEABIRDS = re.compile(
 
 
 def list_cub(source: Folder, options: IngestOptions) -> Listing:
+    """List CUB-200-2011 without seabirds."""
     layout = Layout(source, CUB, options)
     root = layout.locate("CUB_200_2011/images.txt", "images.txt").removesuffix("images.txt")
     paths = dict(row[:2] for row in layout.rows(f"{root}images.txt", least=2))
@@ -74,7 +76,7 @@ def list_cub(source: Folder, options: IngestOptions) -> Listing:
         try:
             if image not in boxes or image not in parts or image not in training:
                 raise DataError("no box, parts or split")
-            x, y, width, height = numbers(boxes[image])
+            x, y, width, height = parse_numbers(boxes[image])
             xy, mirrored = _with_parity(_parts(parts[image], names))
         except DataError as error:
             layout.reject(path, str(error))
@@ -86,7 +88,7 @@ def list_cub(source: Folder, options: IngestOptions) -> Listing:
 
 
 def _part_names(layout: Layout, path: str) -> dict[str, int]:
-    """Part id -> its place in LANDMARKS."""
+    """Return the index in LANDMARKS of each part id."""
     known = {row[0]: "_".join(row[1:]) for row in layout.rows(path, least=2)}
     unknown = set(LANDMARKS).symmetric_difference(known.values())
     if unknown:
@@ -95,19 +97,19 @@ def _part_names(layout: Layout, path: str) -> dict[str, int]:
     return {part: LANDMARKS.index(name) for part, name in known.items()}
 
 
-def _parts(rows: list[list[str]], names: dict[str, int]) -> np.ndarray:
-    """Lines of one bird in part_locs.txt -> float64 (15, 2), NaN where not visible."""
+def _parts(rows: list[list[str]], names: dict[str, int]) -> NDArray[np.float64]:
+    """Return the landmarks (15, 2) of one bird's lines in part_locs.txt, NaN where not visible."""
     xy = np.full((len(LANDMARKS), 2), np.nan)
     for _, part, x, y, visible, *_ in rows:
         if visible == "1" and part in names:
-            xy[names[part]] = numbers((x, y))
+            xy[names[part]] = parse_numbers((x, y))
     return xy
 
 
-def _with_parity(xy: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The parts by their names in the picture as it is stored, and whether that is the mirror image."""
-    seen = np.isfinite(xy).all(axis=1)
-    mirrored = bool(seen[LANDMARKS.index("right_eye")] and not seen[LANDMARKS.index("left_eye")])
+def _with_parity(xy: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """Return the landmarks (15, 2) by their names in the picture as stored, and whether that is the mirror image."""
+    visible = np.asarray(np.isfinite(xy).all(axis=1))
+    mirrored = bool(visible[LANDMARKS.index("right_eye")] and not visible[LANDMARKS.index("left_eye")])
     if mirrored:
         order = np.arange(len(LANDMARKS))
         for left, right in mirror_pairs(LANDMARKS):

@@ -3,16 +3,17 @@
 The layout of the authors' In-shop Clothes Retrieval Benchmark (its README, version 1.2):
 
     Img/img/WOMEN/Dresses/id_00000002/02_4_full.jpg ...
-    Anno/list_landmarks_inshop.txt    a count, column names, then: image, clothes type, variation, and of each landmark
+    Anno/list_landmarks_inshop.txt    a count, column names, then: image, clothes type, variation, and for each landmark
                                       visibility (0 visible, 1 hidden, 2 cut off), x, y
     Anno/list_bbox_inshop.txt         a count, column names, then: image, clothes type, pose type, x0 y0 x1 y1
 
-Upper-body clothes (type 1) have no waistline, lower-body clothes (2) neither collar nor sleeves: NaN, as what is cut off.
+Upper-body clothes (type 1) have no waistline, lower-body clothes (2) neither collar nor sleeves; these are NaN, like landmarks
+that are cut off.
 
 Which images (thesis 2.7: "we infer 14 human pose landmarks using [18] and select only the subset of images depicting a full
-human body ... 12,416 images, with 500 images being kept for testing"): those poses are not distributed. What the authors
-distribute and comes nearest is the pose type 4, the zoom-out view ("full" in the names); it is what is read here, so the counts
-are not the thesis'. Test: 500 images, or `test_share` of them where that is less, whole items drawn by the seed.
+human body ... 12,416 images, with 500 images being kept for testing"): those poses are not distributed. Read here are
+images of pose type 4, the zoom-out view ("full" in the names), which is the closest annotation that the authors distribute; the
+counts differ from the thesis'. Test: 500 images, or `test_share` of all if that is less, whole items drawn by the seed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.ingest_source import Sample
-from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, numbers
+from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, parse_numbers
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -36,7 +37,7 @@ DEEPFASHION = Distribution(
 )
 LANDMARKS = tuple(f"{side}_{part}" for part in ("collar", "sleeve", "waistline", "hem") for side in ("left", "right"))
 OF_TYPE = {"1": (0, 1, 2, 3, 6, 7), "2": (4, 5, 6, 7), "3": tuple(range(8))}
-"""Which landmarks clothes of a type have, in the order of the list."""
+"""Landmarks of each type of clothes, in the order of the list."""
 FULL_BODY = "4"
 TEST_IMAGES = 500
 
@@ -44,6 +45,7 @@ _VISIBLE, _CUT_OFF = "0", "2"
 
 
 def list_deepfashion(source: Folder, options: IngestOptions) -> Listing:
+    """List DeepFashion's full-body images."""
     layout = Layout(source, DEEPFASHION, options)
     images = layout.locate("Img/img", "img")
     prefix = images.removesuffix("img")
@@ -58,7 +60,7 @@ def list_deepfashion(source: Folder, options: IngestOptions) -> Listing:
         try:
             if image not in annotated:
                 raise DataError("no landmarks")
-            x0, y0, x1, y1 = numbers(box[:4])
+            x0, y0, x1, y1 = parse_numbers(box[:4])
             annotation = {**_annotation(annotated[image]), "group": _item(image)}
         except DataError as error:
             layout.reject(image, str(error))
@@ -68,12 +70,12 @@ def list_deepfashion(source: Folder, options: IngestOptions) -> Listing:
 
 
 def _item(image: str) -> str:
-    """`WOMEN/Dresses/id_00000002`: all pictures of one article."""
+    """Return the article of an image, such as `WOMEN/Dresses/id_00000002`."""
     return image.rpartition("/")[0].removeprefix("img/")
 
 
 def _annotation(row: list[str]) -> dict[str, Any]:
-    """(8, 2) and what is visible of it, of one line of the list."""
+    """Return the landmarks (8, 2) and their visibility of one line of the list."""
     image, kind, _, *values = row
     places = OF_TYPE.get(kind, ())
     if not places or len(values) < 3 * len(places):
@@ -84,11 +86,12 @@ def _annotation(row: list[str]) -> dict[str, Any]:
         state, x, y = values[3 * number : 3 * number + 3]
         visible[place] = state == _VISIBLE
         if state != _CUT_OFF:
-            xy[place] = numbers((x, y))
+            xy[place] = parse_numbers((x, y))
     return {"landmarks": xy, "visible": visible}
 
 
 def _split(samples: list[Sample], options: IngestOptions) -> dict[str, list[Sample]]:
+    """Draw the test split; all images of an article are in one split."""
     items: dict[str, list[Sample]] = {}
     for sample in samples:
         items.setdefault(_item(sample.image_id), []).append(sample)

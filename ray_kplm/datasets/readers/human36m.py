@@ -4,15 +4,15 @@ The authors' layout (their archives Videos, Poses_D2_Positions and Segments_mat_
 
     S1/Videos/Directions.54138969.mp4
     S1/MyPoseFeatures/D2_Positions/Directions.54138969.cdf      CDF, variable Pose: 1 x frames x 64, x y of 32 joints, pixels
-    S1/MySegmentsMat/ground_truth_bb/Directions.54138969.mat    MATLAB 7.3 (HDF5), cells Masks: a frame's mask, 1 inside the box
+    S1/MySegmentsMat/ground_truth_bb/Directions.54138969.mat    MATLAB 7.3 (HDF5), cells Masks: each frame's mask, 1 in the box
 
-below the source, or below training/subjects as in the README of the released code. Where the masks were not downloaded the box
-is the one around the joints. Reading .cdf takes the package cdflib, the masks take h5py: the extra `human36m`.
+below the source, or below training/subjects as in the README of the released code. If the masks were not downloaded, the box is
+the bounding box of the joints. Reading .cdf needs the package cdflib, the masks need h5py: the extra `human36m`.
 
 Split (thesis 2.7, after Zhang et al. 2018): six activities; S11 is the test subject, as in the released PreProcessHuman.py,
 and S1, S5, S6, S7, S8, S9 the training subjects; "1 every 50" frames for training and "1 every 100 frames for testing" (the
-released script takes 10 and 50). The background stays. Names are anatomical; the released evaluation exchanges left and right
-of people seen from behind, which no image detector can tell apart (thesis 7.1), and this does not.
+released script takes 10 and 50). The background is kept. Names are anatomical. The released evaluation exchanges left and right
+of people seen from behind, which an image detector cannot tell apart (thesis 7.1); this reader does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.ingest_source import Box, Sample, bounds
-from ray_kplm.datasets.readers.layout import Distribution, Layout, between
+from ray_kplm.datasets.ingest_source import Box, Sample, bounding_box
+from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance
 from ray_kplm.datasets.readers.video import open_video
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
@@ -35,7 +35,7 @@ HUMAN36M = Distribution("Human3.6M", "http://vision.imar.ro/human3.6m/", "on req
 SUBJECTS = {TRAIN: ("S1", "S5", "S6", "S7", "S8", "S9"), TEST: ("S11",)}
 ACTIVITIES = ("Directions", "Discussion", "Greeting", "Posing", "Waiting", "Walking")
 STEP = {TRAIN: 50, TEST: 100}
-"""One frame in so many is used."""
+"""Every STEP-th frame is used."""
 JOINTS = {
     "pelvis": 0,
     "right_hip": 1,
@@ -55,7 +55,7 @@ JOINTS = {
     "right_elbow": 26,
     "right_wrist": 27,
 }
-"""The 17 usual joints, by their place among the 32."""
+"""Index of the 17 common joints among the 32."""
 LANDMARKS = tuple(JOINTS)
 
 _ALL_JOINTS = 32
@@ -63,6 +63,7 @@ _ROOTS = ("", "training/subjects/", "extracted/")
 
 
 def list_human36m(source: Folder, options: IngestOptions) -> Listing:
+    """List Human3.6M."""
     layout = Layout(source, HUMAN36M, options)
     if not source.is_local:
         raise DataError(f"{source}: videos are read from a local disk only; copy them there")
@@ -76,16 +77,17 @@ def list_human36m(source: Folder, options: IngestOptions) -> Listing:
             for video in layout.files(videos, (".mp4",)):
                 if _activity(video) in ACTIVITIES:
                     splits[split] += _samples(layout, video, subject, poses, STEP[split])
-    nme = between(LANDMARKS, "left_shoulder", "right_shoulder")
-    return layout.listing(splits, LANDMARKS, nme, complete=complete, opener=open_video)
+    nme = interlandmark_distance(LANDMARKS, "left_shoulder", "right_shoulder")
+    return layout.listing(splits, LANDMARKS, nme, read_annotation=read_annotation, opener=open_video)
 
 
 def _activity(video: str) -> str:
-    """`Walking` for `S1/Videos/Walking 1.54138969.mp4`; `WalkingDog` is another."""
+    """Return the activity of a video: `Walking` for `S1/Videos/Walking 1.54138969.mp4`; `WalkingDog` is another one."""
     return posixpath.basename(video).partition(".")[0].rstrip(" 0123456789")
 
 
 def _samples(layout: Layout, video: str, subject: str, poses: str, step: int) -> Iterator[Sample]:
+    """Yield every `step`-th frame of a video."""
     name = posixpath.splitext(posixpath.basename(video))[0]
     try:
         xy = _read_poses(f"{layout.source.path}/{poses}/{name}.cdf")
@@ -98,36 +100,37 @@ def _samples(layout: Layout, video: str, subject: str, poses: str, step: int) ->
 
 
 def _read_poses(path: str) -> NDArray[np.float64]:
-    """The joints of all frames of a video, (frames, 17, 2)."""
+    """Return the joints of all frames of a video: (frames, 17, 2)."""
     try:
         import cdflib
     except ImportError:
-        raise DataError('Human3.6M takes the package cdflib; install it by `pip install ".[human36m]"`') from None
+        raise DataError('Human3.6M needs the package cdflib; install it by `pip install ".[human36m]"`') from None
     try:
         values = np.asarray(cdflib.CDF(path).varget("Pose"), dtype=np.float64)
         return values.reshape(-1, _ALL_JOINTS, 2)[:, list(JOINTS.values())]
-    except Exception as error:  # on damaged and on missing files cdflib raises almost anything
+    except Exception as error:  # on damaged and on missing files cdflib raises exceptions of many kinds
         raise DataError(
             f"no landmarks: {path} is no CDF with a variable Pose: {' '.join(str(error).split())}"
         ) from None
 
 
-def complete(source: Folder, sample: Sample) -> Sample:
-    """The box of a frame: its mask's, or that around the joints where the masks were not downloaded."""
+def read_annotation(source: Folder, sample: Sample) -> Sample:
+    """Add the box of a frame: that of its mask, or that of the joints if the masks were not downloaded."""
     assert sample.annotation is not None
     assert sample.frame is not None
     home, _, video = sample.path.rpartition("/Videos/")
     masks = f"{home}/MySegmentsMat/ground_truth_bb"
     if not source.exists(masks):
-        return sample._replace(box=bounds(sample.annotation["landmarks"]))
+        return sample._replace(box=bounding_box(sample.annotation["landmarks"]))
     return sample._replace(box=_read_box(f"{source.path}/{masks}/{video[: -len('.mp4')]}.mat", sample.frame[1]))
 
 
 def _read_box(path: str, frame: int) -> Box:
+    """Return the bounding box of a frame's mask."""
     try:
         import h5py
     except ImportError:
-        raise DataError('Human3.6M\'s boxes take the package h5py; install it by `pip install ".[human36m]"`') from None
+        raise DataError('Human3.6M\'s boxes need the package h5py; install it by `pip install ".[human36m]"`') from None
     try:
         with h5py.File(path) as file:
             mask = file[file["Masks"][frame][0]][:].T  # MATLAB stores columns first

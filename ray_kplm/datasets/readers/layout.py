@@ -1,4 +1,4 @@
-"""The files of a data set as its authors distribute it: found, read, remembered, or asked for."""
+"""The files of a published data set in its authors' layout: lookup, parsing, and the resulting listing."""
 
 from __future__ import annotations
 
@@ -18,25 +18,30 @@ from scipy.io import loadmat
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.image_io import EXTENSIONS
-from ray_kplm.datasets.ingest_source import Complete, Opener, Sample, SampleReader, fault_of, open_image
+from ray_kplm.datasets.ingest_source import Opener, ReadAnnotation, Sample, SampleReader, box_fault, open_image
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where a data set comes from."""
+    """The origin of a data set."""
 
     name: str
     url: str
     terms: str
-    """Under which it is given out, in a few words; the authors' own page has the text."""
+    """Licence in a few words; the full text is on the authors' page."""
 
 
 class Layout:
-    """A source folder, read as one data set. Everything that is read or listed goes into the listing's identity."""
+    """A source folder of one published data set. Every file that is read or listed is part of the listing's identity."""
 
     def __init__(self, source: Folder, distribution: Distribution, options: IngestOptions) -> None:
+        """Begin a listing of the source.
+
+        Raises:
+            DataError: The options name annotation files, which are for a folder of images.
+        """
         if options.boxes or options.landmarks or options.sequences:
             raise DataError(
                 f"{distribution.name} has its own annotation; --boxes, --landmarks and --sequences are for a folder of images"
@@ -49,27 +54,38 @@ class Layout:
         self._identity = hashlib.sha256(distribution.name.encode())
 
     def locate(self, *candidates: str, origin: Distribution | None = None) -> str:
-        """The first of these paths that exists; the error says what to download, where it goes, under which terms.
+        """Return the first of these paths that exists.
 
-        origin: whose file it is, if not of the data set itself.
+        Args:
+            *candidates: Paths below the source.
+            origin: The distribution that the file belongs to, if it is not the data set's own.
+
+        Raises:
+            DataError: None exists. The message says what to download, from where and under which terms.
         """
         for path in candidates:
             if self.source.exists(path):
                 return path
-        given = origin or self.distribution
+        needed = origin or self.distribution
         places = " or ".join(dict.fromkeys(candidates))
         raise DataError(
-            f"{self.source} has no {places}; download {given.name} from {given.url} (terms: {given.terms}) and put it there"
+            f"{self.source} has no {places}; download {needed.name} from {needed.url} (terms: {needed.terms}) and put it there"
         )
 
     def read(self, path: str) -> bytes:
+        """Return the content of a file."""
         content = self.source.read_bytes(path)
         self._identity.update(f"{path}\0{hashlib.sha256(content).hexdigest()}\n".encode())
         return content
 
     def rows(self, path: str, *, skip: int = 0, least: int = 1) -> list[list[str]]:
-        """A text file's lines cut at white space, without empty ones and the first `skip`. Lines with less than `least` words
-        are rejected."""
+        """Return the lines of a text file, split at white space, without empty lines.
+
+        Args:
+            path: Of the file.
+            skip: Number of lines to skip at the start.
+            least: Number of words that a line needs; shorter lines are rejected.
+        """
         lines = self.read(path).decode("utf-8", errors="replace").splitlines()
         rows = [words for words in map(str.split, lines[skip:]) if words]
         for words in rows:
@@ -78,36 +94,39 @@ class Layout:
         return [words for words in rows if len(words) >= least]
 
     def names(self, path: str) -> list[str]:
-        """The first words of a list's lines."""
+        """Return the first word of each line of a text file."""
         return [row[0] for row in self.rows(path)]
 
     def mat(self, path: str) -> dict[str, Any]:
+        """Return the variables of a MATLAB file."""
         return parse_mat(self.read(path), f"{self.source}/{path}")
 
     def json(self, path: str) -> Any:
+        """Return the content of a JSON file."""
         try:
             return json.loads(self.read(path))
         except ValueError as error:
             raise DataError(f"{self.source}/{path} is no JSON: {error}; download it again") from None
 
     def files(self, folder: str, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
-        """Sorted paths, below the source, of the files of these kinds at any depth of `folder`.
+        """Return the sorted paths, below the source, of the files with these extensions at any depth of `folder`.
 
-        Samples of a picture that was not listed so are rejected.
+        `listing` rejects samples whose picture was not listed here.
         """
         at = self.source / folder if folder else self.source
         kinds, start = frozenset(extensions), len(self.source.path) + 1
-        found = []
+        listed = []
         for info in self.source.filesystem.get_file_info(pafs.FileSelector(at.path, recursive=True)):
             if info.type == pafs.FileType.File and posixpath.splitext(info.path)[1].lower() in kinds:
-                found.append((info.path[start:], info.size, info.mtime_ns))
-        for path, size, modified in sorted(found):
+                listed.append((info.path[start:], info.size, info.mtime_ns))
+        for path, size, modified in sorted(listed):
             self._identity.update(f"{path}\0{size}\0{modified}\n".encode())
-        paths = sorted(path for path, _, _ in found)
+        paths = sorted(path for path, _, _ in listed)
         self._files.update(paths)
         return paths
 
     def reject(self, what: str, reason: str) -> None:
+        """Add an input that is not used."""
         self.rejected.append((what, reason))
 
     def listing(
@@ -117,10 +136,19 @@ class Layout:
         nme: dict[str, Any],
         *,
         swap_pairs: list[list[int]] | None = None,
-        complete: Complete | None = None,
+        read_annotation: ReadAnnotation | None = None,
         opener: Opener = open_image,
     ) -> Listing:
-        """What ingest reads. Samples are put into the order of their pictures."""
+        """Return the listing for ingest; samples are sorted by their pictures.
+
+        Args:
+            splits: Samples of each split. Those without a picture or with a bad box are rejected.
+            landmark_names: Names of the landmarks.
+            nme: The normaliser of the evaluation's errors.
+            swap_pairs: Landmarks that a mirror image exchanges; None: those whose names say so (`mirror_pairs`).
+            read_annotation: Adds the annotation from a sample's own file.
+            opener: Opens the pictures.
+        """
         count = len(landmark_names)
         meta = {
             "name": self.distribution.name,
@@ -132,15 +160,16 @@ class Layout:
         }
         kept = {split: self._usable(samples) for split, samples in splits.items()}
         sequences = any(sample.frame is not None for samples in kept.values() for sample in samples)
-        read_part = SampleReader(self.source, self.options, count, complete, opener).read_part
+        read_part = SampleReader(self.source, self.options, count, read_annotation, opener).read_part
         return Listing(kept, read_part, self._identity.hexdigest(), meta, count, sequences, self.rejected)
 
     def _usable(self, samples: list[Sample]) -> list[Sample]:
+        """Return the sorted samples that have a picture and no bad box, and reject the others."""
         kept = []
-        for sample in sorted(samples, key=_place):
+        for sample in sorted(samples, key=_order):
             fault = None if sample.path in self._files else "missing: no such picture"
             for box in (sample.box, sample.window):
-                fault = fault or (fault_of(box) if box is not None else None)
+                fault = fault or (box_fault(box) if box is not None else None)
             if fault is None:
                 kept.append(sample)
             else:
@@ -148,32 +177,39 @@ class Layout:
         return kept
 
 
-def _place(sample: Sample) -> tuple[str, int, str]:
+def _order(sample: Sample) -> tuple[str, int, str]:
+    """Return the sort key of a sample: path, frame, name."""
     return sample.path, sample.frame[1] if sample.frame else 0, sample.image_id
 
 
 def parse_mat(content: bytes, name: str) -> dict[str, Any]:
-    """A MATLAB file of version 5 to 7."""
+    """Return the variables of a MATLAB file of version 5 to 7.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
-        return loadmat(io.BytesIO(content))
-    except Exception as error:  # on damaged files scipy raises almost anything
+        variables: dict[str, Any] = loadmat(io.BytesIO(content))
+    except Exception as error:  # on damaged files scipy raises exceptions of many kinds
         message = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"unreadable annotation: {name} is no MATLAB file of version 5: {message}") from None
+    return variables
 
 
 def mirror_pairs(names: Sequence[str]) -> list[list[int]]:
-    """Landmarks that a mirror image exchanges: those whose names differ in left and right alone."""
+    """Return pairs of landmarks that a mirror image exchanges: those whose names differ only in left and right."""
     places = {name: index for index, name in enumerate(names)}
     partners = [places.get(_exchanged(name), index) for index, name in enumerate(names)]
     return [[index, partner] for index, partner in enumerate(partners) if index < partner]
 
 
 def _exchanged(name: str) -> str:
+    """Return the name with left and right exchanged."""
     return re.sub("left|right", lambda side: "right" if side.group() == "left" else "left", name)
 
 
-def between(names: Sequence[str], left: str, right: str) -> dict[str, Any]:
-    """The normaliser that is the distance of two landmarks (thesis 2.7: of the eyes, of the shoulders)."""
+def interlandmark_distance(names: Sequence[str], left: str, right: str) -> dict[str, Any]:
+    """Return the normaliser that is the distance between two landmarks (thesis 2.7: the eyes, the shoulders)."""
     return {"type": "interocular", "left": [names.index(left)], "right": [names.index(right)]}
 
 
@@ -181,16 +217,16 @@ BOX_SIZE = {"type": "bbox_sqrt"}
 """The normaliser sqrt(width * height) of the box (thesis 2.7)."""
 
 
-def numbers(words: Iterable[str]) -> list[float]:
-    """Words of an annotation file as numbers."""
+def parse_numbers(words: Iterable[str]) -> list[float]:
+    """Return words of an annotation file as numbers, or raise DataError."""
     try:
         return [float(word) for word in words]
     except ValueError as error:
         raise DataError(f"bad annotation: {error}") from None
 
 
-def points(values: Any, count: int, name: str) -> NDArray[np.float64]:
-    """Numbers of an annotation file as (count, 2)."""
+def parse_points(values: Any, count: int, name: str) -> NDArray[np.float64]:
+    """Return numbers of the annotation file `name` as points (count, 2), or raise DataError."""
     try:
         xy = np.asarray(values, dtype=np.float64).reshape(count, 2)
     except (ValueError, TypeError):

@@ -1,8 +1,8 @@
-"""Parquet files of encoded images as a source, and the reading of a user's tables.
+"""Parquet files of encoded images as a source, and tables of the user's own.
 
-Columns: image_id, image (encoded bytes); optional bbox (x0, y0, x1, y1), landmarks (L x 2), visible, group, all in
-the image's own pixels, and sequence and frame of images of videos; further numbers become attributes. The images are
-object crops already: the source frame is the crop frame, and they are stored as they are.
+Columns: image_id, image (encoded bytes); optional bbox (x0, y0, x1, y1), landmarks (L x 2), visible, group, all in the image's
+own pixels, and sequence and frame for images of videos; further numbers become attributes. The images are crops of objects
+already: the source frame is the crop frame, and they are stored as they are.
 """
 
 from __future__ import annotations
@@ -46,7 +46,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetReader:
-    """Reads entries of a Parquet source."""
+    """Builds parts of a dataset from rows of Parquet files.
+
+    Attributes:
+        source: Folder of the files.
+        landmarks: Annotated landmarks of each image; 0: none.
+        min_side: Least shorter side of an image, pixels.
+        columns: Columns to read.
+    """
 
     source: Folder
     landmarks: int
@@ -54,6 +61,7 @@ class ParquetReader:
     columns: tuple[str, ...]
 
     def read_part(self, entries: Sequence[Row]) -> PartTables:
+        """Return the tables of a part; rows that cannot be used are rejected."""
         part = PartBuilder(self.landmarks)
         for row in read_rows(self.source, entries, self.columns):
             try:
@@ -63,6 +71,7 @@ class ParquetReader:
         return part.tables()
 
     def _add(self, part: PartBuilder, row: dict[str, Any]) -> None:
+        """Add a row to the part, or raise DataError with the reason."""
         content = row["image"] or b""
         rgb, plain = image_io.decode_image_file(content)
         image_io.check_side(rgb, self.min_side)
@@ -71,11 +80,20 @@ class ParquetReader:
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
         identity = coordinates.translation(0, 0)
         frame = frame_of(row.get("sequence"), row.get("frame"))
-        part.add(row["image_id"], content if plain else image_io.encode(rgb), rgb, box, identity, row, frame)
+        part.add(row["image_id"], content if plain else image_io.encode_jpeg(rgb), rgb, box, identity, row, frame)
 
 
 def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOptions) -> Listing:
-    """List `files`, name -> the split that it is; None: drawn by `options.test_share`."""
+    """List Parquet files.
+
+    Args:
+        source: Their folder.
+        files: The split of each file by its name; None: the split is drawn by `options.test_share`.
+        options: How pictures are stored.
+
+    Raises:
+        DataError: A file is not of this layout, or the options name annotation files.
+    """
     if options.boxes or options.landmarks or options.sequences:
         raise DataError(
             f"{source}: --boxes, --landmarks and --sequences are for a folder of images; here they are columns"
@@ -87,7 +105,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
     columns = {name: _check_columns(source, name) for name in files}
     annotated = [name for name in files if "landmarks" in columns[name]]
     sequences = any({"sequence", "frame"} <= columns[name] for name in files)
-    for name, given in files.items():
+    for name, split in files.items():
         rows = 0
         for row in _iterate(source, name, ("image_id", "group", "sequence")):
             image_id, where = row["image_id"], Row(name, rows)
@@ -97,7 +115,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
                 rejected.append((image_id or f"{name} row {where.number}", reason))
                 continue
             seen.add(image_id)
-            splits[given or split_of(row.get("group") or row.get("sequence") or image_id, options)].append(where)
+            splits[split or split_of(row.get("group") or row.get("sequence") or image_id, options)].append(where)
         identity.update(f"{name}\0{source.size(name)}\0{rows}\n".encode())
     landmarks = 0
     if annotated:
@@ -109,47 +127,55 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
 
 
 def frame_of(sequence: Any, frame: Any) -> tuple[str, int] | None:
-    """A frame's sequence and its time there, if both are known."""
+    """Return a frame's sequence and its time there, if both are known."""
     return None if sequence is None or frame is None else (str(sequence), int(frame))
 
 
 def _check_columns(source: Folder, name: str) -> set[str]:
-    """The columns of a file that are used; an error if it is not of this layout."""
+    """Return the columns of a file that are used, or raise DataError if it is not of this layout."""
     with _open(source, name) as file:
         schema = file.schema_arrow
     missing = [column for column in _REQUIRED if column not in schema.names]
     if missing:
         raise DataError(f"{source}/{name}: no column {', '.join(missing)}; it has {', '.join(schema.names)}")
     for column, accepted in (("image_id", _STRINGS), ("image", _BYTES)):
-        found = schema.field(column).type
-        if found not in accepted:
-            raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {found}")
+        kind = schema.field(column).type
+        if kind not in accepted:
+            raise DataError(f"{source}/{name}: column {column} must be {accepted[0]}, is {kind}")
     if "frame" in schema.names and not pa.types.is_integer(schema.field("frame").type):
         raise DataError(f"{source}/{name}: column frame must be an integer, is {schema.field('frame').type}")
     return {field.name for field in schema if field.name in ANNOTATION or _is_number(field.type)}
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def read_meta(source: Folder, landmarks: int) -> dict[str, Any]:
-    """What the source's own dataset.json says about it."""
-    given = source.read_json("dataset.json") if source.is_file("dataset.json") else {}
-    names = given.get("landmark_names") or [f"landmark_{i}" for i in range(landmarks)]
+    """Return the metadata from the source's own dataset.json, with defaults for what it lacks."""
+    meta = source.read_json("dataset.json") if source.is_file("dataset.json") else {}
+    names = meta.get("landmark_names") or [f"landmark_{i}" for i in range(landmarks)]
     if landmarks and len(names) != landmarks:
         raise DataError(f"{source}/dataset.json: {len(names)} landmark_names, but images have {landmarks} landmarks")
     return {
-        "name": given.get("name", source.name),
+        "name": meta.get("name", source.name),
         "landmark_names": names,
-        "swap_pairs": given.get("swap_pairs", []),
-        "nme": given.get("nme", {}),
-        "licence": given.get("licence", ""),
+        "swap_pairs": meta.get("swap_pairs", []),
+        "nme": meta.get("nme", {}),
+        "licence": meta.get("licence", ""),
     }
 
 
 def read_user_table(uri: str, columns: dict[str, pa.DataType]) -> tuple[pa.Table, str]:
-    """A CSV or Parquet file that must have `columns`, cast to these types; and a hash of its content."""
+    """Read a CSV or Parquet file of the user, and a hash of its content.
+
+    Args:
+        uri: Path or URI of the file.
+        columns: Columns that the file must have, with the types to cast them to.
+
+    Raises:
+        DataError: There is no such file, or a column is missing or of another type.
+    """
     at = Folder.at(uri)
     folder, name = Folder(at.filesystem, at.path.rpartition("/")[0]), at.name
     if not folder.is_file(name):
@@ -170,9 +196,15 @@ def read_user_table(uri: str, columns: dict[str, pa.DataType]) -> tuple[pa.Table
 
 
 def read_rows(source: Folder, rows: Sequence[Row], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows, which must ascend within a file. Of a row group, a few rows at a time are in memory.
+    """Yield rows of Parquet files, with a few rows at a time in memory.
 
-    A row group is read from its start up to the last wanted row, so sources with row groups of about a part are best.
+    A row group is decoded from its start up to the last wanted row, so reading is fastest if a row group has about the rows of
+    one part.
+
+    Args:
+        source: Folder of the files.
+        rows: Rows to read, ascending within a file.
+        columns: Columns to read; those that a file lacks are left out.
     """
     for name in dict.fromkeys(row.file for row in rows):
         wanted = np.array([row.number for row in rows if row.file == name])
@@ -182,8 +214,8 @@ def read_rows(source: Folder, rows: Sequence[Row], columns: Sequence[str]) -> It
                 last = first + file.metadata.row_group(group).num_rows
                 inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, last)]
                 for batch in _batches(file, columns, group) if len(inside) else ():
-                    here = inside[(inside >= first) & (inside < first + batch.num_rows)] - first
-                    yield from batch.take(pa.array(here)).to_pylist()
+                    in_batch = inside[(inside >= first) & (inside < first + batch.num_rows)] - first
+                    yield from batch.take(pa.array(in_batch)).to_pylist()
                     first += batch.num_rows
                     if first > inside[-1]:
                         break
@@ -191,6 +223,7 @@ def read_rows(source: Folder, rows: Sequence[Row], columns: Sequence[str]) -> It
 
 
 def _iterate(source: Folder, name: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a file."""
     with _open(source, name) as file:
         for group in range(file.num_row_groups):
             for batch in _batches(file, columns, group):
@@ -198,6 +231,7 @@ def _iterate(source: Folder, name: str, columns: Sequence[str]) -> Iterator[dict
 
 
 def _landmark_columns(source: Folder, names: Iterable[str]) -> Iterator[pa.Array]:
+    """Yield the landmarks of files, batch by batch."""
     for name in names:
         with _open(source, name) as file:
             for group in range(file.num_row_groups):
@@ -206,11 +240,14 @@ def _landmark_columns(source: Folder, names: Iterable[str]) -> Iterator[pa.Array
 
 
 def _batches(file: pq.ParquetFile, columns: Sequence[str], group: int) -> Iterator[pa.RecordBatch]:
+    """Yield a row group in batches, with those of the columns that the file has."""
     known = [column for column in columns if column in file.schema_arrow.names]
-    return file.iter_batches(_BATCH, row_groups=[group], columns=known, use_threads=False)
+    batches: Iterator[pa.RecordBatch] = file.iter_batches(_BATCH, row_groups=[group], columns=known, use_threads=False)
+    return batches
 
 
 def _open(source: Folder, name: str) -> pq.ParquetFile:
+    """Open a Parquet file, or raise DataError if it is none."""
     try:
         stream = source.filesystem.open_input_file(f"{source.path}/{name}")
         return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)

@@ -2,15 +2,15 @@
 
 The authors' layout (README of Penn_Action.tar.gz):
 
-    frames/0001/000001.jpg ...                a folder a video
+    frames/0001/000001.jpg ...                one folder for each video
     labels/0001.mat                           action, x and y (frames, 13), visibility (frames, 13),
                                               bbox (frames, 4): x0 y0 x1 y1, nframes, dimensions, train
 
-Coordinates are MATLAB's, from 1; joints that cannot be told stand at (1, 1). Some videos have one box less than frames: the
-last one serves again.
+Coordinates are MATLAB's, from 1; unknown joints are at (1, 1). Some videos have one box less than frames: the last box is then
+used twice.
 
-Split (thesis 2.7): six categories; "the 5 first videos for each category" are the test set, the others, whatever the authors'
-own 50 % split says, the training set. All frames are used.
+Split (thesis 2.7): six categories; "the 5 first videos for each category" are the test set and the others the training set;
+the authors' own split in halves is not used. All frames are used.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ LANDMARKS = (
     ),
 )
 TEST_VIDEOS = 5
-"""Of each category, the first ones."""
+"""Number of test videos, the first ones of each category."""
 
 
 def list_pennaction(source: Folder, options: IngestOptions) -> Listing:
+    """List Penn Action."""
     layout = Layout(source, PENN, options)
     root = "" if source.exists("labels") else "Penn_Action/"
     labels, frames = layout.locate(f"{root}labels", "labels"), layout.locate(f"{root}frames", "frames")
@@ -67,6 +68,7 @@ def list_pennaction(source: Folder, options: IngestOptions) -> Listing:
 
 
 def _samples(folder: str, video: str, label: dict[str, Any]) -> Iterator[Sample]:
+    """Yield the frames of a video. Raises ValueError if the shapes of its annotation do not match."""
     xy = np.stack([label["x"], label["y"]], axis=2).astype(np.float64) - 1
     visible, boxes = np.asarray(label["visibility"]) > 0, np.asarray(label["bbox"], np.float64) - 1
     if (

@@ -1,4 +1,4 @@
-"""Frames of a video file as pictures."""
+"""Opening of video files: their frames as pictures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Iterator, Sequence
 import cv2
 
 from ray_kplm.datasets import image_io
-from ray_kplm.datasets.ingest_source import Opened, Sample
+from ray_kplm.datasets.ingest_source import OpenedPicture, Sample
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
 
-def open_video(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[Opened]:
-    """The frames `sample.frame[1]`, from 0 and ascending, of a video on the local disk.
+def open_video(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture]:
+    """Yield the frame `sample.frame[1]` of a video for each sample; frames count from 0 and must ascend.
 
-    Read from the start, frame by frame: seeking lands beside the wanted frame in videos coded with differences.
+    The video is on the local disk. It is decoded from the start, frame by frame, because seeking is inexact in videos with
+    predicted frames.
+
+    Raises:
+        DataError: The video cannot be opened or is too short.
     """
     video = cv2.VideoCapture(f"{source.path}/{path}")
     try:

@@ -48,7 +48,7 @@ def aflw(source, scattered):
     return source
 
 
-def test_faces_of_the_lists(aflw, scattered):
+def test_faces_of_the_lists_are_read(aflw, scattered):
     read = aflw.read(list_aflw)
     assert read.splits == {"train": {"55319", "55862"}, "test": {"61619"}}
     assert read.rejected == {}
@@ -64,7 +64,7 @@ def test_faces_of_the_lists(aflw, scattered):
         assert read.landmarks[face]["group"] in PICTURES
 
 
-def test_meta(aflw):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(aflw):
     read = aflw.read(list_aflw)
     meta = read.listing.meta
     names = meta["landmark_names"]
@@ -81,7 +81,7 @@ def test_meta(aflw):
     assert normaliser(meta["nme"], xy[None], np.zeros((1, 4)))[0] == pytest.approx(eyes)
 
 
-def test_unknown_face_and_missing_picture(aflw):
+def test_an_unknown_face_and_a_missing_picture_are_rejected(aflw):
     aflw.text("aflw_train_images.txt", "image00010_55319.jpg", "image00597_55862.jpg", "image00001_39341.jpg")
     aflw.remove("aflw/data/flickr/2/image00597.jpg")
     read = aflw.read(list_aflw)

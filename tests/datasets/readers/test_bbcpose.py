@@ -58,7 +58,7 @@ def test_every_tenth_frame_trains_and_annotated_frames_test(bbcpose, scattered):
     assert (read.images["2/17.jpg"]["sequence"], read.images["2/17.jpg"]["frame"]) == ("2", 17)
 
 
-def test_meta(bbcpose):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(bbcpose):
     read = bbcpose.read(list_bbcpose)
     meta = read.listing.meta
     names = ["head", "right_wrist", "left_wrist", "right_elbow", "left_elbow", "right_shoulder", "left_shoulder"]
@@ -68,7 +68,7 @@ def test_meta(bbcpose):
     assert normaliser(meta["nme"], xy[None], np.zeros((1, 4)))[0] == pytest.approx(np.linalg.norm(xy[5] - xy[6]))
 
 
-def test_missing_frame_and_missing_video(bbcpose, tmp_path):
+def test_a_missing_frame_is_rejected_and_a_missing_video_is_an_error(bbcpose, tmp_path):
     bbcpose.remove("2/17.jpg")
     assert bbcpose.read(list_bbcpose).rejected == {"2/17.jpg": "missing"}
     (bbcpose.root / "16").rename(tmp_path / "16")
@@ -76,7 +76,7 @@ def test_missing_frame_and_missing_video(bbcpose, tmp_path):
         bbcpose.read(list_bbcpose)
 
 
-def test_another_mat_file(bbcpose):
+def test_another_mat_file_is_an_error(bbcpose):
     bbcpose.mat("bbcpose_extbbcpose_code_1.0/bbcpose.mat", poses=np.zeros(3))
     with pytest.raises(DataError, match="no struct array bbcpose"):
         bbcpose.read(list_bbcpose)

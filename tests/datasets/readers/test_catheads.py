@@ -22,7 +22,7 @@ def cats(source):
     return source
 
 
-def test_splits_landmarks_and_crop(cats):
+def test_splits_landmarks_and_crops_are_those_of_the_files(cats):
     read = cats.read(list_catheads, size=400)
     assert read.splits == {
         "train": {"CAT_00/00000001_000.jpg", "CAT_00/00000001_005.jpg"},
@@ -52,7 +52,7 @@ def _distance(a, b):
     return np.linalg.norm((a - a.mean(0)) - (b - b.mean(0)), axis=1).mean()
 
 
-def test_broken_annotation_and_missing_pictures(cats):
+def test_broken_annotation_and_missing_pictures_are_rejected(cats):
     cats.text("CAT_00/00000001_000.jpg.cat", "9 175 160 239 162 199")
     cats.remove("CAT_00/00000001_005.jpg")
     read = cats.read(list_catheads)
@@ -60,7 +60,7 @@ def test_broken_annotation_and_missing_pictures(cats):
     assert read.rejected == {"CAT_00/00000001_000.jpg": "bad annotation", "00000001_005": "missing"}
 
 
-def test_without_lists(cats):
+def test_missing_lists_are_an_error(cats):
     cats.remove("cat_train_images.txt")
     with pytest.raises(DataError, match=r"cat_train_images\.txt.*Zhang et al\. 2018.*lists of your own.*terms"):
         cats.read(list_catheads)

@@ -29,7 +29,7 @@ def celeba(source):
     return source
 
 
-def test_splits_landmarks_and_crop(celeba):
+def test_splits_landmarks_and_crops_are_those_of_the_files(celeba):
     read = celeba.read(list_celeba)
     assert read.splits == {"train": {"000001.jpg", "000002.jpg", "000003.jpg"}, "test": {"000004.jpg", "000006.jpg"}}
     assert read.rejected == {}
@@ -47,7 +47,7 @@ def test_splits_landmarks_and_crop(celeba):
     }
 
 
-def test_meta(celeba):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(celeba):
     read = celeba.read(list_celeba)
     meta = read.listing.meta
     assert meta["landmark_names"] == ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
@@ -57,7 +57,7 @@ def test_meta(celeba):
     assert normaliser(meta["nme"], xy[None], np.zeros((1, 4)))[0] == pytest.approx(np.hypot(39, 1))
 
 
-def test_what_is_broken_or_absent_is_listed_and_the_rest_goes_on(celeba):
+def test_broken_and_missing_images_are_rejected_and_the_others_are_read(celeba):
     celeba.remove("Img/img_align_celeba/000001.jpg")
     celeba.content("Img/img_align_celeba/000004.jpg", b"\xff\xd8 half a picture")
     path = celeba.root / "Anno/list_landmarks_align_celeba.txt"
@@ -74,7 +74,7 @@ def test_a_missing_file_says_what_to_download_where_it_goes_and_the_terms(celeba
         celeba.read(list_celeba)
 
 
-def test_own_boxes_are_refused(celeba):
+def test_boxes_of_the_user_are_refused(celeba):
     with pytest.raises(DataError, match="has its own annotation"):
         list_celeba(Folder.at(celeba.root), IngestOptions(boxes="boxes.csv"))
 

@@ -61,7 +61,7 @@ def changed(source, name, change) -> None:
 FIRST, SECOND, TESTED = "train2017/000000000009.jpg#0", "train2017/000000000009.jpg#1", "val2017/000000000139.jpg#0"
 
 
-def test_people_with_keypoints(coco, scattered):
+def test_people_with_keypoints_are_read(coco, scattered):
     read = coco.read(list_coco)
     assert read.splits == {"train": {FIRST, SECOND}, "test": {TESTED}}
     assert read.rejected == {}
@@ -75,7 +75,7 @@ def test_people_with_keypoints(coco, scattered):
         assert np.abs(read.light(image) - read.points(image)[0]).max() < 0.3
 
 
-def test_meta(coco):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(coco):
     read = coco.read(list_coco)
     meta = read.listing.meta
     assert meta["landmark_names"] == NAMES
@@ -97,7 +97,7 @@ def test_one_file_is_split_by_image(coco):
     assert found == {0, 2}
 
 
-def test_broken_rows(coco):
+def test_broken_rows_are_rejected(coco):
     def change(held):
         held["annotations"][0]["keypoints"] = [1, 2, 2]
         held["annotations"][1]["bbox"] = [10, 12, -5, 60]

@@ -37,7 +37,7 @@ def cub(source, scattered):
     return source
 
 
-def test_land_birds_with_their_parts(cub, scattered):
+def test_land_birds_are_read_with_their_parts(cub, scattered):
     read = cub.read(list_cub)
     assert read.splits == {"train": {BIRDS["2"], BIRDS["3"]}, "test": {BIRDS["5"]}}
     assert read.rejected == {}
@@ -52,7 +52,7 @@ def test_land_birds_with_their_parts(cub, scattered):
         assert np.abs(read.light(image) - read.points(image)[BEAK]).max() < 0.3
 
 
-def test_a_bird_that_shows_its_right_eye_is_mirrored(cub, scattered):
+def test_a_bird_that_shows_only_its_right_eye_is_mirrored(cub, scattered):
     read = cub.read(list_cub)
     image, truth = BIRDS[RIGHT_EYE_ALONE], scattered(15, seed=3)
     found = read.in_source(image)
@@ -67,7 +67,7 @@ def test_a_bird_that_shows_its_right_eye_is_mirrored(cub, scattered):
     assert (x1 - x0, y1 - y0) == pytest.approx((70, 60))
 
 
-def test_meta(cub):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(cub):
     read = cub.read(list_cub)
     meta = read.listing.meta
     pairs = [(meta["landmark_names"][a], meta["landmark_names"][b]) for a, b in meta["swap_pairs"]]
@@ -76,7 +76,7 @@ def test_meta(cub):
     assert normaliser(meta["nme"], read.points(BIRDS["5"])[None], boxes)[0] == pytest.approx(np.sqrt(70 * 60))
 
 
-def test_broken_and_missing(cub):
+def test_broken_and_missing_birds_are_rejected(cub):
     cub.content(f"CUB_200_2011/images/{BIRDS['2']}", b"")
     path = cub.root / "CUB_200_2011/bounding_boxes.txt"
     path.write_text(path.read_text().replace("5 10.0 12.0 70.0 60.0", "5 10.0 12.0 0.0 60.0"))

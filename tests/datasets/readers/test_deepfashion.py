@@ -34,7 +34,7 @@ def deepfashion(source, scattered):
     return source
 
 
-def test_full_views_with_their_landmarks(deepfashion, scattered):
+def test_full_views_are_read_with_their_landmarks(deepfashion, scattered):
     read = deepfashion.read(list_deepfashion)
     assert read.splits["train"] | read.splits["test"] == set(FULL)
     assert read.rejected == {}
@@ -57,7 +57,7 @@ def test_the_test_images_are_whole_items(deepfashion):
     assert {read.landmarks[image]["group"] for image in FULL} == {f"WOMEN/Dresses/id_{i:08d}" for i in range(10)}
 
 
-def test_meta(deepfashion):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(deepfashion):
     read = deepfashion.read(list_deepfashion)
     meta = read.listing.meta
     names = ["left_collar", "right_collar", "left_sleeve", "right_sleeve"]
@@ -67,7 +67,7 @@ def test_meta(deepfashion):
     assert normaliser(meta["nme"], read.points(FULL[5])[None], boxes)[0] == pytest.approx(np.sqrt(70 * 60))
 
 
-def test_broken_lines_and_a_missing_list(deepfashion):
+def test_broken_lines_are_rejected_and_a_missing_list_is_an_error(deepfashion):
     path = deepfashion.root / "Anno/list_landmarks_inshop.txt"
     lines = path.read_text().splitlines()
     lines[3] = " ".join(lines[3].split()[:-2])

@@ -1,4 +1,4 @@
-"""Folders of images: what is listed, how it is split, how boxes and landmarks travel into the crop frame."""
+"""Folders of images: listing, splits, and the mapping of boxes and landmarks to the crop frame."""
 
 import io
 import os
@@ -65,7 +65,7 @@ def write_boxes(path, *lines):
     return str(path)
 
 
-def test_nested_folders_equal_names_hidden_and_other_files(tmp_path):
+def test_nested_folders_are_listed_and_hidden_and_other_files_left_out(tmp_path):
     put(tmp_path, "a/face.png")
     put(tmp_path, "b/deep/face.PNG")
     put(tmp_path, "face.jpeg")
@@ -96,7 +96,7 @@ def test_small_plain_pictures_keep_their_bytes_others_become_jpeg(tmp_path):
     assert large["box"] is None
 
 
-def test_unusable_files_are_rejected_with_their_reason_and_the_rest_goes_on(tmp_path):
+def test_unusable_files_are_rejected_with_their_reason_and_the_others_are_read(tmp_path):
     whole = put(tmp_path, "good.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
@@ -115,7 +115,7 @@ def test_unusable_files_are_rejected_with_their_reason_and_the_rest_goes_on(tmp_
     assert tables.rejected.schema.equals(schemas.REJECTED)
 
 
-def test_file_gone_since_the_listing_is_rejected(tmp_path):
+def test_a_file_deleted_since_the_listing_is_rejected(tmp_path):
     put(tmp_path, "a.png")
     listing = list_folder(Folder.at(tmp_path), IngestOptions())
     os.remove(tmp_path / "a.png")
@@ -144,7 +144,7 @@ def test_box_is_cropped_and_points_map_both_ways(tmp_path, box):
     assert annotation["visible"] == [True]
 
 
-def test_crop_of_the_picture_s_own_size_is_still_cut(tmp_path):
+def test_a_crop_of_the_size_of_the_picture_is_still_cropped(tmp_path):
     put(tmp_path / "source", "a.png", dotted(64, 64, 40, 30))
     boxes = write_boxes(tmp_path / "b.csv", "a.png,10,0,73,63")
     [row] = ingest(tmp_path / "source", boxes=boxes, margin=0.0)[1].images.to_pylist()
@@ -167,7 +167,7 @@ def test_source_frame_is_the_upright_picture(tmp_path):
     assert np.abs(coordinates.apply(np.reshape(row["crop_to_source"], (2, 3)), light) - [100, 40]).max() < 0.2
 
 
-def test_several_boxes_of_an_image_and_boxes_that_cannot_be(tmp_path):
+def test_several_boxes_of_an_image_are_crops_and_invalid_boxes_are_rejected(tmp_path):
     source = tmp_path / "source"
     for name in ("one.png", "two.png", "none.png", "bad.png"):
         put(source, name)
@@ -192,7 +192,7 @@ def test_several_boxes_of_an_image_and_boxes_that_cannot_be(tmp_path):
     }
 
 
-def test_landmarks_of_one_of_several_boxes_and_of_no_image(tmp_path):
+def test_landmarks_can_name_one_of_several_boxes_and_must_name_an_image(tmp_path):
     source = tmp_path / "source"
     put(source, "a.png")
     boxes = write_boxes(tmp_path / "b.csv", "a.png,0,0,40,40", "a.png,10,10,47,47")
@@ -240,7 +240,7 @@ def test_split_is_a_seeded_share_and_keeps_groups_and_pictures_together(tmp_path
     assert not {crop.path for crop in splits["train"]} & {crop.path for crop in splits["test"]}
 
 
-def test_folders_train_and_test_are_the_splits_unless_pictures_lie_beside_them(tmp_path):
+def test_folders_train_and_test_are_the_splits_unless_there_are_other_pictures(tmp_path):
     for name in ("train/a.png", "train/b.png", "test/a.png"):
         put(tmp_path, name)
     splits = list_folder(Folder.at(tmp_path), IngestOptions(test_share=0)).splits
@@ -296,13 +296,13 @@ def test_bad_landmarks_file_is_one_clear_error(tmp_path, landmarks, message):
         list_folder(Folder.at(tmp_path), IngestOptions(landmarks=str(tmp_path / "l.parquet")))
 
 
-def test_missing_boxes_file(tmp_path):
+def test_a_missing_boxes_file_is_an_error(tmp_path):
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match="no such file"):
         list_folder(Folder.at(tmp_path), IngestOptions(boxes=str(tmp_path / "nowhere.csv")))
 
 
-def test_frames_of_a_video_know_their_place_and_stay_in_one_split(tmp_path):
+def test_frames_of_a_video_keep_their_place_and_stay_in_one_split(tmp_path):
     for video in range(12):
         for i in range(3):
             put(tmp_path / "in", f"v{video}/{i}.png")

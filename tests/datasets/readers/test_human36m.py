@@ -86,7 +86,7 @@ def at(subject: str, video: str, frame: int) -> str:
     return f"training/subjects/{subject}/Videos/{video}.mp4#{frame}"
 
 
-def test_six_activities_one_frame_in_fifty_and_in_a_hundred(human):
+def test_six_activities_are_read_every_fiftieth_and_hundredth_frame(human):
     read = human.read(list_human36m)
     train = {at("S1", "Walking 1.54138969", frame) for frame in (0, 50, 100)}
     others = ("S5", "S6", "S7", "S8", "S9")
@@ -106,7 +106,7 @@ def test_six_activities_one_frame_in_fifty_and_in_a_hundred(human):
     assert read.listing.sequences
 
 
-def test_boxes_of_masks_or_else_of_joints(human):
+def test_boxes_are_those_of_masks_or_else_of_joints(human):
     read = human.read(list_human36m)
     assert read.box_in_source(at("S1", "Walking 1.54138969", 100)) == [12, 14, 110 + 100 % 3, 120]
     image = at("S8", "Posing.54138969", 0)
@@ -114,7 +114,7 @@ def test_boxes_of_masks_or_else_of_joints(human):
     assert np.allclose(read.box_in_source(image), [*xy.min(0), *xy.max(0)], atol=2e-3)
 
 
-def test_meta(human):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(human):
     read = human.read(list_human36m)
     meta = read.listing.meta
     names = meta["landmark_names"]
@@ -126,7 +126,7 @@ def test_meta(human):
     assert normaliser(meta["nme"], xy[None], np.zeros((1, 4)))[0] == pytest.approx(shoulders)
 
 
-def test_broken_files_and_the_rest_goes_on(human):
+def test_broken_files_are_rejected_and_the_others_are_read(human):
     home = "training/subjects"
     write_poses(human.local(f"{home}/S1/MyPoseFeatures/D2_Positions/Walking 1.54138969.cdf"), poses(160))  # longer
     human.content(f"{home}/S5/MyPoseFeatures/D2_Positions/Directions.55011271.cdf", b"no CDF")
@@ -142,7 +142,7 @@ def test_broken_files_and_the_rest_goes_on(human):
     assert len(read.splits["train"]) == 5
 
 
-def test_a_video_that_ends_early(human, tmp_path):
+def test_frames_after_the_end_of_a_video_are_rejected(human, tmp_path):
     for folder in ("S1", "S11"):
         (human.root / f"training/subjects/{folder}/MySegmentsMat").rename(tmp_path / folder)
     write_video(human.local("training/subjects/S1/Videos/Walking 1.54138969.mp4"), 60)
@@ -151,7 +151,7 @@ def test_a_video_that_ends_early(human, tmp_path):
     assert at("S1", "Walking 1.54138969", 50) in read.splits["train"]
 
 
-def test_missing_subject(human, tmp_path):
+def test_a_missing_subject_is_an_error(human, tmp_path):
     (human.root / "training/subjects/S9").rename(tmp_path / "S9")
     with pytest.raises(
         DataError, match=r"S9/Videos or .*download Human3\.6M from http://vision\.imar\.ro.*academic use"

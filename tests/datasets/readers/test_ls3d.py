@@ -37,7 +37,7 @@ def downloads(source, scattered):
     return source
 
 
-def test_trains_on_300w_lp_and_tests_on_balanced(downloads, scattered):
+def test_300w_lp_is_the_training_split_and_balanced_the_test_split(downloads, scattered):
     read = downloads.read(list_ls3d)
     assert read.splits == {
         "train": {f"300W_LP/{view}.jpg" for view in VIEWS},
@@ -51,7 +51,7 @@ def test_trains_on_300w_lp_and_tests_on_balanced(downloads, scattered):
         assert np.abs(read.light(image) - read.points(image)[30]).max() < 0.3
 
 
-def test_yaw(downloads):
+def test_yaw_is_read_or_follows_from_the_number_of_the_file(downloads):
     read = downloads.read(list_ls3d)
     rendered = [read.attributes(f"300W_LP/{view}.jpg")["yaw"] for view in VIEWS]
     assert np.allclose(rendered, [-40, -20, 0, 20])
@@ -71,7 +71,7 @@ def test_box_is_tight_and_the_crop_has_the_forehead(downloads, scattered):
     assert size == pytest.approx(math.sqrt((x1 - x0) * (y1 - y0)))
 
 
-def test_names_and_swap_pairs(downloads):
+def test_swap_pairs_mirror_the_points(downloads):
     meta = downloads.read(list_ls3d).listing.meta
     assert meta["landmark_names"] == [str(i) for i in range(68)]
     # The released code's shuffleLR (Bulat & Tzimiropoulos 2017), counted from 1.
@@ -81,7 +81,7 @@ def test_names_and_swap_pairs(downloads):
     assert {frozenset(pair) for pair in meta["swap_pairs"]} == {frozenset((a - 1, b - 1)) for a, b in published}
 
 
-def test_broken_annotation(downloads):
+def test_broken_annotation_is_rejected(downloads):
     downloads.content(f"{BALANCED}/2.t7", b"half a tensor")
     downloads.remove(f"{BALANCED}/3.t7")
     downloads.content(f"300W_LP/landmarks/{VIEWS[0]}_pts.mat", b"MATLAB 5.0 MAT-file, cut")
@@ -107,7 +107,7 @@ def test_300w_lp_alone_keeps_the_views_of_a_photograph_together(downloads):
     assert len(splits) > 1
 
 
-def test_missing_downloads(downloads, tmp_path):
+def test_missing_downloads_are_errors(downloads, tmp_path):
     (downloads.root / BALANCED).rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"new_dataset.*download LS3D-W balanced from https://www\.adrianbulat\.com"):
         downloads.read(list_ls3d)

@@ -46,7 +46,7 @@ def read_all(listing):
     return listing.read_part([entry for split in listing.splits.values() for entry in split])
 
 
-def test_given_splits_boxes_and_landmarks_travel_and_bytes_are_kept(tmp_path):
+def test_splits_boxes_landmarks_and_bytes_of_the_source_are_kept(tmp_path):
     train, test = table(["a", "b", "c"]), table(["d"])
     write(tmp_path / "train.parquet", train)
     write(tmp_path / "test.parquet", test)
@@ -177,7 +177,7 @@ def test_wrong_layout_is_one_clear_error(tmp_path, columns, message):
         list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions())
 
 
-def test_no_parquet_inside_and_names_that_do_not_fit(tmp_path):
+def test_a_file_that_is_no_parquet_and_wrong_landmark_names_are_errors(tmp_path):
     (tmp_path / "all.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(DataError, match=r"all\.parquet: "):
         list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions())
@@ -193,7 +193,7 @@ def test_boxes_file_is_refused(tmp_path):
         list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(boxes="b.csv"))
 
 
-def test_frames_of_a_video_know_their_place(tmp_path):
+def test_frames_of_a_video_keep_their_place(tmp_path):
     columns = table(["a", "b", "c", "d"], group=None, sequence=["v", "v", None, "w"], frame=[3, 4, 5, None])
     write(tmp_path / "all.parquet", columns)
     listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.0))
@@ -206,7 +206,7 @@ def test_frames_of_a_video_know_their_place(tmp_path):
         list_parquet(Folder.at(tmp_path), {"bad.parquet": None}, IngestOptions())
 
 
-def test_further_numbers_travel_along_as_attributes(tmp_path):
+def test_further_numbers_become_attributes(tmp_path):
     columns = table(["a", "b"], yaw=[-30.0, None], note=["x", "y"], age=[3, 4])
     write(tmp_path / "all.parquet", columns)
     listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.0))

@@ -17,7 +17,7 @@ def penn(source, scattered):
     for video, action in VIDEOS.items():
         xy = np.stack([scattered(13, seed=10 * int(video) + frame) for frame in range(FRAMES)]) + 1
         visibility = np.ones((FRAMES, 13))
-        xy[0, 12], visibility[0, 12] = 1, 0  # cannot be told
+        xy[0, 12], visibility[0, 12] = 1, 0  # unknown
         visibility[0, 11] = 0  # hidden
         box = np.array([[11.0, 13.0, 81.0, 73.0]])
         source.mat(
@@ -40,7 +40,7 @@ def path(video: str, frame: int) -> str:
     return f"Penn_Action/frames/{video}/{frame:06d}.jpg"
 
 
-def test_the_first_five_videos_of_a_category_test(penn, scattered):
+def test_the_first_five_videos_of_a_category_are_the_test_split(penn, scattered):
     read = penn.read(list_pennaction)
     tested = ["0001", "0002", "0003", "0004", "0005", "0102"]
     assert read.splits == {
@@ -61,7 +61,7 @@ def test_the_first_five_videos_of_a_category_test(penn, scattered):
     assert read.listing.sequences
 
 
-def test_meta(penn):
+def test_names_swap_pairs_and_normaliser_are_those_of_the_data_set(penn):
     read = penn.read(list_pennaction)
     meta = read.listing.meta
     names = ["head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"]
@@ -73,7 +73,7 @@ def test_meta(penn):
     assert normaliser(meta["nme"], read.points(image)[None], boxes)[0] == pytest.approx(np.sqrt(70 * 60))
 
 
-def test_a_broken_video_is_listed_and_does_not_count(penn):
+def test_a_broken_video_is_rejected_and_does_not_count(penn):
     penn.content("Penn_Action/labels/0002.mat", b"half a file")
     penn.mat("Penn_Action/labels/0003.mat", action="tennis_serve", x=np.zeros((2, 12)), y=np.zeros((2, 12)))
     penn.remove("Penn_Action/frames/0001/000002.jpg")
@@ -87,6 +87,6 @@ def test_a_broken_video_is_listed_and_does_not_count(penn):
     assert videos == {"train": set(), "test": {"0001", "0004", "0005", "0006", "0007", "0102"}}
 
 
-def test_missing_labels(source):
+def test_missing_labels_are_an_error(source):
     with pytest.raises(DataError, match=r"Penn_Action/labels or labels; download Penn Action from http.*research only"):
         source.read(list_pennaction)

@@ -38,14 +38,14 @@ def saved(values: np.ndarray, kind: str = "Float", version: bool = True, offset:
 VALUES = np.array([[0.7478, 0.5815, 0.5786], [0.6519, 0.1937, 0.6384]], np.float32)
 
 
-def test_as_published():
+def test_a_published_tensor_is_read():
     storage = string("V 1") + string("torch.FloatStorage") + struct.pack("<q", 6) + VALUES.tobytes()
     assert np.array_equal(read_tensor(PUBLISHED + storage, "a.t7"), VALUES)
     assert saved(VALUES) == PUBLISHED + storage
 
 
 @pytest.mark.parametrize(("kind", "version", "offset"), [("Double", True, 1), ("Float", False, 3), ("Long", True, 5)])
-def test_types_offsets_and_files_without_a_version(kind, version, offset):
+def test_all_types_offsets_and_files_without_a_version_are_read(kind, version, offset):
     values = np.arange(12).reshape(4, 3)
     assert np.array_equal(read_tensor(saved(values, kind, version, offset), "a.t7"), values)
 
@@ -62,6 +62,6 @@ def test_types_offsets_and_files_without_a_version(kind, version, offset):
         saved(VALUES).replace(struct.pack("<qq", 2, 3), struct.pack("<qq", 2**40, 2**20)),  # sizes
     ],
 )
-def test_what_is_no_tensor_is_refused(content):
+def test_content_that_is_no_tensor_is_refused(content):
     with pytest.raises(DataError, match=r"bad annotation: a\.t7 is no tensor of Torch7"):
         read_tensor(content, "a.t7")

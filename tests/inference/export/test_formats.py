@@ -33,7 +33,7 @@ def tables():
     return (pa.Table.from_pylist(rows, schemas.SOURCE_LANDMARKS) for rows in PARTS)
 
 
-def test_csv_has_a_line_for_each_landmark_that_was_found():
+def test_csv_has_a_line_for_each_detected_landmark():
     lines = list(csv.DictReader(io.StringIO("".join(to_csv(tables)))))
     assert [(line["image_id"], line["landmark"], line["x"], line["y"], line["confidence"]) for line in lines] == [
         ("a.jpg", "0", "10.000", "20.000", "0.5000"),
@@ -42,7 +42,7 @@ def test_csv_has_a_line_for_each_landmark_that_was_found():
     ]
 
 
-def test_coco_has_pictures_and_the_objects_in_them():
+def test_coco_has_images_and_their_objects():
     found = json.loads("".join(to_coco(tables, 2, "thing")), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     assert found["categories"] == [
         {"id": 1, "name": "thing", "keypoints": ["landmark_0", "landmark_1"], "skeleton": []}
@@ -63,6 +63,6 @@ def test_coco_has_pictures_and_the_objects_in_them():
     assert (third["score"], third["bbox"]) == (0, [0, 0, 0, 0])
 
 
-def test_nothing_found_is_a_whole_file_too():
+def test_without_landmarks_the_files_are_still_valid():
     assert json.loads("".join(to_coco(list, 3, "thing")))["annotations"] == []
     assert "".join(to_csv(list)) == "image_id,landmark,x,y,confidence\n"

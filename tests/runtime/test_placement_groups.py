@@ -1,4 +1,4 @@
-"""What is reserved when its maker dies."""
+"""Placement groups whose creator died."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @ray.remote(num_cpus=0)
-class Maker:
-    def make(self):
+class Creator:
+    def create(self):
         group = placement_group([{"CPU": 1}])
         group.wait(20)
         return group
@@ -28,9 +28,9 @@ def state(group):
     return placement_group_table(group)["state"]
 
 
-def test_only_what_dead_actors_made_is_given_back():
-    dead, alive, own = Maker.remote(), Maker.remote(), placement_group([{"CPU": 1}])
-    groups = [ray.get(dead.make.remote()), ray.get(alive.make.remote()), own]
+def test_only_placement_groups_of_dead_actors_are_removed():
+    dead, alive, own = Creator.remote(), Creator.remote(), placement_group([{"CPU": 1}])
+    groups = [ray.get(dead.create.remote()), ray.get(alive.create.remote()), own]
     assert remove_orphaned_placement_groups() == 0
     os.kill(ray.get(dead.pid.remote()), signal.SIGKILL)
     deadline = time.monotonic() + 30

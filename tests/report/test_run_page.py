@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ray_kplm.report import cards
-from ray_kplm.report.page import build_page
 from ray_kplm.report.pictures import thumbnail
+from ray_kplm.report.run_page import build_page
 
 VOID = {"meta", "link", "img", "input", "br", "circle", "path"}
 
@@ -62,7 +62,7 @@ def parsed(page):
     return Parsed(page)
 
 
-def test_the_head_says_what_was_found(parsed):
+def test_the_header_summarises_the_run(parsed):
     assert parsed.texts("h1") == ["faces"]
     lead = parsed.texts("p", class_="lead")[0]
     assert lead == "4 landmarks discovered in 1,234 unlabelled images, shown on 8 test images."
@@ -169,7 +169,7 @@ def test_without_annotation_the_page_is_label_free(evidence):
     assert all(text.startswith("confidence ") for text in parsed.texts("span", class_="caption"))
 
 
-def test_a_page_of_findings_alone(evidence):
+def test_a_page_needs_only_findings(evidence):
     parsed = Parsed(build_page(evidence(quality=None, metrics=None, errors=None, rounds=[], embeddings=[])))
     ids = {attributes.get("id") for attributes, _ in parsed.all("h2")}
     assert {"gallery", "landmarks", "details"} <= ids
@@ -188,7 +188,7 @@ def test_landmarks_that_were_not_detected_are_not_drawn(evidence):
     assert "nan" not in {v for a, _ in parsed.all("circle") for v in a.values()}
 
 
-def test_merging_tells_what_went_into_what(evidence):
+def test_merged_channels_are_listed(evidence):
     merges = [
         {"before": 7, "after": 5, "merged": [
             {"channel": 6, "into": 2, "overlap": 0.915}, {"channel": 5, "into": 0, "overlap": 0.8}]},

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from ray_kplm.experiments.results import (
+from ray_kplm.experiments.sweep_results import (
     FAILED,
     FINISHED,
     RUNNING,

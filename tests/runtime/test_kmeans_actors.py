@@ -1,4 +1,4 @@
-"""The clustering actor and its shards, killed for real: whatever dies, the labels are those of an undisturbed update."""
+"""The clustering actor and its shards: processes are killed, and the labels stay those of an undisturbed update."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import features_table
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.methods import build_method
+from ray_kplm.progress import ignore_progress
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors, place_shards, replace_shard
 from ray_kplm.storage import Folder
 
@@ -26,7 +27,7 @@ CONFIG = [
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """A cloud without structure, on which K-means takes all of its iterations."""
+    """Random descriptors, on which K-means takes all of its iterations."""
     folder = Folder.at(tmp_path_factory.mktemp("features"))
     rng = np.random.default_rng(0)
     for part in range(PARTS):
@@ -50,7 +51,8 @@ def features(tmp_path_factory):
     return folder
 
 
-def run(features, target, overrides=(), listener=lambda done, text: None):
+def run(features, target, overrides=(), progress=ignore_progress):
+    """Facts of the update, its tables of labels, and its clusters."""
     target = Folder.at(target)
     facts = cluster_with_actors(
         features,
@@ -60,7 +62,7 @@ def run(features, target, overrides=(), listener=lambda done, text: None):
         build_method(load_config(None, [*CONFIG, *overrides])),
         1,
         None,
-        listener,
+        progress,
     )
     labels = [(target / "labels").read_table(part) for part in (target / "labels").parts()]
     return facts, labels, read_clusters(target)
@@ -68,7 +70,7 @@ def run(features, target, overrides=(), listener=lambda done, text: None):
 
 @pytest.fixture(scope="module")
 def undisturbed(ray_cluster, features, tmp_path_factory):
-    return run(features, tmp_path_factory.mktemp("calm"))
+    return run(features, tmp_path_factory.mktemp("undisturbed"))
 
 
 def assert_same(one, two):
@@ -80,14 +82,14 @@ def assert_same(one, two):
 
 @pytest.fixture
 def killer(kill_workers):
-    """Starts a thread that kills a process `ray::TITLE...` once the update has got so far; it notes how many it killed."""
+    """Start a thread that kills a process `ray::TITLE...` when the update reaches a share; `killed` gets their number."""
 
-    def start(title: str, after: float, news: list, killed: list) -> threading.Thread:
+    def start(title: str, after: float, shares: list, killed: list) -> threading.Thread:
         def kill():
             deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and not any(done >= after for done, _ in news):
+            while time.monotonic() < deadline and not any(share >= after for share in shares):
                 time.sleep(0.01)
-            killed.append(kill_workers(f"ray::{title}", most=1))
+            killed.append(kill_workers(f"ray::{title}", limit=1))
 
         thread = threading.Thread(target=kill)
         thread.start()
@@ -96,46 +98,50 @@ def killer(kill_workers):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.1, 0.7])
-def test_a_killed_shard_is_built_again(undisturbed, features, killer, tmp_path, after):
-    news, killed = [], []
-    thread = killer("_ShardActor", after, news, killed)
-    disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
+def test_a_killed_shard_is_rebuilt_with_the_same_labels(undisturbed, features, killer, tmp_path, after):
+    shares, killed = [], []
+    thread = killer("_ShardActor", after, shares, killed)
+    disturbed = run(features, tmp_path, progress=lambda share, text: shares.append(share))
     thread.join()
     assert killed == [1]
     assert disturbed[0]["shards_rebuilt"] == 1
     assert_same(undisturbed, disturbed)
 
 
-def test_a_killed_coordinator_starts_the_step_again(undisturbed, features, killer, tmp_path):
-    news, killed = [], []
-    thread = killer("CorrespondenceActor", 0.6, news, killed)
-    disturbed = run(features, tmp_path, listener=lambda done, text: news.append((done, text)))
+@pytest.mark.slow
+def test_a_killed_coordinator_starts_the_step_again_with_the_same_labels(undisturbed, features, killer, tmp_path):
+    shares, killed = [], []
+    thread = killer("CorrespondenceActor", 0.6, shares, killed)
+    disturbed = run(features, tmp_path, progress=lambda share, text: shares.append(share))
     thread.join()
     assert killed == [1]
     assert_same(undisturbed, disturbed)
 
 
-def test_one_and_six_shards_give_the_same_bits_when_features_are_streamed(undisturbed, features, tmp_path):
-    for shards in (1, 6):
-        other = run(features, tmp_path / str(shards), [f"compute.shards={shards}", "clustering.memory_gib=0.0001"])
-        assert other[0]["shards"] == shards
-        assert_same(undisturbed, other)
+@pytest.mark.parametrize("shards", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_any_number_of_shards_that_stream_their_features_gives_the_same_bits(undisturbed, features, tmp_path, shards):
+    other = run(features, tmp_path, [f"compute.shards={shards}", "clustering.memory_gib=0.0001"])
+    assert other[0]["shards"] == shards
+    assert_same(undisturbed, other)
 
 
-def test_more_shards_than_cpus_run_all_the_same(undisturbed, features, tmp_path):
-    crowd = Folder.at(tmp_path / "crowd")
+@pytest.mark.slow
+def test_more_shards_than_cpus_run(ray_cluster, features, tmp_path):
+    doubled = Folder.at(tmp_path / "doubled")
     for number, part in enumerate(features.parts() * 2):
-        crowd.write_bytes(f"part-{number:05d}.parquet", features.read_bytes(part))
+        doubled.write_bytes(f"part-{number:05d}.parquet", features.read_bytes(part))
     quick = ["compute.shards=9", "clustering.n_init=1", "clustering.iterations=2"]
-    assert run(crowd, tmp_path / "labels", quick)[0]["shards"] == 9
+    assert run(doubled, tmp_path / "labels", quick)[0]["shards"] == 9
 
 
+@pytest.mark.slow
 def test_shards_that_keep_dying_are_an_error_that_names_the_setting(features, killer, tmp_path):
-    news, killed = [], []
-    thread = killer("_ShardActor", 0.05, news, killed)
+    shares, killed = [], []
+    thread = killer("_ShardActor", 0.05, shares, killed)
     with pytest.raises(RunError, match=r"died 1 times in \w+ \(compute.max_failures = 0\).*clustering.memory_gib"):
-        run(features, tmp_path, ["compute.max_failures=0"], lambda done, text: news.append((done, text)))
+        run(features, tmp_path, ["compute.max_failures=0"], lambda share, text: shares.append(share))
     thread.join()
 
 
@@ -154,7 +160,7 @@ def node(name, **resources):
 
 
 def test_shards_are_placed_one_a_node_or_one_a_gpu():
-    nodes = [node("b", CPU=8), node("a", CPU=4, GPU=2), node("head", CPU=0), node("lost", CPU=8, alive=False)]
+    nodes = [node("b", CPU=8), node("a", CPU=4, GPU=2), node("head", CPU=0), node("dead", CPU=8, alive=False)]
     assert [(p.node, p.cpus, p.shards) for p in place_shards(nodes, 100, ComputeConfig())] == [("a", 4, 1), ("b", 8, 1)]
     assert [p.node for p in place_shards(nodes, 100, ComputeConfig(shards=3))] == ["a", "b", "a"]
     assert [p.node for p in place_shards(nodes, 100, ComputeConfig(gpus_per_worker=1))] == ["a", "a"]

@@ -1,4 +1,4 @@
-"""Work on parts through Ray Data: what comes back, and when it is given up."""
+"""Work on parts through Ray Data: answers, retries and errors."""
 
 import os
 import time
@@ -24,15 +24,15 @@ class Count:
         return {"part": int(part[5:10]), "rows": len(rows)}
 
 
-def test_every_part_is_answered_for(ray_cluster):
-    heard = []
-    found = map_parts(Count, {"pause_s": 0}, PARTS, Pool(2), lambda done, count: heard.append((done, count)))
-    assert sorted((answer["part"], answer["rows"]) for answer in found) == [(0, 4), (1, 2), (2, 3)]
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+def test_every_part_gives_an_answer_and_advances_the_progress(ray_cluster):
+    calls = []
+    answers = map_parts(Count, {"pause_s": 0}, PARTS, Pool(2), lambda *call: calls.append(call))
+    assert sorted((answer["part"], answer["rows"]) for answer in answers) == [(0, 4), (1, 2), (2, 3)]
+    assert calls == [(1 / 3, "1/3 parts"), (2 / 3, "2/3 parts"), (1, "3/3 parts")]
 
 
-class Whoami:
-    """Says in which process it is, and how many workers of this job were built there."""
+class ProcessId:
+    """Answers with its process, and with the number of workers of this job that were built there."""
 
     built = 0
 
@@ -46,15 +46,15 @@ class Whoami:
         return {"process": os.getpid(), "built": self.built}
 
 
-def test_a_process_builds_one_worker_a_job_and_is_found_by_the_next(ray_cluster):
-    first, second = (map_parts(Whoami, {}, PARTS, Pool(1)) for _ in range(2))
+def test_a_process_builds_one_worker_a_job_and_serves_the_next_job(ray_cluster):
+    first, second = (map_parts(ProcessId, {}, PARTS, Pool(1)) for _ in range(2))
     processes = {answer["process"] for answer in first}
     assert len({(answer["process"], answer["built"]) for answer in first}) == len(processes)
     assert processes & {answer["process"] for answer in second}
 
 
-def test_a_worker_on_a_gpu_is_a_process_that_ends_and_gives_it_back(ray_cluster):
-    processes = {answer["process"] for answer in map_parts(Whoami, {}, PARTS, Pool(1, gpus=1.0))}
+def test_a_worker_with_a_gpu_is_a_process_that_ends_with_the_job(ray_cluster):
+    processes = {answer["process"] for answer in map_parts(ProcessId, {}, PARTS, Pool(1, gpus=1.0))}
     assert len(processes) == 1
     psutil.wait_procs([psutil.Process(p) for p in processes if psutil.pid_exists(p)], timeout=30)
     assert not any(map(psutil.pid_exists, processes))
@@ -71,7 +71,7 @@ def test_the_part_of_a_killed_process_is_tried_again(ray_cluster, kill_workers, 
 
     with ThreadPoolExecutor() as pool:
         pool.submit(kill)
-        found = map_parts(Whoami, {"wait_for": tmp_path / "go"}, PARTS, Pool(1))
+        found = map_parts(ProcessId, {"wait_for": tmp_path / "go"}, PARTS, Pool(1))
     assert killed
     assert len(found) == len(PARTS.parts)
 
@@ -81,18 +81,19 @@ class FullDisk:
         raise StorageError("store: it is full")
 
 
-@pytest.mark.parametrize("gpus", [0.0, 1.0])
-def test_what_a_worker_raises_is_raised_in_its_own_words(ray_cluster, gpus):
+@pytest.mark.parametrize("gpus", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_the_error_of_a_worker_is_raised_with_its_own_message(ray_cluster, gpus):
     with pytest.raises(StorageError) as caught:
         map_parts(FullDisk, {}, PARTS, Pool(1, gpus=gpus))
     assert str(caught.value) == "store: it is full"
 
 
-def test_a_part_that_never_ends_is_given_up_in_one_line(ray_cluster, monkeypatch):
+@pytest.mark.slow
+def test_a_part_that_never_ends_is_an_error_of_one_line(ray_cluster, monkeypatch):
     monkeypatch.setattr(module, "_NO_PROGRESS_TIMEOUT_S", 6.0)
     with pytest.raises(RunError, match="of 3 parts are finished, and none was in 0 minutes: a worker hangs"):
-        map_parts(Count, {"pause_s": 40}, PARTS, Pool(1), None)
+        map_parts(Count, {"pause_s": 40}, PARTS, Pool(1))
 
 
-def test_no_parts_need_no_workers():
+def test_no_parts_start_no_worker():
     assert map_parts(Count, {"pause_s": 0}, full_selection([], []), Pool(1)) == []

@@ -1,4 +1,4 @@
-"""The step as a user meets it: the tree it leaves, what it reports, how it goes on after an interruption."""
+"""The ingest step: the files that it leaves, its report, and how it continues after an interruption."""
 
 import io
 import json
@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, landmark_arrays
+from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.datasets.landmark_arrays import landmark_arrays
 from ray_kplm.datasets.listing import list_source
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.steps.ingest import ingest
@@ -27,18 +28,22 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIONS = IngestOptions(part_images=4, test_share=0.25, size=48)
 
 
-@pytest.fixture
-def source(tmp_path):
-    """20 pictures in two folders, 2 broken ones, a text."""
+def write_source(folder: Path) -> Path:
+    """Write 20 images in two folders, 2 broken ones, and a text file."""
     generator = np.random.default_rng(0)
     for i in range(20):
-        path = tmp_path / "source" / "ab"[i % 2] / f"{i // 2:02d}.png"
+        path = folder / "ab"[i % 2] / f"{i // 2:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(path)
-    (tmp_path / "source/a/cut.png").write_bytes(path.read_bytes()[:500])
-    (tmp_path / "source/b/empty.jpg").write_bytes(b"")
-    (tmp_path / "source/readme.txt").write_text("hello")
-    return tmp_path / "source"
+    (folder / "a/cut.png").write_bytes(path.read_bytes()[:500])
+    (folder / "b/empty.jpg").write_bytes(b"")
+    (folder / "readme.txt").write_text("hello")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_source(tmp_path / "source")
 
 
 def tree(path) -> list[str]:
@@ -53,13 +58,26 @@ def contents(path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in tree(path) if name.endswith(".parquet")}
 
 
-def test_folder_becomes_a_dataset(source, tmp_path):
-    target, calls = tmp_path / "dataset", []
-    report = ingest(source, target, OPTIONS, report=lambda *call: calls.append(call))
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory):
+    """A dataset made with OPTIONS of `write_source`, not to be written to: its folder, its report, its progress calls."""
+    folder, calls = tmp_path_factory.mktemp("ingested"), []
+    source = write_source(folder / "source")
+    report = ingest(source, folder / "dataset", OPTIONS, progress=lambda *call: calls.append(call))
+    return folder / "dataset", report, calls
+
+
+def test_a_dataset_has_the_documented_files(ingested):
+    target, _, _ = ingested
     dataset = Dataset.open(target)
     expected = ["dataset.json", "manifest.json", "rejected.parquet"]
     expected += [f"{split}/images/{part}" for split in ("test", "train") for part in dataset.parts(split)]
     assert tree(target) == sorted(expected)
+
+
+def test_a_report_counts_images_and_what_was_rejected(ingested):
+    target, report, _ = ingested
+    dataset = Dataset.open(target)
     assert report.images == {split: dataset.count(split) for split in ("train", "test")}
     assert sum(report.images.values()) == 20
     assert dataset.count("test") > 0
@@ -68,10 +86,18 @@ def test_folder_becomes_a_dataset(source, tmp_path):
     assert dataset.manifest["landmarks"] == 0
     assert report.rejected == {"truncated": 1, "empty file": 1}
     assert "2 rejected (1 truncated, 1 empty file), 1 other files" in str(report)
-    assert calls[-1][:2] == (22, 22)
-    assert [call[0] for call in calls] == sorted(call[0] for call in calls)
-    assert len({call[2] for call in calls}) == len(calls) >= 6
-    ids = []
+
+
+def test_progress_rises_to_one_with_a_call_a_part(ingested):
+    _, _, calls = ingested
+    shares = [share for share, _ in calls]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len({text for _, text in calls}) == len(calls) >= 6
+
+
+def test_a_part_has_the_columns_of_the_schema_and_images_of_the_given_size(ingested):
+    dataset, ids = Dataset.open(ingested[0]), []
     for split in ("train", "test"):
         for part, count in zip(dataset.parts(split), dataset.rows(split), strict=True):
             table = dataset.images(split).read_table(part)
@@ -81,23 +107,26 @@ def test_folder_becomes_a_dataset(source, tmp_path):
             assert Image.open(io.BytesIO(table["image"][0].as_py())).size == (48, 40)
             ids += table["image_id"].to_pylist()
     assert sorted(ids) == sorted(f"{folder}/{i:02d}.png" for folder in "ab" for i in range(10))
-    rejected = pq.read_table(target / "rejected.parquet")
+
+
+def test_rejected_inputs_are_listed(ingested):
+    rejected = pq.read_table(ingested[0] / "rejected.parquet")
     assert rejected.schema.equals(schemas.REJECTED)
     assert rejected["source"].to_pylist() == ["a/cut.png", "b/empty.jpg"]
 
 
-def test_the_number_of_workers_changes_nothing(source, tmp_path):
+def test_the_number_of_workers_does_not_change_a_byte(source, tmp_path):
     ingest(source, tmp_path / "one", IngestOptions(part_images=4, workers=1))
     ingest(source, tmp_path / "four", IngestOptions(part_images=4, workers=4))
     assert contents(tmp_path / "one") == contents(tmp_path / "four")
     assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "four/manifest.json").read_bytes()
 
 
-def test_again_does_nothing(source, tmp_path):
+def test_ingesting_again_writes_nothing(source, tmp_path):
     target = tmp_path / "dataset"
     first = ingest(source, target, OPTIONS)
     before = {name: (target / name).stat().st_mtime_ns for name in tree(target)}
-    again = ingest(source, target, OPTIONS, report=lambda *_: pytest.fail("a part was built"))
+    again = ingest(source, target, OPTIONS, progress=lambda *_: pytest.fail("a part was built"))
     assert before == {name: (target / name).stat().st_mtime_ns for name in tree(target)}
     assert (first.existed, again.existed) == (False, True)
     assert (again.images, again.rejected) == (first.images, first.rejected)
@@ -119,7 +148,7 @@ def test_other_options_or_another_source_are_refused(source, tmp_path):
         ingest(source, target, OPTIONS)
 
 
-def test_a_folder_of_something_else_is_left_alone(source, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_unchanged(source, tmp_path):
     target = tmp_path / "thesis"
     target.mkdir()
     (target / "thesis.tex").write_text("years of work")
@@ -128,7 +157,7 @@ def test_a_folder_of_something_else_is_left_alone(source, tmp_path):
     assert tree(target) == ["thesis.tex"]
 
 
-def test_resume_builds_only_the_missing_parts(source, tmp_path):
+def test_a_resumed_ingest_builds_only_the_missing_parts(source, tmp_path):
     target = tmp_path / "dataset"
     ingest(source, target, OPTIONS)
     before, whole = times(target), contents(target)
@@ -145,7 +174,7 @@ def test_resume_builds_only_the_missing_parts(source, tmp_path):
     assert not list(target.rglob("*.partial"))
 
 
-def test_a_missing_landmarks_part_is_built_again(tmp_path, source):
+def test_a_missing_part_of_landmarks_is_built_again(tmp_path, source):
     names = [f"a/{i:02d}.png" for i in range(10)]
     pq.write_table(pa.table({"image": names, "landmarks": [[[3.0, 4.0]]] * 10}), tmp_path / "l.parquet")
     options = IngestOptions(part_images=4, landmarks=str(tmp_path / "l.parquet"))
@@ -161,8 +190,8 @@ def test_a_missing_landmarks_part_is_built_again(tmp_path, source):
     assert contents(target) == whole
 
 
-def test_a_published_data_set_by_its_format(source, tmp_path):
-    """COCO keypoints of the fixture's pictures: a whole one, a broken one, one that is not there."""
+def test_a_published_data_set_is_ingested_by_its_format(source, tmp_path):
+    """COCO keypoints of three images: a whole one, a truncated one, a missing one."""
     (source / "a").rename(source / "images")
     names = ["00.png", "cut.png", "gone.png"]
     held = {
@@ -192,14 +221,15 @@ import ray
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.steps.ingest import ingest
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-def report(done, total, part):
-    if done >= total // 2:
+def progress(share, text):
+    if share >= 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest(sys.argv[1], sys.argv[2], IngestOptions(part_images=4, test_share=0.25, size=48), report=report)
+ingest(sys.argv[1], sys.argv[2], IngestOptions(part_images=4, test_share=0.25, size=48), progress=progress)
 """
 
 
-def test_killed_in_the_middle_and_run_again(source, tmp_path):
+@pytest.mark.slow
+def test_a_killed_ingest_continues_to_the_files_of_an_undisturbed_one(source, tmp_path):
     target = tmp_path / "dataset"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run(
@@ -220,7 +250,7 @@ def test_killed_in_the_middle_and_run_again(source, tmp_path):
     assert tree(target) == tree(tmp_path / "undisturbed")
 
 
-def test_nothing_usable_is_one_clear_error(tmp_path):
+def test_a_source_without_usable_images_is_an_error_of_one_line(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises(DataError, match="no image found; 0 rejected, 0 other files"):
@@ -234,7 +264,7 @@ def test_nothing_usable_is_one_clear_error(tmp_path):
     assert not (tmp_path / "dataset/manifest.json").exists()
 
 
-def test_a_part_of_which_nothing_is_left_is_not_written(tmp_path, source):
+def test_a_part_without_usable_images_is_not_written(tmp_path, source):
     for i in range(4):
         (source / "a" / f"{i:02d}.png").write_bytes(b"")
     target = tmp_path / "dataset"
@@ -246,19 +276,20 @@ def test_a_part_of_which_nothing_is_left_is_not_written(tmp_path, source):
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "no such file or folder"), ("a.zip", "a folder of images")])
-def test_sources_that_are_none(tmp_path, name, message):
+def test_a_source_that_is_no_folder_or_parquet_file_is_refused(tmp_path, name, message):
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(DataError, match=message):
         list_source(tmp_path / name, IngestOptions())
 
 
-def test_any_filesystem_that_pyarrow_opens(source, tmp_path):
+def test_source_and_dataset_can_be_uris(source, tmp_path):
     ingest(source.as_uri(), (tmp_path / "dataset").as_uri(), OPTIONS)
     ingest(source, tmp_path / "plain", OPTIONS)
     assert contents(tmp_path / "dataset") == contents(tmp_path / "plain")
 
 
-def test_real_faces(face_ytf68, tmp_path):
+@pytest.mark.slow
+def test_a_data_set_of_real_faces_is_ingested_without_loss(face_ytf68, tmp_path):
     report = ingest(face_ytf68, tmp_path / "faces")
     assert report.images == {"train": 3495, "test": 732}
     assert not report.rejected
