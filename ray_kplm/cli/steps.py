@@ -12,8 +12,9 @@ from ray_kplm.report.text_table import align
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "List the steps of a run in their order: which are done, begun or to come, and which left output that was deleted when nothing needed it any more, and whose output each takes. The list is "
-        "recorded from the page of the run's method, for instance ray_kplm/methods/kplm.py."
+        "List the steps of a run in their order, and whose output each takes. A step is done, begun, to do, stale (made under "
+        "another configuration) or deleted (done, and needed by no step any more). The list is recorded from the page of the "
+        "run's method, for instance ray_kplm/methods/kplm.py."
     )
     parser = command(commands, "steps", _steps, text)
     parser.add_argument("run", metavar="RUN", help="the run directory")
