@@ -1,11 +1,11 @@
-"""A small demo learns landmarks: the whole method on 64 px images of the synthetic category, trained for minutes."""
+"""A small demo learns landmarks: the whole method on 80 px images of the synthetic category, trained for minutes."""
 
 import json
 
 import pytest
 
 DEMO = [
-    "network.image_size=64", "network.width=32", "network.descriptor_dim=32", "stage1.warmup_iterations=500",
+    "network.image_size=80", "network.width=32", "network.descriptor_dim=32", "stage1.warmup_iterations=400",
     "stage1.rounds=2", "stage1.round_iterations=120", "stage2.iterations=400", "compute.precision=fp32",
 ]  # fmt: skip
 """Changes to the ready configuration `demo`."""
