@@ -75,7 +75,6 @@ def test_a_killed_sweep_continues_to_the_same_end(kplm, finish, arguments, folde
     assert states[at_rung.index(min(at_rung))] == "finished"
     best_third = np.percentile(at_rung[:2], 100 / 3)  # of the others, which came before
     assert states[2] == ("stopped" if at_rung[2] > best_third else "finished")
-    assert "stopped" in states  # a rate of 1e-9 learns nothing, so its landmarks stay where keypoints often are
     for trial in ended:
         assert (sweep / trial["name"] / "stage2" / "manifest.json").exists() == (trial["state"] == "finished")
 
