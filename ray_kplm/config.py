@@ -15,11 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
-from ray_kplm import config_parsing, ready_configs
+from ray_kplm import config_parsing
 from ray_kplm.config_rules import check_rules
-from ray_kplm.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -403,12 +400,12 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested dictionaries and lists, as in YAML."""
-        tree: dict[str, Any] = _plain(dataclasses.asdict(self))
+        tree: dict[str, Any] = config_parsing.to_plain(dataclasses.asdict(self))
         return tree
 
     def flat(self) -> dict[str, Any]:
         """Return all values by their dotted path."""
-        return dict(_flatten(self.to_dict(), ""))
+        return dict(config_parsing.flatten(self.to_dict(), ""))
 
 
 def load_config(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> Config:
@@ -424,27 +421,7 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Iterable[str] = 
     Raises:
         ConfigError: the file is missing or unreadable, a key is unknown, a value has a wrong type or breaks a rule.
     """
-    return from_dict(with_overrides({} if path is None else _read_yaml(path), overrides))
-
-
-def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        with open(ready_configs.find(path), encoding="utf-8") as stream:
-            tree = yaml.safe_load(stream) or {}
-    except (FileNotFoundError, NotADirectoryError):
-        near = ready_configs.near(path)
-        hint = f"did you mean {', '.join(near)}?" if near else "`kplm configs` lists the ready ones"
-        raise ConfigError(f"{path}: no such configuration file, nor a ready one of this name; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(
-            f"{path}: not readable as a YAML file ({why}); give one, or a name that `kplm configs` lists"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must be a mapping of keys to values")
-    return tree
+    return from_dict(with_overrides({} if path is None else config_parsing.read_yaml(path), overrides))
 
 
 def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -458,17 +435,3 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     """Build a configuration from a plain tree, the reverse of `Config.to_dict`; missing keys take their defaults."""
     config: Config = config_parsing.build(Config, tree)
     return config
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import yaml
 
+from ray_kplm import ready_configs
 from ray_kplm.config_names import RENAMED_KEYS, RENAMED_VALUES
 from ray_kplm.errors import ConfigError
 
@@ -177,3 +179,40 @@ def _read_tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
     if len(value) != len(kinds):
         raise ConfigError(f"{path} = {value!r}: must have {len(kinds)} entries")
     return tuple(read(k, v, path) for k, v in zip(kinds, value, strict=True))
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML file, or the ready configuration of this name, as a plain tree. Raises ConfigError."""
+    try:
+        with open(ready_configs.find(path), encoding="utf-8") as stream:
+            tree = yaml.safe_load(stream) or {}
+    except (FileNotFoundError, NotADirectoryError):
+        near = ready_configs.near(path)
+        hint = f"did you mean {', '.join(near)}?" if near else "`kplm configs` lists the ready ones"
+        raise ConfigError(f"{path}: no such configuration file, nor a ready one of this name; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(
+            f"{path}: not readable as a YAML file ({why}); give one, or a name that `kplm configs` lists"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; it must be a mapping of keys to values")
+    return tree
+
+
+def to_plain(value: Any) -> Any:
+    """Return a tree with lists for tuples, as YAML holds it."""
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the dotted path and the value of each leaf of a plain tree."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
