@@ -30,11 +30,12 @@ class MethodConfig:
     points. In `merge` the number of landmarks results from merging, and this only scales how many keypoints are detected."""
     clusters: int = 100
     """M, the number of training clusters; many more than K, since one landmark may have several appearances (T 6.3.3)."""
-    flip: bool = True
-    """Mirror images in training, with the correspondence recovered by clustering (T 6.1.8)."""
-    flip_map: Literal["pairs", "argmax"] = "pairs"
-    """Mirror partners of the landmarks in stage 2: `argmax` of the flip counts (T, R); or `pairs`, which are one to one, and
-    leave out landmarks whose counts do not agree."""
+    mirror: Literal["auto", "partners", "facing", "none"] = "auto"
+    """What a mirror image is. `partners`: an image of the same view, in which each landmark has a partner, as a face's left and
+    right eye; the partners are recovered by clustering (T 6.1.8). `facing`: the same object facing the other way, as an animal
+    seen from the side, whose head is the head in the mirror too; which way each image faces is found first. `none`: mirror
+    images are not used. `auto`: `partners` or `facing`, by how alike images are to their own mirror images. Methods `merge` and
+    `template` have no landmarks in mirror images; `template` shows them in stage 1 unless it is `none`."""
     drop_static: bool = False
     """Leave out keypoints of landmarks that stay at the same place over the images: they are background (T 7.1)."""
 

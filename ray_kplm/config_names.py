@@ -8,6 +8,9 @@ from typing import Any
 
 RENAMED_KEYS = {"clustering.redos": "clustering.n_init", "compute.linear_rule": "compute.scale_lr"}
 """Old path -> new path, in the same section."""
+_MIRROR = "method.mirror (true with 'pairs': partners; false: none)"
+REMOVED_KEYS = {"method.flip": _MIRROR, "method.flip_map": _MIRROR}
+"""Old path -> what takes its place."""
 RENAMED_VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
 """Path -> old value -> new value."""
 
@@ -23,6 +26,10 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = path.partition(".")
         if name in (current.get(section) or {}):
             current[section][name] = values.get(current[section][name], current[section][name])
+    method = current.get("method") or {}
+    if "flip" in method:
+        method.pop("flip_map", None)
+        method["mirror"] = "partners" if method.pop("flip") else "none"
     return current
 
 
@@ -38,3 +45,8 @@ def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
         old_values = {new: old for old, new in RENAMED_VALUES.get(path, {}).items()}
         original[old_keys.get(path, name)] = old_values.get(value, value) if old_values else value
     return original
+
+
+def mirror_as_recorded(mirror: str) -> dict[str, Any]:
+    """Return `method.mirror` as fingerprints hold it: for `partners` and `none` the option that stood for them first."""
+    return {"flip": mirror == "partners"} if mirror in ("partners", "none") else {"mirror": mirror}

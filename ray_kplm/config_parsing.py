@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from ray_kplm import ready_configs
-from ray_kplm.config_names import RENAMED_KEYS, RENAMED_VALUES
+from ray_kplm.config_names import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
 from ray_kplm.errors import ConfigError
 
 
@@ -96,6 +96,8 @@ def _unknown_key(kind: type, key: str, prefix: str) -> ConfigError:
     path = f"{prefix}{key}"
     if path in RENAMED_KEYS:
         return ConfigError(f"{path}: is called {RENAMED_KEYS[path]} now")
+    if path in REMOVED_KEYS:
+        return ConfigError(f"{path}: is part of {REMOVED_KEYS[path]} now")
     similar = difflib.get_close_matches(str(key), _keys(kind), n=1) or _keys_of_sections(kind, str(key))
     hint = (
         f"did you mean {' or '.join(prefix + name for name in similar)}?"

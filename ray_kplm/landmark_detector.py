@@ -29,10 +29,13 @@ class Landmarks:
     Attributes:
         xy: (K, 2), (x, y) in source pixels, with pixel centres at integers.
         confidence: (K,), heights of the heatmaps' peaks.
+        facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same in all
+            images; the magnitude, 0 to 1, how sure it is. None for other categories.
     """
 
     xy: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    facing: float | None = None
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
@@ -46,7 +49,9 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
         run.finished("stage2")
         folder /= "stage2"
     channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test)
+    return LandmarkPredictorFactory(
+        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, channels.one_way
+    )
 
 
 def _is_exported(folder: Folder) -> bool:
@@ -129,10 +134,11 @@ class LandmarkDetector:
             inputs = [
                 self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
             ]
-            xy, confidence = self._predictor(np.stack([image for image, _ in inputs]))
+            xy, confidence, facing = self._predictor.with_facing(np.stack([image for image, _ in inputs]))
+            ways = [None] * len(inputs) if facing is None else facing.tolist()
             landmarks += [
-                Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks)
-                for (_, input_to_source), points, peaks in zip(inputs, xy, confidence, strict=True)
+                Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
+                for (_, input_to_source), points, peaks, way in zip(inputs, xy, confidence, ways, strict=True)
             ]
         return landmarks
 

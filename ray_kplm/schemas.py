@@ -75,6 +75,14 @@ LABELS = pa.schema(
 """
 
 
+FACING = pa.field("facing", pa.float32(), nullable=False)
+"""Which way an image's object faces: the sign; and how sure that is: 0 (unknown) to 1. A column of FACINGS, and of features
+and pseudo-labels where mirror images are `facing`."""
+
+FACINGS = pa.schema([pa.field("image_id", pa.string(), nullable=False), FACING])
+"""`<run>/facing/part-00000.parquet`: which way the object of each training image faces, before the warm-up."""
+
+
 def features_schema(descriptor_dim: int) -> pa.Schema:
     """Return the schema of `<run>/rounds/000/features/part-00000.parquet`: detected keypoints and their descriptors.
 

@@ -40,6 +40,7 @@ class Update:
         excluded: Keypoints of static landmarks that were dropped.
         filtered: Counts of the first duplicate filter.
         labelled: Counts of the labels.
+        one_way: Whether the landmarks are those of images as they face one way (`method.mirror: facing`).
     """
 
     landmark_centroids: NDArray[np.float32]
@@ -51,6 +52,7 @@ class Update:
     excluded: int
     filtered: Filtered
     labelled: Labelled
+    one_way: bool = False
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays to store in `clusters.npz`."""
@@ -61,6 +63,7 @@ class Update:
             "flip_counts": self.filtered.flip_counts,
             "landmark_objectives": np.array(self.landmark_objectives),
             "cluster_objectives": np.array(self.cluster_objectives),
+            **({"one_way": np.array(True)} if self.one_way else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -123,14 +126,14 @@ def update(
         config,
         (config.seed, round_number, 1),
         fit_progress(part_of(progress, 0.5, 1.0), f"M = {clusters}", options),
+        mirrored=config.method.mirror != "facing",
     )
     labelled: Labelled = reduce(add, shards.ask("label", second.centroids, landmarks, labels))
     check_usable_images(filtered.images, labelled, config)
-    match config.method.flip_map:
-        case "pairs":
-            partner = flip.mirror_pairs(filtered.flip_counts)
-        case "argmax":
-            partner = flip.flip_map(filtered.flip_counts)
+    if config.method.mirror == "facing":
+        partner = np.arange(landmarks, dtype=np.int16)  # a head is a head in the mirror
+    else:
+        partner = flip.mirror_pairs(filtered.flip_counts)
     return Update(
         first.centroids,
         second.centroids,
@@ -141,6 +144,7 @@ def update(
         excluded,
         filtered,
         labelled,
+        config.method.mirror == "facing",
     )
 
 
@@ -161,7 +165,8 @@ def _fit_landmarks(
     """
     excluded = 0
     for attempt in range(_STATIC_FITS):
-        clustering = fit(shards, config.method.landmarks, config, (config.seed, round_number, 0), on_iteration)
+        seed, mirrored = (config.seed, round_number, 0), config.method.mirror != "facing"
+        clustering = fit(shards, config.method.landmarks, config, seed, on_iteration, mirrored=mirrored)
         if previous is not None:
             clustering = clustering.reordered(hungarian.match_to_previous(previous, clustering.centroids))
         filtered: Filtered = reduce(add, shards.ask("filter_landmarks", clustering.centroids))

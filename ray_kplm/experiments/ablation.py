@@ -40,7 +40,7 @@ AXES = {
     "correspondence": Axis("stage1.correspondence", ("clustering", "equivariance")),
     "clusters": Axis("method.clusters", (30, 50, 100, 250, 500)),
     "keypoints": Axis("keypoints.detector", ("sift", "orb", "r2d2", "superpoint")),
-    "flip": Axis("method.flip", (False, True)),
+    "mirror": Axis("method.mirror", ("none", "partners")),
     "flip_at_test": Axis("stage2.flip_at_test", (False, True)),
     "norm": Axis("network.norm", ("group", "batch")),
     "noise": Axis("keypoints.truth_share", (0.0, 0.2, 0.4, 0.6, 1.0)),

@@ -21,13 +21,16 @@ from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.methods.sampling import AnyImages, NearbyFrames, PairSource, Plan, pair_plan, single_plan
+from ray_kplm.methods.sampling import AnyImages, NearbyFrames, OneWay, PairSource, Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
+OTHER_WAY = 0.15
+"""Share of the views that show an image as it faces the other way, where mirror images are `facing`. The network learns to find
+nothing there, so that its heatmaps tell which way an object faces."""
 _WARMUP, _ROUND, _STAGE2 = 1, 2, 3
 """Second number of the seeds of data plans."""
 
@@ -112,13 +115,20 @@ class Method(ABC):
         """`Plan.batch` of every round."""
         return self._batch(self.config.stage1.batch_size)
 
-    def round_plan(self, round: int, usable: NDArray[np.int64], frames: Frames | None = None) -> Plan:
+    def round_plan(
+        self,
+        round: int,
+        usable: NDArray[np.int64],
+        frames: Frames | None = None,
+        facing: NDArray[np.float32] | None = None,
+    ) -> Plan:
         """Return the data plan of a round: pairs of images.
 
         Args:
             round: its number.
             usable: (n,) rows of labelled images.
             frames: of all images of the round, if they are from videos.
+            facing: (N,), of all images of the round, if mirror images are `facing`: all are shown as they face one way.
         """
         stage = self.config.stage1
         identities = self._trains_on_identities(round)
@@ -126,7 +136,7 @@ class Method(ABC):
             self._pairs(round, identities, usable, frames),
             iterations=self.iterations(stage.round_iterations if round else stage.warmup_iterations),
             pairs=self.round_batch,
-            flip=self.flips and not identities,
+            flip=self.flips and not identities if facing is None else OneWay(facing < 0, OTHER_WAY),
             seed=(self.config.seed, _ROUND if round else _WARMUP, round),
         )
 
@@ -196,13 +206,19 @@ class Method(ABC):
         """Return what stage 2 minimises."""
         return LandmarkObjective(self.config, channels)
 
-    def landmark_plan(self, usable: NDArray[np.int64], phase: int) -> Plan:
-        """Return the data plan of a phase of stage 2: single images. usable: (n,) rows of labelled images."""
+    def landmark_plan(self, usable: NDArray[np.int64], phase: int, facing: NDArray[np.float32] | None = None) -> Plan:
+        """Return the data plan of a phase of stage 2: single images.
+
+        Args:
+            usable: (n,) rows of labelled images.
+            phase: its number.
+            facing: (N,), of all images of the round, if mirror images are `facing`.
+        """
         return single_plan(
             usable,
             iterations=self.phase_iterations(phase),
             batch=self.landmark_batch,
-            flip=self.flips,
+            flip=self.flips if facing is None else OneWay(facing < 0, OTHER_WAY),
             seed=(self.config.seed, _STAGE2, phase) if phase else (self.config.seed, _STAGE2),
         )
 
@@ -217,7 +233,7 @@ class Method(ABC):
     @property
     def flips(self) -> bool:
         """Whether training shows mirror images, with the labels of the mirror partners."""
-        return self.config.method.flip
+        return self.config.method.mirror in ("partners", "auto")
 
     def round_images(self, round: int) -> int:
         """Return the number of images that a round uses: as many as its training has views, or `round_images`."""

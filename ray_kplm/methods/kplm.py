@@ -25,22 +25,24 @@ from ray_kplm.storage import Folder
 
 def discover_landmarks(step: Steps) -> Output:
     """Thesis Algorithm 2, and stage 2 (thesis 6.1.7)."""
-    labels, network = step.detect_keypoints(), None
+    labels, network, facing = step.detect_keypoints(), None, step.find_facing()
     for round in step.rounds():  # round 0 is the warm-up
-        network = step.train(round, labels, start=network)  # lines 4 to 8
-        features = step.extract_features(round, network)  # line 9
+        network = step.train(round, labels, start=network, facing=facing)  # lines 4 to 8
+        features = step.extract_features(round, network, facing=facing)  # line 9
         labels = step.cluster(round, features)  # lines 10 and 11
+        facing = facing and labels  # the update of labels is one of facings too
     return step.train_landmarks(labels, start=network)
 
 
 def discover_landmarks_jointly(step: Steps) -> Output:
     """Train in a single stage (thesis 7.2): the rounds train the landmark detector too."""
-    labels, network = step.detect_keypoints(), None
+    labels, network, facing = step.detect_keypoints(), None, step.find_facing()
     for round in step.rounds():
-        network = step.train(round, labels, start=network)
-        features = step.extract_features(round, network)
+        network = step.train(round, labels, start=network, facing=facing)
+        features = step.extract_features(round, network, facing=facing)
         head, trained_on = network, labels
         labels = step.cluster(round, features, previous=labels if round else None)  # landmarks keep their numbers
+        facing = facing and labels
     return step.export_joint_head(head, trained_on)
 
 
@@ -79,7 +81,9 @@ class Kplm(Method):
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
     ) -> PredictorFactory:
         """Return the factory of a predictor that assigns keypoints to the K landmark centroids."""
-        return ClusterPredictorFactory(self.config, network, clusters["landmark_centroids"], threshold)
+        return ClusterPredictorFactory(
+            self.config, network, clusters["landmark_centroids"], threshold, one_way="one_way" in clusters
+        )
 
     def first_channels(self, clusters: dict[str, NDArray[Any]], label_counts: NDArray[np.int64]) -> Channels:
         """Return a channel for each of the K landmarks, with the mirror partners of the flip counts."""

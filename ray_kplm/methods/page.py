@@ -38,11 +38,20 @@ class Steps(Protocol):
         """Cluster the descriptors of generic keypoints to pseudo-labels for the warm-up."""
         ...
 
-    def train(self, round: int, labels: Output, start: Output | None = None) -> Output:
-        """Train the network of stage 1 on pseudo-labels, on from the network `start` if there is one."""
+    def find_facing(self) -> Output | None:
+        """Find out what a mirror image is, and which way each image faces; None if `method.mirror` says `partners` or `none`."""
         ...
 
-    def extract_features(self, round: int, network: Output, known: Output | None = None) -> Output:
+    def train(self, round: int, labels: Output, start: Output | None = None, facing: Output | None = None) -> Output:
+        """Train the network of stage 1 on pseudo-labels, on from the network `start` if there is one.
+
+        Where mirror images are `facing`, all images are shown as they face one way.
+        """
+        ...
+
+    def extract_features(
+        self, round: int, network: Output, known: Output | None = None, facing: Output | None = None
+    ) -> Output:
         """Extract keypoints with descriptors from the images of the next round, and describe the points of `known` labels."""
         ...
 

@@ -71,6 +71,7 @@ class LandmarkPredictor:
         placement: Placement,
         *,
         flip: bool,
+        one_way: bool = False,
     ) -> None:
         """Build the network.
 
@@ -80,6 +81,7 @@ class LandmarkPredictor:
             flip_map: (K,) mirror partners of the landmarks, or NONE.
             placement: device and number format.
             flip: whether heatmaps are averaged with those of the mirror image.
+            one_way: see `Channels.one_way`.
         """
         network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
@@ -87,30 +89,61 @@ class LandmarkPredictor:
         self._placement, self._sigma = placement, config.stage2.heatmap_sigma
         self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
         self._flip = flip and bool((flip_map != NONE).any())  # a mirror image is of no use without partners
+        self._one_way = one_way
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
-        xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
+        maps, _ = self._maps(images)
+        return self._decoded(maps)
+
+    @torch.inference_mode()
+    def with_facing(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return xy and confidence of the landmarks, and the facing of each image: (B,), None unless the detector is one-way.
+
+        The sign of a facing is the way; its magnitude, 0 to 1, says how much higher the peaks of one way are than the other's.
+        """
+        maps, facing = self._maps(images)
+        return *self._decoded(maps), facing
+
+    def _decoded(self, maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        xy, confidence = heatmaps.decode(maps, self._sigma)
         return coordinates.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps = self._maps(images)
+        maps, _ = self._maps(images)
         cells, confidence = heatmaps.decode(maps, self._sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
         xy = coordinates.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
         return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
 
-    def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the heatmaps of the images: (B, K, h, w)."""
+    def _maps(self, images: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.float32] | None]:
+        """Return the heatmaps of the images, (B, K, h, w), and which way they face: see `with_facing`."""
         batch = self._placement.images(images)
         with self._placement.precision():
             maps: torch.Tensor = self._network(batch).float()
+            if self._one_way:
+                return face_one_way(maps, self._network(batch.flip(-1)).float())
             if self._flip:
                 maps = mirrored_mean(maps, self._network(batch.flip(-1)).float(), self._flip_map)
-        return maps
+        return maps, None
+
+
+def face_one_way(maps_BKhw: torch.Tensor, mirrored_BKhw: torch.Tensor) -> tuple[torch.Tensor, NDArray[np.float32]]:
+    """Return the heatmaps of the way that each image faces, in the frame of the image, and the facings (B,).
+
+    Args:
+        maps_BKhw: of the images.
+        mirrored_BKhw: of the mirror images, in their frame.
+    """
+    one, other = (maps.flatten(2).amax(-1).clamp(min=0).sum(-1) for maps in (maps_BKhw, mirrored_BKhw))
+    facing = (one - other) / (one + other).clamp(min=1e-12)
+    chosen = torch.where((facing >= 0)[:, None, None, None], maps_BKhw, mirrored_BKhw.flip(-1))
+    return chosen, facing.cpu().numpy()
 
 
 class ClusterPredictor:
@@ -124,6 +157,8 @@ class ClusterPredictor:
         centroids: NDArray[np.float32],
         threshold: float,
         placement: Placement,
+        *,
+        one_way: bool = False,
     ) -> None:
         """Build the network.
 
@@ -134,12 +169,13 @@ class ClusterPredictor:
             centroids: (K, d) of the landmarks, for `Observed.separation`.
             threshold: least height of a keypoint in the heatmap.
             placement: device and number format.
+            one_way: whether the network finds objects that face one way only, see `Channels.one_way`.
         """
         network = KeypointNetwork(config.network)
         network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._assign, self._centroids = assign, centroids
+        self._assign, self._centroids, self._one_way = assign, centroids, one_way
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
@@ -164,10 +200,24 @@ class ClusterPredictor:
         return Observed(xy, confidence, sharpness, separation)
 
     def _detect(self, images: NDArray[np.uint8]) -> _Landmarks:
+        if not self._one_way:
+            return self._assigned(self._keypoints(images))
+        one, other = self._keypoints(images), self._keypoints(np.ascontiguousarray(images[:, :, ::-1]))
+        size = images.shape[2]
+        return self._assigned(
+            [
+                a if a.score.sum() >= b.score.sum() else b.in_crop(coordinates.mirroring(size))
+                for a, b in zip(one, other, strict=True)
+            ]
+        )
+
+    def _keypoints(self, images: NDArray[np.uint8]) -> list[Detected]:
         options = self._config.detection
-        detected = detect_keypoints(
+        return detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
+
+    def _assigned(self, detected: list[Detected]) -> _Landmarks:
         counts = np.array([len(k.xy) for k in detected], np.int64)
         cluster = self._assign(counts, np.concatenate([k.descriptors for k in detected]))
         return _Landmarks(detected, np.repeat(np.arange(len(detected)), counts), cluster, len(self._centroids))
@@ -236,11 +286,12 @@ class LandmarkPredictorFactory:
     """Folder of the stored state of stage 2."""
     flip_map: NDArray[np.int16]
     flip: bool
+    one_way: bool = False
 
     def __call__(self, placement: Placement) -> LandmarkPredictor:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
-        return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip)
+        return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip, one_way=self.one_way)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,9 +305,12 @@ class ClusterPredictorFactory:
     threshold: float
     cutoff: NDArray[np.float64] | None = None
     """(K,) cut-off distances of `assign_hungarian`; None for `assign_unique`."""
+    one_way: bool = False
 
     def __call__(self, placement: Placement) -> ClusterPredictor:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
         assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
-        return ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)
+        return ClusterPredictor(
+            self.config, weights, assign, self.centroids, self.threshold, placement, one_way=self.one_way
+        )

@@ -57,14 +57,14 @@ class Plan:
         return grid[:, rank * share : (rank + 1) * share].ravel()
 
 
-def pair_plan(source: PairSource, *, iterations: int, pairs: int, flip: bool, seed: tuple[int, ...]) -> Plan:
+def pair_plan(source: PairSource, *, iterations: int, pairs: int, flip: Flip, seed: tuple[int, ...]) -> Plan:
     """Return a plan of pairs.
 
     Args:
         source: draws the images of the pairs.
         iterations: of the training.
         pairs: pairs in an iteration.
-        flip: whether each view is mirrored with probability 1/2.
+        flip: see `Flip`.
         seed: of the plan.
     """
     rng = np.random.default_rng(seed)
@@ -72,14 +72,14 @@ def pair_plan(source: PairSource, *, iterations: int, pairs: int, flip: bool, se
     return _plan(rng, image.ravel(), shown.ravel(), 2 * pairs, 2, flip)
 
 
-def single_plan(images: NDArray[np.int64], *, iterations: int, batch: int, flip: bool, seed: tuple[int, ...]) -> Plan:
+def single_plan(images: NDArray[np.int64], *, iterations: int, batch: int, flip: Flip, seed: tuple[int, ...]) -> Plan:
     """Return a plan of single images, in shuffled passes over all of them.
 
     Args:
         images: (m,) rows of the images.
         iterations: of the training.
         batch: views in an iteration.
-        flip: whether each view is mirrored with probability 1/2.
+        flip: see `Flip`.
         seed: of the plan.
     """
     rng = np.random.default_rng(seed)
@@ -93,12 +93,31 @@ def _plan(
     shown: NDArray[np.int64],
     views: int,
     group: int,
-    flip: bool,
+    flip: Flip,
 ) -> Plan:
     seeds = rng.integers(0, 2**31, image.size)
-    flips = rng.random(image.size) < 0.5 if flip else np.zeros(image.size, dtype=bool)
+    if isinstance(flip, OneWay):
+        flips = flip.turn[image] ^ (rng.random(image.size) < flip.share)
+    else:
+        flips = rng.random(image.size) < 0.5 if flip else np.zeros(image.size, dtype=bool)
     return Plan(image.astype(np.int32), shown.astype(np.int32), seeds, flips, views, group)
 
+
+@dataclass(frozen=True)
+class OneWay:
+    """Views are shown as their objects face one way, but for a share that is shown the other way.
+
+    Attributes:
+        turn: bool (N,), whether an image of the round must be mirrored to face that way.
+        share: of the views that are shown the other way.
+    """
+
+    turn: NDArray[np.bool_]
+    share: float
+
+
+Flip = bool | OneWay
+"""Whether views are mirrored: each with probability 1/2, or none, or as their objects face."""
 
 PairSource = Callable[[np.random.Generator, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Draws pairs: (generator, count) -> the images whose labels apply, and the images to show, (count, 2) rows each."""

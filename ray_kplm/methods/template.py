@@ -87,14 +87,20 @@ class Template(Method):
         """A single image."""
         return 1
 
-    def round_plan(self, round: int, usable: NDArray[np.int64], frames: Frames | None = None) -> Plan:
+    def round_plan(
+        self,
+        round: int,
+        usable: NDArray[np.int64],
+        frames: Frames | None = None,
+        facing: NDArray[np.float32] | None = None,
+    ) -> Plan:
         """Return the data plan of a round: single images, half of them mirrored."""
         stage = self.config.stage1
         return single_plan(
             usable,
             iterations=self.iterations(stage.round_iterations if round else stage.warmup_iterations),
             batch=self.round_batch,
-            flip=self.config.method.flip,
+            flip=self.config.method.mirror != "none",
             seed=(self.config.seed, _ROUND, round),
         )
 

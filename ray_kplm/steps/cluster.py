@@ -13,6 +13,8 @@ from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
 from ray_kplm.steps.context import RunContext
+from ray_kplm.steps.extract import ExtractFeatures
+from ray_kplm.steps.facing import Facings, FacingSource, decided_method
 from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, RoundLabels, Task, metrics_of
 
 if TYPE_CHECKING:
@@ -63,11 +65,11 @@ class ClusterKeypoints(RoundLabels):
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterFeatures(RoundLabels, LandmarkLabels):
+class ClusterFeatures(RoundLabels, LandmarkLabels, FacingSource):
     """Pseudo-labels for the next round, from the features of its images."""
 
     round: int
-    features: Task
+    features: ExtractFeatures
     previous: Task | None
     """Labels whose clusters are continued."""
 
@@ -101,7 +103,7 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
             context.selection(self.round + 1).parts,
             self.folder,
             self.folder.parent,
-            context.method,
+            decided_method(context, self.features.facing),
             self.round,
             None if self.previous is None else self.previous.folder.parent,
             executor.progress.advance,
@@ -119,13 +121,20 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
         """Return labels by which keypoints of one cluster correspond."""
         return self.context.method.round_labels(self.folder.read_tables(parts, _COLUMNS), self.clusters())
 
+    def facings(self) -> Facings | None:
+        """Return the facings as this clustering left them; of images that it has not seen, those of before."""
+        before = None if self.features.facing is None else self.features.facing.facings()
+        return before and Facings((self.folder, before.folders[-1]))
+
 
 def clustering_reads(context: RunContext) -> dict[str, Any]:
     """Return what a clustering depends on."""
     config = context.config
     clustering = as_recorded("clustering", asdict(config.clustering))
     del clustering["memory_gib"]
-    method = {name: getattr(config.method, name) for name in ("kind", "clusters", "flip_map", "drop_static")}
+    method = {name: getattr(config.method, name) for name in ("kind", "clusters", "drop_static")}
+    if config.method.mirror in ("partners", "none"):
+        method["flip_map"] = "pairs"  # of stored fingerprints
     return {**context.common_reads(), "method": method, "clustering": clustering}
 
 

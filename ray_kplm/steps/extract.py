@@ -6,6 +6,7 @@ first, and its peaks are kept on storage for the other workers and for a run tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.steps.facing import Facings, FacingSource, decided
 from ray_kplm.steps.task import FORWARD_COST, RoundLabels, Task
 from ray_kplm.storage import Folder
 
@@ -46,12 +48,15 @@ class _Extract(Task):
     network: Task
     known: Task | None = None
     """Labels whose points are described beside the detected ones."""
+    facing: FacingSource | None = None
 
     @property
     def step(self) -> Step:
         inputs = {"network": self.network.fingerprint}
         if self.known is not None:
             inputs["known"] = self.known.fingerprint
+        if self.facing is not None:
+            inputs["facing"] = self.facing.fingerprint
         return self.context.run.step(self.path, "extract", self._reads(), inputs)
 
     def _reads(self) -> dict[str, Any]:
@@ -68,7 +73,7 @@ class _Extract(Task):
         executor.begin(self, f"{context.round_title(self.round)}: extracting keypoints")
         selection = context.selection(self.round + 1)
         extraction = Extraction(
-            build_method(context.run.resolved),
+            build_method(decided(context.run.resolved, self.facing)),
             self.round,
             self.network.folder,
             context.images,
@@ -76,6 +81,7 @@ class _Extract(Task):
             detection.points_per_landmark if self.round else detection.warmup_points_per_landmark,
             self.folder,
             None if self.known is None else self.known.folder,
+            None if self.facing is None else self.facing.facings(),
             described=described,
         )
         facts = extract(extraction, selection, executor.progress.advance)
@@ -132,7 +138,8 @@ class Extraction:
     """All that an extraction worker needs.
 
     sample: the images on which the threshold is calibrated, to `points_per_landmark` points for each landmark. known: labels
-    whose points are described beside the detected ones. described: whether `features` hold descriptors.
+    whose points are described beside the detected ones. facings: which way images face, where mirror images are `facing`; the
+    network then sees all as they face one way. described: whether `features` hold descriptors.
     """
 
     method: Method
@@ -143,6 +150,7 @@ class Extraction:
     points_per_landmark: float
     features: Folder
     known: Folder | None = None
+    facings: Facings | None = None
     described: bool = True
 
     @property
@@ -201,17 +209,14 @@ class ExtractPart:
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [
-                    self._extractor.scores(images)
-                    for images, _, _ in read_inputs(self._work.images, part, sample.rows[i], self._work.config)
-                ]
+                scores = [self._extractor.scores(images) for images, *_ in self._read(part, sample.rows[i])]
                 shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
         return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
-        found, ids, peaks = [], [], []
+        found, ids, peaks, facing = [], [], [], []
         known = self._known(part)
-        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
+        for images, crop_to_input, names, facing_B in self._read(part, rows):
             extra = None
             if known is not None:
                 extra = [
@@ -224,12 +229,14 @@ class ExtractPart:
             ]
             peaks += [float(k.score.max(initial=0)) for k in batch]
             ids += names
+            facing.append(facing_B)
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
         if self._work.described:
             sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
-            table = features_table(ids, sizes, counts, *joined)
+            faced = None if self._work.facings is None else np.concatenate(facing)
+            table = features_table(ids, sizes, counts, *joined[:4], faced)
         else:
             table = keypoints_table(ids, counts, *joined[:2])
         self._work.features.write_table(part, table)
@@ -239,6 +246,23 @@ class ExtractPart:
             "threshold": self._threshold,
             "mean_peak": float(np.mean(peaks)),
         }
+
+    def _read(
+        self, part: str, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.uint8], list[coordinates.Affine], list[str], NDArray[np.float32]]]:
+        """Yield batches as `read_inputs` does, of images as they face one way, with their facings (B,)."""
+        mirror = coordinates.mirroring(self._work.config.network.image_size)
+        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
+            facing = np.ones(len(names), np.float32)
+            if self._work.facings is not None:
+                facing = self._work.facings.of(part, names)
+            turn = facing < 0
+            images[turn] = images[turn, :, ::-1]
+            maps = [
+                coordinates.compose(mirror, affine) if t else affine
+                for affine, t in zip(crop_to_input, turn, strict=True)
+            ]
+            yield images, maps, names, facing
 
     def _known(self, part: str) -> dict[str, NDArray[np.float32]] | None:
         """Points of the last labels in the crop frame, by image; not all images need have some."""

@@ -19,6 +19,7 @@ from ray_kplm.steps.cluster import ClusterFeatures, ClusterKeypoints
 from ray_kplm.steps.context import RunContext
 from ray_kplm.steps.detect import DetectKeypoints
 from ray_kplm.steps.extract import ExtractFeatures, ExtractKeypoints
+from ray_kplm.steps.facing import FacingSource, FindFacing
 from ray_kplm.steps.merge import MergeChannels
 from ray_kplm.steps.task import LandmarkLabels, RoundLabels, Task
 from ray_kplm.steps.train import TrainRound
@@ -55,15 +56,26 @@ class Recorder:
         """Note the clustering of generic keypoints."""
         return self._add(ClusterKeypoints(self._context, _as(DetectKeypoints, keypoints)))
 
-    def train(self, round: int, labels: Output, start: Output | None = None) -> TrainRound:
+    def find_facing(self) -> FindFacing | None:
+        """Note the search for what a mirror image is, unless the configuration says it."""
+        found_by_images = self._context.config.method.mirror in ("auto", "facing")
+        return self._add(FindFacing(self._context)) if found_by_images else None
+
+    def train(
+        self, round: int, labels: Output, start: Output | None = None, facing: Output | None = None
+    ) -> TrainRound:
         """Note the training of a round."""
         before = None if start is None else _as(TrainRound, start)
-        return self._add(TrainRound(self._context, round, _as(RoundLabels, labels), before))
+        faced = None if facing is None else _as(FacingSource, facing)
+        return self._add(TrainRound(self._context, round, _as(RoundLabels, labels), before, faced))
 
-    def extract_features(self, round: int, network: Output, known: Output | None = None) -> ExtractFeatures:
+    def extract_features(
+        self, round: int, network: Output, known: Output | None = None, facing: Output | None = None
+    ) -> ExtractFeatures:
         """Note the extraction of keypoints with descriptors."""
         described = None if known is None else _as(RoundLabels, known)
-        return self._add(ExtractFeatures(self._context, round, _as(TrainRound, network), described))
+        faced = None if facing is None else _as(FacingSource, facing)
+        return self._add(ExtractFeatures(self._context, round, _as(TrainRound, network), described, faced))
 
     def extract_keypoints(self, round: int, network: Output) -> ExtractKeypoints:
         """Note the extraction of keypoints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ray_kplm.datasets.sequences import read_frames
@@ -10,6 +10,7 @@ from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.steps.detect import DetectKeypoints
+from ray_kplm.steps.facing import FacingSource, decided_method, round_facing
 from ray_kplm.steps.task import TRAINING_COST, RoundLabels, Task
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class TrainRound(Task):
     labels: RoundLabels
     start: Task | None
     """Whose network and optimiser are continued."""
+    facing: FacingSource | None = None
 
     @property
     def path(self) -> str:
@@ -50,6 +52,8 @@ class TrainRound(Task):
         inputs = {"keypoints" if on_identities else "labels": self.labels.fingerprint}
         if self.start is not None:
             inputs["network"] = self.start.fingerprint
+        if self.facing is not None:
+            inputs["facing"] = self.facing.fingerprint
         return self.context.run.step(self.path, "train", reads, inputs)
 
     @property
@@ -63,9 +67,11 @@ class TrainRound(Task):
         return self.context.method.round_batch
 
     def run(self, executor: Executor) -> None:
-        context, method = self.context, self.context.method
+        context, method = self.context, decided_method(self.context, self.facing)
         selection = context.selection(self.round)
-        labels = self.labels.round_labels(selection.parts)
+        labels, facing = self.labels.round_labels(selection.parts), round_facing(context, self.facing, selection)
+        if facing is not None:
+            labels = replace(labels, turned=facing < 0)
         frames = read_frames(context.images, selection) if context.dataset.has_sequences else None
         title = context.round_title(self.round)
         executor.begin(self, title)
@@ -73,7 +79,7 @@ class TrainRound(Task):
             context.run.resolved,
             method.objective(self.round),
             labels,
-            method.round_plan(self.round, labels.usable(), frames),
+            method.round_plan(self.round, labels.usable(), frames, facing),
             method.round_schedule(self.round),
             RoundImages.load(context.images, selection),
             None if self.start is None else (self.start.folder, "continue"),

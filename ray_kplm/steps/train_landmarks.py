@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
@@ -11,6 +11,7 @@ from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.run import Step
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.train_loop import Training
+from ray_kplm.steps.facing import FacingSource, round_facing
 from ray_kplm.steps.merge import MergeChannels
 from ray_kplm.steps.task import TRAINING_COST, LandmarkLabels, Task
 from ray_kplm.steps.train import TrainRound
@@ -67,10 +68,16 @@ class TrainLandmarks(Task):
 
     def run(self, executor: Executor) -> None:
         context, method, channels = self.context, self.context.method, self.channels()
+        if isinstance(self.labels, FacingSource) and self.labels.facings() is not None:
+            channels = replace(channels, one_way=True)
         self.folder.write_json(CHANNELS, channels.to_dict())
         selection = context.selection(context.stage2)
         tables = self.labels.folder.read_tables(selection.parts, ["xy", "score", "landmark"])
         labels = landmark_labels(tables, channels)
+        source = self.labels if isinstance(self.labels, FacingSource) else None
+        facing = round_facing(context, source, selection)
+        if facing is not None:
+            labels = replace(labels, turned=facing < 0)
         phases = f", {self.phase + 1} of {method.num_phases}" if method.num_phases > 1 else ""
         title = f"stage 2, {len(channels)} channels{phases}"
         executor.begin(self, title)
@@ -78,7 +85,7 @@ class TrainLandmarks(Task):
             context.run.resolved,
             method.landmark_objective(len(channels)),
             labels,
-            method.landmark_plan(labels.usable(), self.phase),
+            method.landmark_plan(labels.usable(), self.phase, facing),
             method.landmark_schedule(self.phase),
             RoundImages.load(context.images, selection),
             None if self.start is None else (self.start.folder, self._use_of_start()),
