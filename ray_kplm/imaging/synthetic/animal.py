@@ -74,7 +74,7 @@ class Build:
     rump: float  # radius at the hips
     sag: float  # how far the middle of the trunk lies below the line from shoulders to hips
     withers: float  # height of the shoulders above the hips
-    leg_length: float  # from the elbow to the ground; hind legs from the hip are longer by `HIND_EXTRA`
+    leg_length: float  # of the fore legs, about; hind legs start higher and are longer by `HIND_EXTRA`
     leg_radius: float
     stance: float  # distance of the legs from the middle plane
     sock: float  # share of the lower leg that has the colour of socks
@@ -131,16 +131,16 @@ def articulate(build: Build, posture: Posture) -> Body:
     shoulder = np.array([0.42, -build.withers, 0.0])
     hip = np.array([-0.42, 0.0, 0.0])
     middle = np.array([0.0, build.sag, 0.0])
-    top_of_shoulder = shoulder + (-0.06, -0.45 * build.chest, 0.0)
+    top_of_shoulder = shoulder + np.array([-0.06, -0.45 * build.chest, 0.0])
     bones = [
         Bone(shoulder, middle, (build.chest, build.belly)),
         Bone(middle, hip, (build.belly, build.rump)),
         Bone(shoulder, top_of_shoulder, (build.chest, 0.6 * build.chest)),
     ]
     points: dict[str, tuple[Floats, float]] = {
-        "withers": (top_of_shoulder + (0.0, -0.6 * build.chest, 0.0), 0.5 * build.chest),
+        "withers": (top_of_shoulder + np.array([0.0, -0.6 * build.chest, 0.0]), 0.5 * build.chest),
         "chest": (shoulder + build.chest * np.array([0.85, 0.5, 0.0]), 0.5 * build.chest),
-        "hip": (hip + build.rump * np.array([0.1, -0.95, 0.1]), 0.4 * build.rump),
+        "hip": (hip + build.rump * np.array([0.1, -0.95, 0.1]), 0.6 * build.rump),
     }
     bones += neck_and_head(build, posture, shoulder, points)
     bones += tail(build, posture, hip, points)
@@ -208,7 +208,7 @@ def neck_and_head(
 def tail(build: Build, posture: Posture, hip: Floats, points: dict[str, tuple[Floats, float]]) -> list[Bone]:
     """Return the bones of the tail and add the landmarks tail_base and tail_tip to `points`."""
     joint = hip + build.rump * np.array([-0.9, -0.4, 0.0])
-    points["tail_base"] = joint, 0.5 * build.rump
+    points["tail_base"] = joint, 0.6 * build.rump
     bones = []
     radii = build.tail_radius * np.array([1.0, 0.9, 0.75, 0.5])
     for i, elevation in enumerate(posture.tail):
@@ -237,13 +237,13 @@ def fore_leg(
     """
     swing, flexion = angles
     thick = build.leg_radius
-    elbow = shoulder + (-0.06, 0.62 * build.chest, side * build.stance)
-    drop = build.leg_length + build.withers - 0.62 * build.chest + 0.5 * build.chest
+    elbow = shoulder + np.array([-0.06, 0.62 * build.chest, side * build.stance])
+    drop = build.leg_length + build.withers - 0.12 * build.chest
     knee = elbow + 0.48 * drop * below(swing)
     fetlock = knee + 0.45 * drop * below(swing - flexion)
     toe = fetlock + 0.07 * drop * below(swing - flexion + 0.5)
     far = side == FAR
-    upper_root = shoulder + (0.02, 0.1, side * 0.8 * build.stance)
+    upper_root = shoulder + np.array([0.02, 0.1, side * 0.8 * build.stance])
     bones = [Bone(upper_root, elbow, (2.4 * thick, 1.9 * thick), "coat", far)]
     bones += shank(build, (elbow, knee, fetlock, toe), (1.7 * thick, thick, 0.8 * thick), far)
     name = "far" if far else "near"
@@ -251,7 +251,7 @@ def fore_leg(
     points[f"{name}_fore_foot"] = toe, 1.8 * thick
     if not far:
         points["elbow"] = elbow, 3 * thick
-    return bones, toe + (0.0, thick, 0.0)
+    return bones, toe + np.array([0.0, thick, 0.0])
 
 
 def hind_leg(
@@ -260,9 +260,10 @@ def hind_leg(
     """Return the bones of a hind leg and its sole (3,), and add its landmarks to `points`; see `fore_leg`."""
     swing, flexion = angles
     thick = build.leg_radius
-    root = hip + (0.0, 0.02, side * 0.7 * build.stance)
+    root = hip + np.array([0.0, 0.02, side * 0.7 * build.stance])
     drop = build.leg_length + HIND_EXTRA
-    stifle = root + 0.36 * drop * below(0.45 + 0.6 * swing + 0.5 * flexion) + (0.0, 0.0, side * 0.3 * build.stance)
+    stifle = root + 0.36 * drop * below(0.45 + 0.6 * swing + 0.5 * flexion)
+    stifle[2] += side * 0.3 * build.stance
     hock = stifle + 0.38 * drop * below(-0.62 + swing - 0.5 * flexion)
     fetlock = hock + 0.34 * drop * below(0.12 + swing + 0.3 * flexion)
     toe = fetlock + 0.07 * drop * below(0.6 + swing + 0.3 * flexion)
@@ -274,7 +275,7 @@ def hind_leg(
     points[f"{name}_hind_foot"] = toe, 1.8 * thick
     if not far:
         points["stifle"] = stifle, 3 * thick
-    return bones, toe + (0.0, thick, 0.0)
+    return bones, toe + np.array([0.0, thick, 0.0])
 
 
 def shank(

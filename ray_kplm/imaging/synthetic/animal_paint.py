@@ -33,7 +33,7 @@ class Pelt:
         patches: (TEXTURE, TEXTURE), 0 to 1, share of the second colour.
         fur: (TEXTURE, TEXTURE), factor of the brightness.
         belly: How much lighter the underside is.
-        light: (3,), unit norm, camera axes: towards the light.
+        light: (3,), unit norm, image axes: towards the light, whichever way the animal faces.
         ambient: Brightness of surfaces turned away from the light.
     """
 
@@ -93,7 +93,7 @@ def natural_colour(rng: np.random.Generator) -> Colour:
 
 def draw_patches(rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw the share (TEXTURE, TEXTURE) of the second colour in the coat: none, patches, spots or stripes."""
-    match rng.integers(4):
+    match rng.choice(4, p=(0.6, 0.24, 0.08, 0.08)):
         case 0:
             return np.zeros((TEXTURE, TEXTURE), np.float32)
         case 1:
@@ -114,7 +114,7 @@ class Surface:
 
     Attributes:
         depth: (S, S), pixels towards the viewer; -inf where there is no animal.
-        normal: (S, S, 3), unit norm, camera axes before the mirror and pitch of the view.
+        normal: (S, S, 3), unit norm, image axes: x to the right, y down, z towards the viewer.
         part: (S, S), index into `PARTS`.
         far: (S, S), whether the pixel belongs to the far side.
     """
@@ -195,7 +195,10 @@ def paint_animal(canvas: Image, surface: Surface, pelt: Pelt, view: SideView) ->
 
 
 def visible_points(body: Body, surface: Surface, view: SideView) -> NDArray[np.bool_]:
-    """Return which landmarks of a body are visible: (L,). A landmark is hidden if a surface lies farther before it than its own."""
+    """Return which landmarks of a body are visible: (L,).
+
+    A landmark is hidden if the surface at its pixel is nearer to the viewer than its own part's surface can be.
+    """
     xy = np.clip(np.rint(view.project(body.landmarks)).astype(int), 0, len(surface.depth) - 1)
     before = surface.depth[xy[:, 1], xy[:, 0]] - view.depth(body.landmarks)
     visible: NDArray[np.bool_] = before <= view.pixels_per_unit * (body.depths + 0.02)

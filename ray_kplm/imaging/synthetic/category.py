@@ -136,7 +136,7 @@ def category_of(kind: str) -> Category:
                 "synthetic four-legged animal seen from the side",
                 animal.LANDMARK_NAMES,
                 (),
-                "rendered as is: object 60 to 85 % of the side, wholly inside; bbox = landmark bounding box",
+                "rendered as is: object 66 to 88 % of the side, wholly inside; bbox = landmark bounding box",
                 "half of the animals face left; near is the side that the viewer sees, so landmarks keep their names in the "
                 "mirror image",
             )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ray_kplm.imaging.synthetic.scene import Colour, Image, any_colour, clutter, distractor, hsv, smooth_noise, texture
 
-FENCE_SHARE = 0.65
+FENCE_SHARE = 0.55
 WALL_SHARE = 0.2
 
 
@@ -20,11 +20,19 @@ def draw_meadow(rng: np.random.Generator, side: int, ground: float) -> Image:
         bush(rng, canvas, horizon)
     if rng.uniform() < FENCE_SHARE:
         fence(rng, canvas, horizon, ground)
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 3)):
         clutter(rng, canvas)
     for _ in range(rng.integers(0, 3)):
         distractor(rng, canvas)
-    return canvas
+    return out_of_focus(rng, canvas)
+
+
+def out_of_focus(rng: np.random.Generator, canvas: Image) -> Image:
+    """Blur a background and lower its contrast, as a camera does that is focused on what is in front, in hazy air."""
+    blurred = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.003, 0.016) * len(canvas)).astype(np.float32)
+    mean = np.array(cv2.mean(blurred)[:3], np.float32)
+    hazy: Image = (mean + np.float32(rng.uniform(0.4, 0.8)) * (blurred - mean)).astype(np.uint8)
+    return hazy
 
 
 def backdrop(rng: np.random.Generator, side: int, horizon: float) -> Image:
@@ -49,7 +57,7 @@ def grass(rng: np.random.Generator, canvas: Image, horizon: float) -> None:
     hue, saturation = rng.uniform(0.07, 0.38), rng.uniform(0.05, 0.65)
     base = np.array(hsv(hue, saturation, rng.uniform(0.3, 0.85)), np.float32)
     shade = smooth_noise(rng, side, int(rng.integers(5, 14))) + 0.6 * smooth_noise(rng, side, 40)
-    ground = np.clip(base * (1 + 0.22 * shade[..., None]), 0, 255).astype(np.uint8)
+    ground = np.clip(base * (1 + np.float32(rng.uniform(0.04, 0.2)) * shade[..., None]), 0, 255).astype(np.uint8)
     slope = rng.uniform(-0.06, 0.06)
     below = np.arange(side)[:, None] > horizon + slope * (np.arange(side) - side / 2)
     canvas[below] = ground[below]
@@ -107,7 +115,7 @@ def fence(rng: np.random.Generator, canvas: Image, horizon: float, ground: float
 def ground_shadow(rng: np.random.Generator, canvas: Image, xy: tuple[float, float], half_width: float) -> None:
     """Darken a flat ellipse around a ground position xy, pixels, in place; in dull light there is no shadow."""
     strength = max(0.0, rng.uniform(-0.2, 0.5))
-    lines, columns = np.indices(canvas.shape[:2], np.float32)
-    reach = ((columns - xy[0]) / half_width) ** 2 + ((lines - xy[1]) / (0.16 * half_width)) ** 2
-    factor = 1 - np.float32(strength) * np.clip(1.3 - reach, 0, 1)
-    canvas[:] = (canvas * factor[..., None]).astype(np.uint8)
+    at = np.arange(len(canvas), dtype=np.float32)
+    reach = ((at - xy[0]) / half_width) ** 2 + ((at[:, None] - xy[1]) / (0.16 * half_width)) ** 2
+    shade = np.asarray(strength * np.clip(1.3 - reach, 0, 1), np.float32)
+    canvas[:] = (canvas * (1 - shade[..., None])).astype(np.uint8)

@@ -9,6 +9,8 @@ import numpy as np
 from ray_kplm.imaging.synthetic.animal import LEGS, Body, Build, Floats, Posture
 from ray_kplm.imaging.synthetic.creature import rotation_x, rotation_y
 
+GRAZING = 0.2  # share of the animals
+TAIL_RAISED = 0.25
 # Phase of each leg in the walk, in the order of `animal.LEGS`: diagonal legs swing together.
 WALK = np.array([np.pi, 0.15 * np.pi, 0.0, 1.15 * np.pi])
 
@@ -52,27 +54,27 @@ class SideView:
 def draw_build(rng: np.random.Generator) -> Build:
     """Draw the proportions of an animal, between those of a sheep, a cow, a horse and a dog."""
     u = rng.uniform
-    head = u(0.34, 0.46)
+    head = u(0.4, 0.52)
     horned, maned, tufted = rng.uniform(size=3) < (0.3, 0.35, 0.5)
     bushy = rng.uniform() < 0.3
     return Build(
-        chest=u(0.21, 0.29),
-        belly=u(0.19, 0.29),
-        rump=u(0.19, 0.26),
+        chest=u(0.24, 0.3),
+        belly=u(0.2, 0.27),
+        rump=u(0.18, 0.23),
         sag=u(-0.03, 0.05),
         withers=u(-0.04, 0.1),
-        leg_length=u(0.36, 0.66),
+        leg_length=u(0.42, 0.62),
         leg_radius=u(0.04, 0.06),
         stance=u(0.09, 0.14),
         sock=u(0.0, 0.9),
-        neck_length=u(0.24, 0.5),
+        neck_length=u(0.28, 0.46),
         neck_radius=u(0.08, 0.13),
         head_length=head,
-        head_radius=head * u(0.25, 0.33),
-        ear_length=u(0.12, 0.24),
+        head_radius=head * u(0.26, 0.34),
+        ear_length=u(0.14, 0.26),
         horn_length=u(0.12, 0.26) if horned else 0.0,
         mane=u(0.035, 0.06) if maned else 0.0,
-        tail_length=u(0.3, 0.65),
+        tail_length=u(0.3, 0.6),
         tail_radius=u(0.05, 0.09) if bushy else u(0.02, 0.04),
         tuft=u(0.05, 0.075) if tufted else 0.0,
     )
@@ -81,10 +83,12 @@ def draw_build(rng: np.random.Generator) -> Build:
 def draw_posture(rng: np.random.Generator) -> Posture:
     """Draw a posture: standing, walking or leaping, with the neck anywhere from the ground to upright."""
     u = rng.uniform
-    neck = np.deg2rad(u(-50, 70))
+    # Most animals look up; others graze.
+    neck = np.deg2rad(u(-50, 10) if u() < GRAZING else u(10, 70))
     # The muzzle stays roughly ahead of the neck: a lowered neck points the head down, a raised one leaves it level.
     head = np.deg2rad(u(-50, 5)) + (0.55 * neck if neck < 0 else 0.1 * neck)
-    first = np.deg2rad(u(115, 285))
+    # The tail hangs or is raised: 90 is upright, 180 straight backwards, 270 straight down.
+    first = np.deg2rad(u(115, 200) if u() < TAIL_RAISED else u(200, 275))
     curl = np.deg2rad(u(-35, 35))
     tail = (first, first + curl, first + 2 * curl)
     gait = rng.choice(3, p=(0.35, 0.43, 0.22))
@@ -133,7 +137,7 @@ def leap(rng: np.random.Generator, noise: Floats) -> tuple[Floats, Floats]:
 def draw_side_view(rng: np.random.Generator, body: Body, pitch: float, size: int) -> SideView:
     """Draw the view of a body in a square image of `size` pixels.
 
-    Half of the animals face left. The longer side of the animal takes 60 to 85 % of the image, and all of it is inside.
+    Half of the animals face left. The longer side of the animal takes 66 to 88 % of the image, and all of it is inside.
 
     Args:
         rng: Draws facing, foreshortening, scale and position.
@@ -142,7 +146,7 @@ def draw_side_view(rng: np.random.Generator, body: Body, pitch: float, size: int
         size: Side of the image.
     """
     facing = 1.0 if rng.uniform() < 0.5 else -1.0
-    yaw, elevation = np.deg2rad(rng.uniform([-28, 0], [28, 14]))
+    yaw, elevation = np.deg2rad(rng.uniform([-24, 0], [24, 14]))
     # A camera that looks down sees the far side higher in the image: y down, z towards the viewer.
     turn = rotation_x(elevation) @ rotation_y(yaw)
     rotate = np.array([[np.cos(pitch), np.sin(pitch)], [-np.sin(pitch), np.cos(pitch)]])
@@ -152,7 +156,7 @@ def draw_side_view(rng: np.random.Generator, body: Body, pitch: float, size: int
     radii = np.array([radius for bone in body.bones for radius in bone.radii])[:, None]
     flat = unscaled.project(ends)
     low, high = (flat - radii).min(0), (flat + radii).max(0)
-    scale = rng.uniform(0.60, 0.85) * (size - 1) / (high - low).max()
+    scale = rng.uniform(0.66, 0.88) * (size - 1) / (high - low).max()
     slack = (size - 1 - scale * (high - low)) / 2
     middle = (size - 1) / 2 + rng.uniform(-0.7, 0.7, 2) * slack
     return SideView(facing, turn, scale * plane, middle - scale * (low + high) / 2)
