@@ -63,16 +63,19 @@ def test_a_mark_is_centred_where_the_description_says() -> None:
     for x, y in centres:
         lines, columns = np.nonzero(regions == regions[round(y), round(x)])
         np.testing.assert_allclose([columns.mean(), lines.mean()], [x, y], atol=0.5)
-        assert len(lines) == pytest.approx(np.pi * (MARK_RADIUS * SIZE) ** 2, rel=0.25)
+        assert np.ptp(columns) == pytest.approx(2 * MARK_RADIUS * SIZE, abs=1.5)
 
 
 def test_marks_are_rich_in_keypoints_and_differ() -> None:
-    canvas = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    centres = mark_centres(10, SIZE)
+    canvas, centres = np.full((SIZE, SIZE, 3), 128, np.uint8), mark_centres(10, SIZE)
     draw_background_marks(canvas, centres)
-    found = np.array([point.pt for point in cv2.SIFT_create().detect(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY))])
-    distance = np.linalg.norm(found[:, None] - centres, axis=2)
-    assert ((distance < MARK_RADIUS * SIZE).sum(0) >= 2).all()
+    counts = np.zeros(10)
+    for index in range(20):
+        image = render(3, index, kind="profile", background_marks=10).image
+        points = cv2.SIFT_create(contrastThreshold=0.01).detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        distance = np.linalg.norm(np.array([point.pt for point in points])[:, None] - centres, axis=2)
+        counts += (distance < MARK_RADIUS * SIZE).sum(0) / 20
+    assert counts.min() > 2
     patches = [canvas[round(y) - 5 : round(y) + 6, round(x) - 5 : round(x) + 6].astype(int) for x, y in centres]
     for i, first in enumerate(patches):
         for second in patches[:i]:

@@ -12,7 +12,7 @@ from ray_kplm.imaging.synthetic.scene import Colour, Image, hsv
 MARK = 0.09  # x and y of the static mark, share of the side; few creatures reach so far into the corner
 SHIFT = 4  # binary digits after the point of cv2's fixed-point coordinates
 BLACK: Colour = (10.0, 10.0, 10.0)
-MARK_RADIUS = 0.055  # of a background mark, share of the side
+MARK_RADIUS = 0.06  # of a background mark, share of the side
 # Background marks, share of the side: along the border, where objects cover them seldom; the first are far apart.
 PLACES: tuple[tuple[float, float], ...] = (
     (0.08, 0.08),
@@ -57,8 +57,8 @@ def draw_background_marks(canvas: Image, centres: NDArray[np.float64]) -> None:
     radius = MARK_RADIUS * len(canvas)
     for number, xy in enumerate(centres):
         centre = np.rint(xy * (1 << SHIFT)).astype(int).tolist()
-        dark, bright = hsv(0.37 * number, 0.9, 0.25), hsv(0.37 * number + 0.5, 0.6, 1.0)
-        count, turn = 2 + number % 3, 25.0 * number
+        dark, bright = hsv(0.37 * number, 0.9, 0.12), hsv(0.37 * number + 0.5, 0.4, 1.0)
+        count, turn = (1, 3, 4)[number % 3], 25.0 * number
         disc(canvas, centre, radius, dark)
         sectors(canvas, centre, 0.85 * radius, (count, turn), bright)
         disc(canvas, centre, 0.45 * radius, BLACK)
