@@ -15,26 +15,48 @@ def add(commands: Any) -> None:
 
 
 def _add_synth(commands: Any) -> None:
+    from ray_kplm.imaging.synthetic.kinds import DEFAULT, KINDS
+    from ray_kplm.report.text_table import align
+
+    kinds = "\n".join(align([[f"  {name}", text] for name, text in KINDS.items()], left=(0, 1)))
     text = "Render annotated images of a synthetic object category, ready to ingest."
-    epilog = "Example:\n  kplm synth 1000 images && kplm ingest images data/creatures"
+    epilog = (
+        "Examples:\n"
+        "  kplm synth 1000 images && kplm ingest images data/creatures\n"
+        "  kplm synth 1000 images --kind profile\n"
+        "  kplm synth 1000 images --background-marks 10 --no-boxes\n\n"
+        f"Kinds of objects (--kind):\n{kinds}"
+    )
     parser = command(commands, "synth", _synth, text, epilog)
     parser.add_argument("images", type=int, metavar="N", help="number of images, those of the test split included")
     parser.add_argument("folder", metavar="DIR", help="where train.parquet, test.parquet and dataset.json are written")
+    parser.add_argument(
+        "--kind", choices=list(KINDS), default=DEFAULT, metavar="NAME", help="what to render, see below"
+    )
     parser.add_argument("--size", type=int, default=96, help="side of an image, pixels")
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the images in the test split")
     parser.add_argument("--seed", type=int, default=0, help="the same seed renders the same images")
     parser.add_argument(
         "--mark",
         action="store_true",
-        help="draw the same mark into a corner of every image, to try method.drop_static on",
+        help="draw the same mark into a corner of every image, to try method.drop_static on; implies --no-boxes",
     )
+    parser.add_argument(
+        "--background-marks",
+        type=int,
+        default=0,
+        metavar="M",
+        help="draw M marks, 10 at most, behind the object, each at the same place of every image; dataset.json has the places",
+    )
+    parser.add_argument("--no-boxes", action="store_true", help="write no boxes of the objects")
 
 
 def _synth(options: argparse.Namespace) -> Result:
     from ray_kplm.imaging.synthetic.category import write_category
 
-    names = ("test_share", "size", "seed", "mark")
-    write_category(options.folder, options.images, **{name: getattr(options, name) for name in names})
+    names = ("kind", "test_share", "size", "seed", "mark", "background_marks")
+    chosen = {name: getattr(options, name) for name in names}
+    write_category(options.folder, options.images, boxes=not options.no_boxes, **chosen)
     return Result(f"{options.folder}: {options.images} images; next: kplm ingest {options.folder} DATASET")
 
 

@@ -286,10 +286,10 @@ def test_failed_writing_leaves_the_old_data(tmp_path, monkeypatch) -> None:
     write_category(tmp_path, 4, size=32)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail_late(seed: int, index: int, size: int) -> category.SyntheticImage:
+    def fail_late(seed: int, index: int, size: int, **options) -> category.SyntheticImage:
         if index == 4:
             raise OSError("disk full")
-        return render(seed, index, size)
+        return render(seed, index, size, **options)
 
     monkeypatch.setattr(category, "render", fail_late)
     with pytest.raises(OSError, match="disk full"):

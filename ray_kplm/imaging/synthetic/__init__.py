@@ -1,1 +1,1 @@
-"""The synthetic category: images of creatures with known landmarks in front of cluttered backgrounds."""
+"""Synthetic categories: images of creatures and of animals with known landmarks in front of cluttered backgrounds."""

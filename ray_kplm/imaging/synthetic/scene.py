@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]
 Image = NDArray[np.uint8]
 
+SUPERSAMPLING = 2  # side of a painted canvas over the side of its image
+
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
     """Return the RGB colour, 0 to 255, of a hue (modulo 1), a saturation and a value from 0 to 1."""
@@ -90,6 +92,11 @@ def distractor(rng: np.random.Generator, canvas: Image) -> None:
     radius = rng.uniform(0.02, 0.05) * side
     for share in (1.0, 0.5):
         cv2.circle(canvas, centre, max(1, int(share * radius)), any_colour(rng), -1, cv2.LINE_AA)
+
+
+def canvas_pixels(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert image pixels (..., 2) to canvas pixels: image pixel i covers canvas pixels F * i to F * i + F - 1."""
+    return SUPERSAMPLING * xy + (SUPERSAMPLING - 1) / 2
 
 
 def photograph(rng: np.random.Generator, canvas: Image, size: int) -> Image:
