@@ -24,7 +24,7 @@ class SuperPoint:
         Raises:
             ConfigError: transformers is not installed, or the weights cannot be loaded.
         """
-        transformers = import_extra("transformers", "superpoint")
+        transformers = import_extra("transformers", "superpoint", "keypoints.detector = 'superpoint'")
         source = config.weights or _HUB_NAME
         try:
             self._network = transformers.SuperPointForKeypointDetection.from_pretrained(
