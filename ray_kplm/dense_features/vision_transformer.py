@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from ray_kplm.dense_features.feature_map import normalise
 from ray_kplm.errors import ConfigError
-from ray_kplm.keypoints.learned import import_extra
+from ray_kplm.keypoints.learned import import_extra, unusable_extra
 
 _INPUT_SIZE = 224
 """Side of the input of a model that names none, pixels."""
@@ -39,6 +39,8 @@ class VisionTransformer:
         try:
             processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(source)
             model = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+        except ImportError as error:
+            raise unusable_extra(f"features = {source!r}", error) from None
         except Exception as error:  # the hub's client raises errors of its own; transformers OSError and ValueError
             reason = " ".join(str(error).split())
             raise ConfigError(

@@ -104,6 +104,17 @@ def import_extra(module: str, extra: str, option: str) -> Any:
         ) from None
 
 
+def unusable_extra(option: str, error: ImportError) -> ConfigError:
+    """Return the error of a model whose module transformers 5 imports late, and cannot.
+
+    transformers imports torchvision wherever it is installed; a torchvision that was built for another torch then fails.
+    """
+    reason = " ".join(str(error).split())
+    return ConfigError(
+        f"{option}: transformers cannot import the model ({reason[:120]}); if torchvision is installed, take the build for this torch"
+    )
+
+
 def load_local_weights(config: KeypointsConfig) -> dict[str, Any]:
     """Load the checkpoint `keypoints.weights`.
 

@@ -116,6 +116,19 @@ def test_what_is_no_vision_transformer_is_an_error_of_one_line(tmp_path, monkeyp
         assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_transformers_cannot_import_is_not_taken_for_missing_weights(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers", reason="needs the extra semantic")
+    source = saved(tmp_path, "dinov2")
+
+    def fail(*args, **kwargs):
+        raise ModuleNotFoundError("Could not import module 'Dinov2Model'.\nAre its requirements met?")
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", fail)
+    with pytest.raises(ConfigError, match=r"^features = .*cannot import the model \(Could .*torchvision") as caught:
+        features(source)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_error_of_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"^features = 'facebook/dinov2-base': .*pip install 'ray-kplm\[semantic\]'"):
