@@ -1,4 +1,4 @@
-"""Frozen descriptors of keypoints beside learnt ones: reduction of their width, blending, and a share that fades over the rounds."""
+"""Frozen descriptors of keypoints beside learnt ones: fewer dimensions, a blend, and a share that fades over the rounds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Projection:
 
     def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the coordinates (..., r) of descriptors (..., d), of unit norm."""
-        return normalise((descriptors - self.mean) @ self.components)
+        projected: NDArray[np.float32] = (descriptors - self.mean) @ self.components
+        return normalise(projected)
 
 
 def describe_keypoints(

@@ -111,7 +111,8 @@ def unusable_extra(option: str, error: ImportError) -> ConfigError:
     """
     reason = " ".join(str(error).split())
     return ConfigError(
-        f"{option}: transformers cannot import the model ({reason[:120]}); if torchvision is installed, take the build for this torch"
+        f"{option}: transformers cannot import the model ({reason[:120]}); "
+        "a torchvision that is installed must be built for this torch"
     )
 
 
