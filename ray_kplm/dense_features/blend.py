@@ -35,7 +35,7 @@ class Projection:
 
     def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the coordinates (..., r) of descriptors (..., d), of unit norm."""
-        projected: NDArray[np.float32] = (descriptors - self.mean) @ self.components
+        projected: NDArray[np.float32] = np.matmul(descriptors - self.mean, self.components)
         return normalise(projected)
 
 

@@ -25,6 +25,15 @@ def test_an_edge_is_in_the_bin_of_its_direction_modulo_half_a_circle():
         assert (maps[0, 1:-1, 1:-1].argmax(-1) == int(angle % 180 / 20)).all()
 
 
+def test_a_mark_shows_in_its_own_cell_alone():
+    image = np.full((64, 80, 3), 100, np.uint8)
+    image[11:13, 35:37] = 200  # row 1, column 4
+    norms = np.linalg.norm(Hog()(image[None])[0], axis=-1)
+    assert norms.shape == (8, 10)
+    assert norms[1, 4] > 0.5
+    assert (np.delete(norms.ravel(), 14) < 1e-2).all()
+
+
 def test_a_uniform_image_has_no_gradient():
     np.testing.assert_array_equal(Hog()(np.full((2, 64, 64, 3), 77, np.uint8)), 0)
 
