@@ -69,7 +69,8 @@ class KeypointsConfig:
     limit: int = 50
     """Maximum number of keypoints of an image after suppression."""
     weights: str = ""
-    """Weights of a pretrained network: a file; for `superpoint` a folder or a hub name."""
+    """Weights of a pretrained network: a file; for `superpoint` a folder or a hub name. Empty: for `aliked` those that the
+    extra `aliked` installs, for `superpoint` its authors' model on the hub."""
     confidence: float = 0.0
     """Minimum score of a pretrained network's points; 0: its authors' value (superpoint 0.15, T; aliked 0.2; r2d2 0.7)."""
     nms: float = 0.037
@@ -383,6 +384,10 @@ class Config:
     """Images drawn for a round; 0: as many as its iterations can use, at most all."""
     keep_features: bool = False
     """Keep each round's descriptors, which are otherwise deleted after clustering."""
+    features: str = "hog"
+    """Dense features that are not trained here, for decisions before descriptors are learnt. `hog`: histograms of oriented
+    gradients, no weights. `aliked`: that network's feature map, by `keypoints.weights` or the extra `aliked`. `dinov2`, a
+    folder or a hub name: a vision transformer such as DINOv2, DINOv3 or SigLIP (extra `semantic`)."""
     method: MethodConfig = field(default_factory=MethodConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)

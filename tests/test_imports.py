@@ -16,7 +16,7 @@ LEVELS = [
     {"steps"},
     {"runtime"},
     {"landmark_detector", "tracking", "report"},
-    {"methods", "keypoints"},
+    {"methods", "keypoints", "dense_features"},
     {"network", "correspondence", "evaluation", "datasets"},
     {"imaging", "run", "run_lock", "progress", "number_format", "config_reference"},
     {

