@@ -192,6 +192,9 @@ class DetectionConfig:
     about K places by then, so that many more points are noise."""
     calibration_images: int = 500
     """Images in the seeded sample on which the threshold is chosen."""
+    inside_box: bool = True
+    """Keypoints outside the object's box, where the dataset has one, are dropped in every round, as the generic keypoints are (T,
+    R: these alone). They are background, which rounds may otherwise learn."""
     nms_radius: int = 2
     """A keypoint is the maximum of (2 r + 1)^2 cells (R)."""
     limit: int = 200

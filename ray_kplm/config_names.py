@@ -30,6 +30,8 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
     if "flip" in method:
         method.pop("flip_map", None)
         method["mirror"] = "partners" if method.pop("flip") else "none"
+    if "detection" in current:
+        current["detection"].setdefault("inside_box", False)
     return current
 
 
@@ -45,6 +47,11 @@ def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
         old_values = {new: old for old, new in RENAMED_VALUES.get(path, {}).items()}
         original[old_keys.get(path, name)] = old_values.get(value, value) if old_values else value
     return original
+
+
+def detection_as_recorded(detection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `detection` as fingerprints hold it: runs that were begun without `inside_box` used no boxes."""
+    return {name: value for name, value in detection.items() if name != "inside_box" or value}
 
 
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory
+from ray_kplm.methods.facing import FACING, FacingRule
+from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
@@ -29,8 +30,8 @@ class Landmarks:
     Attributes:
         xy: (K, 2), (x, y) in source pixels, with pixel centres at integers.
         confidence: (K,), heights of the heatmaps' peaks.
-        facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same in all
-            images; the magnitude, 0 to 1, how sure it is. None for other categories.
+        facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same one in
+            all images; the magnitude, 0 to 1, is how sure it is. None for other categories.
     """
 
     xy: NDArray[np.float32]
@@ -49,9 +50,8 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
         run.finished("stage2")
         folder /= "stage2"
     channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return LandmarkPredictorFactory(
-        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, channels.one_way
-    )
+    rule = FacingRule.of_detector(run.folder, run.config)
+    return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule)
 
 
 def _is_exported(folder: Folder) -> bool:
@@ -71,6 +71,9 @@ def export(run: Run, folder: Folder) -> None:
     folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
     folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
     folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
+    rule = FacingRule.of_detector(run.folder, run.config)
+    if rule is not None:
+        rule.write(folder / FACING)
 
 
 Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
@@ -80,7 +83,7 @@ Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
 class LandmarkDetector:
     """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`."""
 
-    def __init__(self, predictor: LandmarkPredictor, size: int, batch: int) -> None:
+    def __init__(self, predictor: LandmarkPredictor | OneWayPredictor, size: int, batch: int) -> None:
         self._predictor, self._size, self._batch = predictor, size, batch
 
     @classmethod
@@ -134,11 +137,13 @@ class LandmarkDetector:
             inputs = [
                 self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
             ]
-            xy, confidence, facing = self._predictor.with_facing(np.stack([image for image, _ in inputs]))
-            ways = [None] * len(inputs) if facing is None else facing.tolist()
+            batch, facing = np.stack([image for image, _ in inputs]), [None] * len(inputs)
+            if isinstance(self._predictor, OneWayPredictor):
+                facing = self._predictor.facing(batch).tolist()
+            xy, confidence = self._predictor(batch)
             landmarks += [
                 Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
-                for (_, input_to_source), points, peaks, way in zip(inputs, xy, confidence, ways, strict=True)
+                for (_, input_to_source), points, peaks, way in zip(inputs, xy, confidence, facing, strict=True)
             ]
         return landmarks
 

@@ -75,11 +75,12 @@ LABELS = pa.schema(
 """
 
 
-FACING = pa.field("facing", pa.float32(), nullable=False)
-"""Which way an image's object faces: the sign; and how sure that is: 0 (unknown) to 1. A column of FACINGS, and of features
-and pseudo-labels where mirror images are `facing`."""
-
-FACINGS = pa.schema([pa.field("image_id", pa.string(), nullable=False), FACING])
+FACINGS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("facing", pa.float32(), nullable=False),  # the sign is the way, the magnitude how sure it is, 0 to 1
+    ]
+)
 """`<run>/facing/part-00000.parquet`: which way the object of each training image faces, before the warm-up."""
 
 

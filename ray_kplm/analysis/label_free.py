@@ -171,7 +171,7 @@ class _ObservePart:
         work = self._work
         if not work.target.is_file(part):
             batches = read_inputs(work.images, part, rows, work.config)
-            work.target.write_table(part, pa.concat_tables([self._table(images, ids) for images, _, ids in batches]))
+            work.target.write_table(part, pa.concat_tables([self._table(batch.images, batch.ids) for batch in batches]))
         return {"images": len(rows)}
 
     def _table(self, images: NDArray[np.uint8], ids: list[str]) -> pa.Table:
