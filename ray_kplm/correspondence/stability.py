@@ -36,8 +36,9 @@ _RANGE = (0.1, 0.9)
 """Quantiles of K over the resamples."""
 _SURE_ERRORS = 3.0
 """Evidence of fewer standard errors than this is none."""
-_SURE_EVIDENCE = 0.1
-"""Evidence below this adjusted Rand index is none, however small its standard error."""
+_SURE_EVIDENCE = 0.2
+"""Evidence below this is weak, however small its standard error. Measured: at most 0.05 without structure, 0.14 for people in
+any pose, whose clusters predict no joint, and 0.3 to 0.6 for faces, cattle and X-rays of heads."""
 _SURE_RATIO = 2.0
 """A range of K whose ends differ by more than this factor is unsure."""
 
@@ -166,7 +167,7 @@ def choose_landmarks(evidence: Evidence, seed: int = 0) -> LandmarkChoice:
     doubts = []
     if mean[best] < max(_SURE_EVIDENCE, _SURE_ERRORS * error[best]):
         doubts.append(
-            "the halves agree hardly more than on points without structure: the keypoints show no number of landmarks"
+            "the halves agree little more than on points without structure: the keypoints hardly show a number of landmarks"
         )
     if high > _SURE_RATIO * low:
         doubts.append(f"other splits of the images choose from {low} to {high} landmarks")

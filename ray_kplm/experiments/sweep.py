@@ -40,7 +40,7 @@ from ray_kplm.runtime.tune import (
     import_optuna,
     run_trials,
 )
-from ray_kplm.steps.choose import resolve
+from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
@@ -48,7 +48,6 @@ from ray_kplm.storage import Folder
 from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
 _DEFINITION = "sweep.json"
-_LANDMARKS = "method.landmarks"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
             session(config.compute, options.max_concurrent or 1),
             track_group(folder, dataset.meta, parameters) as group,
         ):
-            if _LANDMARKS not in search.space:  # else each trial has an M for its own K
+            if LANDMARKS not in search.space:
                 config = resolve(Run(folder, config), dataset, progress)
             trials = SweepEvents(folder, config, space, objective, dataset, samples, group, progress)
             run_trials(

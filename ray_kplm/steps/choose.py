@@ -41,6 +41,8 @@ from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.detect import detect
 from ray_kplm.storage import Folder
 
+LANDMARKS = "method.landmarks"
+"""Path of K. Where a sweep or an ablation varies it, each run chooses an M for its own K."""
 CHOICE = "choice"
 """The step's folder in a run."""
 IMAGES = 600
