@@ -17,8 +17,9 @@ def add(commands: Any) -> None:
 
 _CHOOSE_EXAMPLES = """
 Two random halves of the images are clustered to K, and both label the same keypoints: their agreement is the adjusted Rand
-index. The excess is what it has beyond that of keypoints without structure, as a share of what is possible. K is the largest
-number whose excess is within a standard error of the best; M follows from K and the number of keypoints. In a run,
+index. The excess is what it has beyond that of keypoints without structure. K is the largest number whose excess is within a
+standard error of the best, and whose landmarks are found in two thirds of the images on average. M follows from K and the
+number of keypoints. In a run,
   kplm train CONFIG dataset=DATASET run=RUN method.landmarks=auto method.clusters=auto
 chooses likewise before anything is trained, and records the numbers and the evidence in RUN/choice.
 

@@ -14,11 +14,12 @@ def choice_table(choice: Mapping[str, Any]) -> str:
     Args:
         choice: The content of the manifest, see `steps.choose.choose`.
     """
-    rows = [["K", "agreement", "by chance", "excess", "s.e.", ""]]
+    rows = [["K", "agreement", "by chance", "excess", "s.e.", "found", ""]]
     for row in choice["rows"]:
         values = [f"{row[name]:.2f}" for name in ("agreement", "chance", "excess", "standard_error")]
+        values.append(f"{row['found']:.0%}")
         rows.append([str(row["landmarks"]), *values, "chosen" if row["landmarks"] == choice["landmarks"] else ""])
-    return "\n".join([*align(rows, left=(5,)), choice_line(choice), *choice["doubts"]])
+    return "\n".join([*align(rows, left=(6,)), choice_line(choice), *choice["doubts"]])
 
 
 def choice_line(choice: Mapping[str, Any]) -> str:

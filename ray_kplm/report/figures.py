@@ -81,7 +81,7 @@ def agreement_over(rows: Sequence[Mapping[str, Any]], chosen: int) -> bytes:
     axes.plot(values, [row["agreement"] for row in rows], marker=".", label="agreement of two halves of the images")
     axes.plot(values, [row["chance"] for row in rows], marker=".", label="of points without structure")
     excess, errors = [row["excess"] for row in rows], [row["standard_error"] for row in rows]
-    axes.errorbar(values, excess, errors, label="excess, share of the possible", marker="o", capsize=3)
+    axes.errorbar(values, excess, errors, label="excess", marker="o", capsize=3)
     axes.axvline(chosen, color="grey", linestyle="--", label=f"chosen: K = {chosen}")
     _label(axes, "landmarks, K", "adjusted Rand index")
     axes.legend()

@@ -21,11 +21,12 @@ from ray_kplm.config import AUTO, Config
 from ray_kplm.config_names import as_recorded
 from ray_kplm.correspondence.stability import (
     Evidence,
+    SplitMeasures,
     candidates,
     choose_clusters,
     choose_landmarks,
+    measure_split,
     principal_components,
-    split_agreement,
 )
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection, full_selection
@@ -149,7 +150,7 @@ def measure(
     seed: int,
     progress: ProgressCallback = ignore_progress,
 ) -> Evidence:
-    """Return the agreement of two halves of the images over `SPLITS` splits, each in a task of its own.
+    """Return the measures of `SPLITS` splits of the images into halves, each by a task of its own.
 
     Args:
         images: the split's images.
@@ -165,20 +166,20 @@ def measure(
     descriptors = np.concatenate([parts[number][0] for number in range(len(calls))])
     counts = np.concatenate([parts[number][1] for number in range(len(calls))])
     points = Shared((principal_components(descriptors), np.repeat(np.arange(len(counts)), counts)))
-    done: dict[int, tuple[list[float], list[float]]] = {}
+    done: dict[int, SplitMeasures] = {}
     splits = [(points, landmarks, seed * SPLITS + number) for number in range(SPLITS)]
-    for number, result in run_tasks(_split_agreement, splits, at_most=at_most):
+    for number, result in run_tasks(_measure_split, splits, at_most=at_most):
         done[number] = result
         progress(len(done) / SPLITS, f"{len(done)}/{SPLITS} splits of the images clustered")
-    agreement, chance = (np.array([done[number][i] for number in range(SPLITS)]) for i in (0, 1))
-    return Evidence(landmarks, agreement, chance)
+    return Evidence.of_splits(landmarks, [done[number] for number in range(SPLITS)])
 
 
 def rows(evidence: Evidence) -> list[dict[str, Any]]:
-    """Return the evidence as rows, one for each K: means over the splits, and the standard error of the last."""
-    columns = (evidence.agreement.mean(axis=0), evidence.chance.mean(axis=0), evidence.excess.mean(axis=0))
+    """Return the evidence as rows, one for each K: means over the splits, and the standard error of the excess."""
+    measures = (evidence.agreement, evidence.chance, evidence.excess, evidence.found)
+    columns = [measure.mean(axis=0) for measure in measures]
     table = zip(evidence.landmarks, *columns, evidence.standard_error(), strict=True)
-    names = ("landmarks", "agreement", "chance", "excess", "standard_error")
+    names = ("landmarks", "agreement", "chance", "excess", "found", "standard_error")
     return [dict(zip(names, (int(k), *map(float, values)), strict=True)) for k, *values in table]
 
 
@@ -196,9 +197,9 @@ def _describe_part(
     return np.concatenate(pieces), np.array([len(xy) for xy in points], np.int64)
 
 
-def _split_agreement(
+def _measure_split(
     shared: Shared[tuple[NDArray[np.float16], NDArray[np.int64]]], landmarks: tuple[int, ...], seed: int
-) -> tuple[list[float], list[float]]:
-    """Return `split_agreement` of shared points."""
+) -> SplitMeasures:
+    """Return `measure_split` of shared points."""
     points, image = shared.get()
-    return split_agreement(points, image, landmarks, seed)
+    return measure_split(points, image, landmarks, seed)

@@ -8,8 +8,8 @@ from ray_kplm.correspondence.stability import (
     candidates,
     choose_clusters,
     choose_landmarks,
+    measure_split,
     principal_components,
-    split_agreement,
     without_structure,
 )
 
@@ -17,15 +17,15 @@ SPLITS = 6
 
 
 def evidence(points, image, landmarks):
-    results = [split_agreement(points, image, landmarks, seed) for seed in range(SPLITS)]
-    return Evidence(landmarks, *(np.array([result[i] for result in results]) for i in (0, 1)))
+    return Evidence.of_splits(landmarks, [measure_split(points, image, landmarks, seed) for seed in range(SPLITS)])
 
 
-def constructed(excess, error=0.0):
+def constructed(excess, error=0.0, found=1.0):
     """Evidence of this excess, whose splits differ so that its standard error is about `error`."""
     offsets = error * np.sqrt(SPLITS) * np.resize([-1.0, 1.0], SPLITS)[:, None]
     agreement = np.asarray(excess)[None] + offsets
-    return Evidence(tuple(range(4, 4 + len(excess))), agreement, np.zeros_like(agreement))
+    shares = np.broadcast_to(found, agreement.shape)
+    return Evidence(tuple(range(4, 4 + len(excess))), agreement, np.zeros_like(agreement), shares)
 
 
 @pytest.mark.parametrize("planted", [8, 12])
@@ -50,8 +50,8 @@ def test_points_without_structure_leave_the_choice_unsure():
 def test_the_same_split_gives_the_same_agreement_and_another_seed_another_split():
     points = principal_components(np.random.default_rng(2).normal(size=(200, 8)).astype(np.float32), 8)
     image = np.repeat(np.arange(20), 10)
-    assert split_agreement(points, image, (4, 6), 3) == split_agreement(points, image, (4, 6), 3)
-    assert split_agreement(points, image, (4, 6), 3) != split_agreement(points, image, (4, 6), 4)
+    assert measure_split(points, image, (4, 6), 3) == measure_split(points, image, (4, 6), 3)
+    assert measure_split(points, image, (4, 6), 3) != measure_split(points, image, (4, 6), 4)
 
 
 def test_the_largest_number_within_one_standard_error_of_the_best_is_chosen():
@@ -60,16 +60,27 @@ def test_the_largest_number_within_one_standard_error_of_the_best_is_chosen():
     assert choose_landmarks(constructed([0.3, 0.5, 0.46, 0.44, 0.2], error=0.07)).landmarks == 7
 
 
-def test_the_excess_is_the_share_of_what_is_possible_beyond_points_without_structure():
-    found = Evidence((4, 5), np.array([[0.9, 0.6], [0.9, 0.6]]), np.array([[0.8, 0.2], [0.8, 0.2]]))
-    np.testing.assert_allclose(found.excess, [[0.5, 0.5], [0.5, 0.5]])
+def test_landmarks_without_a_keypoint_in_most_images_are_not_chosen():
+    found = [1.0, 0.8, 0.7, 0.6, 0.5]
+    assert choose_landmarks(constructed([0.3, 0.5, 0.5, 0.5, 0.9], found=found)).landmarks == 6
+    choice = choose_landmarks(constructed([0.3, 0.5, 0.5, 0.5, 0.9], found=0.4))
+    assert choice.landmarks == 4
+    assert "in fewer than two thirds of the images" in choice.doubts[0]
+
+
+def test_found_is_the_share_of_images_with_a_point_of_a_cluster():
+    centres = np.eye(4, dtype=np.float16).repeat(20, axis=0)  # 20 images of one point at each of four places
+    image = np.tile(np.arange(20), 4)
+    assert measure_split(centres, image, (4,), 0).found == [1.0]
+    kept = image >= np.repeat([0, 0, 0, 10], 20)  # the fourth place in the second half of the images only
+    assert measure_split(centres[kept], image[kept], (4,), 0).found == pytest.approx([3.5 / 4])
 
 
 def test_a_choice_at_the_end_of_the_range_and_one_that_varies_are_doubted():
     assert "largest number compared" in choose_landmarks(constructed([0.1, 0.2, 0.5])).doubts[0]
     landmarks = (4, 12)
     agreement = np.array([[0.6, 0.2], [0.6, 0.2], [0.2, 0.7], [0.2, 0.7]])
-    choice = choose_landmarks(Evidence(landmarks, agreement, np.zeros_like(agreement)))
+    choice = choose_landmarks(Evidence(landmarks, agreement, np.zeros_like(agreement), np.ones_like(agreement)))
     assert (choice.low, choice.high) == landmarks
     assert "other splits of the images choose from 4 to 12" in " ".join(choice.doubts)
 

@@ -5,8 +5,8 @@ from ray_kplm.report.choice_table import choice_line, choice_table
 CHOICE = {
     "landmarks": 8, "clusters": 60, "images": 400, "points_per_image": 24.0, "range": [8, 8], "doubts": [],
     "rows": [
-        {"landmarks": 6, "agreement": 0.5, "chance": 0.4, "excess": 0.17, "standard_error": 0.01},
-        {"landmarks": 8, "agreement": 0.6, "chance": 0.4, "excess": 0.33, "standard_error": 0.02},
+        {"landmarks": 6, "agreement": 0.5, "chance": 0.4, "excess": 0.17, "standard_error": 0.01, "found": 0.9},
+        {"landmarks": 8, "agreement": 0.6, "chance": 0.4, "excess": 0.33, "standard_error": 0.02, "found": 0.8},
     ],
 }  # fmt: skip
 

@@ -218,7 +218,7 @@ def test_a_thousand_noisy_images_with_thirty_landmarks_stay_below_30_mb(evidence
 
 def test_a_chosen_number_of_landmarks_has_a_section_with_its_evidence(evidence):
     rows = [
-        {"landmarks": k, "agreement": 0.5, "chance": 0.3, "excess": 0.2 + k / 100, "standard_error": 0.01}
+        {"landmarks": k, "agreement": 0.5, "chance": 0.3, "excess": 0.2 + k / 100, "standard_error": 0.01, "found": 0.9}
         for k in (6, 8)
     ]
     choice = {
