@@ -13,10 +13,15 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ray_kplm import config_parsing
 from ray_kplm.config_rules import check_rules
+
+AUTO = 0
+"""The value of an `AutoInt` that is written as `auto`."""
+AutoInt = Annotated[int, "auto"]
+"""A number, or `auto`: chosen from the images when a run begins, and recorded in it (`steps.choose`)."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,13 @@ class MethodConfig:
 
     kind: Literal["kplm", "merge", "template"] = "kplm"
     """Method: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
-    landmarks: int = 30
+    landmarks: AutoInt = 30
     """K, the number of landmarks (T 6.2). In `template` this is the maximum: there are fewer if the template's image has fewer
-    points. In `merge` the number of landmarks results from merging, and this only scales how many keypoints are detected."""
-    clusters: int = 100
-    """M, the number of training clusters; many more than K, since one landmark may have several appearances (T 6.3.3)."""
+    points. In `merge` the number of landmarks results from merging, and this only scales how many keypoints are detected.
+    `auto`: chosen from the images when a run begins, as `kplm choose` does."""
+    clusters: AutoInt = 100
+    """M, the number of training clusters; many more than K, since one landmark may have several appearances (T 6.3.3).
+    `auto`: from K and the number of keypoints, when a run begins."""
     mirror: Literal["auto", "partners", "facing", "none"] = "auto"
     """What a mirror image is. `partners`: an image of the same view, in which each landmark has a partner, as a face's left and
     right eye; the partners are recovered by clustering (T 6.1.8). `facing`: the same object facing the other way, as an animal
@@ -193,8 +200,8 @@ class DetectionConfig:
     calibration_images: int = 500
     """Images in the seeded sample on which the threshold is chosen."""
     inside_box: bool = True
-    """Keypoints outside the object's box, where the dataset has one, are dropped in every round, as the generic keypoints are (T,
-    R: these alone). They are background, which rounds may otherwise learn."""
+    """Keypoints outside the object's box, where the dataset has one, are dropped in every round (T, R: generic keypoints alone).
+    They are background, which rounds may otherwise learn."""
     nms_radius: int = 2
     """A keypoint is the maximum of (2 r + 1)^2 cells (R)."""
     limit: int = 200

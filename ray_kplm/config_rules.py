@@ -54,12 +54,12 @@ def all_rules(config: Config) -> Iterator[Rule]:
 
 def _method_rules(c: Config) -> Iterator[Rule]:
     landmarks, clusters = c.method.landmarks, c.method.clusters
-    yield Rule("method.landmarks", landmarks, "must be at least 2", landmarks >= 2)
+    yield Rule("method.landmarks", landmarks, "must be at least 2, or auto", landmarks == 0 or landmarks >= 2)
     yield Rule(
         "method.clusters",
         clusters,
-        f"must be at least method.landmarks = {landmarks}; the thesis uses 100",
-        landmarks <= clusters <= 32_767,  # stored as int16
+        f"must be at least method.landmarks = {landmarks}, or auto; the thesis uses 100",
+        clusters == 0 or max(landmarks, 2) <= clusters <= 32_767,  # stored as int16
     )
 
 

@@ -64,8 +64,8 @@ class DescriptorShard:
             seed: Seed of the samples.
             threads: Threads that assign points.
             search: The search of the assignments; default: Faiss on the CPU.
-            one_way: Whether the features are of images as they face one way. A keypoint's cluster is then the same in the mirror
-                image.
+            one_way: Whether the features are of images as they face one way. A keypoint's cluster is then the same in the
+                mirror image.
         """
         self._folder, self._parts = features, parts
         self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search or faiss_search()

@@ -18,9 +18,11 @@ from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
+from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.trial_actor import Report, Values
 from ray_kplm.runtime.tune import Search, run_trials
+from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
@@ -153,6 +155,9 @@ def ablate(
     scratch = Folder.at(config.run) / "tune"
     scratch.delete()  # of a process that was killed: finished runs are the state
     with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
+        if not any(name.partition("=")[0] == LANDMARKS for name in over):
+            config = resolve(Run(Folder.at(config.run), config), dataset, progress)
+            configs = {run_name(cell): configured(config, cell) for cell in cells}
         figures = _Figures()
         run_trials(
             partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,

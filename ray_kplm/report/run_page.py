@@ -16,6 +16,7 @@ from ray_kplm.evaluation.stages import STAGE_TITLES
 from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import format_number, line_chart, scatter
+from ray_kplm.report.choice_table import choice_line
 from ray_kplm.report.pictures import hex_colours
 from ray_kplm.report.run_warnings import run_warnings
 from ray_kplm.schemas import TRAIN
@@ -56,6 +57,7 @@ class Evidence:
         merges: For each merging of channels a dictionary: `before`, `after` and `merged` (`channel`, `into`, `overlap`).
         embeddings: Embeddings of descriptors.
         rejected: Number of files that could not be ingested.
+        choice: The evidence for the number of landmarks, if it was chosen: `steps.choose.choose`.
         facts: Further facts for the end of the page, name -> value.
         config: The resolved configuration as YAML.
     """
@@ -75,6 +77,7 @@ class Evidence:
     merges: Sequence[Mapping[str, Any]] = ()
     embeddings: Sequence[Embedding] = ()
     rejected: int = 0
+    choice: Mapping[str, Any] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
 
@@ -109,6 +112,7 @@ def build_page(evidence: Evidence) -> str:
         cards=cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics),
         tiles=_tiles(evidence),
         warnings=run_warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
+        choice=_choice_section(evidence.choice),
         round_charts=[*_round_charts(evidence.rounds), *_stage_chart(metrics)],
         round_table=_round_table(evidence.rounds),
         error_charts=_error_charts(metrics),
@@ -151,6 +155,17 @@ _HEADLINES = (
     ("Coverage", "coverage", 1, "of the side: standard deviation of an image's landmarks about their mean"),
 )
 """Name, key of the label-free quality, factor and meaning."""
+
+
+def _choice_section(choice: Mapping[str, Any] | None) -> tuple[str, Markup] | None:
+    """Return the chosen numbers in one line, and the chart of the evidence; None if the number of landmarks was given."""
+    if not choice or "rows" not in choice:
+        return None
+    lines = {"agreement": "two halves of the images", "chance": "by chance", "excess": "excess"}
+    series = {name: [(i, row[key]) for i, row in enumerate(choice["rows"])] for key, name in lines.items()}
+    names = {i: str(row["landmarks"]) for i, row in enumerate(choice["rows"])}
+    title = "Agreement of clusterings, adjusted Rand index"
+    return choice_line(choice), line_chart(series, title=title, x_label="landmarks, K", x_names=names)
 
 
 def _round_charts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
