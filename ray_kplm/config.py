@@ -200,8 +200,8 @@ class DetectionConfig:
     calibration_images: int = 500
     """Images in the seeded sample on which the threshold is chosen."""
     inside_box: bool = True
-    """Keypoints outside the object's box, where the dataset has one, are dropped in every round (T, R: generic keypoints alone).
-    They are background, which rounds may otherwise learn."""
+    """Drop keypoints outside the object's box, where the dataset has one, in every round (T, R: generic keypoints alone). They
+    are background, which rounds may otherwise learn."""
     nms_radius: int = 2
     """A keypoint is the maximum of (2 r + 1)^2 cells (R)."""
     limit: int = 200
