@@ -8,6 +8,7 @@ def test_each_landmark_has_a_row_and_means_and_warnings_follow():
     quality = {name: 0.5 for name in PER_LANDMARK} | {name: [0.25, None] for name in PER_LANDMARK.values()}
     quality |= {"cluster_compactness": None, "compactness_per_landmark": None, "partners": [1, -1], "images": 9,
                 "min_landmark_distance": 4.0, "coverage": 21.5, "score": None,
+                "shift_error": None, "inside_box": None, "transfer": None, "mirror_identity": None, "against": None,
                 "warnings": ["landmark 1 is detected in no image"]}  # fmt: skip
     lines = quality_table(quality).splitlines()
     assert "compactness" not in lines[0]
