@@ -1,0 +1,122 @@
+"""Appearance at landmarks of pictures that are drawn: animals from the side, which face either way, before a fixed fence."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ray_kplm.evaluation.transfer import measure_transfer
+
+SIDE, IMAGES = 96, 48
+BODY = np.array([[-24, -10], [24, -8], [-22, 2], [22, 2], [0, -8], [0, 6], [-14, 20], [14, 20]], float)
+"""Landmarks of an animal that faces right, pixels about its middle: tail, head, rump, throat, back, belly and feet."""
+ENDS = np.array([1, 0, 3, 2, 4, 5, 7, 6])
+"""The landmark at the other end."""
+FENCE = np.array([[8, 8], [88, 8], [8, 40], [88, 40], [8, 88], [88, 88], [48, 8], [48, 88]], float)
+
+
+def draw(rng, facing):
+    """Return a picture of an animal before a fence, and the places of `BODY`."""
+    picture = np.full((SIDE, SIDE, 3), 120, np.uint8)
+    for x in range(8, SIDE, 16):
+        cv2.line(picture, (x, 0), (x, SIDE), (90, 110, 90), 2)
+    cv2.line(picture, (0, 8), (SIDE, 8), (60, 60, 60), 2)
+    middle = SIDE / 2 + rng.uniform(-10, 10, 2)
+    scale = rng.uniform(0.85, 1.15)
+    xy = BODY * scale + rng.normal(0, 1.5, BODY.shape)
+    at = middle + xy * [facing, 1]
+    tail, head, *_, rear, front = (tuple(int(v) for v in np.rint(p)) for p in at)
+    centre, axes = tuple(int(v) for v in np.rint(middle)), (int(22 * scale), int(9 * scale))
+    cv2.ellipse(picture, centre, axes, 0, 0, 360, (140, 80, 50), -1)
+    for foot in (rear, front):
+        cv2.line(picture, (foot[0], int(middle[1])), foot, (80, 50, 30), 3)
+    cv2.circle(picture, head, int(8 * scale), (200, 170, 150), -1)
+    cv2.circle(picture, (head[0], head[1] - 2), 2, (0, 0, 0), -1)
+    cv2.line(picture, tail, (tail[0] - 4 * facing, tail[1] + 14), (20, 20, 20), 2)
+    return picture, at
+
+
+@pytest.fixture(scope="module")
+def category():
+    """Pictures (N, S, S, 3), true places (N, K, 2), and the facing of each picture, 1 or -1."""
+    rng = np.random.default_rng(0)
+    facing = np.where(np.arange(IMAGES) % 2, 1, -1)
+    drawn = [draw(rng, way) for way in facing]
+    return np.stack([picture for picture, _ in drawn]), np.stack([at for _, at in drawn]), facing
+
+
+def in_mirror(xy):
+    return np.stack([SIDE - 1 - xy[..., 0], xy[..., 1]], axis=-1)
+
+
+def shares(category, xy, mirrored, *, facing):
+    found = measure_transfer(category[0], xy, mirrored, facing=facing)
+    return found.transfer.mean(), found.mirror_identity.mean()
+
+
+def parts(category):
+    """Head is head: also in the mirror image."""
+    return category[1], in_mirror(category[1])
+
+
+def ends(category):
+    """The left end and the right end, whichever is the head."""
+    xy = np.where((category[2] > 0)[:, None, None], category[1], category[1][:, ENDS])
+    return xy, in_mirror(xy[:, ENDS])
+
+
+def test_parts_look_the_same_in_other_images_and_in_the_mirror(category):
+    transfer, mirror = shares(category, *parts(category), facing=True)
+    assert transfer > 0.75
+    assert mirror > 0.95
+
+
+def test_ends_in_place_of_parts_look_less_alike(category):
+    good, bad = shares(category, *parts(category), facing=True), shares(category, *ends(category), facing=False)
+    assert bad[0] < good[0] - 0.05
+    assert bad[1] < good[1] - 0.2
+
+
+def test_identities_swapped_in_half_of_the_images_look_less_alike(category):
+    good, _ = shares(category, *parts(category), facing=True)
+    xy = category[1].copy()
+    xy[::2] = xy[::2][:, np.roll(np.arange(len(BODY)), 3)]
+    bad, _ = shares(category, xy, in_mirror(xy), facing=True)
+    assert bad < good - 0.1
+
+
+def test_fixed_places_on_the_background_have_the_share_of_guessing(category):
+    xy = np.tile(FENCE, (IMAGES, 1, 1))
+    assert shares(category, xy, xy, facing=False)[0] == pytest.approx(0.5)
+    rng = np.random.default_rng(1)
+    assert shares(category, xy + rng.normal(0, 0.3, xy.shape), xy, facing=False)[0] == pytest.approx(0.5, abs=0.03)
+
+
+def test_random_places_have_the_share_of_guessing(category):
+    xy = np.random.default_rng(2).uniform(8, 88, category[1].shape)
+    assert shares(category, xy, in_mirror(xy), facing=False)[0] == pytest.approx(0.5, abs=0.04)
+
+
+def test_errors_of_the_places_cost(category):
+    rng = np.random.default_rng(3)
+    found = [
+        shares(category, category[1] + rng.normal(0, noise, category[1].shape), in_mirror(category[1]), facing=True)[0]
+        for noise in (0, 4, 10)
+    ]
+    assert found[0] > found[1] > found[2]
+
+
+def test_missing_landmarks_are_left_out(category):
+    xy, mirrored = (points.copy() for points in parts(category))
+    xy[::3, 2], mirrored[:, 5] = np.nan, np.nan
+    xy[:, 7] = np.nan
+    found = measure_transfer(category[0], xy, mirrored, facing=True)
+    assert (found.transfer[:7] > 0.6).all()
+    assert np.isnan(found.transfer[7])
+    assert np.isnan(found.mirror_identity[[5, 7]]).all()
+    assert np.isfinite(found.mirror_identity[:5]).all()
+
+
+def test_one_image_has_no_shares(category):
+    found = measure_transfer(category[0][:1], category[1][:1], None, facing=True)
+    assert np.isnan(found.transfer).all()
+    assert np.isnan(found.mirror_identity).all()
