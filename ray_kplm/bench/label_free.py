@@ -33,6 +33,7 @@ MEASURES = (
     "coverage",
     "expected_distance",
     "transfer",
+    "landmark_transfer",
     "mirror_identity",
     "shift_error",
     "shift_error_median",

@@ -16,13 +16,29 @@ BINS = 9
 """Unsigned orientations of a cell's histogram."""
 CELLS = 4
 """Cells along the side of the window around a point."""
-DIMENSIONS = CELLS * CELLS * (BINS + 3)
-"""Length of a descriptor."""
+CELL_DIMENSIONS = BINS + 3
+"""Length of the features of a cell."""
+DIMENSIONS = CELLS * CELLS * CELL_DIMENSIONS
+"""Length of the descriptor of a window."""
 COLOUR = 0.5
 """Weight of the mean colours of a window (CIE Lab, 0 to 1) beside its histograms, whose norm is at most 1."""
 _WEAK = 20.0
-"""Added to the norm of a window's histograms for each cell, so that weak texture stays weak (grey values of 0 to 255)."""
+"""Added to the norm of a cell's histogram, so that weak texture stays weak (grey values of 0 to 255)."""
 _OFFSETS = (np.arange(CELLS) - (CELLS - 1) / 2) * CELL
+
+
+def describe_cells(picture: NDArray[np.uint8]) -> Floats:
+    """Return the features of the cells that a picture is divided into.
+
+    Args:
+        picture: (S, S, 3), RGB, S a multiple of `CELL`.
+
+    Returns:
+        (S / CELL, S / CELL, BINS + 3): the histogram of each cell, divided by its norm, and its mean colour.
+    """
+    histograms, colours = (cells[CELL // 2 :: CELL, CELL // 2 :: CELL] for cells in _cell_maps(picture))
+    gradients = histograms / (np.linalg.norm(histograms, axis=-1, keepdims=True) + _WEAK)
+    return np.concatenate([gradients, colours * (2 * COLOUR / 255)], axis=-1)
 
 
 def describe(picture: NDArray[np.uint8], xy: NDArray[Any]) -> Floats:

@@ -17,7 +17,7 @@ from ray_kplm.correspondence.static import Positions, positions
 from ray_kplm.evaluation.json_numbers import json_number, json_numbers
 from ray_kplm.evaluation.label_free_score import score_of
 from ray_kplm.evaluation.layout_reliance import MovedObjects, measure_layout_reliance
-from ray_kplm.evaluation.transfer import measure_transfer
+from ray_kplm.evaluation.transfer import Transfer, measure_transfer
 from ray_kplm.imaging import coordinates
 from ray_kplm.schemas import NONE
 
@@ -97,9 +97,8 @@ PER_LANDMARK = {
     "positional_spread": "spread_per_landmark",
     "view_motion": "view_motion_per_landmark",
     "inside_box": "inside_box_per_landmark",
-    "transfer": "transfer_per_landmark",
+    "landmark_transfer": "transfer_per_landmark",
     "shift_error": "shift_error_per_landmark",
-    "mirror_identity": "mirror_identity_per_landmark",
 }
 """Name of each measure's mean over landmarks -> name of its list by landmark."""
 
@@ -131,7 +130,7 @@ def measure(seen: Observations) -> dict[str, Any]:
         - `min_landmark_distance`: distance of the two closest landmarks, % of the side.
         - `landmarks_on_one_place`: pairs [i, j] of landmarks closer than `ONE_PLACE`.
         - `partners`: the flip map, -1 for no partner.
-        - `transfer`, `mirror_identity`: shares, see `transfer.Transfer`; None without pictures.
+        - `transfer`, `landmark_transfer`, `mirror_identity`: shares, see `transfer.Transfer`; None without pictures.
         - the measures of `layout_reliance.measure_layout_reliance`; None without composites.
         - `expected_distance`: see `expected_distance`.
         - `score`: see `label_free_score`.
@@ -155,6 +154,7 @@ def measure(seen: Observations) -> dict[str, Any]:
     one_place = np.triu(distances < ONE_PLACE)
     useless = static | one_place.any(axis=0)
     covered = unit * coverage(xy[:, ~useless & ~(error > motion)])
+    transfer = _transfer(seen, xy)
     values = {
         "equivariance_error": error,
         "flip_error": unit * flip_error(seen.alone, seen.mirrored, seen.partners),
@@ -165,7 +165,7 @@ def measure(seen: Observations) -> dict[str, Any]:
         "positional_spread": spread,
         "view_motion": motion,
         "inside_box": None if seen.boxes is None else inside_box(xy, seen.boxes),
-        **_appearance(seen, xy),
+        "landmark_transfer": None if transfer is None else transfer.by_landmark,
     }
     measures = {
         "images": len(seen.xy),
@@ -180,20 +180,21 @@ def measure(seen: Observations) -> dict[str, Any]:
         "coverage": json_number(covered),
         "box_coverage": None if seen.boxes is None else json_number(box_coverage(xy[:, ~useless], seen.boxes)),
         "expected_distance": expected_distance(error, rate * repeatability, spread, useless, covered),
+        "transfer": None if transfer is None else json_number(transfer.transfer),
+        "mirror_identity": None if transfer is None else json_number(transfer.mirror_identity),
         **measure_layout_reliance(seen.objects, xy, seen.side, facing=seen.facing),
     }
     return {**measures, "score": score_of(measures)}
 
 
-def _appearance(seen: Observations, xy: Floats) -> dict[str, Floats | None]:
-    """Return the measures of appearance by landmark, None without pictures."""
+def _transfer(seen: Observations, xy: Floats) -> Transfer | None:
+    """Return how alike the images are at their landmarks, None without pictures."""
     if seen.pictures is None:
-        return {"transfer": None, "mirror_identity": None}
-    scale = seen.pictures.shape[1] / seen.side
+        return None
+    scale = coordinates.scaling(seen.pictures.shape[1] / seen.side)
     in_mirror = coordinates.mirrored(seen.mirrored, seen.side)
-    first, second = (coordinates.apply(coordinates.scaling(scale), points) for points in (xy, in_mirror))
-    found = measure_transfer(seen.pictures, first, second, facing=seen.facing)
-    return {"transfer": found.transfer, "mirror_identity": found.mirror_identity}
+    own, mirrored = (coordinates.apply(scale, points) for points in (xy, in_mirror))
+    return measure_transfer(seen.pictures, own, mirrored, facing=seen.facing)
 
 
 def expected_distance(error: Floats, found: Floats, spread: Floats, useless: Bools, covered: float) -> float:

@@ -18,8 +18,7 @@ _COLUMNS = (
     ("sharpness", "peak_sharpness", "{:.2f}"),
     ("compactness", "cluster_compactness", "{:.2f}"),
     ("spread", "positional_spread", "{:.1f} %"),
-    ("transfer", "transfer", "{:.2f}"),
-    ("in mirror", "mirror_identity", "{:.2f}"),
+    ("transfer", "landmark_transfer", "{:.2f}"),
     ("moved", "shift_error", "{:.1f} %"),
 )
 """Heading, measure (see `evaluation.label_free.measure`) and format of each column."""
@@ -44,6 +43,11 @@ def quality_table(quality: Mapping[str, Any]) -> str:
         f"{quality['images']} training images; errors, distances and spread in % of the image's side",
         f"closest two landmarks: {closest}; coverage: {coverage}; score (lower is better): {cell(quality['score'])}",
     ]
+    if quality["transfer"] is not None:
+        warped, mirror = cell(quality["transfer"], "{:.2f}"), cell(quality["mirror_identity"], "{:.2f}")
+        notes.append(
+            f"images warped to each other through the landmarks: transfer {warped} (guessing: 0.5), mirror {mirror}"
+        )
     if quality["shift_error"] is not None:
         notes.append(_reliance(quality))
     if quality["inside_box"] is not None:

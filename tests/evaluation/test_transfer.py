@@ -50,7 +50,7 @@ def in_mirror(xy):
 
 def shares(category, xy, mirrored, *, facing):
     found = measure_transfer(category[0], xy, mirrored, facing=facing)
-    return found.transfer.mean(), found.mirror_identity.mean()
+    return found.transfer, found.mirror_identity
 
 
 def parts(category):
@@ -105,18 +105,35 @@ def test_errors_of_the_places_cost(category):
     assert found[0] > found[1] > found[2]
 
 
+def test_each_landmark_has_a_share(category):
+    xy, mirrored = parts(category)
+    assert (measure_transfer(category[0], xy, mirrored, facing=True).by_landmark > 0.6).all()
+    moved = xy.copy()
+    moved[:, 4] = np.random.default_rng(4).uniform(8, 88, (IMAGES, 2))
+    by_landmark = measure_transfer(category[0], moved, mirrored, facing=True).by_landmark
+    assert by_landmark[4] == pytest.approx(0.5, abs=0.05)
+    assert (np.delete(by_landmark, 4) > 0.55).all()
+
+
 def test_missing_landmarks_are_left_out(category):
     xy, mirrored = (points.copy() for points in parts(category))
     xy[::3, 2], mirrored[:, 5] = np.nan, np.nan
     xy[:, 7] = np.nan
     found = measure_transfer(category[0], xy, mirrored, facing=True)
-    assert (found.transfer[:7] > 0.6).all()
-    assert np.isnan(found.transfer[7])
-    assert np.isnan(found.mirror_identity[[5, 7]]).all()
-    assert np.isfinite(found.mirror_identity[:5]).all()
+    assert found.transfer > 0.7
+    assert found.mirror_identity > 0.9
+    assert (found.by_landmark[:7] > 0.55).all()
+    assert np.isnan(found.by_landmark[7])
+
+
+def test_an_image_of_two_landmarks_is_not_compared(category):
+    xy, mirrored = (points.copy() for points in parts(category))
+    whole = measure_transfer(category[0], xy, mirrored, facing=True).transfer
+    xy[0, 2:] = np.nan
+    assert measure_transfer(category[0], xy, mirrored, facing=True).transfer == pytest.approx(whole, abs=0.03)
 
 
 def test_one_image_has_no_shares(category):
     found = measure_transfer(category[0][:1], category[1][:1], None, facing=True)
-    assert np.isnan(found.transfer).all()
-    assert np.isnan(found.mirror_identity).all()
+    assert np.isnan([found.transfer, found.mirror_identity]).all()
+    assert np.isnan(found.by_landmark).all()
