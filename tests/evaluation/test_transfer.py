@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ray_kplm.evaluation.label_free import Observations, measure
 from ray_kplm.evaluation.transfer import measure_transfer
+from ray_kplm.schemas import NONE
 
 SIDE, IMAGES = 96, 48
 BODY = np.array([[-24, -10], [24, -8], [-22, 2], [22, 2], [0, -8], [0, 6], [-14, 20], [14, 20]], float)
@@ -137,3 +139,38 @@ def test_one_image_has_no_shares(category):
     found = measure_transfer(category[0][:1], category[1][:1], None, facing=True)
     assert np.isnan([found.transfer, found.mirror_identity]).all()
     assert np.isnan(found.by_landmark).all()
+
+
+def score(category, xy, mirrored, *, facing=False, follows=True):
+    """Return the score of a detector that finds these places, in views to within half a pixel."""
+    rng = np.random.default_rng(5)
+    landmarks = xy.shape[1]
+    shift = rng.normal(0, 4, (IMAGES, 3, 1, 2))
+    ones = np.ones((IMAGES, landmarks))
+    found = xy[:, None] + follows * shift + rng.normal(0, 0.5, (IMAGES, 3, landmarks, 2))
+    seen = Observations(
+        side=SIDE, xy=xy, confidence=ones, sharpness=ones, separation=None, expected=xy[:, None] + shift, found=found,
+        view_confidence=np.ones((IMAGES, 3, landmarks)), alone=xy, mirrored=in_mirror(mirrored), always=True,
+        partners=np.arange(landmarks, dtype=np.int16) if facing else np.full(landmarks, NONE, np.int16),
+        pictures=category[0],
+    )  # fmt: skip
+    return measure(seen)["score"]
+
+
+def test_the_score_ranks_parts_before_all_that_is_none(category):
+    """All of these follow views of one image, but the last two: it takes other images to tell them apart."""
+    rng = np.random.default_rng(6)
+    good = score(category, *parts(category), facing=True)
+    swapped = category[1].copy()
+    swapped[::2] = swapped[::2][:, np.roll(np.arange(len(BODY)), 3)]
+    patch = category[1].mean(axis=1, keepdims=True) + (BODY + rng.normal(0, 0.2, category[1].shape)) / 6
+    places = rng.uniform(8, 88, category[1].shape)
+    bad = {
+        "ends": score(category, *ends(category)),
+        "identities swapped": score(category, swapped, in_mirror(swapped), facing=True),
+        "one patch": score(category, patch, in_mirror(patch), facing=True),
+        "background": score(category, FENCE + rng.normal(0, 0.3, category[1].shape), FENCE + 0 * places, follows=False),
+        "random": score(category, places, places[::-1], follows=False),
+    }
+    assert all(value > 1.2 * good for value in bad.values()), (good, bad)
+    assert bad["background"] > bad["ends"]
