@@ -126,6 +126,11 @@ class AugmentConfig:
     """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
     noise_share: float = 0.5
     """Share of views with noise."""
+    paste: float = 0.0
+    """Share of views in which the object is cut out by its box, moved, and pasted on the background of another image (none in T
+    and R; in datasets with boxes). Without it a network can learn where parts usually are in place of what they look like."""
+    paste_shift: float = 0.2
+    """How far a pasted object moves, up to this share of the side in each direction; it shrinks where there is no room."""
     warp: float = 0.0
     """Smooth warp: the points of a 4 x 4 lattice move by up to this share of the side in each direction (none in T and R).
     Without it a network can recognise parts by their layout, which fails when an object turns."""

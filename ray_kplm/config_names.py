@@ -54,6 +54,11 @@ def detection_as_recorded(detection: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in detection.items() if name != "inside_box" or value}
 
 
+def augment_as_recorded(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `augment` as fingerprints hold it: without the options of `paste` where it is off, as before there were any."""
+    return {name: value for name, value in augment.items() if augment["paste"] or name not in ("paste", "paste_shift")}
+
+
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:
     """Return `method.mirror` as fingerprints hold it: for `partners` and `none` the option that stood for them first."""
     return {"flip": mirror == "partners"} if mirror in ("partners", "none") else {"mirror": mirror}

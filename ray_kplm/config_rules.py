@@ -118,6 +118,9 @@ def _keypoints_rules(c: Config) -> Iterator[Rule]:
 def _augment_rules(c: Config) -> Iterator[Rule]:
     warp = c.augment.warp
     yield Rule("augment.warp", warp, "must be within 0 and 0.08: more may fold pictures", 0 <= warp <= 0.08)
+    for name, most in (("paste", 1.0), ("paste_shift", 0.5)):
+        value = getattr(c.augment, name)
+        yield Rule(f"augment.{name}", value, f"is a share: within 0 and {most}", 0 <= value <= most)
 
 
 def _stage1_rules(c: Config) -> Iterator[Rule]:

@@ -142,8 +142,12 @@ def _tiles(evidence: Evidence) -> list[tuple[str, str, str]]:
     if quality.get("static_landmarks") is not None:
         static = f"{len(quality['static_landmarks'])} of {evidence.findings.landmarks}"
         tiles.append(("Static", static, "landmarks that do not move with the object"))
+    if quality.get("against"):
+        text = f"of the motion of the landmarks is predicted by those of {quality['against']['run']}, and the reverse"
+        if quality["against"]["agreement"] is not None:
+            tiles.append(("Agreement", f"{format_number(100 * quality['against']['agreement'])} %", text))
     if quality.get("score") is not None:
-        text = "expected distance of a landmark from its place, for sweeps; the lower the better"
+        text = "estimated error of a landmark, % of the side, for sweeps; the lower the better"
         tiles.append(("Label-free score", format_number(quality["score"]), text))
     return tiles
 
@@ -153,6 +157,25 @@ _HEADLINES = (
     ("Equivariance", "equivariance_error", 1, "of the side: error of a landmark when the image is warped"),
     ("Mirror error", "flip_error", 1, "of the side: distance of a landmark to its partner in the mirror image"),
     ("Coverage", "coverage", 1, "of the side: standard deviation of an image's landmarks about their mean"),
+    (
+        "Transfer",
+        "transfer",
+        100,
+        "of the trials: two images look more alike at a landmark than elsewhere; guessing: 50 %",
+    ),
+    (
+        "Layout reliance",
+        "shift_error_median",
+        1,
+        "of the side: error of a landmark when the object is moved by 20 %",
+    ),
+    (
+        "New background",
+        "background_error_median",
+        1,
+        "of the side: motion of a landmark on another image's background",
+    ),
+    ("Layout identity", "position_identity", 100, "of the landmarks are told apart by their canonical position alone"),
 )
 """Name, key of the label-free quality, factor and meaning."""
 

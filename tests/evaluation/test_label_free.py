@@ -12,12 +12,12 @@ from ray_kplm.evaluation.label_free import (
     PER_LANDMARK,
     Observations,
     coverage,
+    expected_distance,
     flip_error,
     is_detected,
     landmark_distances,
     mean_distance,
     measure,
-    score,
     separation,
     usual_peak,
 )
@@ -217,11 +217,11 @@ NONE_USELESS = np.zeros(3, bool)
 
 def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhere():
     error, spread = np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0])
-    assert score(error, np.ones(3), spread, NONE_USELESS, 25) == pytest.approx(4)
-    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS, 25) == pytest.approx(
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, 25) == pytest.approx(4)
+    assert expected_distance(error, np.array([1, 0.5, 1]), spread, NONE_USELESS, 25) == pytest.approx(
         (2 + 0.5 * 4 + 0.5 * 12 + 6) / 3
     )
-    never = score(
+    never = expected_distance(
         np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS, np.nan
     )
     assert never == pytest.approx((2 + 12 + 6) / 3)
@@ -229,17 +229,19 @@ def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhe
 
 def test_the_score_without_useful_landmarks_is_that_of_a_random_place():
     nothing = np.full(3, np.nan)
-    assert score(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
-    assert score(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    assert expected_distance(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    assert expected_distance(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
     anywhere = np.random.default_rng(0).uniform(0, 100, (100_000, 2))
     assert np.sqrt(anywhere.var(axis=0).sum()) == pytest.approx(NOWHERE, rel=0.01)
 
 
 def test_a_patch_counts_by_its_area_and_a_whole_object_for_all():
     error, spread = np.full(3, 2.0), np.full(3, 12.0)
-    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH / 2) == pytest.approx(0.25 * 2 + 0.75 * 12)
-    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH) == 2
-    assert score(error, np.ones(3), spread, NONE_USELESS, 3 * ONE_PATCH) == 2
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH / 2) == pytest.approx(
+        0.25 * 2 + 0.75 * 12
+    )
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH) == 2
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, 3 * ONE_PATCH) == 2
 
 
 def test_marks_on_the_background_and_twins_do_not_improve_the_score():
