@@ -137,15 +137,25 @@ class LandmarkDetector:
             inputs = [
                 self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
             ]
-            batch, facing = np.stack([image for image, _ in inputs]), [None] * len(inputs)
-            if isinstance(self._predictor, OneWayPredictor):
-                facing = self._predictor.facing(batch).tolist()
-            xy, confidence = self._predictor(batch)
-            landmarks += [
-                Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
-                for (_, input_to_source), points, peaks, way in zip(inputs, xy, confidence, facing, strict=True)
-            ]
+            landmarks += self._predict(inputs, None if windows is None else windows[start:stop])
         return landmarks
+
+    def _predict(
+        self, inputs: list[tuple[NDArray[np.uint8], coordinates.Affine]], boxes: NDArray[np.float64] | None
+    ) -> list[Landmarks]:
+        """Return the landmarks of a batch: inputs with their transforms to source pixels, boxes (B, 4) in source pixels."""
+        batch, maps = np.stack([image for image, _ in inputs]), [affine for _, affine in inputs]
+        facing: list[float] | list[None] = [None] * len(inputs)
+        if isinstance(self._predictor, OneWayPredictor):
+            inside = None if boxes is None else np.stack([_in_input(b, m) for b, m in zip(boxes, maps, strict=True)])
+            xy, confidence, ways = self._predictor.with_facing(batch, inside)
+            facing = ways.tolist()
+        else:
+            xy, confidence = self._predictor(batch)
+        return [
+            Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
+            for input_to_source, points, peaks, way in zip(maps, xy, confidence, facing, strict=True)
+        ]
 
     def _input(
         self, image: Image, box: NDArray[np.float64] | None, margin: float
@@ -159,6 +169,12 @@ class LandmarkDetector:
             crop, crop_to_source = image_io.crop(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
         return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
+
+
+def _in_input(box: NDArray[np.float64], input_to_source: coordinates.Affine) -> NDArray[np.float32]:
+    """Return a box (4,) of the source frame in the input frame."""
+    corners = coordinates.apply(coordinates.invert(input_to_source), box.reshape(2, 2))
+    return np.asarray(corners, np.float32).ravel()
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:

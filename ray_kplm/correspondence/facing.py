@@ -148,15 +148,27 @@ class FacingTemplate:
         sharpness = float(turned.mean() / max(float(turned.var()), 1e-12))
         return cls(mean, direction.astype(np.float32), sharpness), agreement
 
-    def __call__(self, plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the facings of images: the sign is the way, the magnitude how sure it is, 0 to 1.
+    def half_log_odds(self, plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return half the log odds that images face the positive way: (N,). `facings` makes facings of them.
 
-        The projections of images of one facing are taken to be normal, with opposite means for the two facings. The result is
-        the difference of the two facings' probabilities.
+        The projections of images of one facing are taken to be normal, with opposite means for the two facings.
+
+        Args:
+            plain: (N, D), descriptors of the images.
+            mirrored: (N, D), descriptors of their mirror images.
         """
         projected = (_unit(plain - self.mean) - _unit(mirrored - self.mean)) @ self.direction
-        facing: NDArray[np.float32] = np.tanh(self.sharpness * projected).astype(np.float32)
-        return facing
+        odds: NDArray[np.float32] = (self.sharpness * projected).astype(np.float32)
+        return odds
+
+
+def facings(half_log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return facings from half of their log odds: the sign is the way, the magnitude how sure it is, 0 to 1.
+
+    It is the difference of the two ways' probabilities.
+    """
+    facing: NDArray[np.float32] = np.tanh(half_log_odds).astype(np.float32)
+    return facing
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

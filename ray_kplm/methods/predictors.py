@@ -125,20 +125,37 @@ class OneWayPredictor:
     """A predictor for a category seen from the side: it turns each image so that all face the way of the training."""
 
     def __init__(self, predictor: Predictor, rule: FacingRule) -> None:
-        """Wrap a predictor that was trained on images as they face one way; `rule` says which way an image faces."""
+        """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image."""
         self._predictor, self._rule = predictor, rule
 
     def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return the facings of images: (B,), see `correspondence.facing.FacingTemplate`."""
-        return self._rule(images, boxes)
+        """Return the facings of images: (B,), see `correspondence.facing.facings`.
+
+        In an image without a box, the object is looked for where the landmarks of the image and of its mirror image are: either
+        way of facing, they lie on the object.
+        """
+        if boxes is not None and np.isfinite(boxes).all():
+            return self._rule(images, boxes)
+        everywhere = np.ones(len(images), bool)
+        found = [self._predictor(images)[0]]
+        found.append(_turned_back(self._predictor(_turned(images, everywhere))[0], everywhere, images.shape[2]))
+        return self._rule(images, boxes, np.concatenate(found, axis=1))
 
     def __call__(
         self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
-        mirror = self.facing(images, boxes) < 0
+        xy, confidence, _ = self.with_facing(images, boxes)
+        return xy, confidence
+
+    def with_facing(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return xy and confidence of the landmarks, see `Predictor`, and the facings (B,)."""
+        facing = self.facing(images, boxes)
+        mirror = facing < 0
         xy, confidence = self._predictor(_turned(images, mirror))
-        return _turned_back(xy, mirror, images.shape[2]), confidence
+        return _turned_back(xy, mirror, images.shape[2]), confidence, facing
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""

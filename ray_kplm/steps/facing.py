@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.facing import FacingTemplate, mirror_evidence
+from ray_kplm.correspondence.facing import FacingTemplate, facings, mirror_evidence
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection, full_selection
 from ray_kplm.dense_features import build_features, describe_images, feature_options
 from ray_kplm.dense_features.hog import Hog
@@ -195,7 +195,7 @@ def _find_rule(work: _Work, sample: Selection, pool: Pool, progress: ProgressCal
         plain, mirrored = joined(chosen), joined(f"{chosen}_mirrored")
         template, agreement = FacingTemplate.fit(plain, mirrored)
         FacingRule(work.config, template, _mean_box(joined("boxes"), work.config.network.image_size)).write(work.target)
-        facing = template(plain, mirrored)
+        facing = facings(template.half_log_odds(plain, mirrored))
         facts |= {
             "agreement": agreement,
             "doubtful": float((np.abs(facing) < DOUBTFUL).mean()),
