@@ -31,8 +31,8 @@ _MARGIN = 1.0
 _LEAST_LANDMARKS = 3
 """Landmarks that a thin-plate spline needs."""
 _TIE = 0.05
-"""Squared distances that differ by less than this share are equal. Through landmarks at fixed places, localised to within a pixel,
-an image is warped in nearly the same way each time; without ties such landmarks had 0.47 to 0.53 in place of 0.5."""
+"""Squared distances that differ by less than this share are equal. Through landmarks at fixed places, localised to within a
+pixel, an image is warped in nearly the same way each time; without ties such landmarks had 0.47 to 0.53 in place of 0.5."""
 _SEED = 29
 
 
