@@ -37,8 +37,11 @@ ONE_PATCH = 10.0
 31 % on average and at least 18 % in any image (faces, cattle, people, X-rays of heads); those of a single eye, brow, nose or
 mouth 4 to 9 %."""
 MOST_ARE_SAME = 0.75
-"""Share of landmarks that are their own mirror partner above which images face one way or the other. Of a frontal category only
-the landmarks on the axis of symmetry are their own partners."""
+"""Share of landmarks that are their own mirror partner above which images face one way or the other. In a frontal category
+only the landmarks on the axis of symmetry are their own partners."""
+BOX_MARGIN = 0.1
+"""A landmark counts as inside the object's box up to this share of the box's sides beside it: boxes around annotated points
+exclude parts of the object, as ears and hair of a face."""
 NOWHERE = 100 * math.sqrt(1 / 6)
 """Standard deviation of a position drawn uniformly from the whole square, % of the side: 41."""
 
@@ -164,7 +167,7 @@ def measure(seen: Observations) -> dict[str, Any]:
         "cluster_compactness": None if seen.separation is None else mean_of(seen.separation, detected),
         "positional_spread": spread,
         "view_motion": motion,
-        "inside_box": None if seen.boxes is None else inside_box(xy, seen.boxes),
+        "inside_box": None if seen.boxes is None else inside_box(xy, seen.boxes, BOX_MARGIN),
         "landmark_transfer": None if transfer is None else transfer.by_landmark,
     }
     measures = {
@@ -252,9 +255,16 @@ def coverage(xy: Floats) -> float:
     return float(np.sqrt(np.nansum(centred**2, axis=(1, 2)) / (count - 1)).mean())
 
 
-def inside_box(xy: Floats, boxes: Floats) -> Floats:
-    """Return the share of the images in which each landmark (N, K, 2) lies in the image's box (N, 4): (K,), NaN for none."""
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+def inside_box(xy: Floats, boxes: Floats, margin: float) -> Floats:
+    """Return the share of the images in which each landmark (N, K, 2) lies in the image's box (N, 4): (K,), NaN for none.
+
+    Args:
+        xy: Landmarks.
+        boxes: x0, y0, x1, y1.
+        margin: Width by which boxes are enlarged on each side, share of the side.
+    """
+    border = margin * (boxes[:, None, 2:] - boxes[:, None, :2])
+    low, high = boxes[:, None, :2] - border, boxes[:, None, 2:] + border
     inside = np.asarray(((xy >= low) & (xy <= high)).all(axis=-1), np.bool_)
     return mean_of(inside, np.asarray(np.isfinite(xy + low).all(axis=-1), np.bool_))
 

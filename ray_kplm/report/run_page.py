@@ -147,7 +147,7 @@ def _tiles(evidence: Evidence) -> list[tuple[str, str, str]]:
         if quality["against"]["agreement"] is not None:
             tiles.append(("Agreement", f"{format_number(100 * quality['against']['agreement'])} %", text))
     if quality.get("score") is not None:
-        text = "estimated error of a landmark, % of the side, for sweeps; the lower the better"
+        text = "of the size of a forward NME, %, for sweeps; the lower the better"
         tiles.append(("Label-free score", format_number(quality["score"]), text))
     return tiles
 
