@@ -13,6 +13,8 @@ REMOVED_KEYS = {"method.flip": _MIRROR, "method.flip_map": _MIRROR}
 """Old path -> what takes its place."""
 RENAMED_VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
 """Path -> old value -> new value."""
+ADDED_KEYS = ("method.mirror", "detection.inside_box")
+"""Keys whose defaults are not what runs did before these keys existed."""
 
 
 def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +35,37 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
     if "detection" in current:
         current["detection"].setdefault("inside_box", False)
     return current
+
+
+def as_begun(tree: Mapping[str, Any], stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration for a run that is continued: ADDED_KEYS that it leaves at their defaults are as the run began.
+
+    Args:
+        tree: the configuration, a plain tree.
+        stored: the run's stored configuration. Only keys that it lacks are changed.
+        defaults: the default of each path.
+    """
+    begun, known = copy.deepcopy(dict(tree)), to_current_names(stored)
+    for path in ADDED_KEYS:
+        section, _, name = path.partition(".")
+        added = name in known.get(section, {}) and name not in stored[section]
+        if added and begun[section][name] == defaults[path]:
+            begun[section][name] = known[section][name]
+    return begun
+
+
+def to_stored_names(tree: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without those ADDED_KEYS that the run's stored one lacks, if it can be written so.
+
+    The reverse of `as_begun`: a run that was begun without these keys is known by its stored configuration.
+    """
+    written: dict[str, Any] = copy.deepcopy(dict(tree))
+    method, detection = written["method"], written["detection"]
+    if "flip" in stored.get("method", {}) and method["mirror"] in ("partners", "none"):
+        method |= {"flip": method.pop("mirror") == "partners", "flip_map": "pairs"}
+    if "inside_box" not in stored.get("detection", {"inside_box": None}) and not detection["inside_box"]:
+        del detection["inside_box"]
+    return written
 
 
 def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

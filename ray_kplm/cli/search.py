@@ -69,8 +69,8 @@ def _add_ablate(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
     parser.add_argument(
         "--over", nargs="+", required=True, metavar="AXIS",
-        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, flip, flip_at_test, "
-        "norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
+        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, mirror, "
+        "flip_at_test, norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
     parser.add_argument("--max-concurrent", type=int, default=1, help="runs side by side")

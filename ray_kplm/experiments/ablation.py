@@ -84,9 +84,11 @@ THESIS: dict[frozenset[tuple[str, Any]], Figure] = {
     frozenset({("keypoints", "orb")}): Figure(3.85, 7.70, f"{_CELEBA} 6.2"),
     frozenset({("keypoints", "r2d2")}): Figure(3.71, 7.97, f"{_CELEBA} 6.2"),
     frozenset({("keypoints", "superpoint")}): Figure(3.25, 6.65, f"{_CELEBA} 6.2"),
-    frozenset({("flip", False), ("flip_at_test", False)}): Figure(5.81, None, "LS3D, K = 30, stage 2, Table 6.5"),
-    frozenset({("flip", True), ("flip_at_test", False)}): Figure(5.45, None, "LS3D, K = 30, stage 2, Table 6.5"),
-    frozenset({("flip", True), ("flip_at_test", True)}): Figure(5.26, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("mirror", "none"), ("flip_at_test", False)}): Figure(5.81, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("mirror", "partners"), ("flip_at_test", False)}): Figure(
+        5.45, None, "LS3D, K = 30, stage 2, Table 6.5"
+    ),
+    frozenset({("mirror", "partners"), ("flip_at_test", True)}): Figure(5.26, None, "LS3D, K = 30, stage 2, Table 6.5"),
 }
 """By the values of the axes that a table varies."""
 

@@ -12,6 +12,7 @@ import pytest
 from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
 from ray_kplm.methods.extractor import Detected, calibrated_threshold
+from ray_kplm.methods.inputs import Inputs
 from ray_kplm.steps import extract as module
 from ray_kplm.steps.extract import Extraction, ExtractPart, calibration_sample
 from ray_kplm.storage import Folder
@@ -29,7 +30,7 @@ def peaks(image: int) -> np.ndarray:
 class Extractor:
     """Images are their own numbers."""
 
-    def scores(self, images):
+    def scores(self, images, boxes=None):
         return np.concatenate([peaks(int(image)) for image in images])
 
     def find(self, images, threshold, known):
@@ -48,7 +49,8 @@ def reads(monkeypatch) -> list[str]:
         found.append(part)
         start = PARTS.index(part) * ROWS
         for batch in np.array_split(rows + start, range(64, len(rows), 64)):
-            yield batch, [np.eye(2, 3)] * len(batch), [str(i) for i in batch]
+            boxes = np.full((len(batch), 4), np.nan, np.float32)
+            yield Inputs(batch, [np.eye(2, 3)] * len(batch), [str(i) for i in batch], boxes)
 
     monkeypatch.setattr(module, "read_inputs", read_inputs)
     monkeypatch.setattr(module, "load_weights", lambda content: {})
@@ -88,7 +90,7 @@ def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, 
     work = extraction(tmp_path, "a")
     score, done = Extractor.scores, []
 
-    def killed(self, images):
+    def killed(self, images, boxes=None):
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(images)
