@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.facing import FacingTemplate, facings, mirror_evidence
+from ray_kplm.correspondence.facing import facings, fit_template, mirror_evidence
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection, full_selection
 from ray_kplm.dense_features import build_features, describe_images, feature_options
 from ray_kplm.dense_features.hog import Hog
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _SAMPLE_IMAGES = 2_000
 """Images of the sample: all their pairs are compared."""
+_SAMPLE_FACINGS = "sample.parquet"
+"""File of the facings of the sample's images, each by the rule that is fitted to the others."""
 _SAMPLE = 41
 """Of the seed of the sample."""
 
@@ -139,19 +141,20 @@ class _DescribePart:
         )
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
-        objects, boxes = [], []
+        objects, boxes, ids = [], [], []
         for batch in read_inputs(self._work.images, part, rows, self._work.config):
             objects += [
                 cut(image, box if np.isfinite(box).all() else None)
                 for image, box in zip(batch.images, batch.boxes, strict=True)
             ]
             boxes.append(batch.boxes)
+            ids += batch.ids
         described = {
             f"{name}{way}": describe_images(model, objects, mirrored=way == "_mirrored").tobytes()
             for name, model in self._models.items()
             for way in ("", "_mirrored")
         }
-        return {"part": part, "boxes": np.concatenate(boxes).tobytes(), **described}
+        return {"part": part, "ids": ids, "boxes": np.concatenate(boxes).tobytes(), **described}
 
 
 class _FacePart:
@@ -160,12 +163,16 @@ class _FacePart:
     def __init__(self, work: _Work) -> None:
         cv2.setNumThreads(1)
         self._work, self._rule = work, FacingRule.read(work.target, work.config)
+        sample = work.target.read_table(_SAMPLE_FACINGS)
+        self._sample = dict(zip(sample["image_id"].to_pylist(), sample["facing"].to_pylist(), strict=True))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         if not self._work.target.is_file(part):
-            batches = list(read_inputs(self._work.images, part, rows, self._work.config))
-            facing = np.concatenate([self._rule(batch.images, batch.boxes) for batch in batches])
-            table = pa.table([[image for batch in batches for image in batch.ids], facing], schema=FACINGS)
+            ids, facing = [], []
+            for batch in read_inputs(self._work.images, part, rows, self._work.config):
+                ids += batch.ids
+                facing += self._rule(batch.images, batch.boxes).tolist()
+            table = pa.table([ids, [self._sample.get(*pair) for pair in zip(ids, facing, strict=True)]], schema=FACINGS)
             self._work.target.write_table(part, table)
         return {"part": part}
 
@@ -193,11 +200,14 @@ def _find_rule(work: _Work, sample: Selection, pool: Pool, progress: ProgressCal
     if mirror == "facing":
         chosen = "hog" if work.config.features == "hog" else "chosen"
         plain, mirrored = joined(chosen), joined(f"{chosen}_mirrored")
-        template, agreement = FacingTemplate.fit(plain, mirrored)
-        FacingRule(work.config, template, _mean_box(joined("boxes"), work.config.network.image_size)).write(work.target)
-        facing = facings(template.half_log_odds(plain, mirrored))
+        fitted = fit_template(plain, mirrored)
+        box = _mean_box(joined("boxes"), work.config.network.image_size)
+        FacingRule(work.config, fitted.template, box).write(work.target)
+        facing = facings(fitted.half_log_odds)
+        table = pa.table([[image for answer in answers for image in answer["ids"]], facing], schema=FACINGS)
+        work.target.write_table(_SAMPLE_FACINGS, table)
         facts |= {
-            "agreement": agreement,
+            "agreement": fitted.agreement,
             "doubtful": float((np.abs(facing) < DOUBTFUL).mean()),
             "positive": float((facing > 0).mean()),
         }
