@@ -126,7 +126,7 @@ class AugmentConfig:
     """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
     noise_share: float = 0.5
     """Share of views with noise."""
-    paste: float = 0.0
+    paste: float = 0.5
     """Share of views in which the object is cut out by its box, moved, and pasted on the background of another image (none in T
     and R; in datasets with boxes). Without it a network can learn where parts usually are in place of what they look like."""
     paste_shift: float = 0.2
