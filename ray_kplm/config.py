@@ -13,10 +13,15 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ray_kplm import config_parsing
 from ray_kplm.config_rules import check_rules
+
+AUTO = 0
+"""The value of an `AutoInt` that is written as `auto`."""
+AutoInt = Annotated[int, "auto"]
+"""A number, or `auto`: chosen from the images when a run begins, and recorded in it (`steps.choose`)."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,13 @@ class MethodConfig:
 
     kind: Literal["kplm", "merge", "template"] = "kplm"
     """Method: `kplm` is chapter 6, `merge` chapter 5, `template` chapter 4."""
-    landmarks: int = 30
+    landmarks: AutoInt = 30
     """K, the number of landmarks (T 6.2). In `template` this is the maximum: there are fewer if the template's image has fewer
-    points. In `merge` the number of landmarks results from merging, and this only scales how many keypoints are detected."""
-    clusters: int = 100
-    """M, the number of training clusters; many more than K, since one landmark may have several appearances (T 6.3.3)."""
+    points. In `merge` the number of landmarks results from merging, and this only scales how many keypoints are detected.
+    `auto`: chosen from the images when a run begins, as `kplm choose` does."""
+    clusters: AutoInt = 100
+    """M, the number of training clusters; many more than K, since one landmark may have several appearances (T 6.3.3).
+    `auto`: from K and the number of keypoints, when a run begins."""
     mirror: Literal["auto", "partners", "facing", "none"] = "auto"
     """What a mirror image is. `partners`: an image of the same view, in which each landmark has a partner, as a face's left and
     right eye; the partners are recovered by clustering (T 6.1.8). `facing`: the same object facing the other way, as an animal
@@ -121,6 +128,11 @@ class AugmentConfig:
     """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
     noise_share: float = 0.5
     """Share of views with noise."""
+    paste: float = 0.0
+    """Share of views in which the object is cut out by its box, moved, and pasted on the background of another image (none in T
+    and R; in datasets with boxes). Without it a network can learn where parts usually are in place of what they look like."""
+    paste_shift: float = 0.2
+    """How far a pasted object moves, up to this share of the side in each direction; it shrinks where there is no room."""
     warp: float = 0.0
     """Smooth warp: the points of a 4 x 4 lattice move by up to this share of the side in each direction (none in T and R).
     Without it a network can recognise parts by their layout, which fails when an object turns."""
@@ -194,6 +206,9 @@ class DetectionConfig:
     about K places by then, so that many more points are noise."""
     calibration_images: int = 500
     """Images in the seeded sample on which the threshold is chosen."""
+    inside_box: bool = True
+    """Drop keypoints outside the object's box, where the dataset has one, in every round (T, R: generic keypoints alone). They
+    are background, which rounds may otherwise learn."""
     nms_radius: int = 2
     """A keypoint is the maximum of (2 r + 1)^2 cells (R)."""
     limit: int = 200

@@ -13,6 +13,8 @@ REMOVED_KEYS = {"method.flip": _MIRROR, "method.flip_map": _MIRROR}
 """Old path -> what takes its place."""
 RENAMED_VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
 """Path -> old value -> new value."""
+ADDED_KEYS = ("method.mirror", "detection.inside_box")
+"""Keys whose defaults are not what runs did before these keys existed."""
 
 
 def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,40 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
     if "flip" in method:
         method.pop("flip_map", None)
         method["mirror"] = "partners" if method.pop("flip") else "none"
+    if "detection" in current:
+        current["detection"].setdefault("inside_box", False)
     return current
+
+
+def as_begun(tree: Mapping[str, Any], stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration for a run that is continued: ADDED_KEYS that it leaves at their defaults are as the run began.
+
+    Args:
+        tree: the configuration, a plain tree.
+        stored: the run's stored configuration. Only keys that it lacks are changed.
+        defaults: the default of each path.
+    """
+    begun, known = copy.deepcopy(dict(tree)), to_current_names(stored)
+    for path in ADDED_KEYS:
+        section, _, name = path.partition(".")
+        added = name in known.get(section, {}) and name not in stored[section]
+        if added and begun[section][name] == defaults[path]:
+            begun[section][name] = known[section][name]
+    return begun
+
+
+def to_stored_names(tree: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without those ADDED_KEYS that the run's stored one lacks, if it can be written so.
+
+    The reverse of `as_begun`: a run that was begun without these keys is known by its stored configuration.
+    """
+    written: dict[str, Any] = copy.deepcopy(dict(tree))
+    method, detection = written["method"], written["detection"]
+    if "flip" in stored.get("method", {}) and method["mirror"] in ("partners", "none"):
+        method |= {"flip": method.pop("mirror") == "partners", "flip_map": "pairs"}
+    if "inside_box" not in stored.get("detection", {"inside_box": None}) and not detection["inside_box"]:
+        del detection["inside_box"]
+    return written
 
 
 def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +80,16 @@ def as_recorded(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
         old_values = {new: old for old, new in RENAMED_VALUES.get(path, {}).items()}
         original[old_keys.get(path, name)] = old_values.get(value, value) if old_values else value
     return original
+
+
+def detection_as_recorded(detection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `detection` as fingerprints hold it: runs that were begun without `inside_box` used no boxes."""
+    return {name: value for name, value in detection.items() if name != "inside_box" or value}
+
+
+def augment_as_recorded(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `augment` as fingerprints hold it: without the options of `paste` where it is off, as before there were any."""
+    return {name: value for name, value in augment.items() if augment["paste"] or name not in ("paste", "paste_shift")}
 
 
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
     """
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{prefix.rstrip('.')} = {tree!r}: is a section with the keys {', '.join(_keys(kind))}")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     values = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
@@ -122,7 +122,7 @@ def read(kind: Any, value: Any, path: str) -> Any:
     """Return a value from YAML as the type of a field.
 
     Args:
-        kind: the type: a Literal, a tuple, a union, or one of bool, int, float and str.
+        kind: the type: a Literal, a tuple, a union, `config.AutoInt`, or one of bool, int, float and str.
         value: as YAML gives it.
         path: dotted path of the field, for errors.
 
@@ -130,6 +130,9 @@ def read(kind: Any, value: Any, path: str) -> Any:
         ConfigError: the value is not of this type.
     """
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated:  # config.AutoInt
+        number, word = typing.get_args(kind)
+        return 0 if value == word else read(number, value, path)
     if origin is Literal:
         return _read_choice(typing.get_args(kind), value, path)
     if origin is tuple:

@@ -56,6 +56,7 @@ def _type_words(annotation: str) -> str:
     words = {
         "str": "text",
         "int": "whole number",
+        "AutoInt": "whole number or `auto`",
         "float": "number",
         "bool": "`true` or `false`",
         "tuple[float, float]": "two numbers `[low, high]`",

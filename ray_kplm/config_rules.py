@@ -54,12 +54,12 @@ def all_rules(config: Config) -> Iterator[Rule]:
 
 def _method_rules(c: Config) -> Iterator[Rule]:
     landmarks, clusters = c.method.landmarks, c.method.clusters
-    yield Rule("method.landmarks", landmarks, "must be at least 2", landmarks >= 2)
+    yield Rule("method.landmarks", landmarks, "must be at least 2, or auto", landmarks == 0 or landmarks >= 2)
     yield Rule(
         "method.clusters",
         clusters,
-        f"must be at least method.landmarks = {landmarks}; the thesis uses 100",
-        landmarks <= clusters <= 32_767,  # stored as int16
+        f"must be at least method.landmarks = {landmarks}, or auto; the thesis uses 100",
+        clusters == 0 or max(landmarks, 2) <= clusters <= 32_767,  # stored as int16
     )
 
 
@@ -118,6 +118,9 @@ def _keypoints_rules(c: Config) -> Iterator[Rule]:
 def _augment_rules(c: Config) -> Iterator[Rule]:
     warp = c.augment.warp
     yield Rule("augment.warp", warp, "must be within 0 and 0.08: more may fold pictures", 0 <= warp <= 0.08)
+    for name, most in (("paste", 1.0), ("paste_shift", 0.5)):
+        value = getattr(c.augment, name)
+        yield Rule(f"augment.{name}", value, f"is a share: within 0 and {most}", 0 <= value <= most)
 
 
 def _stage1_rules(c: Config) -> Iterator[Rule]:

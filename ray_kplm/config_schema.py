@@ -47,7 +47,7 @@ def field_docs(kind: type) -> dict[str, str]:
 
 def _section(kind: type) -> dict[str, Any]:
     """Return the schema of a dataclass."""
-    hints, docs = typing.get_type_hints(kind), field_docs(kind)
+    hints, docs = typing.get_type_hints(kind, include_extras=True), field_docs(kind)
     properties = {}
     for field in dataclasses.fields(kind):
         schema = _type_schema(hints[field.name])
@@ -63,6 +63,8 @@ def _section(kind: type) -> dict[str, Any]:
 def _type_schema(kind: Any) -> dict[str, Any]:
     """Return the schema of the values that `config_parsing.read` accepts for a type."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:  # config.AutoInt
+        return {"anyOf": [_type_schema(parts[0]), {"enum": [parts[1]]}]}
     if origin is Literal:
         yes_or_no = [value for value, word in ((True, "yes"), (False, "no")) if word in parts]  # YAML 1.1's yes and no
         return {"enum": [*parts, *yes_or_no]}

@@ -15,7 +15,8 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory
+from ray_kplm.methods.facing import FACING, FacingRule
+from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
@@ -29,8 +30,8 @@ class Landmarks:
     Attributes:
         xy: (K, 2), (x, y) in source pixels, with pixel centres at integers.
         confidence: (K,), heights of the heatmaps' peaks.
-        facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same in all
-            images; the magnitude, 0 to 1, how sure it is. None for other categories.
+        facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same one in
+            all images; the magnitude, 0 to 1, is how sure it is. None for other categories.
     """
 
     xy: NDArray[np.float32]
@@ -49,9 +50,8 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
         run.finished("stage2")
         folder /= "stage2"
     channels = Channels.from_dict(folder.read_json(CHANNELS))
-    return LandmarkPredictorFactory(
-        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, channels.one_way
-    )
+    rule = FacingRule.of_detector(run.folder, run.config)
+    return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule)
 
 
 def _is_exported(folder: Folder) -> bool:
@@ -71,6 +71,9 @@ def export(run: Run, folder: Folder) -> None:
     folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
     folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
     folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
+    rule = FacingRule.of_detector(run.folder, run.config)
+    if rule is not None:
+        rule.write(folder / FACING)
 
 
 Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
@@ -80,7 +83,7 @@ Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
 class LandmarkDetector:
     """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`."""
 
-    def __init__(self, predictor: LandmarkPredictor, size: int, batch: int) -> None:
+    def __init__(self, predictor: LandmarkPredictor | OneWayPredictor, size: int, batch: int) -> None:
         self._predictor, self._size, self._batch = predictor, size, batch
 
     @classmethod
@@ -134,13 +137,25 @@ class LandmarkDetector:
             inputs = [
                 self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
             ]
-            xy, confidence, facing = self._predictor.with_facing(np.stack([image for image, _ in inputs]))
-            ways = [None] * len(inputs) if facing is None else facing.tolist()
-            landmarks += [
-                Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
-                for (_, input_to_source), points, peaks, way in zip(inputs, xy, confidence, ways, strict=True)
-            ]
+            landmarks += self._predict(inputs, None if windows is None else windows[start:stop])
         return landmarks
+
+    def _predict(
+        self, inputs: list[tuple[NDArray[np.uint8], coordinates.Affine]], boxes: NDArray[np.float64] | None
+    ) -> list[Landmarks]:
+        """Return the landmarks of a batch: inputs with their transforms to source pixels, boxes (B, 4) in source pixels."""
+        batch, maps = np.stack([image for image, _ in inputs]), [affine for _, affine in inputs]
+        facing: list[float] | list[None] = [None] * len(inputs)
+        if isinstance(self._predictor, OneWayPredictor):
+            inside = None if boxes is None else np.stack([_in_input(b, m) for b, m in zip(boxes, maps, strict=True)])
+            xy, confidence, ways = self._predictor.with_facing(batch, inside)
+            facing = ways.tolist()
+        else:
+            xy, confidence = self._predictor(batch)
+        return [
+            Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
+            for input_to_source, points, peaks, way in zip(maps, xy, confidence, facing, strict=True)
+        ]
 
     def _input(
         self, image: Image, box: NDArray[np.float64] | None, margin: float
@@ -154,6 +169,12 @@ class LandmarkDetector:
             crop, crop_to_source = image_io.crop(rgb, window, self._size)
         view, crop_to_input = letterbox(crop, self._size)
         return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
+
+
+def _in_input(box: NDArray[np.float64], input_to_source: coordinates.Affine) -> NDArray[np.float32]:
+    """Return a box (4,) of the source frame in the input frame."""
+    corners = coordinates.apply(coordinates.invert(input_to_source), box.reshape(2, 2))
+    return np.asarray(corners, np.float32).ravel()
 
 
 def _rgb(image: Image) -> NDArray[np.uint8]:

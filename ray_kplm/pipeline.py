@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,12 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.progress import ProgressDisplay
+from ray_kplm.report.choice_table import choice_line
 from ray_kplm.run import Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TRAIN
+from ray_kplm.steps.choose import CHOICE, has_auto, resolve
 from ray_kplm.steps.executor import AfterRound, Executor
 from ray_kplm.steps.recorder import record
 from ray_kplm.tracking import ParentRun, send_pending, track_run
@@ -46,7 +49,7 @@ def discover(
         KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
     dataset = Dataset.open(config.dataset)
-    run = Run.start(config)
+    run = _choose_numbers(Run.start(config), dataset, progress)
     recording = record(run, dataset)
     if recording.is_finished():
         Executor(run, recording, progress).clean_up()
@@ -62,6 +65,25 @@ def discover(
             executor.execute(check=lock.check, after_round=after_round)
             tracker.log_model(run, _examples(dataset, config))
     return run, True
+
+
+def _choose_numbers(run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], ProgressDisplay]) -> Run:
+    """Return the run with numbers in place of `auto` landmarks and clusters: those of its record, or newly chosen ones."""
+    if not has_auto(run.config):
+        return run
+    if run.manifest(CHOICE) is None:
+        path = (run.folder / CHOICE).path
+        display = progress({path: 1.0})
+        with lock_folder(run.folder), session(run.config.compute):
+            if not run.folder.is_file("config.yaml"):
+                run.save()  # makes the folder a run, which an interruption leaves to be continued
+            display.begin(path, "numbers of landmarks and clusters")
+            resolve(run, dataset, display.advance)
+            choice = run.finished(CHOICE)
+            display.finish(choice_line(choice))
+            for doubt in choice.get("doubts", ()):
+                display.print_line(f"unsure: {doubt}")
+    return replace(run, config=resolve(run, dataset))
 
 
 def _examples(dataset: Dataset, config: Config, count: int = 2) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from ray_kplm.config import Config, from_dict
-from ray_kplm.config_names import to_current_names
+from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
 from ray_kplm.errors import RunError
 from ray_kplm.number_format import AUTO_KEYS, resolve_auto
 from ray_kplm.storage import Folder
@@ -176,6 +176,9 @@ class Run:
     def start(cls, config: Config) -> Run:
         """Return the run of `config.run`, new or to be continued. Writes nothing; `save` does.
 
+        A run that was begun before a key existed goes on as it began, unless the configuration gives that key another value
+        than its default (`config_names.ADDED_KEYS`).
+
         Raises:
             RunError: the folder holds something other than a run.
         """
@@ -185,6 +188,9 @@ class Run:
         content = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
         if content and not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
+        stored = _stored_config(folder)
+        if stored is not None:
+            config = from_dict(as_begun(config.to_dict(), stored, Config().flat()))
         return cls(folder, config)
 
     def save(self) -> Run:
@@ -192,7 +198,11 @@ class Run:
 
         Writes the configuration, the library versions and, the first time, the number format.
         """
-        self.folder.write_bytes("config.yaml", yaml.safe_dump(self.config.to_dict(), sort_keys=False).encode())
+        tree = self.config.to_dict()
+        stored = _stored_config(self.folder)
+        if stored is not None:
+            tree = to_stored_names(tree, stored)
+        self.folder.write_bytes("config.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
         self.folder.write_json("versions.json", versions())
         if not self.folder.is_file(NUMBER_FORMAT):
             compute = self.resolved.compute
@@ -245,6 +255,14 @@ class Run:
         """Return the numbers of the rounds whose pseudo-labels are published, in order; 0 is the warm-up."""
         numbers = [int(name) for name in (self.folder / "rounds").folders() if name.isdigit()]
         return [number for number in numbers if self.manifest(f"{round_path(number)}/labels")]
+
+
+def _stored_config(folder: Folder) -> dict[str, Any] | None:
+    """Return the configuration that a run's folder holds, under the names of its time; None if it holds none."""
+    if not folder.is_file("config.yaml"):
+        return None
+    tree: dict[str, Any] = yaml.safe_load(folder.read_bytes("config.yaml")) or {}
+    return tree
 
 
 def round_path(number: int) -> str:

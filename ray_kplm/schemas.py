@@ -75,11 +75,12 @@ LABELS = pa.schema(
 """
 
 
-FACING = pa.field("facing", pa.float32(), nullable=False)
-"""Which way an image's object faces: the sign; and how sure that is: 0 (unknown) to 1. A column of FACINGS, and of features
-and pseudo-labels where mirror images are `facing`."""
-
-FACINGS = pa.schema([pa.field("image_id", pa.string(), nullable=False), FACING])
+FACINGS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("facing", pa.float32(), nullable=False),  # the sign is the way, the magnitude how sure it is, 0 to 1
+    ]
+)
 """`<run>/facing/part-00000.parquet`: which way the object of each training image faces, before the warm-up."""
 
 
@@ -129,11 +130,31 @@ OBSERVATIONS = pa.schema(
         pa.field("view_confidence", pa.list_(pa.float32()), nullable=False),  # (V * K,)
         pa.field("alone", _POINTS, nullable=False),  # (K, 2), without averaging with the mirror image
         pa.field("mirrored", _POINTS, nullable=False),  # (K, 2), likewise in the mirror image, mirrored back
+        pa.field("picture", pa.binary(), nullable=False),  # the input made smaller, JPEG, RGB
+        pa.field("box", pa.list_(pa.float32())),  # x0, y0, x1, y1 of the object; null: not given
+        # Landmarks (K, 2) of composites, null where the image has none: the object at its own place, moved, and at its own
+        # place on the background of another image.
+        pa.field("placed", _POINTS),
+        pa.field("moved", _POINTS),
+        pa.field("swapped", _POINTS),
+        pa.field("shift", pa.list_(pa.float32())),  # (2,), by which the object was moved
+        pa.field("covers", pa.list_(pa.bool_())),  # (K,), whether a landmark lies on what was cut out
     ]
 )
-"""`<run>/evaluation/quality/<stage>/part-00000.parquet`: landmarks of an image, of V warped views and of its mirror image.
+"""`<run>/evaluation/quality/<stage>/part-00000.parquet`: landmarks of an image, of V warped views, of its mirror image and of
+composites of its object.
 
 Points are in the input frame, the only one that views have."""
+
+OTHER_LANDMARKS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field(
+            "xy", _POINTS, nullable=False
+        ),  # (J, 2), shares of the square that the letterbox fills; NaN: not detected
+    ]
+)
+"""`<run>/evaluation/quality_against/<run>-<stage>/part-00000.parquet`: landmarks of an image by the detector of another run."""
 
 SOURCE_LANDMARKS = pa.schema(
     [

@@ -62,7 +62,7 @@ def commands_with_figures(replace):
 @pytest.mark.parametrize("command", [
     ["bench", "correspondence"], ["bench", "train"], ["bench", "evaluation"], ["bench", "rounds"],
     ["bench", "quality", "RUN"], ["bench", "chaos"], ["bench", "endurance"], ["quality", "RUN"],
-    ["ablate", "demo", "--over", "flip"],
+    ["ablate", "demo", "--over", "mirror"],
 ])  # fmt: skip
 def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, replace, capsys):
     commands_with_figures(replace)

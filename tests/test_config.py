@@ -163,7 +163,7 @@ def test_rules_hold_however_a_configuration_is_made():
         ("metod.landmarks=3", r"^metod: unknown key; did you mean method\?"),
         ("landmarks=3", r"^landmarks: unknown key; did you mean method\.landmarks\?"),
         ("batch_size=3", r"^batch_size: unknown key; did you mean stage1\.batch_size or stage2\.batch_size\?"),
-        ("method.xyz=3", r"^method\.xyz: unknown key; known keys: kind, landmarks, clusters, flip"),
+        ("method.xyz=3", r"^method\.xyz: unknown key; known keys: kind, landmarks, clusters, mirror"),
     ],
 )
 def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
@@ -177,7 +177,8 @@ def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
         ("method.landmarks=ten", r"^method\.landmarks = 'ten': must be of type int"),
         ("method.landmarks=1.5", r"^method\.landmarks = 1\.5: must be of type int"),
         ("method.landmarks=true", r"^method\.landmarks = True: must be of type int"),
-        ("method.flip=1", r"^method\.flip = 1: must be of type bool"),
+        ("method.drop_static=1", r"^method\.drop_static = 1: must be of type bool"),
+        ("method.mirror=true", r"^method\.mirror = 'yes': must be one of auto, partners, facing, none"),
         ("stage1.margin=wide", r"^stage1\.margin = 'wide': must be of type float"),
         ("stage1.margin=true", r"^stage1\.margin = True: must be of type float"),
         ("network.norm=layer", r"^network\.norm = 'layer': must be one of group, batch"),
@@ -200,6 +201,8 @@ def test_a_value_of_the_wrong_type_is_named(override, message):
         ("clustering.redos=3", "clustering.redos: is called clustering.n_init now"),
         ("compute.linear_rule=true", "compute.linear_rule: is called compute.scale_lr now"),
         ("keypoints.detector=truth_mix", "keypoints.detector = 'truth_mix': is called 'noisy_gt' now"),
+        ("method.flip=true", "method.flip: is part of method.mirror (true with 'pairs': partners; false: none) now"),
+        ("method.flip_map=pairs", "method.flip_map: is part of method.mirror"),
         ("clustering.redo=3", "clustering.redo: unknown key; known keys: iterations"),
         ("clustering.n_ini=3", "clustering.n_ini: unknown key; did you mean clustering.n_init?"),
         ("compute.scale_l=true", "compute.scale_l: unknown key; did you mean compute.scale_lr?"),
@@ -278,7 +281,7 @@ def test_an_unusable_file_is_named_in_one_line(tmp_path, text, message):
 
 
 def test_round_trip_through_yaml():
-    config = load_config(None, ["seed=5", "augment.scale=[0.5, 2]", "stage1.decay_at=[0.3]", "method.flip=false"])
+    config = load_config(None, ["seed=5", "augment.scale=[0.5, 2]", "stage1.decay_at=[0.3]", "method.mirror=none"])
     assert from_dict(config.to_dict()) == config
     assert from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 

@@ -86,7 +86,16 @@ def test_links_lead_somewhere(page):
 
 def test_every_table_on_storage_is_described():
     text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
-    for name in ("IMAGES", "LANDMARKS", "REJECTED", "KEYPOINTS", "LABELS", "PREDICTIONS", "OBSERVATIONS"):
+    for name in (
+        "IMAGES",
+        "LANDMARKS",
+        "REJECTED",
+        "KEYPOINTS",
+        "LABELS",
+        "PREDICTIONS",
+        "OBSERVATIONS",
+        "OTHER_LANDMARKS",
+    ):
         for column in getattr(schemas, name).names:
             assert f"`{column}`" in text, f"{name}.{column}"
 

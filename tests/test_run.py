@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ray_kplm.config import Config, load_config
 from ray_kplm.config_names import as_recorded
@@ -268,6 +269,42 @@ def test_a_run_that_was_stored_under_old_names_is_opened_and_its_steps_are_reuse
     opened = Run.open(config.run)
     assert opened.config == config
     assert make(opened, "rounds/000/labels", reads=renamed_sections(opened.config)).manifest() == manifest
+
+
+def begun_before(folder: Path, *, flip: bool) -> Run:
+    """A run whose configuration was stored before `method.mirror` and `detection.inside_box` existed."""
+    run = Run.start(load_config(None, [f"run={folder}"])).save()
+    tree = yaml.safe_load(run.folder.read_bytes("config.yaml"))
+    del tree["method"]["mirror"], tree["detection"]["inside_box"]
+    tree["method"] |= {"flip": flip, "flip_map": "pairs"}
+    run.folder.write_bytes("config.yaml", yaml.safe_dump(tree).encode())
+    return run
+
+
+@pytest.mark.parametrize(("flip", "mirror"), [(True, "partners"), (False, "none")])
+def test_a_run_that_was_begun_before_the_mirror_was_chosen_goes_on_as_it_began(tmp_path, flip, mirror):
+    config = begun_before(tmp_path / "run", flip=flip).config
+    assert config.method.mirror == "auto"
+    for _ in range(2):  # saving does not make it another run
+        run = Run.start(config)
+        assert (run.config.method.mirror, run.config.detection.inside_box) == (mirror, False)
+        run.save()
+        assert Run.open(config.run).config == run.config
+
+
+def test_a_value_that_is_no_default_counts_in_a_run_that_was_begun_before(tmp_path):
+    before = begun_before(tmp_path / "run", flip=True).config
+    config = load_config(None, [f"run={before.run}", "method.mirror=facing"])
+    assert Run.start(config).save().config.method.mirror == "facing"
+    assert Run.start(before).config.method.mirror == "auto"  # stored under the new key
+    assert not Run.start(before).config.detection.inside_box
+
+
+def test_a_run_that_was_begun_with_the_new_keys_is_not_changed(tmp_path):
+    config = load_config(None, [f"run={tmp_path}", "method.mirror=none", "detection.inside_box=false"])
+    Run.start(config).save()
+    assert Run.start(config).config == config
+    assert Run.start(load_config(None, [f"run={tmp_path}"])).config == load_config(None, [f"run={tmp_path}"])
 
 
 @pytest.mark.parametrize(

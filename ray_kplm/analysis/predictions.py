@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods import build_method
+from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
@@ -43,7 +45,8 @@ def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
     labels = run.finished(f"{round_path(number)}/labels")
     folder = run.folder / "rounds" / f"{number:03d}"
     method = build_method(config)
-    return method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"]), labels
+    make = method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"])
+    return replace(make, facing=FacingRule.of_detector(run.folder, config)), labels
 
 
 def stage_title(stage: str) -> str:

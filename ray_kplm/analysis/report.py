@@ -26,6 +26,7 @@ from ray_kplm.report.run_page import Evidence, build_page
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
+from ray_kplm.steps.choose import CHOICE
 from ray_kplm.steps.recorder import record
 
 PAGE = "index.html"
@@ -98,6 +99,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
         merges=merges(run),
         embeddings=read_embeddings(run, embedding) if embedding is not None else (),
         rejected=int(dataset.manifest.get("rejected", 0)),
+        choice=run.manifest(CHOICE),
         facts=_facts(run, dataset),
         config=yaml.safe_dump(run.config.to_dict(), sort_keys=False),
     )

@@ -31,6 +31,16 @@ MEASURES = (
     "static_share",
     "min_landmark_distance",
     "coverage",
+    "expected_distance",
+    "transfer",
+    "landmark_transfer",
+    "mirror_identity",
+    "shift_error",
+    "shift_error_median",
+    "background_error",
+    "position_identity",
+    "inside_box",
+    "box_coverage",
 )
 """The measures of `evaluation.label_free.measure` that are correlated."""
 _MIN_CHECKPOINTS = 4

@@ -55,12 +55,14 @@ def _add_evaluate(commands: Any) -> None:
 def _add_quality(commands: Any) -> None:
     text = (
         "Measure how good landmarks are without any annotation. It is measured whether they follow known warps and the mirror "
-        "image, how often they are detected, how sharp their peaks are and how much they move; low values come with a warning."
+        "image, whether they look the same in other images, whether they follow an object that is moved, how often they are "
+        "detected and how much they move; bad values come with a warning."
     )
     epilog = (
         "Examples:\n"
         "  kplm quality runs/mine\n"
-        "  kplm quality runs/mine --stage 3   # the clusters of round 3, also while later rounds are trained"
+        "  kplm quality runs/mine --stage 3   # the clusters of round 3, also while later rounds are trained\n"
+        "  kplm quality runs/mine --against runs/other   # does another seed find the same landmarks?"
     )
     parser = command(commands, "quality", _quality, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
@@ -68,6 +70,11 @@ def _add_quality(commands: Any) -> None:
         "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up) for its clusters"
     )
     parser.add_argument("--images", type=int, default=256, help="training images to measure on, a seeded sample")
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="another run, for example of another seed: how well the two predict each other's landmarks",
+    )
     add_json(parser, "the measures")
 
 
@@ -176,7 +183,10 @@ def _quality(options: argparse.Namespace) -> Result:
 
     run = Run.open(options.run)
     with session(run.config.compute):
-        quality = measure_quality(run, options.stage, images=options.images, progress=options.console.show)
+        other = Run.open(options.against) if options.against else None
+        quality = measure_quality(
+            run, options.stage, images=options.images, against=other, progress=options.console.show
+        )
     return Result(quality_table(quality), quality)
 
 

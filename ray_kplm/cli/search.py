@@ -1,4 +1,4 @@
-"""Commands of many runs: ablate, sweep."""
+"""Commands that search configurations: choose before training; ablate and sweep by many runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,52 @@ from ray_kplm.cli.console import Result, add_json, command
 
 def add(commands: Any) -> None:
     """Add the commands to the parser."""
+    _add_choose(commands)
     _add_ablate(commands)
     _add_sweep(commands)
+
+
+_CHOOSE_EXAMPLES = """
+Two random halves of the images are clustered to K, and both label the same keypoints: their agreement is the adjusted Rand
+index. The excess is what it has beyond that of keypoints without structure. K is the largest number whose excess is within a
+standard error of the best, and whose landmarks are found in two thirds of the images on average. M follows from K and the
+number of keypoints. In a run,
+  kplm train CONFIG dataset=DATASET run=RUN method.landmarks=auto method.clusters=auto
+chooses likewise before anything is trained, and records the numbers and the evidence in RUN/choice.
+
+Examples:
+  kplm choose data/mine
+  kplm choose data/mine faces_cpu keypoints.detector=orb --folder runs/choice_orb
+"""
+
+
+def _add_choose(commands: Any) -> None:
+    text = (
+        "Choose the numbers of landmarks and of training clusters from the images, in minutes, without training. Prints the "
+        "evidence and how sure it is, and draws it."
+    )
+    parser = command(commands, "choose", _choose, text, _CHOOSE_EXAMPLES)
+    parser.add_argument("dataset", metavar="DATASET", help="the dataset that `kplm ingest` made")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="CONFIG key=value",
+        help="a YAML file or the name of a ready configuration, by default none; and changes to it",
+    )
+    parser.add_argument("--folder", default="runs/choose", help="where the evidence and its picture are written")
+    add_json(parser, "the numbers and the evidence")
+
+
+def _choose(options: argparse.Namespace) -> Result:
+    from ray_kplm.experiments.choice import PICTURE, choose_numbers
+    from ray_kplm.report.choice_table import choice_table
+
+    given: list[str] = options.overrides
+    config = given.pop(0) if given and "=" not in given[0] else None
+    choice = choose_numbers(options.dataset, config, given, options.folder, options.console.show)
+    numbers = f"method.landmarks={choice['landmarks']} method.clusters={choice['clusters']}"
+    files = f"picture: {options.folder}/{PICTURE}   next: kplm train CONFIG dataset={options.dataset} run=NEW {numbers}"
+    return Result(f"{choice_table(choice)}\n{files}", choice)
 
 
 def _add_ablate(commands: Any) -> None:
@@ -25,8 +69,8 @@ def _add_ablate(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dataset=DIR run=DIR ...")
     parser.add_argument(
         "--over", nargs="+", required=True, metavar="AXIS",
-        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, flip, flip_at_test, "
-        "norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
+        help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, mirror, "
+        "flip_at_test, norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
     parser.add_argument("--max-concurrent", type=int, default=1, help="runs side by side")

@@ -6,7 +6,7 @@ In the arrays the keypoints of all images of a part follow one another; `counts`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,6 @@ class Features:
         score: float32 (N,), larger is stronger.
         descriptors: float16 (N, d), unit norm.
         descriptors_flipped: float16 (N, d), unit norm, descriptors of the same places in the mirrored image.
-        facing: float32 (images,), see schemas.FACING, where mirror images are `facing`. `descriptors` are then those of the
-            object as it faces the positive way, whether that is the image or its mirror image.
     """
 
     image_id: pa.ChunkedArray
@@ -42,7 +40,6 @@ class Features:
     score: NDArray[np.float32]
     descriptors: NDArray[np.float16]
     descriptors_flipped: NDArray[np.float16]
-    facing: NDArray[np.float32] | None = None
 
     @property
     def image(self) -> NDArray[np.int64]:
@@ -59,18 +56,6 @@ class Features:
         """Memory of the arrays of keypoints, bytes."""
         return self.xy.nbytes + self.score.nbytes + self.descriptors.nbytes + self.descriptors_flipped.nbytes
 
-    def turned(self, facing: NDArray[np.float32]) -> Features:
-        """Return the features with other facings (images,): the descriptors of images that face the other way are swapped."""
-        assert self.facing is not None
-        swap = ((facing < 0) != (self.facing < 0))[self.image][:, None]
-        plain, flipped = self.descriptors, self.descriptors_flipped
-        return replace(
-            self,
-            facing=facing,
-            descriptors=np.where(swap, flipped, plain),
-            descriptors_flipped=np.where(swap, plain, flipped),
-        )
-
 
 def features_table(
     image_ids: list[str],
@@ -80,7 +65,6 @@ def features_table(
     score: NDArray[Any],
     descriptors: NDArray[np.float16],
     descriptors_flipped: NDArray[np.float16],
-    facing: NDArray[np.float32] | None = None,
 ) -> pa.Table:
     """Return the Arrow table (schemas.features_schema) of flat arrays as in `Features`."""
     dim = descriptors.shape[1]
@@ -92,13 +76,7 @@ def features_table(
         ragged(descriptors.ravel(), counts * dim),
         ragged(descriptors_flipped.ravel(), counts * dim),
     ]
-    table = pa.Table.from_arrays(columns, schema=schemas.features_schema(dim))
-    return table if facing is None else with_facing(table, facing)
-
-
-def with_facing(table: pa.Table, facing: NDArray[np.float32]) -> pa.Table:
-    """Return the table of images with the column schemas.FACING."""
-    return table.append_column(schemas.FACING, pa.array(facing, pa.float32()))
+    return pa.Table.from_arrays(columns, schema=schemas.features_schema(dim))
 
 
 def keypoints_table(
@@ -124,10 +102,6 @@ def read_features(folder: Folder, part: str) -> Features:
             f"{folder}/{part}: unreadable features ({reason}); delete the round's folder to redo it"
         ) from None
     dim = int((table.schema.metadata or {}).get(b"descriptor_dim", 0))
-    facing = None
-    if schemas.FACING.name in table.schema.names:
-        facing = table[schemas.FACING.name].to_numpy()
-        table = table.drop_columns([schemas.FACING.name])
     if not dim or not table.schema.equals(schemas.features_schema(dim)):
         raise DataError(
             f"{folder}/{part}: columns {table.schema.names} are not those of features; delete the round's folder to redo it"
@@ -141,7 +115,6 @@ def read_features(folder: Folder, part: str) -> Features:
         _flat(table, "score"),
         _flat(table, "descriptors").reshape(-1, dim),
         _flat(table, "descriptors_flipped").reshape(-1, dim),
-        facing,
     )
 
 

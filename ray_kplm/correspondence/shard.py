@@ -23,7 +23,7 @@ from ray_kplm.correspondence.assignment import (
     faiss_search,
     squared_distance,
 )
-from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features, with_facing
+from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
 from ray_kplm.correspondence.hungarian import Spread
 from ray_kplm.correspondence.shard_results import Contents, Filtered, Labelled
 from ray_kplm.errors import DataError
@@ -53,6 +53,7 @@ class DescriptorShard:
         seed: int,
         threads: int = 1,
         search: Search | None = None,
+        one_way: bool = False,
     ) -> None:
         """Take over parts of features; nothing is read yet.
 
@@ -63,20 +64,22 @@ class DescriptorShard:
             seed: Seed of the samples.
             threads: Threads that assign points.
             search: The search of the assignments; default: Faiss on the CPU.
+            one_way: Whether the features are of images as they face one way. A keypoint's cluster is then the same in the
+                mirror image.
         """
         self._folder, self._parts = features, parts
         self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search or faiss_search()
+        self._one_way = one_way
         self._share, self._mirrored = 1.0, True
         self._cached: dict[str, NDArray[np.float16]] = {}
         self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: dropped
         self._excluded: dict[str, NDArray[np.bool_]] = {}  # keypoints that are left out of all later fits
-        self._facing: dict[str, NDArray[np.float32]] = {}  # facings that were changed since the extraction
         self._dim = 0
 
     def begin(self) -> Contents:
         """Read all parts once and drop the keypoints without a usable descriptor."""
         total = Contents(0, 0, 0)
-        self._landmark, self._excluded, self._facing = {}, {}, {}
+        self._landmark, self._excluded = {}, {}
         for part, features in self._read():
             usable = self._usable(part, features)
             self._landmark[part] = np.where(usable, 0, NONE).astype(np.int16)
@@ -160,7 +163,7 @@ class DescriptorShard:
             image, landmark = features.image[keep], self._landmark[part][keep]
             cluster = self._unique_clusters(image, features.descriptors[keep], assign)
             flipped = cluster  # an object that faces the other way
-            if features.facing is None:
+            if not self._one_way:
                 flipped = self._unique_clusters(image, features.descriptors_flipped[keep], assign)
             labels.write_table(part, _labels_table(features, keep, landmark, cluster, flipped))
             total += _labelled(features, image, cluster, np.bincount(landmark, minlength=landmarks))
@@ -211,7 +214,7 @@ class DescriptorShard:
                     f"round's features folder to redo it"
                 )
             self._dim = dim
-            yield part, features.turned(self._facing[part]) if part in self._facing else features
+            yield part, features
 
     def _fit_points(self) -> Iterator[tuple[str, NDArray[np.float16]]]:
         """Yield the descriptors of the fit, part by part, from memory or read again."""
@@ -221,8 +224,6 @@ class DescriptorShard:
     def _read_fit_points(self, part: str) -> NDArray[np.float16]:
         """Read the part's share of the fit: kept keypoints' descriptors, and the mirrored ones if they are fitted."""
         features = read_features(self._folder, part)
-        if part in self._facing:
-            features = features.turned(self._facing[part])
         keep = self._landmark[part] != NONE
         points = features.descriptors[keep]
         if self._mirrored:
@@ -301,5 +302,4 @@ def _labels_table(
         ragged(cluster, counts),
         ragged(flipped, counts),
     ]
-    table = pa.Table.from_arrays(columns, schema=schemas.LABELS)
-    return table if features.facing is None else with_facing(table, features.facing)
+    return pa.Table.from_arrays(columns, schema=schemas.LABELS)

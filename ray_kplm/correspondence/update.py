@@ -42,7 +42,6 @@ class Update:
         excluded: Keypoints of static landmarks that were dropped.
         filtered: Counts of the first duplicate filter.
         labelled: Counts of the labels.
-        one_way: Whether the landmarks are those of images as they face one way (`method.mirror: facing`).
     """
 
     landmark_centroids: NDArray[np.float32]
@@ -54,7 +53,6 @@ class Update:
     excluded: int
     filtered: Filtered
     labelled: Labelled
-    one_way: bool = False
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays to store in `clusters.npz`."""
@@ -65,7 +63,6 @@ class Update:
             "flip_counts": self.filtered.flip_counts,
             "landmark_objectives": np.array(self.landmark_objectives),
             "cluster_objectives": np.array(self.cluster_objectives),
-            **({"one_way": np.array(True)} if self.one_way else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -147,7 +144,6 @@ def update(
         excluded,
         filtered,
         labelled,
-        config.method.mirror == "facing",
     )
 
 

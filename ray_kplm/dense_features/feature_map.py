@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-GRID = 8
+GRID = 12
 """Maximum number of cells a side of the map in an image's descriptor."""
 _BATCH = 32
 """Images that a model gets at once."""

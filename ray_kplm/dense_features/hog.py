@@ -19,7 +19,7 @@ _DAMPING = 20.0
 class Hog:
     """HOG as `DenseFeatures`: 9 orientations in cells of 8 pixels, each cell normalised by itself."""
 
-    input_size = 64
+    input_size = 96
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the maps of images, see `DenseFeatures`. An image is resized to whole cells."""

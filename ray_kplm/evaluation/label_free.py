@@ -1,4 +1,4 @@
-"""Label-free quality of landmarks: measures on images, on known views of them and on their mirror images.
+"""Label-free quality of landmarks: measures on images, on known views and mirror images of them, and between images.
 
 Errors and distances are in percent of the side of the network's square input; rates, sharpness and compactness are shares.
 A view is a known geometric transform of an image.
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ray_kplm.correspondence.static import Positions, positions
 from ray_kplm.evaluation.json_numbers import json_number, json_numbers
+from ray_kplm.evaluation.label_free_score import score_of
+from ray_kplm.evaluation.layout_reliance import MovedObjects, measure_layout_reliance
+from ray_kplm.evaluation.transfer import Transfer, measure_transfer
 from ray_kplm.imaging import coordinates
 from ray_kplm.schemas import NONE
 
@@ -33,6 +36,12 @@ ONE_PATCH = 10.0
 """Landmarks with less coverage lie in one patch of the object, % of the side. Annotated points of whole objects cover 26 to
 31 % on average and at least 18 % in any image (faces, cattle, people, X-rays of heads); those of a single eye, brow, nose or
 mouth 4 to 9 %."""
+MOST_ARE_SAME = 0.75
+"""Share of landmarks that are their own mirror partner above which images face one way or the other. In a frontal category
+only the landmarks on the axis of symmetry are their own partners."""
+BOX_MARGIN = 0.1
+"""A landmark counts as inside the object's box up to this share of the box's sides beside it: boxes around annotated points
+exclude parts of the object, as ears and hair of a face."""
 NOWHERE = 100 * math.sqrt(1 / 6)
 """Standard deviation of a position drawn uniformly from the whole square, % of the side: 41."""
 
@@ -68,6 +77,17 @@ class Observations:
     """(K,), the landmark that each becomes in the mirror image; `NONE` for no partner."""
     always: bool
     """Whether each landmark is an argmax with a position in every image, so that only its peak tells if it is detected."""
+    pictures: NDArray[np.uint8] | None = None
+    """(N, s, s, 3), the images as RGB pictures of any side s, for the measures of appearance; None: these are unknown."""
+    objects: MovedObjects | None = None
+    """Landmarks of composites of the images; None: layout reliance is unknown."""
+    boxes: Floats | None = None
+    """(N, 4), x0, y0, x1, y1 of the objects, NaN where not given; None: no box is given."""
+
+    @property
+    def facing(self) -> bool:
+        """Whether most landmarks are the same landmark in the mirror image, as in a category seen from the side."""
+        return bool((self.partners == np.arange(len(self.partners))).mean() > MOST_ARE_SAME)
 
 
 PER_LANDMARK = {
@@ -79,6 +99,9 @@ PER_LANDMARK = {
     "cluster_compactness": "compactness_per_landmark",
     "positional_spread": "spread_per_landmark",
     "view_motion": "view_motion_per_landmark",
+    "inside_box": "inside_box_per_landmark",
+    "landmark_transfer": "transfer_per_landmark",
+    "shift_error": "shift_error_per_landmark",
 }
 """Name of each measure's mean over landmarks -> name of its list by landmark."""
 
@@ -105,10 +128,15 @@ def measure(seen: Observations) -> dict[str, Any]:
         - `coverage`: standard deviation of an image's landmarks about their mean, % of the side. It excludes landmarks that
           are static, at the place of another one, or as far off in the views as if the detector ignored these. None if less
           than two remain.
+        - `inside_box`: share of the landmarks that lie in the object's box; None without boxes.
+        - `box_coverage`: share of the box's sides that the landmarks span, 0 to 1, without useless ones; None without boxes.
         - `min_landmark_distance`: distance of the two closest landmarks, % of the side.
         - `landmarks_on_one_place`: pairs [i, j] of landmarks closer than `ONE_PLACE`.
         - `partners`: the flip map, -1 for no partner.
-        - `score`: see `score`.
+        - `transfer`, `landmark_transfer`, `mirror_identity`: shares, see `transfer.Transfer`; None without pictures.
+        - the measures of `layout_reliance.measure_layout_reliance`; None without composites.
+        - `expected_distance`: see `expected_distance`.
+        - `score`: see `label_free_score`.
 
         The measures in `PER_LANDMARK` are means over the landmarks for which they are defined, and are also listed by
         landmark.
@@ -129,6 +157,7 @@ def measure(seen: Observations) -> dict[str, Any]:
     one_place = np.triu(distances < ONE_PLACE)
     useless = static | one_place.any(axis=0)
     covered = unit * coverage(xy[:, ~useless & ~(error > motion)])
+    transfer = _transfer(seen, xy)
     values = {
         "equivariance_error": error,
         "flip_error": unit * flip_error(seen.alone, seen.mirrored, seen.partners),
@@ -138,8 +167,10 @@ def measure(seen: Observations) -> dict[str, Any]:
         "cluster_compactness": None if seen.separation is None else mean_of(seen.separation, detected),
         "positional_spread": spread,
         "view_motion": motion,
+        "inside_box": None if seen.boxes is None else inside_box(xy, seen.boxes, BOX_MARGIN),
+        "landmark_transfer": None if transfer is None else transfer.by_landmark,
     }
-    return {
+    measures = {
         "images": len(seen.xy),
         "landmarks": landmarks,
         **{name: None if v is None else json_number(mean_over_landmarks(v)) for name, v in values.items()},
@@ -150,12 +181,29 @@ def measure(seen: Observations) -> dict[str, Any]:
         "min_landmark_distance": json_number(distances.min(initial=math.inf)),
         "landmarks_on_one_place": np.argwhere(one_place).tolist(),
         "coverage": json_number(covered),
-        "score": score(error, rate * repeatability, spread, useless, covered),
+        "box_coverage": None if seen.boxes is None else json_number(box_coverage(xy[:, ~useless], seen.boxes)),
+        "expected_distance": expected_distance(error, rate * repeatability, spread, useless, covered),
+        "transfer": None if transfer is None else json_number(transfer.transfer),
+        "mirror_identity": None if transfer is None else json_number(transfer.mirror_identity),
+        **measure_layout_reliance(seen.objects, xy, seen.side, facing=seen.facing),
     }
+    return {**measures, "score": score_of(measures)}
 
 
-def score(error: Floats, found: Floats, spread: Floats, useless: Bools, covered: float) -> float:
-    """Return the expected distance of a landmark from its true place in an image, % of the side: lower is better.
+def _transfer(seen: Observations, xy: Floats) -> Transfer | None:
+    """Return how alike the images are at their landmarks, None without pictures."""
+    if seen.pictures is None:
+        return None
+    scale = coordinates.scaling(seen.pictures.shape[1] / seen.side)
+    in_mirror = coordinates.mirrored(seen.mirrored, seen.side)
+    own, mirrored = (coordinates.apply(scale, points) for points in (xy, in_mirror))
+    return measure_transfer(seen.pictures, own, mirrored, facing=seen.facing)
+
+
+def expected_distance(error: Floats, found: Floats, spread: Floats, useless: Bools, covered: float) -> float:
+    """Return the expected distance of a landmark from its place in an image, % of the side: lower is better.
+
+    Views of one image alone tell the place, so a landmark that is another part in another image does not show here.
 
     In the share of images and views in which a landmark is found, its distance is its equivariance error. In the others its
     place can only be guessed, which costs the mean spread, or `NOWHERE` if all landmarks are useless.
@@ -205,6 +253,37 @@ def coverage(xy: Floats) -> float:
         return math.nan
     centred = xy - np.nanmean(xy, axis=1, keepdims=True)
     return float(np.sqrt(np.nansum(centred**2, axis=(1, 2)) / (count - 1)).mean())
+
+
+def inside_box(xy: Floats, boxes: Floats, margin: float) -> Floats:
+    """Return the share of the images in which each landmark (N, K, 2) lies in the image's box (N, 4): (K,), NaN for none.
+
+    Args:
+        xy: Landmarks.
+        boxes: x0, y0, x1, y1.
+        margin: Width by which boxes are enlarged on each side, share of the side.
+    """
+    border = margin * (boxes[:, None, 2:] - boxes[:, None, :2])
+    low, high = boxes[:, None, :2] - border, boxes[:, None, 2:] + border
+    inside = np.asarray(((xy >= low) & (xy <= high)).all(axis=-1), np.bool_)
+    return mean_of(inside, np.asarray(np.isfinite(xy + low).all(axis=-1), np.bool_))
+
+
+def box_coverage(xy: Floats, boxes: Floats) -> float:
+    """Return the root of the share of the box's area (N, 4) that the box around the landmarks (N, K, 2) inside it covers.
+
+    It is the mean over the images with a box; an image with less than two landmarks has 0. NaN if no image has a box.
+    """
+    given = np.isfinite(boxes).all(axis=-1)
+    if not given.any():
+        return math.nan
+    xy, boxes = xy[given], boxes[given]
+    clipped = np.clip(xy, boxes[:, None, :2], boxes[:, None, 2:])
+    known = np.isfinite(clipped).all(axis=-1, keepdims=True)
+    low = np.where(known, clipped, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(known, clipped, -np.inf).max(axis=1, initial=-np.inf)
+    extent = np.maximum(high - low, 0) / np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9)
+    return float(np.sqrt(extent.prod(axis=1)).mean())
 
 
 def usual_peak(confidence: Floats) -> Floats:

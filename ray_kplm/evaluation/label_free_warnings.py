@@ -16,6 +16,13 @@ RARE = 0.2
 """A landmark is rare if it is detected in a smaller share of the images."""
 MIRROR_JUMP = 10.0
 """A landmark changes sides if it is farther than this from its partner in the mirror image, % of the image's side."""
+GUESSED = 0.52
+"""A landmark whose `transfer` is at most this looks no more alike in two images than by chance. Over 256 images landmarks at
+random places have 0.49 to 0.51; annotated points 0.54 (people at sports) to 0.65 (faces)."""
+STAYS_BEHIND = 0.5
+"""Landmarks rely on the layout if they stay behind by at least this share of the motion of a moved object."""
+OUTSIDE = 0.5
+"""A landmark lies beside the object if it is in the object's box in less than this share of the images."""
 MOST = 0.5
 """Share of the landmarks without a consistent mirror partner from which on left and right count as confused in general."""
 
@@ -36,6 +43,9 @@ def warnings_of(quality: Mapping[str, Any]) -> list[str]:
         _one_patch(quality),
         *_rare(quality),
         _unstable(quality),
+        _wrong_place(quality),
+        _stays_behind(quality),
+        _outside(quality),
         _mirror(quality),
         *_one_place(quality),
     ]
@@ -104,6 +114,35 @@ def _unstable(quality: Mapping[str, Any]) -> str:
         f"{landmarks_text(unstable)} {verb(unstable, 'are', 'is')} unstable: when an image is warped, "
         f"{verb(unstable, 'they are', 'it is')} {error[unstable].mean():.0f} % of its side off on average"
     )
+
+
+def _wrong_place(quality: Mapping[str, Any]) -> str:
+    """Warn of landmarks at which images look no more alike than elsewhere, besides those that are static."""
+    shares = _values(quality.get("transfer_per_landmark") or [])
+    wrong = np.setdiff1d(np.flatnonzero(shares <= GUESSED), quality["static_landmarks"])
+    if not len(wrong):
+        return ""
+    return (
+        f"images look no more alike at {landmarks_text(wrong)} than at {verb(wrong, 'their places', 'its place')} in a random "
+        f"image: {verb(wrong, 'they are', 'it is')} not the same part of the object in every image"
+    )
+
+
+def _stays_behind(quality: Mapping[str, Any]) -> str:
+    lag = quality.get("shift_lag")
+    if lag is None or lag < STAYS_BEHIND:
+        return ""
+    return (
+        f"landmarks do not follow the object: when it is moved over its background, they stay behind by {100 * lag:.0f} % of "
+        f"the way, so they are known by the layout of the image and not by the look of the object's parts"
+    )
+
+
+def _outside(quality: Mapping[str, Any]) -> str:
+    outside = np.flatnonzero(_values(quality.get("inside_box_per_landmark") or []) < OUTSIDE)
+    if not len(outside):
+        return ""
+    return f"{landmarks_text(outside)} {verb(outside, 'lie', 'lies')} outside of the object's box in most images"
 
 
 def _mirror(quality: Mapping[str, Any]) -> str:

@@ -18,9 +18,11 @@ from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
+from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.trial_actor import Report, Values
 from ray_kplm.runtime.tune import Search, run_trials
+from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import ParentRun, add_evaluation, track_group
 
@@ -82,9 +84,11 @@ THESIS: dict[frozenset[tuple[str, Any]], Figure] = {
     frozenset({("keypoints", "orb")}): Figure(3.85, 7.70, f"{_CELEBA} 6.2"),
     frozenset({("keypoints", "r2d2")}): Figure(3.71, 7.97, f"{_CELEBA} 6.2"),
     frozenset({("keypoints", "superpoint")}): Figure(3.25, 6.65, f"{_CELEBA} 6.2"),
-    frozenset({("flip", False), ("flip_at_test", False)}): Figure(5.81, None, "LS3D, K = 30, stage 2, Table 6.5"),
-    frozenset({("flip", True), ("flip_at_test", False)}): Figure(5.45, None, "LS3D, K = 30, stage 2, Table 6.5"),
-    frozenset({("flip", True), ("flip_at_test", True)}): Figure(5.26, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("mirror", "none"), ("flip_at_test", False)}): Figure(5.81, None, "LS3D, K = 30, stage 2, Table 6.5"),
+    frozenset({("mirror", "partners"), ("flip_at_test", False)}): Figure(
+        5.45, None, "LS3D, K = 30, stage 2, Table 6.5"
+    ),
+    frozenset({("mirror", "partners"), ("flip_at_test", True)}): Figure(5.26, None, "LS3D, K = 30, stage 2, Table 6.5"),
 }
 """By the values of the axes that a table varies."""
 
@@ -153,6 +157,9 @@ def ablate(
     scratch = Folder.at(config.run) / "tune"
     scratch.delete()  # of a process that was killed: finished runs are the state
     with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
+        if not any(name.partition("=")[0] == LANDMARKS for name in over):
+            config = resolve(Run(Folder.at(config.run), config), dataset, progress)
+            configs = {run_name(cell): configured(config, cell) for cell in cells}
         figures = _Figures()
         run_trials(
             partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,

@@ -40,6 +40,7 @@ from ray_kplm.runtime.tune import (
     import_optuna,
     run_trials,
 )
+from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
@@ -101,6 +102,8 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
             session(config.compute, options.max_concurrent or 1),
             track_group(folder, dataset.meta, parameters) as group,
         ):
+            if LANDMARKS not in search.space:
+                config = resolve(Run(folder, config), dataset, progress)
             trials = SweepEvents(folder, config, space, objective, dataset, samples, group, progress)
             run_trials(
                 partial(_trial, config, objective, group.parent), search, trials,

@@ -21,12 +21,28 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import coordinates
+from ray_kplm.imaging.composites import box_mask, fill_background, paste, random_placement
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.imaging.flow import flow_between, warp_flow
 from ray_kplm.imaging.warp import IDENTITY_SHIFT, compose_shifts, random_warp
 
-_WARP = 31
-"""Added to a view's seed for the random numbers of its warp."""
+_WARP, _PASTE = 31, 59
+"""Added to a view's seed for the random numbers of its warp, and of its pasted object."""
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """The object's box in a crop, and another crop with its own, whose background the object may be pasted on.
+
+    Attributes:
+        box: (4,), x0, y0, x1, y1 in the crop, pixels.
+        other: (H, W, 3).
+        other_box: (4,).
+    """
+
+    box: NDArray[np.float64]
+    other: NDArray[np.uint8]
+    other_box: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Augmenter:
             size: Side S of the views, pixels.
         """
         self.size = size
-        self._warp = config.warp
+        self._warp, self._paste, self._shift = config.warp, config.paste, config.paste_shift
         self._reference = np.array([[0, 0], [size - 1, 0], [0, size - 1]], dtype=np.float64)
         self._views = {flip: self._compose(config, flip) for flip in (False, True)}
 
@@ -89,7 +105,12 @@ class Augmenter:
         return A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
 
     def __call__(
-        self, image: NDArray[np.uint8], seed: int, flip: bool, before: NDArray[np.uint8] | None = None
+        self,
+        image: NDArray[np.uint8],
+        seed: int,
+        flip: bool,
+        before: NDArray[np.uint8] | None = None,
+        boxed: Boxed | None = None,
     ) -> View:
         """Return a view of a crop; the same crop, seed and flip give the same view.
 
@@ -98,8 +119,12 @@ class Augmenter:
             seed: Of the transforms.
             flip: Whether the view is mirrored.
             before: Another frame of the same video. The map of points to the view is then that of this frame's points.
+            boxed: The object's box, and another image for `augment.paste`; None: nothing is pasted.
         """
         picture, crop_to_input = letterbox(image, self.size)
+        if boxed is not None and self._paste and before is None:
+            picture, moved = self._pasted(picture, crop_to_input, boxed, np.random.default_rng((seed, _PASTE)))
+            crop_to_input = coordinates.compose(moved, crop_to_input)
         current = picture
         compose = self._views[flip]
         # `set_random_seed` gives each transform its own stream from the same seed (albumentations 2.0.8), so that the shift and
@@ -117,6 +142,26 @@ class Augmenter:
             shifts = compose_shifts(flow, shifts, self.size)
         crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
         return View(picture, crop_to_view, shifts)
+
+    def _pasted(
+        self, picture: NDArray[np.uint8], crop_to_input: coordinates.Affine, boxed: Boxed, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], coordinates.Affine]:
+        """Return the input with its object moved, on the background of another image, and the map of the object's points.
+
+        Most views are left as they are; `augment.paste` is the share of the others.
+        """
+        if rng.random() >= self._paste:
+            return picture, coordinates.scaling(1.0)
+        other, other_to_input = letterbox(boxed.other, self.size)
+        covered = box_mask(_in_input(boxed.other_box, other_to_input), self.size)
+        box = _in_input(boxed.box, crop_to_input)
+        placement = random_placement(box, self.size, self._shift, rng)
+        return paste(picture, box_mask(box, self.size), fill_background(other, covered), placement), placement
+
+
+def _in_input(box: NDArray[Any], crop_to_input: coordinates.Affine) -> NDArray[np.float64]:
+    """Return a box (4,) of the crop frame in the input frame."""
+    return np.asarray(coordinates.apply(crop_to_input, box.reshape(2, 2)), np.float64).ravel()
 
 
 def _affine_between(before: NDArray[Any], after: NDArray[Any]) -> coordinates.Affine:

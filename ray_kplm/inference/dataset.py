@@ -101,8 +101,8 @@ def predict_batches(
         (N, K).
     """
     ids, points, confidences = [], [], []
-    for images, crop_to_input, image_ids in batches:
-        xy, confidence = predictor(images)
+    for images, crop_to_input, image_ids, boxes in batches:
+        xy, confidence = predictor(images, boxes)
         to_crop = [coordinates.invert(affine) for affine in crop_to_input]
         points += [coordinates.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
         confidences.append(confidence)

@@ -21,17 +21,14 @@ from ray_kplm.methods.extractor import DescriptorExtractor, KeypointExtractor
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.page import Output, Steps
-from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.methods.sampling import AnyImages, NearbyFrames, OneWay, PairSource, Plan, pair_plan, single_plan
+from ray_kplm.methods.predictors import ClusterPredictorFactory
+from ray_kplm.methods.sampling import AnyImages, NearbyFrames, PairSource, Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
-OTHER_WAY = 0.15
-"""Share of the views that show an image as it faces the other way, where mirror images are `facing`. The network learns to find
-nothing there, so that its heatmaps tell which way an object faces."""
 _WARMUP, _ROUND, _STAGE2 = 1, 2, 3
 """Second number of the seeds of data plans."""
 
@@ -100,7 +97,7 @@ class Method(ABC):
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
-    ) -> PredictorFactory:
+    ) -> ClusterPredictorFactory:
         """Return the factory of a predictor of ordered landmarks from a round's network and clusters (thesis 6.3.3)."""
         raise NotImplementedError(f"method.kind = {self.config.method.kind!r} has no ordered landmarks in stage 1")
 
@@ -139,7 +136,7 @@ class Method(ABC):
             self._pairs(round, identities, usable, frames),
             iterations=self.iterations(stage.round_iterations if round else stage.warmup_iterations),
             pairs=self.round_batch,
-            flip=self.flips and not identities if facing is None else OneWay(facing < 0, OTHER_WAY),
+            flip=self.flips and not identities if facing is None else facing < 0,
             seed=(self.config.seed, _ROUND if round else _WARMUP, round),
         )
 
@@ -221,7 +218,7 @@ class Method(ABC):
             usable,
             iterations=self.phase_iterations(phase),
             batch=self.landmark_batch,
-            flip=self.flips if facing is None else OneWay(facing < 0, OTHER_WAY),
+            flip=self.flips if facing is None else facing < 0,
             seed=(self.config.seed, _STAGE2, phase) if phase else (self.config.seed, _STAGE2),
         )
 

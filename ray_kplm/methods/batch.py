@@ -37,11 +37,9 @@ class Points:
         valid: bool (B, P), False for padding and for points outside the view.
         identity: int64 (B, P). Points of equal identity correspond; NONE corresponds to nothing.
         landmark: int64 (B, P), the landmark of K, if the labels have landmarks beside identities.
-        absent: bool (B, P), points of the image in a view that must not show them; None: no view has such points.
     """
 
     xy: Tensor
     valid: Tensor
     identity: Tensor
     landmark: Tensor | None = None
-    absent: Tensor | None = None

@@ -32,15 +32,12 @@ class Channels:
         names: int16 (C,), the landmark that each channel was created for.
         flip_map: int16 (C,), the partner of each channel in the mirror image, or NONE.
         history: all merges so far, with channels given by their names.
-        one_way: whether the detector finds objects that face one way only; of an image and its mirror image it is then used on
-            the one that faces that way.
     """
 
     landmark_to_channel: NDArray[np.int16]
     names: NDArray[np.int16]
     flip_map: NDArray[np.int16]
     history: tuple[Merged, ...] = ()
-    one_way: bool = False
 
     @classmethod
     def first(cls, chosen: NDArray[np.bool_], flip_map: NDArray[np.int16] | None = None) -> Channels:
@@ -86,7 +83,6 @@ class Channels:
             "names": self.names.tolist(),
             "flip_map": self.flip_map.tolist(),
             "history": [vars(merge) for merge in self.history],
-            **({"one_way": True} if self.one_way else {}),
         }
 
     @classmethod
@@ -94,7 +90,7 @@ class Channels:
         """Return the channels of a `to_dict`."""
         history = tuple(Merged(**merge) for merge in plain["history"])
         channel, names, flip_map = (np.array(plain[name], np.int16) for name in ("of", "names", "flip_map"))
-        return cls(channel, names, flip_map, history, plain.get("one_way", False))
+        return cls(channel, names, flip_map, history)
 
 
 def landmark_state(state: bytes) -> bytes:

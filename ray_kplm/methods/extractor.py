@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ class Detected:
     descriptors: NDArray[np.float16]
     descriptors_flipped: NDArray[np.float16]
 
+    def inside(self, box: NDArray[np.float32]) -> Detected:
+        """Return the keypoints in a box (4,) of the same frame or on its border; all of them if it is NaN."""
+        keep = _inside(self.xy, box)
+        return Detected(self.xy[keep], self.score[keep], self.descriptors[keep], self.descriptors_flipped[keep])
+
     def in_crop(self, input_to_crop: coordinates.Affine) -> Detected:
         """Return the keypoints in the crop frame. input_to_crop: affine map (2, 3) from the network's input."""
         return replace(self, xy=coordinates.apply(input_to_crop, self.xy).astype(np.float32))
@@ -41,8 +46,11 @@ class Detected:
 class KeypointExtractor(Protocol):
     """Extracts keypoints from images, uint8 (B, S, S, 3), with a frozen network."""
 
-    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the heights of all local maxima in the images' heatmaps: (n,), in no particular order."""
+    def scores(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the heights of all local maxima in the images' heatmaps: (n,), in no particular order.
+
+        boxes: (B, 4), input frame. If given, maxima outside of them are left out; NaN leaves out none.
+        """
         ...
 
     def find(
@@ -64,9 +72,9 @@ class DescriptorExtractor:
     def __init__(self, network: nn.Module, placement: Placement, options: DetectionConfig) -> None:
         self._network, self._placement, self._options = network, placement, options
 
-    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the heights of all local maxima: see `KeypointExtractor`."""
-        return peak_scores(self._network, self._placement, images, self._options.nms_radius, self._options.limit)
+        return peak_scores(self._network, self._placement, images, self._options.nms_radius, self._options.limit, boxes)
 
     def find(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
@@ -105,10 +113,9 @@ class PointExtractor:
             total = total.to(heat) + _resample(heat[:, None], from_view)[:, 0]
         return total / len(self._views)
 
-    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the heights of all local maxima: see `KeypointExtractor`."""
-        peaks = heatmaps.peaks(self.heat(images), 0.0, self._options.nms_radius, self._options.limit)
-        return peaks.score_BN[peaks.valid_BN].cpu().numpy()
+        return _heights(heatmaps.peaks(self.heat(images), 0.0, self._options.nms_radius, self._options.limit), boxes)
 
     def find(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
@@ -147,7 +154,12 @@ def _resample(maps_BChw: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def peak_scores(
-    network: nn.Module, placement: Placement, images: NDArray[np.uint8], radius: int, limit: int
+    network: nn.Module,
+    placement: Placement,
+    images: NDArray[np.uint8],
+    radius: int,
+    limit: int,
+    boxes: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Return the heights of all local maxima of the detector's heatmaps.
 
@@ -157,14 +169,31 @@ def peak_scores(
         images: uint8 (B, S, S, 3).
         radius: of the neighbourhood of a maximum, cells.
         limit: most maxima of an image.
+        boxes: (B, 4), input frame; see `KeypointExtractor.scores`.
 
     Returns:
         float32 (n,), in no particular order.
     """
     with placement.precision():
         logits_Bhw, _ = network(placement.images(images))
-    peaks = heatmaps.peaks(logits_Bhw.float().sigmoid(), 0.0, radius, limit)
-    return peaks.score_BN[peaks.valid_BN].cpu().numpy()
+    return _heights(heatmaps.peaks(logits_Bhw.float().sigmoid(), 0.0, radius, limit), boxes)
+
+
+def _heights(peaks: heatmaps.Peaks, boxes: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return the heights of peaks, of those in the boxes (B, 4) if these are given: (n,)."""
+    counted = peaks.valid_BN.cpu().numpy()
+    if boxes is not None:
+        xy = coordinates.heatmap_to_input(peaks.xy_BN2.cpu().numpy())
+        counted &= np.stack([_inside(points, box) for points, box in zip(xy, boxes, strict=True)])
+    heights: NDArray[np.float32] = peaks.score_BN.cpu().numpy()[counted]
+    return heights
+
+
+def _inside(xy: NDArray[Any], box: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which points (N, 2) lie in a box x0, y0, x1, y1 or on its border: (N,); all of them if the box is NaN."""
+    if np.isnan(box).any():
+        return np.ones(len(xy), bool)
+    return np.asarray(((xy >= box[:2]) & (xy <= box[2:])).all(axis=-1))
 
 
 def calibrated_threshold(scores: NDArray[np.float32], images: int, points_per_image: float) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,8 +18,29 @@ from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.network.compute import Placement
 from ray_kplm.storage import Folder
 
-Inputs = tuple[NDArray[np.uint8], list[coordinates.Affine], list[str]]
-"""A batch: inputs uint8 (B, S, S, 3), the map crop -> input of each, the image ids."""
+
+class Inputs(NamedTuple):
+    """A batch of B images as the network sees them."""
+
+    images: NDArray[np.uint8]
+    """(B, S, S, 3)."""
+    crop_to_input: list[coordinates.Affine]
+    """The map of each image's points to the input."""
+    ids: list[str]
+    boxes: NDArray[np.float32]
+    """(B, 4), x0, y0, x1, y1 of the object in the input frame, pixels; NaN where no box is known."""
+
+    def mirrored(self, mirror: NDArray[np.bool_]) -> Inputs:
+        """Return the batch with the mirror images of some images, bool (B,), in place of these."""
+        last, images, boxes = self.images.shape[2] - 1, self.images.copy(), self.boxes.copy()
+        images[mirror] = images[mirror, :, ::-1]
+        boxes[mirror, ::2] = last - boxes[mirror, 2::-2]
+        flip = coordinates.mirroring(last + 1)
+        maps = [
+            coordinates.compose(flip, affine) if turn else affine
+            for affine, turn in zip(self.crop_to_input, mirror, strict=True)
+        ]
+        return Inputs(images, maps, self.ids, boxes)
 
 
 def worker_placement(compute: ComputeConfig) -> Placement:
@@ -32,7 +54,7 @@ def worker_placement(compute: ComputeConfig) -> Placement:
 
 def read_inputs(images: Folder, part: str, rows: NDArray[np.int64], config: Config) -> Iterator[Inputs]:
     """Yield batches of the chosen rows of a part."""
-    yield from make_inputs(images.read_table(part, ["image_id", "image"]), rows, config)
+    yield from make_inputs(images.read_table(part, ["image_id", "image", "box"]), rows, config)
 
 
 def make_inputs(table: pa.Table, rows: NDArray[np.int64], config: Config) -> Iterator[Inputs]:
@@ -41,4 +63,13 @@ def make_inputs(table: pa.Table, rows: NDArray[np.int64], config: Config) -> Ite
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])
         made = [letterbox(decode_crop(encoded), size) for encoded in chosen["image"]]
-        yield np.stack([image for image, _ in made]), [affine for _, affine in made], chosen["image_id"].to_pylist()
+        affines = [affine for _, affine in made]
+        boxes = [_box(box, affine) for box, affine in zip(chosen["box"].to_pylist(), affines, strict=True)]
+        yield Inputs(np.stack([image for image, _ in made]), affines, chosen["image_id"].to_pylist(), np.stack(boxes))
+
+
+def _box(box: Sequence[float] | None, crop_to_input: coordinates.Affine) -> NDArray[np.float32]:
+    """Return a box of the crop frame in the input frame: (4,)."""
+    if box is None:
+        return np.full(4, np.nan, np.float32)
+    return coordinates.apply(crop_to_input, np.reshape(box, (2, 2))).astype(np.float32).ravel()

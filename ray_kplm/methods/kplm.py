@@ -19,7 +19,7 @@ from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.pair_objective import JointObjective, PairObjective
-from ray_kplm.methods.predictors import ClusterPredictorFactory, PredictorFactory
+from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
@@ -31,8 +31,7 @@ def discover_landmarks(step: Steps) -> Output:
         network = step.train(round, labels, start=network, facing=facing)  # lines 4 to 8
         features = step.extract_features(round, network, facing=facing)  # line 9
         labels = step.cluster(round, features)  # lines 10 and 11
-        facing = facing and labels  # the update of labels is one of facings too
-    return step.train_landmarks(labels, start=network)
+    return step.train_landmarks(labels, start=network, facing=facing)
 
 
 def discover_landmarks_jointly(step: Steps) -> Output:
@@ -43,7 +42,6 @@ def discover_landmarks_jointly(step: Steps) -> Output:
         features = step.extract_features(round, network, facing=facing)
         head, trained_on = network, labels
         labels = step.cluster(round, features, previous=labels if round else None)  # landmarks keep their numbers
-        facing = facing and labels
     return step.export_joint_head(head, trained_on)
 
 
@@ -81,11 +79,9 @@ class Kplm(Method):
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
-    ) -> PredictorFactory:
+    ) -> ClusterPredictorFactory:
         """Return the factory of a predictor that assigns keypoints to the K landmark centroids."""
-        return ClusterPredictorFactory(
-            self.config, network, clusters["landmark_centroids"], threshold, one_way="one_way" in clusters
-        )
+        return ClusterPredictorFactory(self.config, network, clusters["landmark_centroids"], threshold)
 
     def first_channels(self, clusters: dict[str, NDArray[Any]], label_counts: NDArray[np.int64]) -> Channels:
         """Return a channel for each of the K landmarks, with the mirror partners of the flip counts."""

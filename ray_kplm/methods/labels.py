@@ -30,8 +30,6 @@ class Labels:
         present: bool (N, P), False for padding.
         landmark: int32 (N, P), the landmark of K, if points have one beside their identity.
         landmark_flipped: int32 (N, P), the landmark in the mirror image.
-        turned: bool (N,), whether the mirror image shows the object as it faces the category's way, where mirror images are
-            `facing`. In a view that shows it the other way the points are absent.
     """
 
     xy: NDArray[np.float32]
@@ -40,7 +38,6 @@ class Labels:
     present: NDArray[np.bool_]
     landmark: NDArray[np.int32] | None = None
     landmark_flipped: NDArray[np.int32] | None = None
-    turned: NDArray[np.bool_] | None = None
 
     def usable(self, minimum: int = 2) -> NDArray[np.int64]:
         """Return the rows of images with at least `minimum` points."""
@@ -53,10 +50,6 @@ class Labels:
         cells = coordinates.input_to_heatmap(displace(placed, views.shifts, size)).astype(np.float32)
         nearest = np.rint(cells)
         valid = self.present[image] & ((nearest >= 0) & (nearest < size // coordinates.STRIDE)).all(-1)
-        absent = None
-        if self.turned is not None:
-            other_way = views.flip != self.turned[image]
-            absent, valid = self.present[image] & other_way[:, None], valid & ~other_way[:, None]
 
         def in_view(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
             values = np.where(views.flip[:, None], flipped[image], plain[image])
@@ -67,9 +60,7 @@ class Labels:
 
         identity = in_view(self.identity, self.identity_flipped)
         if self.landmark is None or self.landmark_flipped is None:
-            return Points(
-                to_device(cells), to_device(valid), identity, absent=absent if absent is None else to_device(absent)
-            )
+            return Points(to_device(cells), to_device(valid), identity)
         return Points(to_device(cells), to_device(valid), identity, in_view(self.landmark, self.landmark_flipped))
 
 

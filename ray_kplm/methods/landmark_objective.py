@@ -48,10 +48,6 @@ class LandmarkObjective:
         landmarks, side = heatmaps_BKhw.shape[1], heatmaps_BKhw.shape[-1]
         xy_BK2, labelled_BK = by_channel(points.xy, points.identity, landmarks)
         target = heatmaps.render(xy_BK2, labelled_BK.float(), side, self.config.stage2.heatmap_sigma)
-        if (
-            points.absent is not None
-        ):  # columns are channels (`methods.labels.landmark_labels`), whose targets are empty
-            labelled_BK = labelled_BK | points.absent
         loss = losses.masked_mse(heatmaps_BKhw, target, labelled_BK)
         return loss, {"loss": loss, "labelled": labelled_BK.float().sum(1).mean()}
 

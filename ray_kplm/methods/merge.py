@@ -17,7 +17,7 @@ from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.pair_objective import PairObjective
-from ray_kplm.methods.predictors import ClusterPredictorFactory, PredictorFactory
+from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 
@@ -97,7 +97,7 @@ class Merge(Method):
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float
-    ) -> PredictorFactory:
+    ) -> ClusterPredictorFactory:
         """Return the factory of a predictor that matches keypoints and clusters, within each cluster's cut-off."""
         return ClusterPredictorFactory(self.config, network, clusters["centroids"], threshold, clusters["cutoff"])
 

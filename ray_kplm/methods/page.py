@@ -39,7 +39,7 @@ class Steps(Protocol):
         ...
 
     def find_facing(self) -> Output | None:
-        """Find out what a mirror image is, and which way each image faces; None if `method.mirror` says `partners` or `none`."""
+        """Find what a mirror image is, and which way each image faces; None if `method.mirror` is `partners` or `none`."""
         ...
 
     def train(self, round: int, labels: Output, start: Output | None = None, facing: Output | None = None) -> Output:
@@ -67,7 +67,9 @@ class Steps(Protocol):
         """Give the keypoints of all images the identities of the template's, the points of one image."""
         ...
 
-    def train_landmarks(self, labels: Output, start: Output | None = None, phase: int | None = None) -> Output:
+    def train_landmarks(
+        self, labels: Output, start: Output | None = None, phase: int | None = None, facing: Output | None = None
+    ) -> Output:
         """Train the landmark detector, on from the network `start` if there is one. phase: of stage 2, by default the last."""
         ...
 

@@ -16,6 +16,7 @@ from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distanc
 from ray_kplm.evaluation import label_free
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import Detected, detect_keypoints
+from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.landmark_objective import mirrored_mean
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network import heatmaps
@@ -47,8 +48,13 @@ class Observed(NamedTuple):
 class Predictor(Protocol):
     """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy, (B, K, 2) in the input frame, NaN where not detected, and confidence, (B, K)."""
+    def __call__(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return xy, (B, K, 2) in the input frame, NaN where not detected, and confidence, (B, K).
+
+        boxes: (B, 4) of the objects in the input frame, NaN where unknown, for predictors that look which way objects face.
+        """
         ...
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
@@ -71,7 +77,6 @@ class LandmarkPredictor:
         placement: Placement,
         *,
         flip: bool,
-        one_way: bool = False,
     ) -> None:
         """Build the network.
 
@@ -81,7 +86,6 @@ class LandmarkPredictor:
             flip_map: (K,) mirror partners of the landmarks, or NONE.
             placement: device and number format.
             flip: whether heatmaps are averaged with those of the mirror image.
-            one_way: see `Channels.one_way`.
         """
         network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
@@ -89,61 +93,84 @@ class LandmarkPredictor:
         self._placement, self._sigma = placement, config.stage2.heatmap_sigma
         self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
         self._flip = flip and bool((flip_map != NONE).any())  # a mirror image is of no use without partners
-        self._one_way = one_way
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
-        maps, _ = self._maps(images)
-        return self._decoded(maps)
-
-    @torch.inference_mode()
-    def with_facing(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return xy and confidence of the landmarks, and the facing of each image: (B,), None unless the detector is one-way.
-
-        The sign of a facing is the way; its magnitude, 0 to 1, says how much higher the peaks of one way are than the other's.
-        """
-        maps, facing = self._maps(images)
-        return *self._decoded(maps), facing
-
-    def _decoded(self, maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        xy, confidence = heatmaps.decode(maps, self._sigma)
+        xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
         return coordinates.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps, _ = self._maps(images)
+        maps = self._maps(images)
         cells, confidence = heatmaps.decode(maps, self._sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
         xy = coordinates.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
         return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
 
-    def _maps(self, images: NDArray[np.uint8]) -> tuple[torch.Tensor, NDArray[np.float32] | None]:
-        """Return the heatmaps of the images, (B, K, h, w), and which way they face: see `with_facing`."""
+    def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """Return the heatmaps of the images: (B, K, h, w)."""
         batch = self._placement.images(images)
         with self._placement.precision():
             maps: torch.Tensor = self._network(batch).float()
-            if self._one_way:
-                return face_one_way(maps, self._network(batch.flip(-1)).float())
             if self._flip:
                 maps = mirrored_mean(maps, self._network(batch.flip(-1)).float(), self._flip_map)
-        return maps, None
+        return maps
 
 
-def face_one_way(maps_BKhw: torch.Tensor, mirrored_BKhw: torch.Tensor) -> tuple[torch.Tensor, NDArray[np.float32]]:
-    """Return the heatmaps of the way that each image faces, in the frame of the image, and the facings (B,).
+class OneWayPredictor:
+    """A predictor for a category seen from the side: it turns each image so that all face the way of the training."""
 
-    Args:
-        maps_BKhw: of the images.
-        mirrored_BKhw: of the mirror images, in their frame.
-    """
-    one, other = (maps.flatten(2).amax(-1).clamp(min=0).sum(-1) for maps in (maps_BKhw, mirrored_BKhw))
-    facing = (one - other) / (one + other).clamp(min=1e-12)
-    chosen = torch.where((facing >= 0)[:, None, None, None], maps_BKhw, mirrored_BKhw.flip(-1))
-    return chosen, facing.cpu().numpy()
+    def __init__(self, predictor: Predictor, rule: FacingRule) -> None:
+        """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image."""
+        self._predictor, self._rule = predictor, rule
+
+    def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the facings of images: (B,), see `correspondence.facing.facings`.
+
+        In an image without a box, the object is looked for where the landmarks of the image and of its mirror image are: either
+        way of facing, they lie on the object.
+        """
+        if boxes is not None and np.isfinite(boxes).all():
+            return self._rule(images, boxes)
+        everywhere = np.ones(len(images), bool)
+        found = [self._predictor(images)[0]]
+        found.append(_turned_back(self._predictor(_turned(images, everywhere))[0], everywhere, images.shape[2]))
+        return self._rule(images, boxes, np.concatenate(found, axis=1))
+
+    def __call__(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return xy and confidence of the landmarks: see `Predictor`."""
+        xy, confidence, _ = self.with_facing(images, boxes)
+        return xy, confidence
+
+    def with_facing(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return xy and confidence of the landmarks, see `Predictor`, and the facings (B,)."""
+        facing = self.facing(images, boxes)
+        mirror = facing < 0
+        xy, confidence = self._predictor(_turned(images, mirror))
+        return _turned_back(xy, mirror, images.shape[2]), confidence, facing
+
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """Return the landmarks with measures of their quality: see `Predictor`."""
+        mirror = self.facing(images) < 0
+        seen = self._predictor.observe(_turned(images, mirror))
+        return seen._replace(xy=_turned_back(seen.xy, mirror, images.shape[2]))
+
+
+def _turned(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.where(mirror[:, None, None, None], images[:, :, ::-1], images)
+
+
+def _turned_back(xy: NDArray[np.float32], mirror: NDArray[np.bool_], width: int) -> NDArray[np.float32]:
+    back: NDArray[np.float32] = np.where(mirror[:, None, None], coordinates.mirrored(xy, width), xy).astype(np.float32)
+    return back
 
 
 class ClusterPredictor:
@@ -157,8 +184,6 @@ class ClusterPredictor:
         centroids: NDArray[np.float32],
         threshold: float,
         placement: Placement,
-        *,
-        one_way: bool = False,
     ) -> None:
         """Build the network.
 
@@ -169,15 +194,16 @@ class ClusterPredictor:
             centroids: (K, d) of the landmarks, for `Observed.separation`.
             threshold: least height of a keypoint in the heatmap.
             placement: device and number format.
-            one_way: whether the network finds objects that face one way only, see `Channels.one_way`.
         """
         network = KeypointNetwork(config.network)
         network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._assign, self._centroids, self._one_way = assign, centroids, one_way
+        self._assign, self._centroids = assign, centroids
 
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(
+        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
         landmarks = self._detect(images)
         return landmarks.by_landmark("xy"), np.nan_to_num(landmarks.by_landmark("score"))
@@ -200,24 +226,10 @@ class ClusterPredictor:
         return Observed(xy, confidence, sharpness, separation)
 
     def _detect(self, images: NDArray[np.uint8]) -> _Landmarks:
-        if not self._one_way:
-            return self._assigned(self._keypoints(images))
-        one, other = self._keypoints(images), self._keypoints(np.ascontiguousarray(images[:, :, ::-1]))
-        size = images.shape[2]
-        return self._assigned(
-            [
-                a if a.score.sum() >= b.score.sum() else b.in_crop(coordinates.mirroring(size))
-                for a, b in zip(one, other, strict=True)
-            ]
-        )
-
-    def _keypoints(self, images: NDArray[np.uint8]) -> list[Detected]:
         options = self._config.detection
-        return detect_keypoints(
+        detected = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
-
-    def _assigned(self, detected: list[Detected]) -> _Landmarks:
         counts = np.array([len(k.xy) for k in detected], np.int64)
         cluster = self._assign(counts, np.concatenate([k.descriptors for k in detected]))
         return _Landmarks(detected, np.repeat(np.arange(len(detected)), counts), cluster, len(self._centroids))
@@ -286,12 +298,15 @@ class LandmarkPredictorFactory:
     """Folder of the stored state of stage 2."""
     flip_map: NDArray[np.int16]
     flip: bool
-    one_way: bool = False
+    facing: FacingRule | None = None
+    """Which way objects face, if the network was trained on images as they face one way."""
 
-    def __call__(self, placement: Placement) -> LandmarkPredictor:
+    def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
-        return LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=self.flip, one_way=self.one_way)
+        flip = self.flip and self.facing is None
+        predictor = LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=flip)
+        return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,12 +320,12 @@ class ClusterPredictorFactory:
     threshold: float
     cutoff: NDArray[np.float64] | None = None
     """(K,) cut-off distances of `assign_hungarian`; None for `assign_unique`."""
-    one_way: bool = False
+    facing: FacingRule | None = None
+    """Which way objects face, if the network was trained on images as they face one way."""
 
-    def __call__(self, placement: Placement) -> ClusterPredictor:
+    def __call__(self, placement: Placement) -> ClusterPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
         assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
-        return ClusterPredictor(
-            self.config, weights, assign, self.centroids, self.threshold, placement, one_way=self.one_way
-        )
+        predictor = ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)
+        return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)

@@ -96,28 +96,15 @@ def _plan(
     flip: Flip,
 ) -> Plan:
     seeds = rng.integers(0, 2**31, image.size)
-    if isinstance(flip, OneWay):
-        flips = flip.turn[image] ^ (rng.random(image.size) < flip.share)
+    if isinstance(flip, np.ndarray):
+        flips = flip[image]
     else:
         flips = rng.random(image.size) < 0.5 if flip else np.zeros(image.size, dtype=bool)
     return Plan(image.astype(np.int32), shown.astype(np.int32), seeds, flips, views, group)
 
 
-@dataclass(frozen=True)
-class OneWay:
-    """Views are shown as their objects face one way, but for a share that is shown the other way.
-
-    Attributes:
-        turn: bool (N,), whether an image of the round must be mirrored to face that way.
-        share: of the views that are shown the other way.
-    """
-
-    turn: NDArray[np.bool_]
-    share: float
-
-
-Flip = bool | OneWay
-"""Whether views are mirrored: each with probability 1/2, or none, or as their objects face."""
+Flip = bool | NDArray[np.bool_]
+"""Whether views are mirrored: each with probability 1/2, or none; or (N,), whether those of each image of the round are."""
 
 PairSource = Callable[[np.random.Generator, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Draws pairs: (generator, count) -> the images whose labels apply, and the images to show, (count, 2) rows each."""

@@ -1,7 +1,8 @@
 """Figures of a run as PNG bytes, drawn without pyplot, whose state is global."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,6 +64,26 @@ def errors_over(
     axes.set_ylabel("NME, % of normaliser")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def agreement_over(rows: Sequence[Mapping[str, Any]], chosen: int) -> bytes:
+    """Return a PNG of the evidence for the number of landmarks: agreement, that by chance, and the excess with its error.
+
+    Args:
+        rows: For each K a row, see `steps.choose.rows`.
+        chosen: The chosen K.
+    """
+    values = [row["landmarks"] for row in rows]
+    figure = _figure(rows=1, columns=2)
+    axes = figure.add_subplot(1, 1, 1)
+    axes.plot(values, [row["agreement"] for row in rows], marker=".", label="agreement of two halves of the images")
+    axes.plot(values, [row["chance"] for row in rows], marker=".", label="of points without structure")
+    excess, errors = [row["excess"] for row in rows], [row["standard_error"] for row in rows]
+    axes.errorbar(values, excess, errors, label="excess", marker="o", capsize=3)
+    axes.axvline(chosen, color="grey", linestyle="--", label=f"chosen: K = {chosen}")
+    _label(axes, "landmarks, K", "adjusted Rand index")
     axes.legend()
     return _png(figure)
 

@@ -16,6 +16,7 @@ from ray_kplm.evaluation.stages import STAGE_TITLES
 from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import format_number, line_chart, scatter
+from ray_kplm.report.choice_table import choice_line
 from ray_kplm.report.pictures import hex_colours
 from ray_kplm.report.run_warnings import run_warnings
 from ray_kplm.schemas import TRAIN
@@ -56,6 +57,7 @@ class Evidence:
         merges: For each merging of channels a dictionary: `before`, `after` and `merged` (`channel`, `into`, `overlap`).
         embeddings: Embeddings of descriptors.
         rejected: Number of files that could not be ingested.
+        choice: The evidence for the number of landmarks, if it was chosen: `steps.choose.choose`.
         facts: Further facts for the end of the page, name -> value.
         config: The resolved configuration as YAML.
     """
@@ -75,6 +77,7 @@ class Evidence:
     merges: Sequence[Mapping[str, Any]] = ()
     embeddings: Sequence[Embedding] = ()
     rejected: int = 0
+    choice: Mapping[str, Any] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
 
@@ -109,6 +112,7 @@ def build_page(evidence: Evidence) -> str:
         cards=cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics),
         tiles=_tiles(evidence),
         warnings=run_warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
+        choice=_choice_section(evidence.choice),
         round_charts=[*_round_charts(evidence.rounds), *_stage_chart(metrics)],
         round_table=_round_table(evidence.rounds),
         error_charts=_error_charts(metrics),
@@ -138,8 +142,12 @@ def _tiles(evidence: Evidence) -> list[tuple[str, str, str]]:
     if quality.get("static_landmarks") is not None:
         static = f"{len(quality['static_landmarks'])} of {evidence.findings.landmarks}"
         tiles.append(("Static", static, "landmarks that do not move with the object"))
+    if quality.get("against"):
+        text = f"of the motion of the landmarks is predicted by those of {quality['against']['run']}, and the reverse"
+        if quality["against"]["agreement"] is not None:
+            tiles.append(("Agreement", f"{format_number(100 * quality['against']['agreement'])} %", text))
     if quality.get("score") is not None:
-        text = "expected distance of a landmark from its place, for sweeps; the lower the better"
+        text = "of the size of a forward NME, %, for sweeps; the lower the better"
         tiles.append(("Label-free score", format_number(quality["score"]), text))
     return tiles
 
@@ -149,8 +157,38 @@ _HEADLINES = (
     ("Equivariance", "equivariance_error", 1, "of the side: error of a landmark when the image is warped"),
     ("Mirror error", "flip_error", 1, "of the side: distance of a landmark to its partner in the mirror image"),
     ("Coverage", "coverage", 1, "of the side: standard deviation of an image's landmarks about their mean"),
+    (
+        "Transfer",
+        "transfer",
+        100,
+        "of the trials: two images look more alike at a landmark than elsewhere; guessing: 50 %",
+    ),
+    (
+        "Layout reliance",
+        "shift_error_median",
+        1,
+        "of the side: error of a landmark when the object is moved by 20 %",
+    ),
+    (
+        "New background",
+        "background_error_median",
+        1,
+        "of the side: motion of a landmark on another image's background",
+    ),
+    ("Layout identity", "position_identity", 100, "of the landmarks are told apart by their canonical position alone"),
 )
 """Name, key of the label-free quality, factor and meaning."""
+
+
+def _choice_section(choice: Mapping[str, Any] | None) -> tuple[str, Markup] | None:
+    """Return the chosen numbers in one line, and the chart of the evidence; None if the number of landmarks was given."""
+    if not choice or "rows" not in choice:
+        return None
+    lines = {"agreement": "two halves of the images", "chance": "by chance", "excess": "excess"}
+    series = {name: [(i, row[key]) for i, row in enumerate(choice["rows"])] for key, name in lines.items()}
+    names = {i: str(row["landmarks"]) for i, row in enumerate(choice["rows"])}
+    title = "Agreement of clusterings, adjusted Rand index"
+    return choice_line(choice), line_chart(series, title=title, x_label="landmarks, K", x_names=names)
 
 
 def _round_charts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:

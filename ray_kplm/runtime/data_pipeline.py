@@ -26,7 +26,7 @@ from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
 if TYPE_CHECKING:
-    from ray_kplm.imaging.augment import Augmenter
+    from ray_kplm.imaging.augment import Augmenter, Boxed
 
 _BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
@@ -96,7 +96,15 @@ def feed(
         return
     per_block = _block_views(share)
     blocks = [
-        pa.table({"image": plan.image[r], "shown": plan.shown[r], "seed": plan.seed[r], "flip": plan.flip[r]})
+        pa.table(
+            {
+                "image": plan.image[r],
+                "shown": plan.shown[r],
+                "seed": plan.seed[r],
+                "flip": plan.flip[r],
+                "other": plan.image[plan.seed[r] % len(plan.image)],  # of the plan alone, wherever a training continues
+            }
+        )
         for r in np.split(rows, np.arange(per_block, len(rows), per_block))
     ]
     dataset = ray.data.from_arrow(blocks).map_batches(
@@ -127,9 +135,19 @@ def _make_views(
     of the previous training, with all modules loaded.
     """
     make = _augmenter(augment, size)
-    images.fetch(np.union1d(batch["image"], batch["shown"]) if moving else batch["image"])
-    rows = zip(*(batch[name].tolist() for name in ("image", "shown", "seed", "flip")), strict=True)
-    views = [make(images[shown], seed, flip, images[image] if moving else None) for image, shown, seed, flip in rows]
+    used = [batch["image"], *([batch["shown"]] if moving else []), *([batch["other"]] if augment.paste else [])]
+    images.fetch(np.unique(np.concatenate(used)))
+    rows = zip(*(batch[name].tolist() for name in ("image", "shown", "seed", "flip", "other")), strict=True)
+    views = [
+        make(
+            images[shown],
+            seed,
+            flip,
+            images[image] if moving else None,
+            _boxed(images, shown, other) if augment.paste else None,
+        )
+        for image, shown, seed, flip, other in rows
+    ]
     return {
         "picture": np.stack([view.picture for view in views]),
         "crop_to_view": np.stack([view.crop_to_view for view in views]),
@@ -137,6 +155,14 @@ def _make_views(
         "image": batch["image"],
         "flip": batch["flip"],
     }
+
+
+def _boxed(images: RoundImages, index: int, other: int) -> Boxed | None:
+    """Return an image's box, with another image and its box; None without boxes."""
+    from ray_kplm.imaging.augment import Boxed
+
+    picture, box, other_box = images[other], images.box(index), images.box(other)
+    return None if box is None or other_box is None else Boxed(box, picture, other_box)
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,7 @@ class RoundImages:
     refs: list[ray.ObjectRef]
     """One for each part: an Arrow table of its selected images."""
     _tables: dict[int, pa.Array] = field(default_factory=dict, repr=False)
+    _boxes: dict[int, pa.Array] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, images: Folder, selection: Selection) -> RoundImages:
@@ -44,6 +45,7 @@ class RoundImages:
         parts = [int(part) for part in np.unique(self._part(indices)) if part not in self._tables]
         for part, table in zip(parts, ray.get([self.refs[part] for part in parts]), strict=True):
             self._tables[part] = table["image"].chunk(0)
+            self._boxes[part] = table["box"].chunk(0)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return the decoded crop: uint8 (H, W, 3), RGB."""
@@ -52,13 +54,19 @@ class RoundImages:
             self.fetch(np.array([index]))
         return decode_crop(self._tables[part][index - int(self.starts[part])])
 
+    def box(self, index: int) -> NDArray[np.float64] | None:
+        """Return the object's box in the crop, (4,); None if it has none. The image must have been asked for before."""
+        part = int(self._part(index))
+        box = self._boxes[part][index - int(self.starts[part])].as_py()
+        return None if box is None else np.array(box, np.float64)
+
     def _part(self, indices: NDArray[np.integer[Any]] | int) -> NDArray[np.int64]:
         return np.searchsorted(self.starts, indices, side="right") - 1
 
     def __getstate__(self) -> dict[str, object]:
-        return {"starts": self.starts, "refs": self.refs, "_tables": {}}
+        return {"starts": self.starts, "refs": self.refs, "_tables": {}, "_boxes": {}}
 
 
 @ray.remote(num_cpus=1, max_retries=3, scheduling_strategy=DEFAULT_SCHEDULING)  # type: ignore[untyped-decorator]
 def _read(images: Folder, part: str, rows: NDArray[np.int64]) -> pa.Table:
-    return images.read_table(part, ["image"]).take(pa.array(rows)).combine_chunks()
+    return images.read_table(part, ["image", "box"]).take(pa.array(rows)).combine_chunks()

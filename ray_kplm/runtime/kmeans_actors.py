@@ -283,6 +283,7 @@ class _ShardActor:
             seed=config.seed,
             threads=threads,
             search=gpu_search() if config.compute.gpus_per_worker and torch.cuda.is_available() else None,
+            one_way=config.method.mirror == "facing",
         )
 
     def ask(self, method: str, *arguments: Any) -> Any:

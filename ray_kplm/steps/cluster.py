@@ -15,7 +15,7 @@ from ray_kplm.runtime.kmeans_actors import cluster_with_actors
 from ray_kplm.steps.context import RunContext
 from ray_kplm.steps.detect import read_background
 from ray_kplm.steps.extract import ExtractFeatures
-from ray_kplm.steps.facing import Facings, FacingSource, decided_method
+from ray_kplm.steps.facing import decided_method
 from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, RoundLabels, Task, metrics_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ClusterKeypoints(RoundLabels):
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterFeatures(RoundLabels, LandmarkLabels, FacingSource):
+class ClusterFeatures(RoundLabels, LandmarkLabels):
     """Pseudo-labels for the next round, from the features of its images."""
 
     round: int
@@ -122,11 +122,6 @@ class ClusterFeatures(RoundLabels, LandmarkLabels, FacingSource):
     def round_labels(self, parts: list[str]) -> Labels:
         """Return labels by which keypoints of one cluster correspond."""
         return self.context.method.round_labels(self.folder.read_tables(parts, _COLUMNS), self.clusters())
-
-    def facings(self) -> Facings | None:
-        """Return the facings as this clustering left them; of images that it has not seen, those of before."""
-        before = None if self.features.facing is None else self.features.facing.facings()
-        return before and Facings((self.folder, before.folders[-1]))
 
 
 def clustering_reads(context: RunContext) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray_kplm.config import Config
-from ray_kplm.config_names import as_recorded, mirror_as_recorded
+from ray_kplm.config_names import as_recorded, augment_as_recorded, mirror_as_recorded
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, draw_round
 from ray_kplm.methods.base import Method
@@ -93,6 +93,6 @@ class RunContext:
             **self.common_reads(),
             "method": {"kind": self.config.method.kind, **mirror_as_recorded(self.config.method.mirror)},
             "network": asdict(self.config.network),
-            "augment": asdict(self.config.augment),
+            "augment": augment_as_recorded(asdict(self.config.augment)),
             "compute": as_recorded("compute", {name: compute[name] for name in LAYOUT}),
         }

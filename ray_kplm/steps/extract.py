@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
+from ray_kplm.config_names import detection_as_recorded
 from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
 from ray_kplm.imaging import coordinates
@@ -22,13 +23,14 @@ from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
-from ray_kplm.methods.inputs import read_inputs, worker_placement
+from ray_kplm.methods.facing import Facings
+from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.steps.facing import Facings, FacingSource, decided
+from ray_kplm.steps.facing import FindFacing, decided
 from ray_kplm.steps.task import FORWARD_COST, RoundLabels, Task
 from ray_kplm.storage import Folder
 
@@ -48,7 +50,7 @@ class _Extract(Task):
     network: Task
     known: Task | None = None
     """Labels whose points are described beside the detected ones."""
-    facing: FacingSource | None = None
+    facing: FindFacing | None = None
 
     @property
     def step(self) -> Step:
@@ -64,7 +66,7 @@ class _Extract(Task):
         return {
             **self.context.common_reads(),
             "landmarks": config.method.landmarks,
-            "detection": asdict(config.detection),
+            "detection": detection_as_recorded(asdict(config.detection)),
             **self.context.drawn_reads(self.round + 1),
         }
 
@@ -205,38 +207,41 @@ class ExtractPart:
         A process does not wait for a part that another one has begun, since that one may have died. In the worst case the part
         is done twice.
         """
-        sample, shared = self._work.sample, self._work.features / _CALIBRATION
+        sample, shared, config = self._work.sample, self._work.features / _CALIBRATION, self._work.config
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [self._extractor.scores(images) for images, *_ in self._read(part, sample.rows[i])]
+                scores = [
+                    self._extractor.scores(batch.images, batch.boxes if config.detection.inside_box else None)
+                    for batch in self._read(part, sample.rows[i])
+                ]
                 shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
         return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
-        found, ids, peaks, facing = [], [], [], []
+        found, ids, peaks = [], [], []
         known = self._known(part)
-        for images, crop_to_input, names, facing_B in self._read(part, rows):
+        for images, crop_to_input, names, boxes in self._read(part, rows):
             extra = None
             if known is not None:
                 extra = [
                     coordinates.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)
                 ]
             batch = self._extractor.find(images, self._threshold, extra)
+            if self._work.config.detection.inside_box:
+                batch = [keypoints.inside(box) for keypoints, box in zip(batch, boxes, strict=True)]
             found += [
                 keypoints.in_crop(coordinates.invert(affine))
                 for keypoints, affine in zip(batch, crop_to_input, strict=True)
             ]
             peaks += [float(k.score.max(initial=0)) for k in batch]
             ids += names
-            facing.append(facing_B)
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
         if self._work.described:
             sizes = crop_sizes(self._work.images.read_table(part, ["width", "height"]).take(rows))
-            faced = None if self._work.facings is None else np.concatenate(facing)
-            table = features_table(ids, sizes, counts, *joined[:4], faced)
+            table = features_table(ids, sizes, counts, *joined)
         else:
             table = keypoints_table(ids, counts, *joined[:2])
         self._work.features.write_table(part, table)
@@ -247,22 +252,11 @@ class ExtractPart:
             "mean_peak": float(np.mean(peaks)),
         }
 
-    def _read(
-        self, part: str, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.uint8], list[coordinates.Affine], list[str], NDArray[np.float32]]]:
-        """Yield batches as `read_inputs` does, of images as they face one way, with their facings (B,)."""
-        mirror = coordinates.mirroring(self._work.config.network.image_size)
-        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
-            facing = np.ones(len(names), np.float32)
-            if self._work.facings is not None:
-                facing = self._work.facings.of(part, names)
-            turn = facing < 0
-            images[turn] = images[turn, :, ::-1]
-            maps = [
-                coordinates.compose(mirror, affine) if t else affine
-                for affine, t in zip(crop_to_input, turn, strict=True)
-            ]
-            yield images, maps, names, facing
+    def _read(self, part: str, rows: NDArray[np.int64]) -> Iterator[Inputs]:
+        """Yield batches as `read_inputs` does, of images as they face one way."""
+        for batch in read_inputs(self._work.images, part, rows, self._work.config):
+            facings = self._work.facings
+            yield batch if facings is None else batch.mirrored(facings.of(part, batch.ids) < 0)
 
     def _known(self, part: str) -> dict[str, NDArray[np.float32]] | None:
         """Points of the last labels in the crop frame, by image; not all images need have some."""

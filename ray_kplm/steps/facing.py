@@ -6,10 +6,7 @@ facing. The template then gives the facing of every image. So memory does not gr
 
 from __future__ import annotations
 
-import io
 import os
-from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
-from ray_kplm.correspondence.facing import FacingTemplate, mirror_evidence
+from ray_kplm.correspondence.facing import facings, fit_template, mirror_evidence
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection, full_selection
-from ray_kplm.imaging.crops import decode_crop
-from ray_kplm.imaging.hog import hog_both_ways
+from ray_kplm.dense_features import build_features, describe_images, feature_options
+from ray_kplm.dense_features.hog import Hog
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
+from ray_kplm.methods.facing import DOUBTFUL, FACING, FacingRule, Facings, cut
+from ray_kplm.methods.inputs import read_inputs
 from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -36,105 +36,78 @@ from ray_kplm.storage import Folder
 if TYPE_CHECKING:
     from ray_kplm.steps.executor import Executor
 
-TEMPLATE = "template.npz"
 _SAMPLE_IMAGES = 2_000
 """Images of the sample: all their pairs are compared."""
-DOUBTFUL = 0.5
-"""A facing below it has odds of less than 3 : 1."""
+_SAMPLE_FACINGS = "sample.parquet"
+"""File of the facings of the sample's images, each by the rule that is fitted to the others."""
 _SAMPLE = 41
 """Of the seed of the sample."""
 
 
-@dataclass(frozen=True)
-class Facings:
-    """The facings of images on storage.
-
-    Attributes:
-        folders: folders of parts with the columns of schemas.FACINGS. The first folder that has an image gives its facing.
-    """
-
-    folders: tuple[Folder, ...]
-
-    def of(self, part: str, image_ids: Sequence[str]) -> NDArray[np.float32]:
-        """Return the facings of images of a part: (n,), 0 where unknown."""
-        known: dict[str, float] = {}
-        for folder in reversed(self.folders):
-            if folder.is_file(part):
-                table = folder.read_table(part, FACINGS.names)
-                known |= dict(zip(table["image_id"].to_pylist(), table["facing"].to_pylist(), strict=True))
-        return np.array([known.get(image, 0.0) for image in image_ids], np.float32)
-
-
-class FacingSource(Task):
-    """A task whose output says which way images face."""
-
-    @abstractmethod
-    def facings(self) -> Facings | None:
-        """Return the facings; None where the run found that mirror images are no `facing`."""
-
-
 @dataclass(frozen=True, eq=False)
-class FindFacing(FacingSource):
+class FindFacing(Task):
     """What a mirror image is, and the facing of each training image, from the pictures alone."""
 
     @property
     def path(self) -> str:
-        return "facing"
+        return FACING
 
     @property
     def step(self) -> Step:
-        context = self.context
-        reads = {"seed": context.config.seed, "mirror": context.config.method.mirror}
+        context, config = self.context, self.context.config
+        reads = {
+            "seed": config.seed,
+            "mirror": config.method.mirror,
+            "image_size": config.network.image_size,
+            **feature_options(config),
+        }
         return context.run.step(self.path, "facing", reads, {"dataset": context.dataset.fingerprint})
 
     @property
     def cost(self) -> float:
-        return self.context.dataset.count(TRAIN) * DETECTION_COST / 10
+        return self.context.dataset.count(TRAIN) * DETECTION_COST / 5
 
     def run(self, executor: Executor) -> None:
-        context = self.context
+        context, config = self.context, self.context.config
         executor.begin(self, "what a mirror image is")
-        dataset = context.dataset
-        images = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
-        sample = images.sample(_SAMPLE_IMAGES, (context.config.seed, _SAMPLE), SAMPLE_PARTS)
-        pool = Pool(context.config.compute.detect_workers or os.cpu_count() or 1)
-        work = _Work(context.images, self.folder)
-        progress = executor.progress.advance
-        facts = find_template(work, sample, pool, context.config.method.mirror, part_of(progress, 0.0, 0.3))
+        images = full_selection(context.dataset.parts(TRAIN), context.dataset.rows(TRAIN))
+        sample = images.sample(_SAMPLE_IMAGES, (config.seed, _SAMPLE), SAMPLE_PARTS)
+        work = _Work(config, context.images, self.folder)
+        pool, progress = Pool(config.compute.detect_workers or os.cpu_count() or 1), executor.progress.advance
+        facts = _find_rule(work, sample, pool, part_of(progress, 0.0, 0.3))
         if facts["mirror"] == "facing":
             map_parts(_FacePart, {"work": work}, images, pool, part_of(progress, 0.3, 1.0))
         executor.finish(self, facts, {"mirror_contrast": facts["contrast"]}, 0, evidence_text(facts))
 
     def facings(self) -> Facings | None:
-        """Return the facings, which the manifest says whether there are."""
-        return Facings((self.folder,)) if self.manifest["mirror"] == "facing" else None
+        """Return the facings; None where the finished step found that mirror images are no `facing`."""
+        return Facings(self.folder) if self.manifest["mirror"] == "facing" else None
+
+    def of_images(self, selection: Selection) -> NDArray[np.float32] | None:
+        """Return the facings of a round's images, in their order: (N,); None as for `facings`."""
+        facings, images = self.facings(), self.context.images
+        if facings is None:
+            return None
+        ids = (images.read_table(part, ["image_id"])["image_id"] for part in selection.parts)
+        return np.concatenate(
+            [
+                facings.of(part, column.take(pa.array(rows)).to_pylist())
+                for part, rows, column in zip(selection.parts, selection.rows, ids, strict=True)
+            ]
+        )
 
 
-def decided_method(context: RunContext, facing: FacingSource | None) -> Method:
+def decided_method(context: RunContext, facing: FindFacing | None) -> Method:
     """Return the run's method with `method.mirror` as it was decided, if the run decides it."""
     return context.method if facing is None else build_method(decided(context.config, facing))
 
 
-def decided(config: Config, facing: FacingSource | None) -> Config:
+def decided(config: Config, facing: FindFacing | None) -> Config:
     """Return a configuration with `method.mirror` as it was decided, if the run decides it."""
     if facing is None:
         return config
     mirror: Literal["facing", "partners"] = "partners" if facing.facings() is None else "facing"
     return replace(config, method=replace(config.method, mirror=mirror))
-
-
-def round_facing(context: RunContext, facing: FacingSource | None, selection: Selection) -> NDArray[np.float32] | None:
-    """Return the facings of a round's images, in their order: (N,); None where mirror images are no `facing`."""
-    facings = None if facing is None else facing.facings()
-    if facings is None:
-        return None
-    ids = (context.images.read_table(part, ["image_id"])["image_id"] for part in selection.parts)
-    return np.concatenate(
-        [
-            facings.of(part, column.take(pa.array(rows)).to_pylist())
-            for part, rows, column in zip(selection.parts, selection.rows, ids, strict=True)
-        ]
-    )
 
 
 def evidence_text(facts: dict[str, Any]) -> str:
@@ -152,65 +125,60 @@ def evidence_text(facts: dict[str, Any]) -> str:
 class _Work:
     """What the workers read and write."""
 
+    config: Config
     images: Folder
     target: Folder
 
-    def described(
-        self, part: str, rows: NDArray[np.int64]
-    ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
-        """Return the ids of images, and the descriptors of their objects and of their mirror images: (n, D) each."""
-        cv2.setNumThreads(1)
-        table = self.images.read_table(part, ["image_id", "image", "box"]).take(pa.array(rows))
-        both = [
-            hog_both_ways(_object(decode_crop(encoded), box))
-            for encoded, box in zip(table["image"], table["box"].to_pylist(), strict=True)
-        ]
-        return table["image_id"].to_pylist(), np.stack([a for a, _ in both]), np.stack([b for _, b in both])
-
-
-def _object(crop: NDArray[np.uint8], box: Sequence[float] | None) -> NDArray[np.uint8]:
-    """Return the box's part of a crop; the crop without a box, or if hardly anything of the box lies in it."""
-    if box is None:
-        return crop
-    height, width = crop.shape[:2]
-    x0, y0, x1, y1 = (round(v) for v in box)
-    cut = crop[max(y0, 0) : min(y1, height) + 1, max(x0, 0) : min(x1, width) + 1]
-    return cut if min(cut.shape[:2]) >= 2 else crop
-
 
 class _DescribePart:
-    """A worker that describes the sample's images of a part."""
+    """A worker that describes the sample's objects and their mirror images, by HOG and by the chosen features."""
 
     def __init__(self, work: _Work) -> None:
+        cv2.setNumThreads(1)
         self._work = work
+        self._models = {"hog": Hog()} | (
+            {} if work.config.features == "hog" else {"chosen": build_features(work.config)}
+        )
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
-        _, plain, mirrored = self._work.described(part, rows)
-        return {"part": part, "plain": plain.tobytes(), "mirrored": mirrored.tobytes()}
+        objects, boxes, ids = [], [], []
+        for batch in read_inputs(self._work.images, part, rows, self._work.config):
+            objects += [
+                cut(image, box if np.isfinite(box).all() else None)
+                for image, box in zip(batch.images, batch.boxes, strict=True)
+            ]
+            boxes.append(batch.boxes)
+            ids += batch.ids
+        described = {
+            f"{name}{way}": describe_images(model, objects, mirrored=way == "_mirrored").tobytes()
+            for name, model in self._models.items()
+            for way in ("", "_mirrored")
+        }
+        return {"part": part, "ids": ids, "boxes": np.concatenate(boxes).tobytes(), **described}
 
 
 class _FacePart:
     """A worker that writes the facings of a part's images, unless they are there."""
 
     def __init__(self, work: _Work) -> None:
-        self._work, self._template = work, read_template(work.target)
+        cv2.setNumThreads(1)
+        self._work, self._rule = work, FacingRule.read(work.target, work.config)
+        sample = work.target.read_table(_SAMPLE_FACINGS)
+        self._sample = dict(zip(sample["image_id"].to_pylist(), sample["facing"].to_pylist(), strict=True))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         if not self._work.target.is_file(part):
-            ids, plain, mirrored = self._work.described(part, rows)
-            table = pa.table([ids, self._template(plain, mirrored)], schema=FACINGS)
+            ids, facing = [], []
+            for batch in read_inputs(self._work.images, part, rows, self._work.config):
+                ids += batch.ids
+                facing += self._rule(batch.images, batch.boxes).tolist()
+            table = pa.table([ids, [self._sample.get(*pair) for pair in zip(ids, facing, strict=True)]], schema=FACINGS)
             self._work.target.write_table(part, table)
         return {"part": part}
 
 
-def find_template(
-    work: _Work,
-    sample: Selection,
-    pool: Pool,
-    mirror: Literal["auto", "partners", "facing", "none"],
-    progress: ProgressCallback,
-) -> dict[str, Any]:
-    """Write the template of the sample, and return what a mirror image is with the evidence.
+def _find_rule(work: _Work, sample: Selection, pool: Pool, progress: ProgressCallback) -> dict[str, Any]:
+    """Write the rule of the sample, and return what a mirror image is with the evidence.
 
     Returns:
         mirror: `partners` or `facing`; sample: its images; the fields of `MirrorEvidence`; and of `facing`, agreement: see
@@ -219,33 +187,38 @@ def find_template(
     answers = sorted(
         map_parts(_DescribePart, {"work": work}, sample, pool, progress), key=lambda answer: answer["part"]
     )
-    plain, mirrored = (
-        np.concatenate([np.frombuffer(answer[name], np.float32) for answer in answers]).reshape(sample.images, -1)
-        for name in ("plain", "mirrored")
-    )
-    evidence = mirror_evidence(plain, mirrored)
-    chosen = mirror if mirror != "auto" else "facing" if evidence.seen_from_the_side else "partners"
-    facts: dict[str, Any] = {"mirror": chosen, "sample": sample.images, **asdict(evidence)}
-    if chosen == "facing":
-        template, agreement = FacingTemplate.fit(plain, mirrored)
-        write_template(work.target, template)
-        facing = template(plain, mirrored)
+
+    def joined(name: str) -> NDArray[np.float32]:
+        values = np.concatenate([np.frombuffer(answer[name], np.float32) for answer in answers])
+        return values.reshape(sample.images, -1)
+
+    evidence = mirror_evidence(joined("hog"), joined("hog_mirrored"))
+    mirror = work.config.method.mirror
+    if mirror == "auto":
+        mirror = "facing" if evidence.seen_from_the_side else "partners"
+    facts: dict[str, Any] = {"mirror": mirror, "sample": sample.images, **asdict(evidence)}
+    if mirror == "facing":
+        chosen = "hog" if work.config.features == "hog" else "chosen"
+        plain, mirrored = joined(chosen), joined(f"{chosen}_mirrored")
+        fitted = fit_template(plain, mirrored)
+        box = _mean_box(joined("boxes"), work.config.network.image_size)
+        FacingRule(work.config, fitted.template, box).write(work.target)
+        facing = facings(fitted.half_log_odds)
+        table = pa.table([[image for answer in answers for image in answer["ids"]], facing], schema=FACINGS)
+        work.target.write_table(_SAMPLE_FACINGS, table)
         facts |= {
-            "agreement": agreement,
+            "agreement": fitted.agreement,
             "doubtful": float((np.abs(facing) < DOUBTFUL).mean()),
             "positive": float((facing > 0).mean()),
         }
     return facts
 
 
-def write_template(folder: Folder, template: FacingTemplate) -> None:
-    """Write the template of a category's facing."""
-    buffer = io.BytesIO()
-    np.savez(buffer, mean=template.mean, direction=template.direction, sharpness=template.sharpness)
-    folder.write_bytes(TEMPLATE, buffer.getvalue())
-
-
-def read_template(folder: Folder) -> FacingTemplate:
-    """Return the template that `write_template` wrote."""
-    with np.load(io.BytesIO(folder.read_bytes(TEMPLATE))) as arrays:
-        return FacingTemplate(arrays["mean"], arrays["direction"], float(arrays["sharpness"]))
+def _mean_box(boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Return the mean of boxes (N, 4) and of their mirror images, as shares of the side; the whole input if none is known."""
+    known = boxes[np.isfinite(boxes).all(axis=1)].reshape(-1, 2, 2)
+    if not len(known):
+        return np.array([0, 0, 1, 1], np.float32)
+    mirrored = coordinates.mirrored(known, side)
+    mirrored[..., 0] = mirrored[:, ::-1, 0]
+    return np.asarray(np.concatenate([known, mirrored]).mean(axis=0).ravel() / side, np.float32)

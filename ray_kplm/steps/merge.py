@@ -131,7 +131,7 @@ class _CountPart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         options = self._merging.config.merging
         counts = []
-        for images, _, _ in read_inputs(self._merging.images, part, rows, self._merging.config):
+        for images, *_ in read_inputs(self._merging.images, part, rows, self._merging.config):
             xy, confidence = self._predictor(images)
             cells = coordinates.input_to_heatmap(xy)
             counts.append(co_activation(cells, confidence, least=options.confidence, distance=options.distance))

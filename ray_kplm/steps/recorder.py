@@ -19,7 +19,7 @@ from ray_kplm.steps.cluster import ClusterFeatures, ClusterKeypoints
 from ray_kplm.steps.context import RunContext
 from ray_kplm.steps.detect import DetectKeypoints
 from ray_kplm.steps.extract import ExtractFeatures, ExtractKeypoints
-from ray_kplm.steps.facing import FacingSource, FindFacing
+from ray_kplm.steps.facing import FindFacing
 from ray_kplm.steps.merge import MergeChannels
 from ray_kplm.steps.task import LandmarkLabels, RoundLabels, Task
 from ray_kplm.steps.train import TrainRound
@@ -66,7 +66,7 @@ class Recorder:
     ) -> TrainRound:
         """Note the training of a round."""
         before = None if start is None else _as(TrainRound, start)
-        faced = None if facing is None else _as(FacingSource, facing)
+        faced = None if facing is None else _as(FindFacing, facing)
         return self._add(TrainRound(self._context, round, _as(RoundLabels, labels), before, faced))
 
     def extract_features(
@@ -74,7 +74,7 @@ class Recorder:
     ) -> ExtractFeatures:
         """Note the extraction of keypoints with descriptors."""
         described = None if known is None else _as(RoundLabels, known)
-        faced = None if facing is None else _as(FacingSource, facing)
+        faced = None if facing is None else _as(FindFacing, facing)
         return self._add(ExtractFeatures(self._context, round, _as(TrainRound, network), described, faced))
 
     def extract_keypoints(self, round: int, network: Output) -> ExtractKeypoints:
@@ -90,11 +90,14 @@ class Recorder:
         """Note the alignment with a template."""
         return self._add(Align(self._context, _as(ExtractKeypoints, keypoints)))
 
-    def train_landmarks(self, labels: Output, start: Output | None = None, phase: int | None = None) -> TrainLandmarks:
+    def train_landmarks(
+        self, labels: Output, start: Output | None = None, phase: int | None = None, facing: Output | None = None
+    ) -> TrainLandmarks:
         """Note the training of the landmark detector in a phase."""
         number = self.phases()[-1] if phase is None else phase
         before = start if start is None or isinstance(start, MergeChannels) else _as(TrainRound, start)
-        return self._add(TrainLandmarks(self._context, number, _as(LandmarkLabels, labels), before))
+        faced = None if facing is None else _as(FindFacing, facing)
+        return self._add(TrainLandmarks(self._context, number, _as(LandmarkLabels, labels), before, faced))
 
     def merge_channels(self, phase: int, detector: Output) -> MergeChannels:
         """Note the merge of channels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ray_kplm.datasets.sequences import read_frames
@@ -10,7 +10,7 @@ from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.steps.detect import DetectKeypoints
-from ray_kplm.steps.facing import FacingSource, decided_method, round_facing
+from ray_kplm.steps.facing import FindFacing, decided_method
 from ray_kplm.steps.task import TRAINING_COST, RoundLabels, Task
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TrainRound(Task):
     labels: RoundLabels
     start: Task | None
     """Whose network and optimiser are continued."""
-    facing: FacingSource | None = None
+    facing: FindFacing | None = None
 
     @property
     def path(self) -> str:
@@ -69,9 +69,8 @@ class TrainRound(Task):
     def run(self, executor: Executor) -> None:
         context, method = self.context, decided_method(self.context, self.facing)
         selection = context.selection(self.round)
-        labels, facing = self.labels.round_labels(selection.parts), round_facing(context, self.facing, selection)
-        if facing is not None:
-            labels = replace(labels, turned=facing < 0)
+        labels = self.labels.round_labels(selection.parts)
+        facing = None if self.facing is None else self.facing.of_images(selection)
         frames = read_frames(context.images, selection) if context.dataset.has_sequences else None
         title = context.round_title(self.round)
         executor.begin(self, title)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
@@ -11,7 +11,7 @@ from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.run import Step
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.train_loop import Training
-from ray_kplm.steps.facing import FacingSource, round_facing
+from ray_kplm.steps.facing import FindFacing, decided_method
 from ray_kplm.steps.merge import MergeChannels
 from ray_kplm.steps.task import TRAINING_COST, LandmarkLabels, Task
 from ray_kplm.steps.train import TrainRound
@@ -33,6 +33,7 @@ class TrainLandmarks(Task):
     labels: LandmarkLabels
     start: TrainRound | MergeChannels | None
     """Whose network is continued: with a new head if stage 1 trained it, else with head and optimiser."""
+    facing: FindFacing | None = None
 
     @property
     def _is_last(self) -> bool:
@@ -50,6 +51,8 @@ class TrainLandmarks(Task):
         inputs = {"labels": self.labels.fingerprint}
         if self.start is not None:
             inputs["network"] = self.start.fingerprint
+        if self.facing is not None:
+            inputs["facing"] = self.facing.fingerprint
         return self.context.run.step(self.path, "landmarks", reads, inputs)
 
     @property
@@ -67,17 +70,12 @@ class TrainLandmarks(Task):
         return self.context.method.first_channels(self.labels.clusters(), self.labels.label_counts())
 
     def run(self, executor: Executor) -> None:
-        context, method, channels = self.context, self.context.method, self.channels()
-        if isinstance(self.labels, FacingSource) and self.labels.facings() is not None:
-            channels = replace(channels, one_way=True)
+        context, channels = self.context, self.channels()
+        method = decided_method(context, self.facing)
         self.folder.write_json(CHANNELS, channels.to_dict())
         selection = context.selection(context.stage2)
         tables = self.labels.folder.read_tables(selection.parts, ["xy", "score", "landmark"])
         labels = landmark_labels(tables, channels)
-        source = self.labels if isinstance(self.labels, FacingSource) else None
-        facing = round_facing(context, source, selection)
-        if facing is not None:
-            labels = replace(labels, turned=facing < 0)
         phases = f", {self.phase + 1} of {method.num_phases}" if method.num_phases > 1 else ""
         title = f"stage 2, {len(channels)} channels{phases}"
         executor.begin(self, title)
@@ -85,7 +83,9 @@ class TrainLandmarks(Task):
             context.run.resolved,
             method.landmark_objective(len(channels)),
             labels,
-            method.landmark_plan(labels.usable(), self.phase, facing),
+            method.landmark_plan(
+                labels.usable(), self.phase, None if self.facing is None else self.facing.of_images(selection)
+            ),
             method.landmark_schedule(self.phase),
             RoundImages.load(context.images, selection),
             None if self.start is None else (self.start.folder, self._use_of_start()),

@@ -101,7 +101,7 @@ class _LabelPart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         least = self._work.config.template.confidence
         ids, points, scores = [], [], []
-        for images, crop_to_input, names in read_inputs(self._work.images, part, rows, self._work.config):
+        for images, crop_to_input, names, _ in read_inputs(self._work.images, part, rows, self._work.config):
             xy, confidence = self._predictor(images)
             points += [coordinates.apply(coordinates.invert(a), p) for a, p in zip(crop_to_input, xy, strict=True)]
             scores.append(confidence)

@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm.analysis.label_free import _observations, _ObservePart, _Work
+from ray_kplm.analysis.observe import ObservePart, Work, read_observations
 from ray_kplm.config import load_config
-from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.evaluation.label_free import measure
 from ray_kplm.methods.predictors import Observed
 from ray_kplm.storage import Folder
@@ -59,15 +58,16 @@ def pictures(tmp_path_factory) -> Folder:
         encoded.append(cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
     folder = Folder.at(tmp_path_factory.mktemp("pictures"))
     ids = [f"{number}.png" for number in range(IMAGES)]
-    folder.write_table(PART, pa.table({"image_id": ids, "image": pa.array(encoded, pa.binary())}))
+    boxes = pa.array([None] * IMAGES, pa.list_(pa.float32()))
+    folder.write_table(PART, pa.table({"image_id": ids, "image": pa.array(encoded, pa.binary()), "box": boxes}))
     return folder
 
 
 def observed(pictures: Folder, target: Path, make, rows=tuple(range(IMAGES))):
     folder = Folder.at(target)
-    answer = _ObservePart(_Work(CONFIG, make, make, pictures, folder))(PART, np.array(rows))
+    answer = ObservePart(Work(CONFIG, make, pictures, folder))(PART, np.array(rows))
     assert answer == {"images": len(rows)}
-    return _observations(folder, Selection([PART], [np.array(rows)]), SIDE, PARTNERS, always=False)
+    return read_observations(folder, [PART], SIDE, PARTNERS, always=False)
 
 
 def test_a_detector_that_follows_the_picture_has_no_error(pictures, tmp_path):

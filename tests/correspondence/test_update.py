@@ -20,9 +20,9 @@ CONFIG = load_config(None, ["method.landmarks=4", "method.clusters=8", "clusteri
 
 
 class LocalShards:
-    def __init__(self, folder, count, memory=2**30):
-        parts = folder.parts()
-        self.shards = [DescriptorShard(folder, parts[i::count], memory_bytes=memory, seed=0) for i in range(count)]
+    def __init__(self, folder, count, memory=2**30, one_way=False):
+        parts, options = folder.parts(), {"memory_bytes": memory, "seed": 0, "one_way": one_way}
+        self.shards = [DescriptorShard(folder, parts[i::count], **options) for i in range(count)]
 
     def ask(self, method, *arguments):
         return [getattr(shard, method)(*arguments) for shard in self.shards]
@@ -297,3 +297,34 @@ def test_progress_rises_to_the_end(features, tmp_path):
     assert 0 < shares[0] < shares[-1] <= 1
     assert "K = 4: start 1/2, iteration 1, objective" in calls[0][1]
     assert "M = 8: iteration" in calls[-1][1]
+
+
+ONE_WAY = load_config(None, ["method.landmarks=4", "method.clusters=8", "clustering.n_init=2", "method.mirror=facing"])
+
+
+def test_objects_that_face_one_way_are_clustered_by_their_own_descriptors_alone(features, tmp_path):
+    """The descriptors of the mirror images could be anything."""
+    noise = Folder.at(tmp_path / "noise")
+    rng = np.random.default_rng(5)
+    for part in features.parts():
+        known = read_features(features, part)
+        other = rng.normal(size=known.descriptors.shape)
+        other = (other / np.linalg.norm(other, axis=1, keepdims=True)).astype(np.float16)
+        ids = known.image_id.to_pylist()
+        table = features_table(ids, known.sizes, known.counts, known.xy, known.score, known.descriptors, other)
+        noise.write_table(part, table)
+    plain, tables = run(features, tmp_path / "plain", 1, ONE_WAY, one_way=True)
+    replaced, others = run(noise, tmp_path / "replaced", 3, ONE_WAY, one_way=True)
+    np.testing.assert_array_equal(plain.landmark_centroids, replaced.landmark_centroids)
+    np.testing.assert_array_equal(plain.cluster_centroids, replaced.cluster_centroids)
+    assert plain.landmark_objectives == replaced.landmark_objectives
+    assert all(a.equals(b) for a, b in zip(tables, others, strict=True))
+
+
+def test_a_landmark_of_an_object_that_faces_one_way_is_itself_in_the_mirror(features, tmp_path):
+    found, tables = run(features, tmp_path, 2, ONE_WAY, one_way=True)
+    assert found.flip_map.tolist() == [0, 1, 2, 3]
+    for table in tables:
+        assert table["cluster_flipped"].equals(table["cluster"])
+    _, tables = run(features, tmp_path / "partners", 2)
+    assert not all(table["cluster_flipped"].equals(table["cluster"]) for table in tables)

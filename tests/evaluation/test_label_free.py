@@ -11,13 +11,15 @@ from ray_kplm.evaluation.label_free import (
     ONE_PATCH,
     PER_LANDMARK,
     Observations,
+    box_coverage,
     coverage,
+    expected_distance,
     flip_error,
+    inside_box,
     is_detected,
     landmark_distances,
     mean_distance,
     measure,
-    score,
     separation,
     usual_peak,
 )
@@ -53,7 +55,7 @@ def test_a_perfect_detector_has_perfect_measures():
                           "peak_sharpness": 1, "cluster_compactness": 1, "view_motion": 5}.items():  # fmt: skip
         assert found[name] == pytest.approx(perfect, abs=1e-9)
         assert found[PER_LANDMARK[name]] == pytest.approx([perfect] * LANDMARKS, abs=1e-9)
-    assert found["score"] == pytest.approx(0)
+    assert found["expected_distance"] == pytest.approx(0)
     assert found["static_landmarks"] == []
     assert found["static_share"] == 0
     assert found["landmarks_on_one_place"] == []
@@ -217,11 +219,11 @@ NONE_USELESS = np.zeros(3, bool)
 
 def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhere():
     error, spread = np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0])
-    assert score(error, np.ones(3), spread, NONE_USELESS, 25) == pytest.approx(4)
-    assert score(error, np.array([1, 0.5, 1]), spread, NONE_USELESS, 25) == pytest.approx(
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, 25) == pytest.approx(4)
+    assert expected_distance(error, np.array([1, 0.5, 1]), spread, NONE_USELESS, 25) == pytest.approx(
         (2 + 0.5 * 4 + 0.5 * 12 + 6) / 3
     )
-    never = score(
+    never = expected_distance(
         np.array([2.0, np.nan, 6.0]), np.array([1, np.nan, 1]), np.array([10.0, np.nan, 14.0]), NONE_USELESS, np.nan
     )
     assert never == pytest.approx((2 + 12 + 6) / 3)
@@ -229,22 +231,24 @@ def test_the_score_is_the_error_where_a_landmark_is_found_and_the_spread_elsewhe
 
 def test_the_score_without_useful_landmarks_is_that_of_a_random_place():
     nothing = np.full(3, np.nan)
-    assert score(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
-    assert score(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    assert expected_distance(nothing, np.zeros(3), nothing, NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
+    assert expected_distance(np.ones(3), np.ones(3), np.ones(3), ~NONE_USELESS, np.nan) == pytest.approx(NOWHERE)
     anywhere = np.random.default_rng(0).uniform(0, 100, (100_000, 2))
     assert np.sqrt(anywhere.var(axis=0).sum()) == pytest.approx(NOWHERE, rel=0.01)
 
 
 def test_a_patch_counts_by_its_area_and_a_whole_object_for_all():
     error, spread = np.full(3, 2.0), np.full(3, 12.0)
-    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH / 2) == pytest.approx(0.25 * 2 + 0.75 * 12)
-    assert score(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH) == 2
-    assert score(error, np.ones(3), spread, NONE_USELESS, 3 * ONE_PATCH) == 2
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH / 2) == pytest.approx(
+        0.25 * 2 + 0.75 * 12
+    )
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, ONE_PATCH) == 2
+    assert expected_distance(error, np.ones(3), spread, NONE_USELESS, 3 * ONE_PATCH) == 2
 
 
 def test_marks_on_the_background_and_twins_do_not_improve_the_score():
     seen = observations()
-    good = measure(seen)["score"]
+    good = measure(seen)["expected_distance"]
     still, twins = seen.xy.copy(), seen.xy.copy()
     still[:, 3] = [30, 170]
     twins[:, 3] = twins[:, 1] + [0, 2]
@@ -253,8 +257,8 @@ def test_marks_on_the_background_and_twins_do_not_improve_the_score():
         found = measure(replace(seen, xy=xy, expected=perfect, found=perfect))
         assert found["equivariance_error"] == pytest.approx(0)
         others = np.mean(found["spread_per_landmark"][:3])
-        assert found["score"] == pytest.approx(others / 4)
-        assert found["score"] > good
+        assert found["expected_distance"] == pytest.approx(others / 4)
+        assert found["expected_distance"] > good
 
 
 WHOLE = np.array([[x, y] for x in (0.2, 0.35, 0.5, 0.65, 0.8) for y in (0.3, 0.7)])
@@ -288,14 +292,14 @@ def test_any_number_of_fixed_landmarks_is_found_and_costs(fixed, noise):
     assert found["static_landmarks"] == list(range(fixed))
     unknown = NOWHERE if fixed == 10 else np.mean(found["spread_per_landmark"][fixed:])
     known = sum(found["equivariance_per_landmark"][fixed:])
-    assert found["score"] == pytest.approx((fixed * unknown + known) / 10)
-    assert fixed == 0 or found["score"] > good["score"] + fixed
+    assert found["expected_distance"] == pytest.approx((fixed * unknown + known) / 10)
+    assert fixed == 0 or found["expected_distance"] > good["expected_distance"] + fixed
     assert any("with the object" in text for text in warnings_of(found)) == (fixed > 0)
 
 
 def test_all_on_a_fixed_background_is_worse_than_any_good_detector():
-    background = measure(detector(0, 0.001))["score"]
-    assert all(measure(detector(0.3, noise))["score"] < 0.5 * background for noise in (0.005, 0.02, 0.05))
+    background = measure(detector(0, 0.001))["expected_distance"]
+    assert all(measure(detector(0.3, noise))["expected_distance"] < 0.5 * background for noise in (0.005, 0.02, 0.05))
 
 
 def test_all_in_one_patch_is_worse_than_the_whole_object_and_is_warned_of():
@@ -303,7 +307,7 @@ def test_all_in_one_patch_is_worse_than_the_whole_object_and_is_warned_of():
     assert whole["coverage"] > 2 * ONE_PATCH
     assert patch["coverage"] < ONE_PATCH
     assert patch["landmarks_on_one_place"] == patch["static_landmarks"] == []
-    assert patch["score"] > 2 * whole["score"]
+    assert patch["expected_distance"] > 2 * whole["expected_distance"]
     assert warnings_of(whole) == []
     assert [text for text in warnings_of(patch) if text.startswith("the landmarks lie in one patch")]
 
@@ -313,14 +317,16 @@ def test_an_aligned_category_gives_no_false_alarm():
     for seed in range(5):
         found = measure(detector(np.linspace(0.026, 0.051, 10), 0.01, images=256, seed=seed))
         assert warnings_of(found) == []
-        assert found["score"] == pytest.approx(found["equivariance_error"])
+        assert found["expected_distance"] == pytest.approx(found["equivariance_error"])
 
 
 def test_an_unstable_landmark_is_not_static_and_does_not_count_for_coverage():
     noise = np.where(np.arange(10) == 4, 0.25, 0.005)
     found = measure(detector(0.12, noise))
     assert found["static_landmarks"] == []
-    assert found["score"] == pytest.approx(found["equivariance_error"])  # its own error costs more than a guess would
+    assert found["expected_distance"] == pytest.approx(
+        found["equivariance_error"]
+    )  # its own error costs more than a guess would
     patch = measure(detector(0.12, noise, home=PATCH))
     assert patch["coverage"] < ONE_PATCH
 
@@ -343,3 +349,18 @@ def test_coverage_is_the_standard_deviation_about_the_middle_of_an_image():
 
 def test_no_landmark_is_static_on_a_few_images():
     assert measure(detector(0, 0.001, images=4))["static_landmarks"] == []
+
+
+def test_landmarks_beside_the_box_are_counted_and_what_they_span_of_it():
+    boxes = np.tile([40.0, 40.0, 140.0, 90.0], (2, 1))
+    xy = np.array([[[40, 40], [140, 90], [20, 60]], [[40, 40], [90, 65], [np.nan, np.nan]]], float)
+    assert inside_box(xy, boxes, 0.1) == pytest.approx([1, 1, 0])
+    assert inside_box(xy, boxes, 0.2) == pytest.approx([1, 1, 1])
+    assert box_coverage(xy, boxes) == pytest.approx((1 + 0.5) / 2)  # all of the box, and half of its sides
+    assert box_coverage(xy[:, :0], boxes) == 0
+    boxes[0] = np.nan
+    assert box_coverage(xy, boxes) == pytest.approx(0.5)
+    assert np.isnan(inside_box(xy, boxes, 0.1)[2])
+    seen = observations(boxes=np.tile([0.0, 0.0, 199.0, 199.0], (IMAGES, 1)))
+    assert measure(seen)["inside_box"] == 1
+    assert measure(observations())["inside_box"] is None

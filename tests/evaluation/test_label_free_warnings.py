@@ -17,6 +17,9 @@ def quality(landmarks=8, **changes):
         "flip_per_landmark": [3.0] * landmarks,
         "partners": [1, 0, 3, 2, *range(4, landmarks)],
         "landmarks_on_one_place": [],
+        "transfer_per_landmark": [0.65] * landmarks,
+        "shift_lag": 0.05,
+        "inside_box_per_landmark": [0.95] * landmarks,
     }
     assert not changes.keys() - good.keys()
     return good | changes
@@ -70,6 +73,29 @@ def test_a_landmark_that_ignores_the_view_is_called_unstable():
     (warning,) = warnings_of(quality(equivariance_per_landmark=changed([2.0] * 8, _2=7.0, _5=9.0)))
     assert warning.startswith("landmarks 2 and 5 are unstable")
     assert "8 % of its side" in warning
+
+
+def test_landmarks_that_look_alike_by_chance_only_are_called_no_part():
+    shares = changed([0.65] * 8, _1=0.49, _4=0.51, _6=0.5)
+    (warning,) = warnings_of(quality(transfer_per_landmark=shares))
+    assert "no more alike at landmarks 1, 4 and 6" in warning
+    assert "not the same part" in warning
+    static, wrong = warnings_of(quality(transfer_per_landmark=shares, static_landmarks=[6]))
+    assert static.startswith("landmark 6 does not move")
+    assert "at landmarks 1 and 4" in wrong
+
+
+def test_landmarks_that_stay_behind_a_moved_object_give_a_warning():
+    (warning,) = warnings_of(quality(shift_lag=0.62))
+    assert warning.startswith("landmarks do not follow the object")
+    assert "62 % of the way" in warning
+    assert warnings_of(quality(shift_lag=None)) == []
+
+
+def test_landmarks_beside_the_box_are_named():
+    (warning,) = warnings_of(quality(inside_box_per_landmark=changed([0.9] * 8, _3=0.1)))
+    assert warning == "landmark 3 lies outside of the object's box in most images"
+    assert warnings_of(quality(inside_box_per_landmark=None, transfer_per_landmark=None)) == []
 
 
 def test_confusion_of_left_and_right_gives_a_warning():

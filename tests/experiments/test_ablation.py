@@ -83,5 +83,5 @@ def test_a_curve_is_drawn_over_one_number_also_where_runs_failed():
     rows = [row({"noise": share, "seed": 0}, **scores) for share in (0.2, 1.0)] + [row({"noise": 0.0, "seed": 0})]
     assert curve(rows)[:4] == b"\x89PNG"
     assert curve([row({"norm": "group", "seed": 0}, **scores), row({"norm": "batch", "seed": 0}, **scores)]) is None
-    assert curve([row({"flip": value, "seed": 0}, **scores) for value in (False, True)]) is None
+    assert curve([row({"flip_at_test": value, "seed": 0}, **scores) for value in (False, True)]) is None
     assert curve(rows[:1]) is None

@@ -68,3 +68,20 @@ def test_scaling_the_rate_divides_the_iterations_of_the_schedule():
 def test_the_batch_of_a_round_has_its_units_times_their_views(kind):
     subject = method(kind)
     assert subject.round_plan(1, np.arange(50)).views == subject.views_per_unit * subject.round_batch
+
+
+@pytest.mark.parametrize("round", [0, 1])
+def test_rounds_and_stage_2_show_images_as_they_face_one_way(round):
+    subject = method("kplm", "method.mirror=facing")
+    facing = np.linspace(-1, 1, 50).astype(np.float32)
+    usable = np.arange(5, 50)
+    for plan in (subject.round_plan(round, usable, None, facing), subject.landmark_plan(usable, 0, facing)):
+        np.testing.assert_array_equal(plan.flip, facing[plan.image] < 0)
+
+
+@pytest.mark.parametrize(("mirror", "shown"), [("partners", True), ("none", False), ("facing", False)])
+def test_mirror_images_are_shown_where_landmarks_have_partners(mirror, shown):
+    subject = method("kplm", f"method.mirror={mirror}")
+    assert subject.round_plan(1, np.arange(50)).flip.any() == shown
+    assert subject.landmark_plan(np.arange(50), 0).flip.any() == shown
+    assert not subject.round_plan(0, np.arange(50)).flip.any()  # the warm-up has identities that are of one image

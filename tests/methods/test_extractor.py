@@ -8,6 +8,7 @@ from torch import nn
 from ray_kplm.config import ComputeConfig, DetectionConfig
 from ray_kplm.methods.extractor import (
     DISTILLING_VIEWS,
+    DescriptorExtractor,
     PointExtractor,
     calibrated_threshold,
     detect_keypoints,
@@ -134,3 +135,32 @@ def test_a_point_that_shows_in_some_views_only_has_a_lower_score():
     assert len(extractor(BrightOnTheLeft(), (plain,)).find(image, 0.7)[0].xy) == 1
     assert len(extractor(BrightOnTheLeft(), (plain, mirror)).find(image, 0.7)[0].xy) == 0
     assert extractor(BrightAlone(), (plain,)).find(image, 0.7)[0].descriptors.shape == (1, 0)
+
+
+BOXED = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}
+LEFT, NO_BOX = np.float32([0, 0, 30, 63]), np.full(4, np.nan, np.float32)
+
+
+def test_keypoints_outside_a_box_are_left_out_and_all_are_kept_without_one():
+    found = detect_keypoints(Bright(), PLACEMENT, picture(BOXED)[None], 0.3, 1, 10)[0]
+    inside = found.inside(LEFT)
+    assert inside.xy.tolist() == [[13.5, 21.5]]
+    kept = found.xy[:, 0] < 30
+    for name in ("score", "descriptors", "descriptors_flipped"):
+        np.testing.assert_array_equal(getattr(inside, name), getattr(found, name)[kept])
+    np.testing.assert_array_equal(found.inside(NO_BOX).xy, found.xy)
+    on_border = np.float32([13.5, 21.5, 13.5, 21.5])
+    assert len(found.inside(on_border).xy) == 1
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_the_heights_of_maxima_outside_the_boxes_do_not_count(described):
+    images = np.stack([picture(BOXED)] * 3)
+    options = DetectionConfig(nms_radius=1, limit=10)
+    make = DescriptorExtractor if described else PointExtractor
+    subject = make(Bright() if described else BrightAlone(), PLACEMENT, options)
+    high = [(subject.scores(images[:1], box if box is None else box[None]) > 0.3).sum() for box in (None, LEFT, NO_BOX)]
+    assert high == [2, 1, 2]
+    together = subject.scores(images, np.stack([LEFT, NO_BOX, LEFT]))
+    assert (together > 0.3).sum() == 4
+    assert len(subject.scores(images)) > len(together)

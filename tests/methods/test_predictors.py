@@ -9,7 +9,13 @@ import torch
 from ray_kplm.config import load_config
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.predictors import ClusterPredictor, LandmarkPredictor, assign_unique
+from ray_kplm.methods.predictors import (
+    ClusterPredictor,
+    LandmarkPredictor,
+    Observed,
+    OneWayPredictor,
+    assign_unique,
+)
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
@@ -94,3 +100,73 @@ def test_channels_are_decoded_with_the_sigma_of_their_targets(sigma, placement, 
         found, coordinates.heatmap_to_input(xy.numpy()), atol=0.25
     )  # pixels: a sixteenth of a cell
     np.testing.assert_array_equal(predictor.observe(IMAGES).xy, found)
+
+
+class Ramp:
+    """Predicts the brightest pixel, and a point a third of the way to the right border; with a confidence for each image."""
+
+    def __call__(self, images, boxes=None):
+        grey = images.astype(int).sum(axis=3).reshape(len(images), -1)
+        y, x = np.divmod(grey.argmax(axis=1), images.shape[2])
+        second = np.stack([x + (images.shape[2] - 1 - x) / 3, y], axis=1)
+        xy = np.stack([np.stack([x, y], axis=1), second], axis=1).astype(np.float32)
+        xy[grey.max(axis=1) < 700, 1] = np.nan  # not detected
+        return xy, np.stack([grey.max(axis=1), grey.sum(axis=1)], axis=1).astype(np.float32)
+
+    def observe(self, images):
+        xy, confidence = self(images)
+        return Observed(xy, confidence, confidence / 2, None)
+
+
+class BrighterSide:
+    """A rule: an object faces the side that is brighter. It notes what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, images, boxes=None, points=None):
+        self.asked.append((boxes, points))
+        left, right = (half.mean(axis=(1, 2, 3)) for half in np.split(images.astype(np.float64), 2, axis=2))
+        return ((right - left) / np.maximum(right + left, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("boxes", [None, np.tile(np.float32([4, 4, 60, 60]), (3, 1))])
+def test_landmarks_of_an_image_and_of_its_mirror_image_are_mirror_images(boxes):
+    predictor = OneWayPredictor(Ramp(), BrighterSide())
+    mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
+    other_boxes = None if boxes is None else boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + np.float32([63, 0, 63, 0])
+    (xy, confidence, facing), (other, other_confidence, other_facing) = (
+        predictor.with_facing(IMAGES, boxes),
+        predictor.with_facing(mirrored, other_boxes),
+    )
+    np.testing.assert_array_equal(coordinates.mirrored(other, 64), xy)
+    np.testing.assert_array_equal(other_confidence, confidence)
+    np.testing.assert_array_equal(other_facing, -facing)
+    np.testing.assert_array_equal(predictor(IMAGES, boxes)[0], xy)
+    seen, other_seen = predictor.observe(IMAGES), predictor.observe(mirrored)
+    np.testing.assert_array_equal(coordinates.mirrored(other_seen.xy, 64), seen.xy)
+    np.testing.assert_array_equal(other_seen.sharpness, seen.sharpness)
+
+
+def test_only_images_that_face_the_other_way_are_turned():
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    images[0, 20, 50] = images[1, 20, 13] = 255
+    xy, _, facing = OneWayPredictor(Ramp(), BrighterSide()).with_facing(images)
+    assert (facing > 0).tolist() == [True, False]
+    assert xy[0, 0].tolist() == [50, 20]
+    assert xy[1, 0].tolist() == [13, 20]
+    assert xy[0, 1, 0] == pytest.approx(50 + 13 / 3)
+    assert xy[1, 1, 0] == pytest.approx(13 - 13 / 3)  # the mirror image has it a third of the way to the right
+
+
+def test_the_object_is_looked_for_at_the_landmarks_of_both_ways_where_a_box_is_unknown():
+    rule, inner = BrighterSide(), Ramp()
+    boxes = np.float32([[0, 0, 63, 63], [np.nan] * 4, [0, 0, 63, 63]])
+    OneWayPredictor(inner, rule).facing(IMAGES, boxes)
+    ((_, points),) = rule.asked
+    assert points.shape == (3, 4, 2)
+    np.testing.assert_array_equal(points[:, :2], inner(IMAGES)[0])
+    mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
+    np.testing.assert_array_equal(points[:, 2:], coordinates.mirrored(inner(mirrored)[0], 64))
+    OneWayPredictor(inner, rule).facing(IMAGES, boxes[[0, 2, 0]])
+    assert rule.asked[-1][1] is None

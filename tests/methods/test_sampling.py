@@ -129,3 +129,21 @@ def test_a_frame_without_neighbours_is_paired_with_itself():
     frames = Frames(np.array([0, 0, -1, -1, 1]), np.array([0, 9, 3, 3, 0]))
     image, shown = NearbyFrames(np.arange(5), frames, gap=5)(np.random.default_rng(0), 50)
     np.testing.assert_array_equal(image, shown)
+
+
+@pytest.mark.parametrize("make", [pairs, singles])
+def test_views_show_every_image_as_it_faces_one_way(make):
+    turn = np.random.default_rng(0).random(100) < 0.5
+    plan = make(flip=turn)
+    np.testing.assert_array_equal(plan.flip, turn[plan.image])
+    assert 0 < plan.flip.sum() < len(plan.flip)
+
+
+@pytest.mark.parametrize("make", [pairs, singles])
+def test_how_views_are_mirrored_does_not_change_what_else_they_show(make):
+    one, other, none = make(flip=np.ones(100, bool)), make(flip=True), make(flip=False)
+    for plan in (other, none):
+        np.testing.assert_array_equal(plan.image, one.image)
+        np.testing.assert_array_equal(plan.seed, one.seed)
+    assert one.flip.all()
+    assert not none.flip.any()

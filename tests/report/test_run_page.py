@@ -214,3 +214,20 @@ def test_a_thousand_noisy_images_with_thirty_landmarks_stay_below_30_mb(evidence
     assert page.count('class="shot"') == 1000
     assert page.count("<circle") == 30_000
     assert len(page.encode()) < 30e6
+
+
+def test_a_chosen_number_of_landmarks_has_a_section_with_its_evidence(evidence):
+    rows = [
+        {"landmarks": k, "agreement": 0.5, "chance": 0.3, "excess": 0.2 + k / 100, "standard_error": 0.01, "found": 0.9}
+        for k in (6, 8)
+    ]
+    choice = {
+        "landmarks": 8, "clusters": 60, "images": 400, "points_per_image": 24.0, "range": [6, 8], "doubts": ["few images"],
+        "rows": rows,
+    }  # fmt: skip
+    page = build_page(evidence(choice=choice))
+    Parsed(page)
+    assert "K = 8, M = 60, unsure: 6 to 8 over other splits of 400 images of 24.0 keypoints" in page
+    assert "Unsure: few images." in page
+    for given in (None, {"landmarks": 8, "clusters": 60, "images": 400, "points_per_image": 24.0}):
+        assert "Number of landmarks" not in build_page(evidence(choice=given))

@@ -37,7 +37,8 @@ def resumed(tmp_path, monkeypatch) -> Run:
     manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
     Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
     Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-    config = load_config(None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
+    paths = [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}"]
+    config = load_config(None, [*paths, "stage1.rounds=1", "method.mirror=partners"])
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["amx_bf16"])
     Run.start(config).save()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])

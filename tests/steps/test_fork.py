@@ -31,7 +31,14 @@ def begin(tmp_path):
 
     def make(name, steps, *changes):
         config = load_config(
-            None, [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / name}", "stage1.rounds=1", *changes]
+            None,
+            [
+                f"dataset={tmp_path / 'dataset'}",
+                f"run={tmp_path / name}",
+                "stage1.rounds=1",
+                "method.mirror=partners",
+                *changes,
+            ],
         )
         run = Run.start(config)
         if steps:

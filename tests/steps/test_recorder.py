@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
@@ -78,6 +79,8 @@ def test_a_selection_of_a_large_dataset_is_made_of_few_parts(recorded):
     assert len(run["keypoints"].context.selection(3).parts) <= 4
 
 
+BEFORE = ["method.mirror=partners", "detection.inside_box=false"]
+"""What runs did before they could find what a mirror image is, and before boxes counted in rounds."""
 DATASET = SimpleNamespace(
     fingerprint="d", count=lambda split: 60, parts=lambda split: ["part-00000.parquet"], rows=lambda split: [60]
 )
@@ -95,11 +98,14 @@ def fingerprints(folder, kind: str, *overrides: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "override", "first"),
     [
+        ("kplm", "features=aliked", "facing"),
+        ("kplm", "method.mirror=facing", "facing"),
         ("merge", "keypoints.scales=[1.0, 1.3]", "keypoints"),
         ("kplm", "stage1.decay=cosine", "rounds/000/train"),
         ("template", "stage1.decay=cosine", "rounds/000/train"),
         ("template", "stage2.decay_at=[0.5]", "stage2/000/train"),
         ("template", "template.sample=50", "template/labels"),
+        ("merge", "detection.inside_box=false", "rounds/000/features"),
     ],
 )
 def test_an_option_changes_the_first_step_that_reads_it_and_all_that_follow(tmp_path, kind, override, first):
@@ -111,13 +117,13 @@ def test_an_option_changes_the_first_step_that_reads_it_and_all_that_follow(tmp_
 
 TAKES = {
     "kplm": [
-        "rounds/000/train <- keypoints",
-        "rounds/000/features <- rounds/000/train",
+        "rounds/000/train <- keypoints facing",
+        "rounds/000/features <- rounds/000/train facing",
         "rounds/000/labels <- rounds/000/features",
-        "rounds/001/train <- rounds/000/labels rounds/000/train",
-        "rounds/001/features <- rounds/001/train",
+        "rounds/001/train <- rounds/000/labels rounds/000/train facing",
+        "rounds/001/features <- rounds/001/train facing",
         "rounds/001/labels <- rounds/001/features",
-        "stage2 <- rounds/001/labels rounds/001/train",
+        "stage2 <- rounds/001/labels rounds/001/train facing",
     ],
     "merge": [
         "keypoints/clustered/labels <- keypoints",
@@ -152,6 +158,22 @@ def test_a_page_says_what_each_step_takes(tmp_path, kind, expected):
     assert recording.tasks[0].path == "keypoints"
 
 
+@pytest.mark.parametrize(
+    ("mirror", "searched"), [("auto", True), ("facing", True), ("partners", False), ("none", False)]
+)
+def test_the_facing_is_searched_for_unless_the_configuration_says_what_a_mirror_image_is(tmp_path, mirror, searched):
+    recording = recording_of(tmp_path, "kplm", f"method.mirror={mirror}")
+    assert ("facing" in [task.path for task in recording]) == searched
+    takers = [task.path for task in recording if any(taken.path == "facing" for taken in task.takes)]
+    taking = ["rounds/000/train", "rounds/000/features", "rounds/001/train", "rounds/001/features", "stage2"]
+    assert takers == (taking if searched else [])
+
+
+@pytest.mark.parametrize("kind", ["merge", "template"])
+def test_methods_without_landmarks_in_mirror_images_search_for_no_facing(tmp_path, kind):
+    assert "facing" not in [task.path for task in recording_of(tmp_path, kind, "method.mirror=facing")]
+
+
 def test_a_joint_head_comes_from_the_last_network_and_the_labels_it_was_trained_on(tmp_path):
     recording = recording_of(tmp_path, "kplm", "stage2.training=joint")
     assert [taken.path for taken in recording["stage2"].takes] == ["rounds/001/train", "rounds/000/labels"]
@@ -170,7 +192,16 @@ def test_a_joint_head_comes_from_the_last_network_and_the_labels_it_was_trained_
 )
 def test_fingerprints_are_those_of_runs_on_storage(tmp_path, kind, overrides, last):
     """Of version 0.1.0: where one changes, runs that were begun before cannot be continued. It covers all steps before it."""
-    assert fingerprints(tmp_path, kind, *overrides)["stage2"][:12] == last
+    assert fingerprints(tmp_path, kind, *BEFORE, *overrides)["stage2"][:12] == last
+
+
+def test_a_run_on_storage_continues_under_the_defaults_of_today(tmp_path):
+    run = Run.start(load_config(None, [f"run={tmp_path}", "stage1.rounds=1"]))
+    tree = run.save().config.to_dict()
+    del tree["method"]["mirror"], tree["detection"]["inside_box"]
+    tree["method"] |= {"flip": True, "flip_map": "pairs"}
+    run.folder.write_bytes("config.yaml", yaml.safe_dump(tree).encode())
+    assert fingerprints(tmp_path, "kplm")["stage2"][:12] == "a390332b93fb"
 
 
 def test_rounds_have_landmarks_where_they_end_with_clusters(tmp_path):
@@ -186,7 +217,7 @@ def test_rounds_have_landmarks_where_they_end_with_clusters(tmp_path):
 
 
 def test_the_picture_shows_what_is_taken_and_what_is_done(tmp_path):
-    recording = recording_of(tmp_path, "kplm")
+    recording = recording_of(tmp_path, "kplm", "method.mirror=partners")
     recording["keypoints"].step.begin()
     recording["keypoints"].step.finish()
     lines = [line.strip() for line in recording.picture().splitlines()]
