@@ -101,3 +101,8 @@ def augment_as_recorded(augment: Mapping[str, Any]) -> dict[str, Any]:
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:
     """Return `method.mirror` as fingerprints hold it: for `partners` and `none` the option that stood for them first."""
     return {"flip": mirror == "partners"} if mirror in ("partners", "none") else {"mirror": mirror}
+
+
+def drop_static_as_recorded(drop_static: str) -> str | bool:
+    """Return `method.drop_static` as fingerprints hold it: for `yes` and `no` the booleans that it had first."""
+    return {"yes": True, "no": False}.get(drop_static, drop_static)
