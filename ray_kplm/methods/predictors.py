@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
+from ray_kplm.dense_features import build_features
 from ray_kplm.evaluation import label_free
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import Detected, detect_keypoints
+from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
 from ray_kplm.methods.landmark_objective import mirrored_mean
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network import heatmaps
@@ -159,6 +161,7 @@ class ClusterPredictor:
         placement: Placement,
         *,
         one_way: bool = False,
+        frozen: FrozenDescriptors | None = None,
     ) -> None:
         """Build the network.
 
@@ -170,12 +173,13 @@ class ClusterPredictor:
             threshold: least height of a keypoint in the heatmap.
             placement: device and number format.
             one_way: whether the network finds objects that face one way only, see `Channels.one_way`.
+            frozen: what the descriptors were blended with where the centroids come from; None: nothing.
         """
         network = KeypointNetwork(config.network)
         network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._assign, self._centroids, self._one_way = assign, centroids, one_way
+        self._assign, self._centroids, self._one_way, self._frozen = assign, centroids, one_way, frozen
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return xy and confidence of the landmarks: see `Predictor`."""
@@ -213,9 +217,10 @@ class ClusterPredictor:
 
     def _keypoints(self, images: NDArray[np.uint8]) -> list[Detected]:
         options = self._config.detection
-        return detect_keypoints(
+        detected = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
+        return detected if self._frozen is None else self._frozen.beside(detected, images)
 
     def _assigned(self, detected: list[Detected]) -> _Landmarks:
         counts = np.array([len(k.xy) for k in detected], np.int64)
@@ -300,7 +305,7 @@ class ClusterPredictorFactory:
 
     config: Config
     network: Folder
-    """Folder of the stored state of a round."""
+    """Folder of the stored state of a round, beside which its projection lies."""
     centroids: NDArray[np.float32]
     threshold: float
     cutoff: NDArray[np.float64] | None = None
@@ -311,6 +316,16 @@ class ClusterPredictorFactory:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
         assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
+        frozen = None
+        if self.centroids.shape[1] > self.config.network.descriptor_dim:  # of blended descriptors
+            frozen = FrozenDescriptors.read(self.network.parent, build_features(self.config, placement.device))
         return ClusterPredictor(
-            self.config, weights, assign, self.centroids, self.threshold, placement, one_way=self.one_way
+            self.config,
+            weights,
+            assign,
+            self.centroids,
+            self.threshold,
+            placement,
+            one_way=self.one_way,
+            frozen=frozen,
         )

@@ -68,3 +68,23 @@ def test_scaling_the_rate_divides_the_iterations_of_the_schedule():
 def test_the_batch_of_a_round_has_its_units_times_their_views(kind):
     subject = method(kind)
     assert subject.round_plan(1, np.arange(50)).views == subject.views_per_unit * subject.round_batch
+
+
+def test_the_share_of_frozen_features_falls_to_nothing_in_the_last_round():
+    subject = method("kplm", "features=dinov2", "features_share=0.6")
+    assert [subject.frozen_share(round) for round in range(4)] == pytest.approx([0.6, 0.4, 0.2, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        ("kplm", ["features=hog"]),
+        ("kplm", ["features=dinov2", "features_share=0"]),
+        ("kplm", ["features=dinov2", "stage2.training=joint"]),
+        ("merge", ["features=dinov2"]),
+        ("template", ["features=dinov2"]),
+    ],
+)
+def test_frozen_features_are_not_blended_with_hog_or_where_clusters_are_continued(kind, overrides):
+    subject = method(kind, *overrides)
+    assert [subject.frozen_share(round) for round in range(4)] == [0, 0, 0, 0]
