@@ -405,6 +405,10 @@ class Config:
     """Dense features that are not trained here, for decisions before descriptors are learnt. `hog`: histograms of oriented
     gradients, no weights. `aliked`: that network's feature map, by `keypoints.weights` or the extra `aliked`. `dinov2`, a
     folder or a hub name: a vision transformer such as DINOv2, DINOv3 or SigLIP (extra `semantic`)."""
+    features_share: float = 0.5
+    """Share of `features` in the descriptors that keypoints are clustered by after the warm-up, beside the learnt ones. It
+    falls linearly over the rounds, to 0 in the last one (docs/method.md 3). 0: the learnt descriptors alone, as always with
+    `features: hog`, in the methods `merge` and `template`, and in joint training."""
     method: MethodConfig = field(default_factory=MethodConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)

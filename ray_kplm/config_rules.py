@@ -37,6 +37,7 @@ def check_rules(config: Config) -> None:
 def all_rules(config: Config) -> Iterator[Rule]:
     """Yield the rules of all sections."""
     for rules in (
+        _features_rules,
         _method_rules,
         _network_rules,
         _keypoints_rules,
@@ -50,6 +51,13 @@ def all_rules(config: Config) -> Iterator[Rule]:
         _template_rules,
     ):
         yield from rules(config)
+
+
+def _features_rules(c: Config) -> Iterator[Rule]:
+    share = c.features_share
+    yield Rule(
+        "features_share", share, "is a share: 0 <= share <= 1; 0 clusters learnt descriptors alone", 0 <= share <= 1
+    )
 
 
 def _method_rules(c: Config) -> Iterator[Rule]:

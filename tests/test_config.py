@@ -16,6 +16,7 @@ from ray_kplm.config import Config, MethodConfig, WorkerRange, from_dict, load_c
 from ray_kplm.errors import ConfigError
 
 BROKEN = [
+    ("features_share", ["features_share=1.5"]),
     ("method.landmarks", ["method.landmarks=1"]),
     ("method.clusters", ["method.clusters=29"]),
     ("method.clusters", ["method.clusters=32768"]),

@@ -104,7 +104,16 @@ def _described(run: Run, dataset: Dataset, sample: Selection, number: int, targe
     method, options = build_method(run.resolved), run.config.detection
     folder = run.folder / "rounds" / f"{number:03d}"
     per_landmark = options.points_per_landmark if number else options.warmup_points_per_landmark
-    extraction = Extraction(method, number, folder / "train", dataset.images(TRAIN), sample, per_landmark, target)
+    extraction = Extraction(
+        method,
+        number,
+        folder / "train",
+        dataset.images(TRAIN),
+        sample,
+        per_landmark,
+        target,
+        frozen_share=method.frozen_share(number),
+    )
     extract(extraction, sample)
     clusters = read_clusters(folder)
     grid = on_grid(clusters["landmark_centroids" if "landmark_centroids" in clusters else "centroids"])

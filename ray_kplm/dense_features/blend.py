@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +45,8 @@ def describe_keypoints(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return frozen descriptors of keypoints, and those of the same places in the mirror images.
 
+    Images smaller than the model's `input_size` are enlarged to it.
+
     Args:
         features: The model.
         images: RGB (B, H, W, 3), in the frame of xy.
@@ -54,9 +57,23 @@ def describe_keypoints(
     """
     width, height = images.shape[2], images.shape[1]
     mirrored_xy = np.stack([width - 1 - xy[..., 0], xy[..., 1]], axis=-1)
-    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    enlarged = _enlarged(images, features.input_size)
+    mirrored = np.ascontiguousarray(enlarged[:, :, ::-1])
     size = (width, height)
-    return sample_maps(features(images), xy, size), sample_maps(features(mirrored), mirrored_xy, size)
+    return sample_maps(features(enlarged), xy, size), sample_maps(features(mirrored), mirrored_xy, size)
+
+
+def _enlarged(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return images (B, H, W, 3) whose longer side has at least this many pixels."""
+    height, width = images.shape[1:3]
+    factor = side / max(height, width)
+    if factor <= 1:
+        return images
+    size = (round(width * factor), round(height * factor))
+    enlarged: NDArray[np.uint8] = np.stack(
+        [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in images]
+    )
+    return enlarged
 
 
 def blend(learnt: NDArray[Any], frozen: NDArray[Any], share: float) -> NDArray[np.float32]:

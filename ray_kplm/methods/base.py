@@ -70,6 +70,10 @@ class Method(ABC):
         network.load_shared_weights(weights)
         return DescriptorExtractor(placement.move(network).eval(), placement, self.config.detection)
 
+    def frozen_share(self, round: int) -> float:
+        """Return the share of `features` in the descriptors that the keypoints of a round are clustered by; 0: none."""
+        return 0.0
+
     def cluster(
         self,
         shards: Shards,

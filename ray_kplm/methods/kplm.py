@@ -14,6 +14,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.correspondence.update import Update, update
+from ray_kplm.dense_features.blend import frozen_share
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.labels import Labels, cluster_labels
@@ -61,6 +62,12 @@ class Kplm(Method):
         negatives = self.config.stage1.negatives
         return "same_image" if negatives == "auto" else negatives
 
+    def frozen_share(self, round: int) -> float:
+        """Return a share that falls over the rounds to 0; 0 with HOG, which does not know parts."""
+        if self.config.features == "hog":
+            return 0.0
+        return frozen_share(round, self.config.stage1.rounds, self.config.features_share)
+
     def cluster(
         self,
         shards: Shards,
@@ -99,6 +106,10 @@ class JointKplm(Kplm):
     def objective(self, round: int) -> JointObjective:
         """Return the loss on pairs with that of the landmark head."""
         return JointObjective(self.config, across=round > 0, negatives=self._negatives())
+
+    def frozen_share(self, round: int) -> float:
+        """Return 0: landmarks keep their numbers by their centroids, which must be of the same descriptors in all rounds."""
+        return 0.0
 
     def round_labels(self, tables: Iterable[pa.Table], clusters: dict[str, NDArray[Any]]) -> Labels:
         """Return the labels of the pairs with those of the landmark head, in both mirror images."""

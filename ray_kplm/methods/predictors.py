@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence import duplicates, hungarian
 from ray_kplm.correspondence.assignment import nearest, on_grid, squared_distance
+from ray_kplm.dense_features import build_features
 from ray_kplm.evaluation import label_free
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import Detected, detect_keypoints
 from ray_kplm.methods.facing import FacingRule
+from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
 from ray_kplm.methods.landmark_objective import mirrored_mean
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.network import heatmaps
@@ -184,6 +186,8 @@ class ClusterPredictor:
         centroids: NDArray[np.float32],
         threshold: float,
         placement: Placement,
+        *,
+        frozen: FrozenDescriptors | None = None,
     ) -> None:
         """Build the network.
 
@@ -194,12 +198,13 @@ class ClusterPredictor:
             centroids: (K, d) of the landmarks, for `Observed.separation`.
             threshold: least height of a keypoint in the heatmap.
             placement: device and number format.
+            frozen: what the descriptors were blended with where the centroids come from; None: nothing.
         """
         network = KeypointNetwork(config.network)
         network.load_shared_weights(weights)
         self._network = placement.move(network).eval()
         self._config, self._threshold, self._placement = config, threshold, placement
-        self._assign, self._centroids = assign, centroids
+        self._assign, self._centroids, self._frozen = assign, centroids, frozen
 
     def __call__(
         self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
@@ -230,6 +235,8 @@ class ClusterPredictor:
         detected = detect_keypoints(
             self._network, self._placement, images, self._threshold, options.nms_radius, options.limit
         )
+        if self._frozen is not None:
+            detected = self._frozen.beside(detected, images)
         counts = np.array([len(k.xy) for k in detected], np.int64)
         cluster = self._assign(counts, np.concatenate([k.descriptors for k in detected]))
         return _Landmarks(detected, np.repeat(np.arange(len(detected)), counts), cluster, len(self._centroids))
@@ -315,7 +322,7 @@ class ClusterPredictorFactory:
 
     config: Config
     network: Folder
-    """Folder of the stored state of a round."""
+    """Folder of the stored state of a round, beside which its projection lies."""
     centroids: NDArray[np.float32]
     threshold: float
     cutoff: NDArray[np.float64] | None = None
@@ -327,5 +334,10 @@ class ClusterPredictorFactory:
         """Return the predictor on this placement."""
         weights = load_weights(self.network.read_bytes(NETWORK))
         assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
-        predictor = ClusterPredictor(self.config, weights, assign, self.centroids, self.threshold, placement)
+        frozen = None
+        if self.centroids.shape[1] > self.config.network.descriptor_dim:  # of blended descriptors
+            frozen = FrozenDescriptors.read(self.network.parent, build_features(self.config, placement.device))
+        predictor = ClusterPredictor(
+            self.config, weights, assign, self.centroids, self.threshold, placement, frozen=frozen
+        )
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)

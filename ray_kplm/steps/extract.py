@@ -1,29 +1,33 @@
 """Extraction of keypoints and descriptors with the frozen network, part by part (docs/method.md 3, step 1).
 
 The threshold is calibrated by the workers that extract. Each part of a small sample is done by the worker that comes to it
-first, and its peaks are kept on storage for the other workers and for a run that continues.
+first, and its peaks are kept on storage for the other workers and for a run that continues. The projection of frozen
+descriptors is fitted on the keypoints of the same sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.config_names import detection_as_recorded
 from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
+from ray_kplm.dense_features import build_features, feature_options
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.extractor import calibrated_threshold
 from ray_kplm.methods.facing import Facings
+from ray_kplm.methods.frozen_descriptors import PROJECTION, FrozenDescriptors, describe_detected, fit_projection
 from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from ray_kplm.steps.executor import Executor
 
 _CALIBRATION = "calibration"
-"""Folder of the peaks of the sample, below that of the features while they are made."""
+"""Folder of what is measured on the sample, below that of the features while they are made."""
 _NOWHERE = np.zeros((0, 2), np.float32)
 
 
@@ -85,6 +89,7 @@ class _Extract(Task):
             None if self.known is None else self.known.folder,
             None if self.facing is None else self.facing.facings(),
             described=described,
+            frozen_share=self.context.method.frozen_share(self.round) if described else 0.0,
         )
         facts = extract(extraction, selection, executor.progress.advance)
         executor.progress.set_points_per_image(facts["detected_per_image"])
@@ -105,7 +110,14 @@ class ExtractFeatures(_Extract):
     def cost(self) -> float:
         return self.context.image_count(self.round + 1) * FORWARD_COST * 2
 
+    def _reads(self) -> dict[str, Any]:
+        share = self.context.method.frozen_share(self.round)
+        frozen = {"frozen": {**feature_options(self.context.config), "share": share}} if share else {}
+        return {**super()._reads(), **frozen}
+
     def run(self, executor: Executor) -> None:
+        if not self.folder.exists():  # a projection can be that of the run that this one was forked from
+            self.folder.parent.delete_file(PROJECTION)
         self._run(executor, described=True)
 
 
@@ -141,7 +153,8 @@ class Extraction:
 
     sample: the images on which the threshold is calibrated, to `points_per_landmark` points for each landmark. known: labels
     whose points are described beside the detected ones. facings: which way images face, where mirror images are `facing`; the
-    network then sees all as they face one way. described: whether `features` hold descriptors.
+    network then sees all as they face one way. described: whether `features` hold descriptors. frozen_share: of the descriptors
+    of the configured `features`, which are blended with the learnt ones; 0: nothing is blended.
     """
 
     method: Method
@@ -154,6 +167,7 @@ class Extraction:
     known: Folder | None = None
     facings: Facings | None = None
     described: bool = True
+    frozen_share: float = 0.0
 
     @property
     def config(self) -> Config:
@@ -192,6 +206,7 @@ class ExtractPart:
         weights = load_weights(extraction.network.read_bytes(NETWORK))
         self._extractor = extraction.method.extractor(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
+        self._frozen = self._frozen_descriptors(placement.device) if extraction.frozen_share else None
 
     def _calibrate(self) -> float:
         config = self._work.config
@@ -199,24 +214,41 @@ class ExtractPart:
         if options.threshold == "fixed":
             return options.fixed_threshold
         wanted = self._work.points_per_landmark * config.method.landmarks
-        return calibrated_threshold(np.concatenate(self._sample_scores()), self._work.sample.images, wanted)
+        boxed = config.detection.inside_box
+        scores = self._measure_sample(
+            "scores", lambda batch: self._extractor.scores(batch.images, batch.boxes if boxed else None)[:, None]
+        )
+        return calibrated_threshold(scores[:, 0], self._work.sample.images, wanted)
 
-    def _sample_scores(self) -> list[NDArray[np.float32]]:
-        """Return the heights of the sample's peaks, part by part.
+    def _frozen_descriptors(self, device: torch.device) -> FrozenDescriptors:
+        """Return the frozen model with the projection of all processes, which the first one that has the sample writes."""
+        features, folder = build_features(self._work.config, device), self._work.network.parent
+
+        def describe(batch: Inputs) -> NDArray[np.float32]:
+            detected = self._extractor.find(batch.images, self._threshold)
+            return np.concatenate(describe_detected(features, batch.images, detected))
+
+        if not folder.is_file(PROJECTION):
+            projection = fit_projection(self._measure_sample("frozen", describe))
+            if not folder.is_file(PROJECTION):
+                FrozenDescriptors(features, projection, self._work.frozen_share).write(folder)
+        return FrozenDescriptors.read(folder, features)
+
+    def _measure_sample(self, name: str, measure: Callable[[Inputs], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return what `measure` gives for batches of the sample, float32 (n, d), part by part.
 
         A process does not wait for a part that another one has begun, since that one may have died. In the worst case the part
         is done twice.
         """
-        sample, shared, config = self._work.sample, self._work.features / _CALIBRATION, self._work.config
+        sample, shared = self._work.sample, self._work.features / _CALIBRATION / name
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
             if not shared.is_file(part):
-                scores = [
-                    self._extractor.scores(batch.images, batch.boxes if config.detection.inside_box else None)
-                    for batch in self._read(part, sample.rows[i])
-                ]
-                shared.write_table(part, pa.table({"score": np.concatenate(scores)}))
-        return [table["score"].to_numpy() for table in shared.read_tables(sample.parts)]
+                values = np.concatenate([measure(batch) for batch in self._read(part, sample.rows[i])])
+                rows = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+                shared.write_table(part, pa.table({"value": rows}))
+        columns = [table["value"].combine_chunks() for table in shared.read_tables(sample.parts)]
+        return np.concatenate([c.flatten().to_numpy().reshape(-1, c.type.list_size) for c in columns])
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         found, ids, peaks = [], [], []
@@ -230,6 +262,8 @@ class ExtractPart:
             batch = self._extractor.find(images, self._threshold, extra)
             if self._work.config.detection.inside_box:
                 batch = [keypoints.inside(box) for keypoints, box in zip(batch, boxes, strict=True)]
+            if self._frozen is not None:
+                batch = self._frozen.beside(batch, images)
             found += [
                 keypoints.in_crop(coordinates.invert(affine))
                 for keypoints, affine in zip(batch, crop_to_input, strict=True)

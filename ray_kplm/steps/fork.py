@@ -8,6 +8,7 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
+from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.run import MANIFEST, Run
 from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
@@ -68,11 +69,12 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
 
 
 def _copy_step(source: Run, task: Task) -> None:
-    """Copy all files of a step's folder, its manifest last; and the clusters beside the folder of labels."""
+    """Copy all files of a step's folder, its manifest last; and the round's arrays beside the folder."""
     folder = source.folder
     for piece in task.path.split("/"):
         folder /= piece
-    if folder.parent.is_file(CLUSTERS):
-        copy_file(folder.parent, task.folder.parent, CLUSTERS)
+    for name in (CLUSTERS, PROJECTION):
+        if folder.parent.is_file(name):
+            copy_file(folder.parent, task.folder.parent, name)
     for name in sorted(folder.names(), key=lambda name: name == MANIFEST):
         copy_file(folder, task.folder, name)

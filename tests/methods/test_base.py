@@ -85,3 +85,23 @@ def test_mirror_images_are_shown_where_landmarks_have_partners(mirror, shown):
     assert subject.round_plan(1, np.arange(50)).flip.any() == shown
     assert subject.landmark_plan(np.arange(50), 0).flip.any() == shown
     assert not subject.round_plan(0, np.arange(50)).flip.any()  # the warm-up has identities that are of one image
+
+
+def test_the_share_of_frozen_features_falls_to_nothing_in_the_last_round():
+    subject = method("kplm", "features=dinov2", "features_share=0.6")
+    assert [subject.frozen_share(round) for round in range(4)] == pytest.approx([0.6, 0.4, 0.2, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        ("kplm", ["features=hog"]),
+        ("kplm", ["features=dinov2", "features_share=0"]),
+        ("kplm", ["features=dinov2", "stage2.training=joint"]),
+        ("merge", ["features=dinov2"]),
+        ("template", ["features=dinov2"]),
+    ],
+)
+def test_frozen_features_are_not_blended_with_hog_or_where_clusters_are_continued(kind, overrides):
+    subject = method(kind, *overrides)
+    assert [subject.frozen_share(round) for round in range(4)] == [0, 0, 0, 0]

@@ -115,6 +115,27 @@ def test_an_option_changes_the_first_step_that_reads_it_and_all_that_follow(tmp_
     assert changed == [False] * place + [True] * (len(before) - place)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (["features_share=0.3"], False),  # with HOG nothing is blended
+        (["features=aliked", "features_share=0"], False),
+        (["features=aliked"], True),
+    ],
+)
+def test_an_extraction_reads_the_frozen_features_where_they_are_blended(tmp_path, overrides, changed):
+    before, after = (fingerprints(tmp_path, "kplm", "method.mirror=partners", *options) for options in ([], overrides))
+    assert before["rounds/000/train"] == after["rounds/000/train"]
+    assert (before["rounds/000/features"] != after["rounds/000/features"]) == changed
+
+
+def test_the_last_extraction_does_not_read_frozen_features(tmp_path):
+    recording = recording_of(tmp_path, "kplm", "features=aliked")
+    reads = [recording[f"rounds/{round:03d}/features"].step.reads for round in range(2)]
+    assert reads[0]["frozen"] == {"features": "aliked", "share": 0.5}
+    assert "frozen" not in reads[1]
+
+
 TAKES = {
     "kplm": [
         "rounds/000/train <- keypoints facing",
