@@ -43,8 +43,10 @@ class MethodConfig:
     seen from the side, whose head is the head in the mirror too; which way each image faces is found first. `none`: mirror
     images are not used. `auto`: `partners` or `facing`, by how alike images are to their own mirror images. Methods `merge` and
     `template` have no landmarks in mirror images; `template` shows them in stage 1 unless it is `none`."""
-    drop_static: bool = False
-    """Leave out keypoints of landmarks that stay at the same place over the images: they are background (T 7.1)."""
+    drop_static: Literal["auto", "yes", "no"] = "auto"
+    """Leave out the background where it is static (T 7.1). `auto`: generic keypoints at places of the input that show the same
+    in many images, and landmarks that stand still at such a place; objects that are aligned keep theirs. `yes`: all landmarks
+    that stand still, by their positions alone. `no`: nothing."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class AugmentConfig:
     """Largest standard deviation of additive Gaussian noise, share of full scale; half of it per channel."""
     noise_share: float = 0.5
     """Share of views with noise."""
-    paste: float = 0.0
+    paste: float = 0.5
     """Share of views in which the object is cut out by its box, moved, and pasted on the background of another image (none in T
     and R; in datasets with boxes). Without it a network can learn where parts usually are in place of what they look like."""
     paste_shift: float = 0.2

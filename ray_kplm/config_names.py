@@ -13,7 +13,9 @@ REMOVED_KEYS = {"method.flip": _MIRROR, "method.flip_map": _MIRROR}
 """Old path -> what takes its place."""
 RENAMED_VALUES = {"keypoints.detector": {"truth_mix": "noisy_gt"}}
 """Path -> old value -> new value."""
-ADDED_KEYS = ("method.mirror", "detection.inside_box")
+_BEFORE: dict[str, Any] = {"detection.inside_box": False, "augment.paste": 0.0}
+"""Path -> what runs did before the key existed, where it is not the default."""
+ADDED_KEYS = ("method.mirror", *_BEFORE)
 """Keys whose defaults are not what runs did before these keys existed."""
 
 
@@ -32,8 +34,10 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
     if "flip" in method:
         method.pop("flip_map", None)
         method["mirror"] = "partners" if method.pop("flip") else "none"
-    if "detection" in current:
-        current["detection"].setdefault("inside_box", False)
+    for path, value in _BEFORE.items():
+        section, _, name = path.partition(".")
+        if section in current:
+            current[section].setdefault(name, value)
     return current
 
 
@@ -60,11 +64,13 @@ def to_stored_names(tree: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     The reverse of `as_begun`: a run that was begun without these keys is known by its stored configuration.
     """
     written: dict[str, Any] = copy.deepcopy(dict(tree))
-    method, detection = written["method"], written["detection"]
+    method = written["method"]
     if "flip" in stored.get("method", {}) and method["mirror"] in ("partners", "none"):
         method |= {"flip": method.pop("mirror") == "partners", "flip_map": "pairs"}
-    if "inside_box" not in stored.get("detection", {"inside_box": None}) and not detection["inside_box"]:
-        del detection["inside_box"]
+    for path, value in _BEFORE.items():
+        section, _, name = path.partition(".")
+        if name not in stored.get(section, {name: None}) and written[section][name] == value:
+            del written[section][name]
     return written
 
 
@@ -95,3 +101,8 @@ def augment_as_recorded(augment: Mapping[str, Any]) -> dict[str, Any]:
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:
     """Return `method.mirror` as fingerprints hold it: for `partners` and `none` the option that stood for them first."""
     return {"flip": mirror == "partners"} if mirror in ("partners", "none") else {"mirror": mirror}
+
+
+def drop_static_as_recorded(drop_static: str) -> str | bool:
+    """Return `method.drop_static` as fingerprints hold it: for `yes` and `no` the booleans that it had first."""
+    return {"yes": True, "no": False}.get(drop_static, drop_static)

@@ -65,6 +65,8 @@ BROKEN = [
     ("keypoints.scales", ["keypoints.scales=[]"]),
     ("keypoints.scales", ["keypoints.scales=[1.0, 0.0]"]),
     ("augment.warp", ["augment.warp=0.1"]),
+    ("augment.paste", ["augment.paste=2"]),
+    ("augment.paste_shift", ["augment.paste_shift=0.7"]),
     ("merging.every", ["merging.every=0"]),
     ("keypoints.detector", ["keypoints.detector=file", "keypoints.file=f", "method.kind=merge"]),
     ("stage2.training", ["stage2.training=joint", "method.kind=merge"]),

@@ -161,7 +161,10 @@ class FittedFacing:
 
 
 def fit_template(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> FittedFacing:
-    """Fit the template of one facing to a sample of images: ridge regression on facings, refitted to the facings it gives.
+    """Fit the template of one facing to a sample of images.
+
+    The facings that the synchronisation gives are replaced by those that a ridge regression on all other images gives, until
+    they stay.
 
     Args:
         plain: (N, D), descriptors of the images.
@@ -179,11 +182,16 @@ def fit_template(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> F
         before, facing = facing, np.where(held_out < 0, -1.0, 1.0)
         if (facing == before).all():
             break
-    direction = difference.T @ (inverse @ facing)
-    turned = held_out * facing
-    sharpness = float(turned.mean() / max(float(turned.var()), 1e-12))
-    template = FacingTemplate(mean, direction.astype(np.float32), sharpness)
-    return FittedFacing(template, agreement, (sharpness * held_out).astype(np.float32))
+    # For other images the plain mean is better: it does not learn the sample's own backgrounds.
+    direction = (difference * facing[:, None]).mean(axis=0).astype(np.float32)
+    template = FacingTemplate(mean, direction, _sharpness(difference @ direction, facing))
+    return FittedFacing(template, agreement, (_sharpness(held_out, facing) * held_out).astype(np.float32))
+
+
+def _sharpness(projected: NDArray[np.floating], facing: NDArray[np.float64]) -> float:
+    """Return the factor from projections (N,) to half the log odds of the facing, of two normal distributions."""
+    turned = projected * facing
+    return float(turned.mean() / max(float(turned.var()), 1e-12))
 
 
 def facings(half_log_odds: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -42,11 +42,17 @@ class Positions(Reducible):
     total: NDArray[np.int64]
     squares: NDArray[np.int64]
 
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean position of each landmark, share of the input's side: (K, 2); NaN where unseen."""
+        mean: NDArray[np.float64] = self.total * _UNIT / self._counts()
+        return mean
+
+    def _counts(self) -> NDArray[np.float64]:
+        return np.where(self.counts > 0, self.counts, np.nan)[:, None]
+
     def spread(self) -> NDArray[np.float64]:
         """Return the standard deviation of each landmark's position, share of the input's side: (K,); NaN where unseen."""
-        counts = np.where(self.counts > 0, self.counts, np.nan)[:, None]
-        mean = self.total * _UNIT / counts
-        variance = np.maximum(self.squares * _UNIT**2 / counts - mean**2, 0)
+        variance = np.maximum(self.squares * _UNIT**2 / self._counts() - self.mean() ** 2, 0)
         spread: NDArray[np.float64] = np.sqrt(variance.sum(axis=1))
         return spread
 

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence import flip, hungarian, kmeans
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.shard_results import Contents, Filtered, Labelled
 from ray_kplm.correspondence.sharded_kmeans import Shards, fit, fit_progress
+from ray_kplm.correspondence.static import Positions
 from ray_kplm.errors import CollapseError
 from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.storage import Folder
 
 _STATIC_FITS = 4
-"""Most fits to K; static keypoints are dropped after each fit but the last."""
+"""Most fits to K; static landmarks' keypoints are dropped after each fit but the last."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def update(
     round_number: int,
     progress: ProgressCallback,
     previous: NDArray[np.float32] | None = None,
+    background: Background | None = None,
 ) -> Update:
     """Run the update of chapter 6 on the shards, which write the parts of labels.
 
@@ -107,15 +110,15 @@ def update(
         round_number: Seeds K-means.
         progress: Called after each iteration of K-means.
         previous: Landmark centroids (K, d) of the last round. The new landmarks are put in the order that matches them best.
+        background: The static background that the generic keypoints showed, for `method.drop_static: auto`.
 
     Raises:
         CollapseError: Too few points or usable images are left to learn from.
     """
     landmarks, clusters, options = config.method.landmarks, config.method.clusters, config.clustering
     contents: Contents = reduce(add, shards.ask("begin"))
-    first, filtered, excluded = _fit_landmarks(
-        shards, config, round_number, fit_progress(part_of(progress, 0.0, 0.5), f"K = {landmarks}", options), previous
-    )
+    on_iteration = fit_progress(part_of(progress, 0.0, 0.5), f"K = {landmarks}", options)
+    first, filtered, excluded = _fit_landmarks(shards, config, round_number, on_iteration, previous, background)
     _check_points(filtered, config)
     second = fit(
         shards,
@@ -150,14 +153,15 @@ def _fit_landmarks(
     round_number: int,
     on_iteration: kmeans.IterationCallback,
     previous: NDArray[np.float32] | None,
+    background: Background | None,
 ) -> tuple[kmeans.Clustering, Filtered, int]:
-    """Fit the K clusters and filter duplicates; with `method.drop_static`, drop static keypoints and fit again.
+    """Fit the K clusters and filter duplicates; drop the keypoints that `method.drop_static` leaves out and fit again.
 
     Returns:
         The clusters, the counts of the duplicate filter, and the number of static keypoints that were dropped.
 
     Raises:
-        CollapseError: All landmarks are static, or there are fewer descriptors than landmarks.
+        CollapseError: All landmarks are left out, or there are fewer descriptors than landmarks.
     """
     excluded = 0
     for attempt in range(_STATIC_FITS):
@@ -166,16 +170,29 @@ def _fit_landmarks(
         if previous is not None:
             clustering = clustering.reordered(hungarian.match_to_previous(previous, clustering.centroids))
         filtered: Filtered = reduce(add, shards.ask("filter_landmarks", clustering.centroids))
-        static = filtered.positions.static()
-        if not config.method.drop_static or not static.any() or attempt == _STATIC_FITS - 1:
+        unwanted = _left_out(filtered.positions, config, background)
+        if not unwanted.any() or attempt == _STATIC_FITS - 1:
             break
-        if static.all():
+        if unwanted.all():
             raise CollapseError(
-                f"all {len(static)} landmarks stand still in the images and method.drop_static = true drops them: they are "
-                f"background, or the images are aligned so that the object does not move; then set method.drop_static=false"
+                f"all {len(unwanted)} landmarks stand still in the images and method.drop_static={config.method.drop_static} "
+                f"drops them: they are background, or the images are aligned so that the object does not move; then set "
+                f"method.drop_static=no"
             )
-        excluded += reduce(add, shards.ask("exclude", clustering.centroids, static))
+        excluded += reduce(add, shards.ask("exclude", clustering.centroids, unwanted))
     return clustering, filtered, excluded
+
+
+def _left_out(positions: Positions, config: Config, background: Background | None) -> NDArray[np.bool_]:
+    """Return the landmarks that `method.drop_static` leaves out: (K,)."""
+    static = positions.static()
+    match config.method.drop_static:
+        case "yes":
+            return static
+        case "auto" if background is not None:
+            return static & background.is_near(positions.mean())
+        case _:
+            return np.zeros_like(static)
 
 
 def _check_points(filtered: Filtered, config: Config) -> None:

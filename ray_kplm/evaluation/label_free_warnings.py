@@ -76,7 +76,7 @@ def _static(quality: Mapping[str, Any]) -> str:
         return "no landmark moves with the object: all are background, or the images are aligned so that nothing moves"
     return (
         f"{landmarks_text(static)} {verb(static, 'do', 'does')} not move with the object and may be background; "
-        f"method.drop_static=true drops such landmarks"
+        f"method.drop_static=yes drops such landmarks"
     )
 
 

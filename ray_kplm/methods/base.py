@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
@@ -76,6 +77,7 @@ class Method(ABC):
         round: int,
         previous: dict[str, NDArray[Any]] | None,
         progress: ProgressCallback,
+        background: Background | None = None,
     ) -> ClusteringResult:
         """Cluster the features on the shards and write pseudo-labels.
 
@@ -85,6 +87,7 @@ class Method(ABC):
             round: the round whose network extracted the features.
             previous: arrays of an earlier update, if its clusters are continued.
             progress: called after each iteration of K-means.
+            background: the static background that the generic keypoints showed.
         """
         raise NotImplementedError(f"method.kind = {self.config.method.kind!r} has no descriptors to cluster")
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.correspondence.update import Update, update
 from ray_kplm.methods.base import Method
@@ -67,13 +68,14 @@ class Kplm(Method):
         round: int,
         previous: dict[str, NDArray[Any]] | None,
         progress: ProgressCallback,
+        background: Background | None = None,
     ) -> Update:
         """Cluster from new centroids in every round, so that a bad clustering does not persist.
 
         Given previous clusters, the new landmarks are matched to them and keep their numbers.
         """
         before = None if previous is None else previous["landmark_centroids"]
-        return update(shards, labels, self.config, round, progress, before)
+        return update(shards, labels, self.config, round, progress, before, background)
 
     def stage1_predictor(
         self, network: Folder, clusters: dict[str, NDArray[Any]], threshold: float

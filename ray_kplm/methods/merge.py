@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import Config
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.matched_update import MatchedUpdate, update_matched
 from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.errors import CollapseError
@@ -85,8 +86,12 @@ class Merge(Method):
         round: int,
         previous: dict[str, NDArray[Any]] | None,
         progress: ProgressCallback,
+        background: Background | None = None,
     ) -> MatchedUpdate:
-        """Cluster from the previous round's centroids, so that clusters keep their numbers (thesis 5.3.2)."""
+        """Cluster from the previous round's centroids, so that clusters keep their numbers (thesis 5.3.2).
+
+        The background is left out of the generic keypoints alone.
+        """
         start = None if previous is None else previous["centroids"]
         return update_matched(shards, labels, self.config, round, start, progress)
 

@@ -23,6 +23,7 @@ from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
@@ -46,6 +47,7 @@ def cluster_with_actors(
     round_number: int,
     previous: Folder | None = None,
     progress: ProgressCallback = ignore_progress,
+    background: Background | None = None,
 ) -> dict[str, Any]:
     """Cluster the features of a round, and write its pseudo-labels and `clusters.npz`.
 
@@ -58,6 +60,7 @@ def cluster_with_actors(
         round_number: round whose network extracted the features.
         previous: folder of the previous update's `clusters.npz`, if the clusters continue it.
         progress: called after each iteration of K-means.
+        background: the static background that the generic keypoints showed.
 
     Returns:
         The update's facts, the number of shards, how many were rebuilt, and the peak memory of the actors.
@@ -72,7 +75,7 @@ def cluster_with_actors(
         actor = _Coordinator.options(scheduling_strategy=on_this_node()).remote(method, features, parts, labels, target)
         try:
             with forward_progress(actor, progress):
-                facts: dict[str, Any] = ray.get(actor.run.remote(round_number, previous))
+                facts: dict[str, Any] = ray.get(actor.run.remote(round_number, previous, background))
                 return facts
         except RayTaskError as error:
             raise unwrap_user_error(error) or error from None
@@ -98,10 +101,12 @@ class CorrespondenceActor(ProgressChannel):
         self._method, self._labels, self._target = method, labels, target
         self._shards = ActorShards(method.config, features, parts)
 
-    def run(self, round_number: int, previous: Folder | None) -> dict[str, Any]:
+    def run(self, round_number: int, previous: Folder | None, background: Background | None) -> dict[str, Any]:
         """Run the update of a round, write its output, and return its facts."""
         previous_clusters = None if previous is None else read_clusters(previous)
-        result = self._method.cluster(self._shards, self._labels, round_number, previous_clusters, self.send)
+        result = self._method.cluster(
+            self._shards, self._labels, round_number, previous_clusters, self.send, background
+        )
         write_clusters(self._target, result.arrays())
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return result.facts() | {

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ray_kplm.config_names import as_recorded
+from ray_kplm.config_names import as_recorded, drop_static_as_recorded
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
 from ray_kplm.steps.context import RunContext
+from ray_kplm.steps.detect import read_background
 from ray_kplm.steps.extract import ExtractFeatures
 from ray_kplm.steps.facing import decided_method
 from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, RoundLabels, Task, metrics_of
@@ -107,6 +108,7 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
             self.round,
             None if self.previous is None else self.previous.folder.parent,
             executor.progress.advance,
+            read_background(context),
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         executor.progress.set_points_per_image(facts["points_per_image"])
@@ -127,7 +129,8 @@ def clustering_reads(context: RunContext) -> dict[str, Any]:
     config = context.config
     clustering = as_recorded("clustering", asdict(config.clustering))
     del clustering["memory_gib"]
-    method = {name: getattr(config.method, name) for name in ("kind", "clusters", "drop_static")}
+    method = {name: getattr(config.method, name) for name in ("kind", "clusters")}
+    method["drop_static"] = drop_static_as_recorded(config.method.drop_static)
     if config.method.mirror in ("partners", "none"):
         method["flip_map"] = "pairs"  # of stored fingerprints
     return {**context.common_reads(), "method": method, "clustering": clustering}
@@ -136,4 +139,4 @@ def clustering_reads(context: RunContext) -> dict[str, Any]:
 def _warning(static: list[int]) -> str:
     if not static:
         return ""
-    return f"landmarks that do not move with the object, maybe background: {static}; method.drop_static=true leaves them out"
+    return f"landmarks that do not move with the object, maybe background: {static}; method.drop_static=yes leaves them out"

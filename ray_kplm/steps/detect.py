@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import faiss
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.config_names import as_recorded
+from ray_kplm.correspondence.background import Background, find_background
 from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.correspondence.outliers import KNNOutlierScore
-from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
+from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
-from ray_kplm.imaging.crops import crop_sizes
+from ray_kplm.imaging import coordinates
 from ray_kplm.keypoints import LEARNED, build_source
-from ray_kplm.keypoints.source import Keypoints, KeypointSource
+from ray_kplm.keypoints.source import Keypoints
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
-from ray_kplm.runtime.tasks import run_tasks
 from ray_kplm.schemas import TRAIN
+from ray_kplm.steps.context import RunContext
+from ray_kplm.steps.keypoint_sample import FindKeypoints, OutlierRule, outlier_rule, sample_keypoints
 from ray_kplm.steps.task import DETECTION_COST, RoundLabels
 from ray_kplm.storage import Folder
 
 if TYPE_CHECKING:
     from ray_kplm.steps.executor import Executor
 
+_PATH = "keypoints"
 _RULE = "outliers.npz"
-_SAMPLE = 37
-"""Of the seed of the images that the outlier rule is made from: other ones than quality is measured on."""
+_BACKGROUND = "background.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +49,15 @@ class DetectKeypoints(RoundLabels):
 
     @property
     def path(self) -> str:
-        return "keypoints"
+        return _PATH
 
     @property
     def step(self) -> Step:
         context = self.context
         keypoints = as_recorded("keypoints", asdict(context.config.keypoints))
         reads = {**context.common_reads(), "keypoints": keypoints, **context.drawn_reads(0)}
+        if context.config.method.drop_static == "auto":
+            reads["drop_static"] = "auto"
         return context.run.step(self.path, "keypoints", reads, {"dataset": context.dataset.fingerprint})
 
     @property
@@ -77,6 +78,7 @@ class DetectKeypoints(RoundLabels):
             Pool(config.compute.detect_workers or os.cpu_count() or 1, gpus=gpus),
             executor.progress.advance,
             described=self.described,
+            drop_background=config.method.drop_static == "auto",
         )
         least = config.limits.min_points_per_image
         if facts["points_per_image"] < least:
@@ -84,31 +86,11 @@ class DetectKeypoints(RoundLabels):
                 f"{facts['points_per_image']:.2f} generic keypoints an image, fewer than limits.min_points_per_image = "
                 f"{least}; look at keypoints.detector, keypoints.limit and keypoints.outlier_share"
             )
-        executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0)
+        executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0, _background_text(facts))
 
     def round_labels(self, parts: list[str]) -> Labels:
         """Return labels by which a keypoint corresponds to itself in another view (thesis 6.1.5)."""
         return keypoint_labels(self.folder.read_tables(parts, ["xy"]))
-
-
-@dataclass(frozen=True)
-class OutlierRule:
-    """A sample of the category's descriptors float32 (N, d), and the distance to it above which a keypoint is an outlier."""
-
-    sample: NDArray[np.float32]
-    limit: float
-
-    def to_bytes(self) -> bytes:
-        """Return the rule as the content of an npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, sample=self.sample, limit=self.limit)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> OutlierRule:
-        """Return the rule of `to_bytes`."""
-        with np.load(io.BytesIO(content)) as arrays:
-            return cls(arrays["sample"], float(arrays["limit"]))
 
 
 def detect(
@@ -122,6 +104,7 @@ def detect(
     progress: ProgressCallback = ignore_progress,
     *,
     described: bool = False,
+    drop_background: bool = False,
 ) -> dict[str, Any]:
     """Write the keypoints (schemas.KEYPOINTS) of the selected images. Return facts for the manifest.
 
@@ -135,16 +118,23 @@ def detect(
         pool: the workers.
         progress: called as parts are done.
         described: write features (schemas.features_schema) instead: keypoints with their descriptors.
+        drop_background: leave out keypoints of the static background.
     """
     build_source(config, landmarks, seed)  # raises here, in one line, rather than in a worker
-    find = _Find(images, landmarks, config, seed)
-    rule = _outlier_rule(find, selection, seed, pool)
-    if rule:
-        target.write_bytes(_RULE, rule.to_bytes())
+    find = FindKeypoints(images, landmarks, config, seed)
+    sample = sample_keypoints(find, selection, seed, pool) if config.outlier_share or drop_background else None
+    background = None
+    if drop_background and sample and (background := find_background(*sample)):
+        target.write_bytes(_BACKGROUND, background.to_bytes())
+        sample = sample.select(~background.shows(sample.xy, sample.descriptors))
+    if config.outlier_share and sample:
+        target.write_bytes(_RULE, outlier_rule(sample.descriptors, config.outlier_share).to_bytes())
     answers = map_parts(DetectPart, {"find": find, "target": target, "described": described}, selection, pool, progress)
-    total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty")}
+    total = {key: sum(int(answer[key]) for answer in answers) for key in ("images", "found", "kept", "empty", "shown")}
     return {
         "images": total["images"],
+        "background_per_image": total["shown"] / max(total["images"], 1),
+        "background_places": [] if background is None else background.places().round(3).tolist(),
         "images_without_keypoints": total["empty"],
         "found_per_image": total["found"] / max(total["images"], 1),
         "points_per_image": total["kept"] / max(total["images"], 1),
@@ -154,10 +144,11 @@ def detect(
 class DetectPart:
     """A worker that detects the keypoints of a part."""
 
-    def __init__(self, find: _Find, target: Folder, described: bool) -> None:
+    def __init__(self, find: FindKeypoints, target: Folder, described: bool) -> None:
         faiss.omp_set_num_threads(1)
         self._find, self._target, self._described = find, target, described
         rule = OutlierRule.from_bytes(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
+        self._background = _read_background(target)
         self._outlier_score = KNNOutlierScore(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
 
@@ -169,30 +160,53 @@ class DetectPart:
                 "found": int(kept.sum()),
                 "kept": int(kept.sum()),
                 "empty": int((kept < 2).sum()),
+                "shown": 0,
             }
-        image_id, points, kept = self.find(part, rows)
+        image_id, points, moving, kept = self._find_kept(part, rows)
         counts = np.array([len(k.xy) for k in kept], np.int64)
         xy, score = np.concatenate([k.xy for k in kept]), np.concatenate([k.score for k in kept])
         if self._described:
             descriptors = self._descriptors(kept)
-            sizes = crop_sizes(self._find.images.read_table(part, ["width", "height"]).take(rows))
+            sizes = self._find.sizes(part, rows)
             table = features_table(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
         else:
             table = keypoints_table(image_id, counts, xy, score)
         self._target.write_table(part, table)
-        found = sum(len(k.xy) for k in points)
-        return {"images": len(kept), "found": found, "kept": int(counts.sum()), "empty": int((counts < 2).sum())}
+        found, left = (sum(len(k.xy) for k in which) for which in (points, moving))
+        return {
+            "images": len(kept),
+            "found": found,
+            "kept": int(counts.sum()),
+            "empty": int((counts < 2).sum()),
+            "shown": found - left,
+        }
 
-    def find(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints], list[Keypoints]]:
-        """Return the ids of rows of a part, their keypoints, and their keypoints without outliers."""
+    def find(self, part: str, rows: NDArray[np.int64]) -> list[Keypoints]:
+        """Return the keypoints of rows of a part, without background and outliers."""
+        return self._find_kept(part, rows)[-1]
+
+    def _find_kept(
+        self, part: str, rows: NDArray[np.int64]
+    ) -> tuple[pa.ChunkedArray, list[Keypoints], list[Keypoints], list[Keypoints]]:
+        """Return the ids of rows of a part, their keypoints, these without background, and these without outliers."""
         image_id, points = self._find(part, rows)
-        return image_id, points, [self._without_outliers(keypoints) for keypoints in points]
+        moving = points
+        if self._background is not None:
+            sizes = self._find.sizes(part, rows)
+            moving = [self._without_background(k, size) for k, size in zip(points, sizes, strict=True)]
+        return image_id, points, moving, [self._without_outliers(keypoints) for keypoints in moving]
 
     def _descriptors(self, kept: list[Keypoints]) -> NDArray[np.float16]:
         """Return the descriptors of all keypoints. Generic detectors have none of the mirror image, and none is used."""
         found = [k.descriptors for k in kept if k.descriptors is not None]
         assert len(found) == len(kept), f"{self._find.config.detector} has no descriptors"
         return np.concatenate(found).astype(np.float16)
+
+    def _without_background(self, keypoints: Keypoints, size: NDArray[np.int32]) -> Keypoints:
+        if self._background is None or keypoints.descriptors is None:
+            return keypoints
+        shown = self._background.shows(coordinates.in_square(keypoints.xy, size), keypoints.descriptors)
+        return keypoints.select(~shown)
 
     def _without_outliers(self, keypoints: Keypoints) -> Keypoints:
         if self._outlier_score is None or keypoints.descriptors is None:
@@ -216,47 +230,25 @@ def keypoint_finder(
         seed: the run's.
     """
     build_source(config, landmarks, seed)
-    worker = DetectPart(_Find(images, landmarks, config, seed), detected, described=False)
-    return lambda part, rows: [keypoints.xy for keypoints in worker.find(part, rows)[2]]
+    worker = DetectPart(FindKeypoints(images, landmarks, config, seed), detected, described=False)
+    return lambda part, rows: [keypoints.xy for keypoints in worker.find(part, rows)]
 
 
-@dataclass
-class _Find:
-    """Runs the configured source of keypoints. Workers build it on first use; it is not pickled."""
-
-    images: Folder
-    landmarks: Folder
-    config: KeypointsConfig
-    seed: int
-    _source: KeypointSource | None = None
-
-    def __call__(self, part: str, rows: NDArray[np.int64]) -> tuple[pa.ChunkedArray, list[Keypoints]]:
-        """Return the ids and the keypoints of rows of a part."""
-        if self._source is None:
-            cv2.setNumThreads(1)
-            torch.set_num_threads(1)
-            self._source = build_source(self.config, self.landmarks, self.seed)
-        table = self.images.read_table(part, list(self._source.columns)).take(pa.array(rows)).combine_chunks()
-        return table["image_id"], self._source(part, table, rows)
+def read_background(context: RunContext) -> Background | None:
+    """Return the static background that a run's generic keypoints showed; None if there is none."""
+    return _read_background(context.run.folder / _PATH)
 
 
-def _outlier_rule(find: _Find, selection: Selection, seed: int, pool: Pool) -> OutlierRule | None:
-    """Make the rule from a seeded, bounded sample of images; None if no outliers are wanted or there are no descriptors."""
-    config = find.config
-    if config.outlier_share == 0:
-        return None
-    sample = selection.sample(max(1, config.outlier_sample // config.limit), (seed, _SAMPLE), SAMPLE_PARTS)
-    calls = [(find, part, rows) for part, rows in zip(sample.parts, sample.rows, strict=True)]
-    pieces = dict(run_tasks(_sample_descriptors, calls, at_most=len(calls), cpus=pool.cpus, gpus=pool.gpus))
-    found = [pieces[number] for number in range(len(calls)) if len(pieces[number])]
-    if not found:
-        return None
-    descriptors = np.concatenate(found)
-    distance = KNNOutlierScore(descriptors).distance(descriptors)
-    return OutlierRule(descriptors, float(np.quantile(distance, 1 - config.outlier_share)))
+def _read_background(keypoints: Folder) -> Background | None:
+    return Background.from_bytes(keypoints.read_bytes(_BACKGROUND)) if keypoints.is_file(_BACKGROUND) else None
 
 
-def _sample_descriptors(find: _Find, part: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    _, points = find(part, rows)
-    found = [keypoints.descriptors for keypoints in points if keypoints.descriptors is not None]
-    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+def _background_text(facts: dict[str, Any]) -> str:
+    """Return what was left out as background in one line; empty if nothing was."""
+    places = facts["background_places"]
+    if not places:
+        return ""
+    return (
+        f"{facts['background_per_image']:.1f} of {facts['found_per_image']:.1f} keypoints an image are left out: they show "
+        f"the same background at {len(places)} places of the input; method.drop_static=no keeps them"
+    )

@@ -5,6 +5,7 @@ import pytest
 
 from ray_kplm import schemas
 from ray_kplm.config import load_config
+from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.features import features_table, read_features
 from ray_kplm.correspondence.matched_update import update_matched
 from ray_kplm.correspondence.shard import DescriptorShard
@@ -268,10 +269,23 @@ def test_a_landmark_fixed_in_the_input_is_static_for_crops_of_any_size(tmp_path,
         assert table["xy"].to_pylist() == folder.read_table(part)["xy"].to_pylist()
 
 
+@pytest.mark.parametrize("known", [0, 2])
+def test_auto_drops_static_landmarks_at_places_of_the_background_alone(tmp_path, known):
+    folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230))
+    config = load_config(None, ["method.landmarks=10", "method.clusters=20"])
+    places = np.array([[0.1, 0.9], [0.9, 0.1], [0.5, 0.5]])[:known]  # the first two are those of static landmarks
+    background = Background(places, np.ones((known, 1), np.float32)) if known else None
+    progress = lambda share, text: None  # noqa: E731
+    shards = LocalShards(folder, 2)
+    found = update(shards, Folder.at(tmp_path / "labels"), config, 1, progress, background=background)
+    assert found.excluded == known * PARTS * IMAGES
+    assert len(found.facts()["static_landmarks"]) >= FIXED - known
+
+
 def test_a_round_of_static_landmarks_alone_is_refused(tmp_path):
     folder = of_sizes(tmp_path / "features", np.full((PARTS * IMAGES, 2), 230), fixed=10)
     config = load_config(None, ["method.landmarks=10", "method.clusters=20", "method.drop_static=true"])
-    with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=false"):
+    with pytest.raises(CollapseError, match=r"all 10 landmarks stand still.*method.drop_static=no"):
         run(folder, tmp_path, 1, config)
 
 

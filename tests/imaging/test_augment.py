@@ -10,7 +10,8 @@ import pytest
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.imaging.augment import Augmenter, Boxed
+from ray_kplm.imaging.composites import random_placement
 from ray_kplm.imaging.crops import letterbox
 
 SIZE = 64
@@ -237,3 +238,42 @@ def test_the_crop_is_not_changed():
     crop = np.full((SIZE, SIZE, 3), 100, np.uint8)
     Augmenter(AugmentConfig(), SIZE)(crop, 3, True)
     assert (crop == 100).all()
+
+
+def pasting(share: float) -> Augmenter:
+    return Augmenter(AugmentConfig(**NO_COLOUR, **NO_MOTION, paste=share), SIZE)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pasted_object_lies_where_the_map_says_and_its_background_is_the_other_image(seed):
+    picture = np.full((SIZE, SIZE, 3), 20, np.uint8)
+    picture[24:29, 30:35] = 250
+    other = np.full((SIZE, SIZE, 3), 120, np.uint8)
+    boxed = Boxed(np.array([16.0, 16, 48, 40]), other, np.array([20.0, 20, 40, 40]))
+    view = pasting(1.0)(picture, seed, False, boxed=boxed)
+    bright = np.clip(view.picture.astype(int) - 150, 0, None).astype(np.uint8)
+    np.testing.assert_allclose(
+        centre_of_mass(bright), coordinates.apply(view.crop_to_view, np.array([[32, 26]]))[0], atol=0.8
+    )
+    centre = coordinates.apply(view.crop_to_view, np.array([[32.0, 28]]))[0]
+    corner = np.where(centre > SIZE / 2, 1, SIZE - 2)
+    assert abs(int(view.picture[corner[1], corner[0], 0]) - 120) <= 6
+
+
+def test_objects_are_pasted_in_a_share_of_the_views_only_and_never_without_boxes():
+    boxed = Boxed(np.array([16.0, 16, 48, 40]), photo()[:64, :64], np.array([20.0, 20, 40, 40]))
+    make, plain = pasting(0.5), pasting(0.0)
+    views = [(make(photo(), seed, False, boxed=boxed), plain(photo(), seed, False)) for seed in range(60)]
+    moved = np.mean([not np.array_equal(a.picture, b.picture) for a, b in views])
+    assert 0.3 < moved < 0.7
+    np.testing.assert_array_equal(make(photo(), 3, True).picture, plain(photo(), 3, True).picture)
+
+
+def test_pasted_objects_stay_inside_the_picture():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        low = rng.uniform(0, 30, 2)
+        box = np.concatenate([low, low + rng.uniform(8, 33, 2)])
+        placed = coordinates.apply(random_placement(box, SIZE, 0.2, rng), box.reshape(2, 2))
+        assert placed.min() >= -1e-6
+        assert placed.max() <= SIZE - 1 + 1e-6

@@ -14,7 +14,8 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.schemas import IMAGES
-from ray_kplm.steps.detect import DetectPart, OutlierRule, _Find, _outlier_rule, keypoint_finder
+from ray_kplm.steps.detect import DetectPart, keypoint_finder
+from ray_kplm.steps.keypoint_sample import FindKeypoints, OutlierRule, sample_keypoints
 from ray_kplm.storage import Folder
 
 PART = "part-00000.parquet"
@@ -42,10 +43,10 @@ def images(tmp_path) -> Folder:
 def test_a_picture_of_the_start_shows_the_keypoints_that_the_run_began_with(images, tmp_path):
     landmarks, detected = Folder.at(tmp_path / "landmarks"), Folder.at(tmp_path / "keypoints")
     plain = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)
-    descriptors = np.concatenate([k.descriptors for k in _Find(images, landmarks, CONFIG, 0)(PART, ROWS)[1]])
+    descriptors = np.concatenate([k.descriptors for k in FindKeypoints(images, landmarks, CONFIG, 0)(PART, ROWS)[1]])
     rule = OutlierRule(descriptors, limit=float(np.linalg.norm(descriptors[:, None] - descriptors, axis=2).mean()))
     detected.write_bytes("outliers.npz", rule.to_bytes())
-    DetectPart(_Find(images, landmarks, CONFIG, 0), detected, described=False)(PART, ROWS)
+    DetectPart(FindKeypoints(images, landmarks, CONFIG, 0), detected, described=False)(PART, ROWS)
     stored = [np.reshape(xy, (-1, 2)) for xy in detected.read_table(PART)["xy"].to_pylist()]
     found = keypoint_finder(images, landmarks, detected, CONFIG, 0)(PART, ROWS)
     for xy, expected in zip(found, stored, strict=True):
@@ -63,10 +64,10 @@ def sample(self: Selection, count: int, seed: tuple[int, ...], parts: int | None
 
 def test_the_outlier_rule_and_the_quality_are_made_from_independent_samples(tmp_path, monkeypatch):
     folder, whole = Folder.at(tmp_path), full_selection(["part-00000.parquet"], [1000])
-    find = _Find(folder, folder, KeypointsConfig(), 5)
+    find = FindKeypoints(folder, folder, KeypointsConfig(), 5)
     with monkeypatch.context() as patch:
         patch.setattr(Selection, "sample", sample)
         with pytest.raises(Sampled) as sampled:
-            _outlier_rule(find, whole, 5, Pool(1))
+            sample_keypoints(find, whole, 5, Pool(1))
     of_rule, of_quality = (whole.sample(100, seed).rows[0] for seed in (sampled.value.args, (5, label_free._SAMPLE)))
     assert len(np.intersect1d(of_rule, of_quality)) < 30  # 10 are expected by chance

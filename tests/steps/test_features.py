@@ -15,8 +15,9 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods.extractor import Detected
 from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.steps.detect import DetectPart, _Find
+from ray_kplm.steps.detect import DetectPart
 from ray_kplm.steps.extract import Extraction, ExtractPart
+from ray_kplm.steps.keypoint_sample import FindKeypoints
 from ray_kplm.storage import Folder
 
 SIDE, PART = 64, "part-00000.parquet"
@@ -73,7 +74,7 @@ def test_extracted_keypoints_are_placed_in_the_input_by_their_crops_sizes(images
 
 def test_detected_keypoints_with_descriptors_have_their_crops_sizes(images, tmp_path):
     target = Folder.at(tmp_path / "keypoints")
-    find = _Find(images, Folder.at(tmp_path / "none"), CONFIG.keypoints, 0)
+    find = FindKeypoints(images, Folder.at(tmp_path / "none"), CONFIG.keypoints, 0)
     DetectPart(find, target, described=True)(PART, ROWS)
     found = read_features(target, PART)
     assert found.sizes.tolist() == [list(SIZES[row]) for row in ROWS]
