@@ -17,6 +17,8 @@ _BEFORE: dict[str, Any] = {"detection.inside_box": False, "augment.paste": 0.0}
 """Path -> what runs did before the key existed, where it is not the default."""
 ADDED_KEYS = ("method.mirror", *_BEFORE)
 """Keys whose defaults are not what runs did before these keys existed."""
+_DROP_STATIC = {True: "yes", False: "no"}
+"""The values of `method.drop_static` before it could be `auto`, and today's."""
 
 
 def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,11 +44,12 @@ def to_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_begun(tree: Mapping[str, Any], stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration for a run that is continued: ADDED_KEYS that it leaves at their defaults are as the run began.
+    """Return a configuration for a run that is continued: keys that it leaves at new defaults are as the run began.
 
     Args:
         tree: the configuration, a plain tree.
-        stored: the run's stored configuration. Only keys that it lacks are changed.
+        stored: the run's stored configuration. Only ADDED_KEYS that it lacks are changed, and a `method.drop_static` that it
+            has as a boolean.
         defaults: the default of each path.
     """
     begun, known = copy.deepcopy(dict(tree)), to_current_names(stored)
@@ -55,11 +58,14 @@ def as_begun(tree: Mapping[str, Any], stored: Mapping[str, Any], defaults: Mappi
         added = name in known.get(section, {}) and name not in stored[section]
         if added and begun[section][name] == defaults[path]:
             begun[section][name] = known[section][name]
+    dropped = stored.get("method", {}).get("drop_static")
+    if isinstance(dropped, bool) and begun["method"]["drop_static"] == defaults["method.drop_static"]:
+        begun["method"]["drop_static"] = _DROP_STATIC[dropped]
     return begun
 
 
 def to_stored_names(tree: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without those ADDED_KEYS that the run's stored one lacks, if it can be written so.
+    """Return a configuration in the form of the run's stored one: without the ADDED_KEYS that that one lacks, where possible.
 
     The reverse of `as_begun`: a run that was begun without these keys is known by its stored configuration.
     """
@@ -67,6 +73,8 @@ def to_stored_names(tree: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[
     method = written["method"]
     if "flip" in stored.get("method", {}) and method["mirror"] in ("partners", "none"):
         method |= {"flip": method.pop("mirror") == "partners", "flip_map": "pairs"}
+    if isinstance(stored.get("method", {}).get("drop_static"), bool):
+        method["drop_static"] = drop_static_as_recorded(method["drop_static"])
     for path, value in _BEFORE.items():
         section, _, name = path.partition(".")
         if name not in stored.get(section, {name: None}) and written[section][name] == value:
@@ -105,4 +113,4 @@ def mirror_as_recorded(mirror: str) -> dict[str, Any]:
 
 def drop_static_as_recorded(drop_static: str) -> str | bool:
     """Return `method.drop_static` as fingerprints hold it: for `yes` and `no` the booleans that it had first."""
-    return {"yes": True, "no": False}.get(drop_static, drop_static)
+    return {text: value for value, text in _DROP_STATIC.items()}.get(drop_static, drop_static)

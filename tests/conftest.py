@@ -31,7 +31,7 @@ def small_config() -> list[str]:
     return [
         "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "network.descriptor_dim=8",
         "keypoints.detector=orb", "keypoints.limit=20", "method.landmarks=5", "method.clusters=12",
-        "method.mirror=partners", "augment.paste=0",
+        "method.mirror=partners", "method.drop_static=no", "augment.paste=0", "detection.inside_box=false",
         "detection.calibration_images=40", "stage1.batch_size=4", "stage1.warmup_iterations=20", "stage1.rounds=1",
         "stage1.round_iterations=10", "stage1.learning_rate=1e-3", "stage2.iterations=20", "stage2.batch_size=8",
         "stage2.learning_rate=1e-3", "compute.precision=fp32", "compute.threads=1", "compute.checkpoint_iterations=10",

@@ -180,7 +180,7 @@ def test_an_unknown_key_names_its_path_and_a_way_out(override, message):
         ("method.landmarks=ten", r"^method\.landmarks = 'ten': must be of type int"),
         ("method.landmarks=1.5", r"^method\.landmarks = 1\.5: must be of type int"),
         ("method.landmarks=true", r"^method\.landmarks = True: must be of type int"),
-        ("method.drop_static=1", r"^method\.drop_static = 1: must be of type bool"),
+        ("clustering.spherical=1", r"^clustering\.spherical = 1: must be of type bool"),
         ("method.mirror=true", r"^method\.mirror = 'yes': must be one of auto, partners, facing, none"),
         ("stage1.margin=wide", r"^stage1\.margin = 'wide': must be of type float"),
         ("stage1.margin=true", r"^stage1\.margin = True: must be of type float"),

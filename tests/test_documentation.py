@@ -94,6 +94,7 @@ def test_every_table_on_storage_is_described():
         "LABELS",
         "PREDICTIONS",
         "OBSERVATIONS",
+        "FACINGS",
         "OTHER_LANDMARKS",
     ):
         for column in getattr(schemas, name).names:

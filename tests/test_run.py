@@ -272,11 +272,11 @@ def test_a_run_that_was_stored_under_old_names_is_opened_and_its_steps_are_reuse
 
 
 def begun_before(folder: Path, *, flip: bool) -> Run:
-    """A run whose configuration was stored before `method.mirror` and `detection.inside_box` existed."""
+    """A run whose configuration was stored before there were facings, boxes in rounds, pasted objects and found background."""
     run = Run.start(load_config(None, [f"run={folder}"])).save()
     tree = yaml.safe_load(run.folder.read_bytes("config.yaml"))
-    del tree["method"]["mirror"], tree["detection"]["inside_box"]
-    tree["method"] |= {"flip": flip, "flip_map": "pairs"}
+    del tree["method"]["mirror"], tree["detection"]["inside_box"], tree["augment"]["paste"]
+    tree["method"] |= {"flip": flip, "flip_map": "pairs", "drop_static": False}
     run.folder.write_bytes("config.yaml", yaml.safe_dump(tree).encode())
     return run
 
@@ -287,7 +287,9 @@ def test_a_run_that_was_begun_before_the_mirror_was_chosen_goes_on_as_it_began(t
     assert config.method.mirror == "auto"
     for _ in range(2):  # saving does not make it another run
         run = Run.start(config)
-        assert (run.config.method.mirror, run.config.detection.inside_box) == (mirror, False)
+        method = run.config.method
+        assert (method.mirror, method.drop_static) == (mirror, "no")
+        assert (run.config.detection.inside_box, run.config.augment.paste) == (False, 0)
         run.save()
         assert Run.open(config.run).config == run.config
 

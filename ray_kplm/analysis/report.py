@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ray_kplm.analysis.embedding import embed, embedding_step, read_embeddings
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.analysis.label_free import measure_quality
+from ray_kplm.analysis.mirror_images import mirror_images
 from ray_kplm.analysis.predictions import landmarks_of
 from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
@@ -100,6 +101,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
         embeddings=read_embeddings(run, embedding) if embedding is not None else (),
         rejected=int(dataset.manifest.get("rejected", 0)),
         choice=run.manifest(CHOICE),
+        mirror=mirror_images(run, dataset),
         facts=_facts(run, dataset),
         config=yaml.safe_dump(run.config.to_dict(), sort_keys=False),
     )

@@ -17,6 +17,7 @@ from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import format_number, line_chart, scatter
 from ray_kplm.report.choice_table import choice_line
+from ray_kplm.report.mirror_images import MirrorImages
 from ray_kplm.report.pictures import hex_colours
 from ray_kplm.report.run_warnings import run_warnings
 from ray_kplm.schemas import TRAIN
@@ -58,6 +59,7 @@ class Evidence:
         embeddings: Embeddings of descriptors.
         rejected: Number of files that could not be ingested.
         choice: The evidence for the number of landmarks, if it was chosen: `steps.choose.choose`.
+        mirror: What mirror images are, if the run looked.
         facts: Further facts for the end of the page, name -> value.
         config: The resolved configuration as YAML.
     """
@@ -78,6 +80,7 @@ class Evidence:
     embeddings: Sequence[Embedding] = ()
     rejected: int = 0
     choice: Mapping[str, Any] | None = None
+    mirror: MirrorImages | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
 

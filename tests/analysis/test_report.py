@@ -1,5 +1,6 @@
 """What the report reads from a run directory, without Ray: rounds, mergings, and whose clusters became which landmarks."""
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from ray_kplm import schemas
 from ray_kplm.analysis import embedding
 from ray_kplm.analysis.embedding import _landmarks
+from ray_kplm.analysis.mirror_images import mirror_images
 from ray_kplm.analysis.report import report
 from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.report.embedding import Described
+from ray_kplm.report.pictures import thumbnail
 from ray_kplm.run import Run
 from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
@@ -134,6 +137,55 @@ def test_clusters_that_keep_their_numbers_are_the_channels_that_they_became(run,
     landmarks, names = _landmarks(run, found)
     assert landmarks == 2
     assert [name.tolist() for name in names] == [[0, -1, 1, 0]] * 2
+
+
+@pytest.fixture
+def pictured(tmp_path) -> Dataset:
+    """Forty training images in two parts; the grey of each is five times its number."""
+    root = Folder.at(tmp_path / "pictured")
+    parts = [f"part-{i:05d}.parquet" for i in range(2)]
+    splits = {"train": {"images": 40, "parts": parts, "rows": [20, 20]}}
+    root.write_json("manifest.json", {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits})
+    root.write_json("dataset.json", {"name": "greys"})
+    for number, part in enumerate(parts):
+        greys = [np.full((20, 30, 3), 5 * i, np.uint8) for i in range(20 * number, 20 * number + 20)]
+        encoded = [cv2.imencode(".png", grey)[1].tobytes() for grey in greys]
+        ids = [str(i) for i in range(20 * number, 20 * number + 20)]
+        (root / "train" / "images").write_table(part, pa.table({"image_id": ids, "image": encoded}))
+    return Dataset.open(root)
+
+
+FACTS = {"sample": 40, "contrast": -0.1, "symmetric": 0.02, "kurtosis": 1.2}
+
+
+def test_the_pictures_of_mirror_images_are_of_the_images_with_these_facings(run, pictured):
+    facing = np.where(np.arange(40) % 2, 0.9, -0.8)
+    facing[[3, 30]] = 0.2, -0.1
+    folder = run.folder / "facing"
+    for number, part in enumerate(pictured.parts("train")):
+        ids = [str(i) for i in range(20 * number, 20 * number + 20)]
+        shuffled = np.random.default_rng(number).permutation(20)
+        table = pa.table([ids, facing[20 * number :][:20].tolist()], schema=schemas.FACINGS)
+        folder.write_table(part, table.take(shuffled))
+    facts = FACTS | {"mirror": "facing", "agreement": 0.9, "doubtful": 0.05, "positive": 0.5}
+    run.step("facing", "facing", {}, {}).finish(**facts)
+    shown = mirror_images(run, pictured)
+    assert shown.line.startswith("mirror images face the other way: 2 % of the images")
+    for (strip, pictures), odd in zip(shown.strips[:2], (1, 0), strict=True):
+        assert len(pictures) == len(strip.rows) == 10
+        assert (strip.rows % 2 == odd).all()
+        assert [picture.uri for picture in pictures] == [
+            thumbnail(np.full((20, 30, 3), 5 * row, np.uint8), 128).uri for row in strip.rows.tolist()
+        ]
+    doubtful, _ = shown.strips[2]
+    assert (doubtful.rows.tolist(), doubtful.captions) == ([30, 3], ["10 % sure", "20 % sure"])
+
+
+def test_mirror_images_with_partners_have_a_line_and_those_that_were_not_looked_at_nothing(run, pictured):
+    assert mirror_images(run, pictured) is None
+    run.step("facing", "facing", {}, {}).finish(**FACTS, mirror="partners")
+    shown = mirror_images(run, pictured)
+    assert (shown.line[:28], shown.strips) == ("mirror images have partners:", ())
 
 
 def test_an_empty_gallery_is_refused(run):

@@ -20,7 +20,7 @@ def only(spelled):
         ("stage1.batch_size=8,16,32", Choice("stage1.batch_size", (8, 16, 32))),
         ("stage1.learning_rate=1e-4,5e-4,1e-4", Choice("stage1.learning_rate", (1e-4, 5e-4))),
         ("keypoints.detector=sift,orb", Choice("keypoints.detector", ("sift", "orb"))),
-        ("method.drop_static=true,false", Choice("method.drop_static", (True, False))),
+        ("stage2.flip_at_test=true,false", Choice("stage2.flip_at_test", (True, False))),
         ("stage1.decay_at=[0.5, 0.9],[0.75]", Choice("stage1.decay_at", ("[0.5, 0.9]", "[0.75]"))),
         ("seed=3", Choice("seed", (3,))),
         ("stage1.learning_rate=loguniform:1e-4:2e-3", Interval("stage1.learning_rate", "loguniform", 1e-4, 2e-3)),
@@ -42,13 +42,13 @@ def test_a_yaml_file_says_the_same(tmp_path):
         "stage1.batch_size: [8, 16]\n"
         "stage1.learning_rate: loguniform:1e-4:2e-3\n"
         "method.clusters: {randint: [50, 200]}\n"
-        "method.drop_static: true\n"
+        "stage2.flip_at_test: true\n"
     )
     spelled = [
         "stage1.batch_size=8,16",
         "stage1.learning_rate=loguniform:1e-4:2e-3",
         "method.clusters=randint:50:200",
-        "method.drop_static=true",
+        "stage2.flip_at_test=true",
     ]
     assert read_space([str(path)], BASE) == read_space(spelled, BASE)
     assert read_space([str(path), "seed=0,1"], BASE).paths[-1] == "seed"
@@ -90,11 +90,11 @@ def test_what_cannot_be_searched_is_told_in_one_line(over, words):
 
 
 def test_a_grid_is_all_combinations_in_order():
-    space = read_space(["seed=0,1", "method.drop_static=true,false"], BASE)
+    space = read_space(["seed=0,1", "stage2.flip_at_test=true,false"], BASE)
     assert space.is_listed
     assert list(space.grid()) == [
-        {"seed": 0, "method.drop_static": True}, {"seed": 0, "method.drop_static": False},
-        {"seed": 1, "method.drop_static": True}, {"seed": 1, "method.drop_static": False},
+        {"seed": 0, "stage2.flip_at_test": True}, {"seed": 0, "stage2.flip_at_test": False},
+        {"seed": 1, "stage2.flip_at_test": True}, {"seed": 1, "stage2.flip_at_test": False},
     ]  # fmt: skip
 
 

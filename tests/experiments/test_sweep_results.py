@@ -53,7 +53,7 @@ def test_names_are_short_and_fit_for_folders():
         "stage1.batch_size": "stage1.batch_size", "stage2.batch_size": "stage2.batch_size", "seed": "seed",
     }  # fmt: skip
     name = run_name(
-        12, {"keypoints.file": "/data/a b.parquet", "stage1.decay_at": "[0.5, 0.9]", "method.drop_static": True}
+        12, {"keypoints.file": "/data/a b.parquet", "stage1.decay_at": "[0.5, 0.9]", "stage2.flip_at_test": True}
     )
-    assert name == "012,file=_data_a_b.parquet,decay_at=_0.5,_0.9_,drop_static=true"
+    assert name == "012,file=_data_a_b.parquet,decay_at=_0.5,_0.9_,flip_at_test=true"
     assert len(run_name(0, {f"stage1.{'x' * 30}{i}": 1.0 for i in range(9)})) == 120

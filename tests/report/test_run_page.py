@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.report import cards
+from ray_kplm.report.mirror_images import PICTURES, MirrorImages, Strip, choose_strips, pictures_of
 from ray_kplm.report.pictures import thumbnail
 from ray_kplm.report.run_page import build_page
 
@@ -231,3 +232,45 @@ def test_a_chosen_number_of_landmarks_has_a_section_with_its_evidence(evidence):
     assert "Unsure: few images." in page
     for given in (None, {"landmarks": 8, "clusters": 60, "images": 400, "points_per_image": 24.0}):
         assert "Number of landmarks" not in build_page(evidence(choice=given))
+
+
+def test_the_images_that_face_either_way_are_shown_with_the_evidence(evidence, noise):
+    facing = np.float32([0.9, -0.95, 0.1, 0.8, -0.02, -0.7])
+    images = dict(enumerate(noise(6, 40)))
+    strips = pictures_of(choose_strips(facing, 0.5, seed=0), images)
+    page = build_page(evidence(mirror=MirrorImages("mirror images face the other way: 2 % & <less>", strips)))
+    assert "Mirror images face the other way: 2 % &amp; &lt;less&gt;." in page
+    parsed = Parsed(page)
+    assert parsed.texts("h2", id="mirror") == ["Mirror images"]
+    assert parsed.texts("a", href="#mirror") == ["Mirror images"]
+    titles = [text for text in parsed.texts("h3") if text.endswith("of the images")]
+    assert titles == [
+        "Facing one way: 33 % of the images",
+        "Facing the other way: 33 % of the images",
+        "Doubtful, the least sure first: 33 % of the images",
+    ]
+    captions = [text for text in parsed.texts("span", class_="caption") if text.endswith("sure")]
+    assert sorted(captions[:2]) == ["80 % sure", "90 % sure"]
+    assert captions[4:] == ["2 % sure", "10 % sure"]
+    assert [a["src"] for a, _ in parsed.all("img", alt="Training image")][4] == pictures_of(
+        [Strip("", np.array([4]), [""])], images
+    )[0][1][0].uri  # fmt: skip
+
+
+def test_objects_seen_from_the_front_have_the_evidence_without_pictures(evidence):
+    parsed = Parsed(build_page(evidence(mirror=MirrorImages("mirror images have partners: 11 % are alike"))))
+    assert len(parsed.all("h2", id="mirror")) == 1
+    assert not parsed.all("ol", class_="strip")
+
+
+def test_a_run_that_did_not_look_has_no_section_of_mirror_images(parsed):
+    assert not parsed.all("h2", id="mirror")
+
+
+def test_strips_are_short_and_seeded_and_may_be_empty():
+    facing = np.linspace(0.6, 1, 50).astype(np.float32)
+    one, other, doubtful = choose_strips(facing, 0.5, seed=3)
+    assert len(one.rows) == len(set(one.rows.tolist())) == PICTURES
+    np.testing.assert_array_equal(one.rows, choose_strips(facing, 0.5, seed=3)[0].rows)
+    assert len(other.rows) == len(doubtful.rows) == 0
+    assert other.title == "Facing the other way: 0 % of the images"

@@ -79,8 +79,8 @@ def test_a_selection_of_a_large_dataset_is_made_of_few_parts(recorded):
     assert len(run["keypoints"].context.selection(3).parts) <= 4
 
 
-BEFORE = ["method.mirror=partners", "detection.inside_box=false", "augment.paste=0"]
-"""What runs did before they could find what a mirror image is, and before boxes counted in rounds."""
+BEFORE = ["method.mirror=partners", "method.drop_static=no", "detection.inside_box=false", "augment.paste=0"]
+"""What runs did before these keys existed, or had other defaults."""
 DATASET = SimpleNamespace(
     fingerprint="d", count=lambda split: 60, parts=lambda split: ["part-00000.parquet"], rows=lambda split: [60]
 )
@@ -220,7 +220,7 @@ def test_a_run_on_storage_continues_under_the_defaults_of_today(tmp_path):
     run = Run.start(load_config(None, [f"run={tmp_path}", "stage1.rounds=1"]))
     tree = run.save().config.to_dict()
     del tree["method"]["mirror"], tree["detection"]["inside_box"], tree["augment"]["paste"]
-    tree["method"] |= {"flip": True, "flip_map": "pairs"}
+    tree["method"] |= {"flip": True, "flip_map": "pairs", "drop_static": False}
     run.folder.write_bytes("config.yaml", yaml.safe_dump(tree).encode())
     assert fingerprints(tmp_path, "kplm")["stage2"][:12] == "a390332b93fb"
 
