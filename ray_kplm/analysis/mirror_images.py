@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
@@ -38,7 +39,7 @@ def mirror_images(run: Run, dataset: Dataset) -> MirrorImages | None:
     strips = choose_strips(np.concatenate(found), DOUBTFUL, run.config.seed)
     shown = np.unique(np.concatenate([strip.rows for strip in strips]))
     starts = np.cumsum([0, *map(len, selection.rows)])
-    pictures = {}
+    pictures: dict[int, NDArray[np.uint8]] = {}
     for part, rows, first in zip(selection.parts, selection.rows, starts, strict=False):
         here = shown[(shown >= first) & (shown < first + len(rows))]
         if len(here):

@@ -13,7 +13,10 @@ def test_steps_lists_what_is_done_and_what_each_step_takes(tmp_path, capsys):
     manifest = {"kind": "dataset", "fingerprint": "f", "landmarks": 0, "splits": splits}
     Folder.at(tmp_path / "dataset").write_json("manifest.json", manifest)
     Folder.at(tmp_path / "dataset").write_json("dataset.json", {"name": "cats"})
-    config = load_config("demo", [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1"])
+    config = load_config(
+        "demo",
+        [f"dataset={tmp_path / 'dataset'}", f"run={tmp_path / 'run'}", "stage1.rounds=1", "method.mirror=partners"],
+    )
     recording = record(Run.start(config).save(), Dataset.open(config.dataset))
     recording["keypoints"].step.begin()
     recording["keypoints"].step.finish()

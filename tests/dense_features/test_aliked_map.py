@@ -8,6 +8,7 @@ import torch
 
 from ray_kplm.config import load_config
 from ray_kplm.dense_features import build_features, describe_images
+from ray_kplm.dense_features.feature_map import GRID
 from ray_kplm.errors import ConfigError
 
 kornia = pytest.importorskip("kornia.feature")
@@ -30,7 +31,7 @@ def test_the_map_has_a_cell_for_4_pixels(weights):
     assert maps.dtype == np.float32
     assert np.linalg.norm(maps, axis=-1).max() <= 1 + 1e-5  # a mean of unit vectors
     np.testing.assert_allclose(features(images[1:])[0], maps[1], atol=1e-5)
-    assert describe_images(features, list(images)).shape == (2, 8 * 8 * 64)
+    assert describe_images(features, list(images)).shape == (2, GRID * GRID * 64)
 
 
 def test_weights_of_another_detector_are_not_taken_for_aliked(monkeypatch):

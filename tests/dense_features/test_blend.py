@@ -55,10 +55,10 @@ def test_keypoints_of_the_mirror_image_are_described_at_the_mirrored_places():
 
 def test_images_smaller_than_the_models_input_are_enlarged():
     images = RNG.integers(0, 255, (2, 16, 24, 3), dtype=np.uint8)
-    large = np.stack([cv2.resize(image, (64, 43), interpolation=cv2.INTER_LINEAR) for image in images])
+    large = np.stack([cv2.resize(image, (96, 64), interpolation=cv2.INTER_LINEAR) for image in images])
     xy = RNG.uniform(0, 15, (2, 5, 2))
     plain, mirrored = describe_keypoints(Hog(), images, xy)
-    in_large = (xy + 0.5) * [64 / 24, 43 / 16] - 0.5
+    in_large = (xy + 0.5) * [96 / 24, 64 / 16] - 0.5
     expected = describe_keypoints(Hog(), large, in_large)
     np.testing.assert_allclose(plain, expected[0], atol=1e-5)
     np.testing.assert_allclose(mirrored, expected[1], atol=1e-5)

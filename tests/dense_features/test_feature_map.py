@@ -7,14 +7,14 @@ import pytest
 
 from ray_kplm.config import load_config
 from ray_kplm.dense_features import build_features, describe_images, feature_options, sample_maps
-from ray_kplm.dense_features.feature_map import normalise, pool_maps
+from ray_kplm.dense_features.feature_map import GRID, normalise, pool_maps
 from ray_kplm.dense_features.hog import Hog
 
 
 class Blocks:
     """In place of a model: the mean colour of blocks of 4 pixels, and what it saw."""
 
-    input_size = 64
+    input_size = 96
 
     def __call__(self, images):
         self.seen = images
@@ -51,12 +51,14 @@ def test_pooling_keeps_the_mean_and_counts_cells_by_their_overlap():
 
 def test_a_descriptor_is_the_flattened_map_whatever_the_size_of_the_crop():
     rng = np.random.default_rng(0)
-    crops = [rng.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((64, 64), (100, 31), (20, 90))] * 20
+    crops = [rng.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((96, 96), (100, 31), (20, 90))] * 20
     model = Blocks()
     descriptors = describe_images(model, crops)
-    assert descriptors.shape == (60, 8 * 8 * 3)
-    assert model.seen.shape[1:] == (64, 64, 3)
-    np.testing.assert_allclose(descriptors[0].reshape(8, 8, 3), crops[0].reshape(8, 8, 8, 8, 3).mean((1, 3)), atol=1e-3)
+    assert descriptors.shape == (60, GRID * GRID * 3)
+    assert model.seen.shape[1:] == (96, 96, 3)
+    np.testing.assert_allclose(
+        descriptors[0].reshape(GRID, GRID, 3), crops[0].reshape(GRID, 8, GRID, 8, 3).mean((1, 3)), atol=1e-3
+    )
     np.testing.assert_array_equal(descriptors[:3], describe_images(model, crops[:3]))  # alone and in a batch
     assert describe_images(model, []).shape[0] == 0
 

@@ -27,7 +27,7 @@ from ray_kplm.runtime.ray_private import ExecutionCallback
 from ray_kplm.steps.ingest import ingest
 
 SIZE = 64
-AUGMENT = AugmentConfig(warp=0.05)
+AUGMENT = AugmentConfig(warp=0.05, paste=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,16 @@ def extraction(tmp_path):
         encoded = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
         ids = [f"{part}/{i}" for i in range(4)]
         images.write_table(
-            part, pa.table({"image_id": ids, "image": encoded, "width": [SIDE] * 4, "height": [SIDE] * 4})
+            part,
+            pa.table(
+                {
+                    "image_id": ids,
+                    "image": encoded,
+                    "width": [SIDE] * 4,
+                    "height": [SIDE] * 4,
+                    "box": pa.nulls(4, pa.list_(pa.float32())),
+                }
+            ),
         )
     torch.manual_seed(0)
     with network.writing(NETWORK) as stream:
@@ -109,7 +118,7 @@ def test_an_image_that_faces_the_other_way_is_described_in_its_mirror_image(extr
     config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=2.0))
     extracted(extraction)  # fits the projection
     work = replace(extraction, method=build_method(config), known=known, features=Folder.at(tmp_path / "plain"))
-    turned = replace(work, facings=Facings((facings,)), features=Folder.at(tmp_path / "turned"))
+    turned = replace(work, facings=Facings(facings), features=Folder.at(tmp_path / "turned"))
     for one, other in zip(extracted(work), extracted(turned), strict=True):
         np.testing.assert_allclose(one.xy, other.xy, atol=1e-3)
         np.testing.assert_allclose(one.descriptors, other.descriptors_flipped, atol=5e-3)
