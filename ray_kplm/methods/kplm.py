@@ -63,7 +63,7 @@ class Kplm(Method):
         return "same_image" if negatives == "auto" else negatives
 
     def frozen_share(self, round: int) -> float:
-        """Return a share that falls over the rounds to 0; 0 with HOG, which does not know parts."""
+        """Return a share that falls over the rounds to 0; 0 with HOG, which describes edges, not parts."""
         if self.config.features == "hog":
             return 0.0
         return frozen_share(round, self.config.stage1.rounds, self.config.features_share)

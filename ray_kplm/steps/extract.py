@@ -25,7 +25,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods import build_method
 from ray_kplm.methods.base import Method
-from ray_kplm.methods.extractor import calibrated_threshold
+from ray_kplm.methods.extractor import Detected, calibrated_threshold
 from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.frozen_descriptors import PROJECTION, FrozenDescriptors, describe_detected, fit_projection
 from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
@@ -225,8 +225,7 @@ class ExtractPart:
         features, folder = build_features(self._work.config, device), self._work.network.parent
 
         def describe(batch: Inputs) -> NDArray[np.float32]:
-            detected = self._extractor.find(batch.images, self._threshold)
-            return np.concatenate(describe_detected(features, batch.images, detected))
+            return np.concatenate(describe_detected(features, batch.images, self._find(batch)))
 
         if not folder.is_file(PROJECTION):
             projection = fit_projection(self._measure_sample("frozen", describe))
@@ -253,23 +252,16 @@ class ExtractPart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, float]:
         found, ids, peaks = [], [], []
         known = self._known(part)
-        for images, crop_to_input, names, boxes in self._read(part, rows):
-            extra = None
-            if known is not None:
-                extra = [
-                    coordinates.apply(a, known.get(n, _NOWHERE)) for n, a in zip(names, crop_to_input, strict=True)
-                ]
-            batch = self._extractor.find(images, self._threshold, extra)
-            if self._work.config.detection.inside_box:
-                batch = [keypoints.inside(box) for keypoints, box in zip(batch, boxes, strict=True)]
+        for batch in self._read(part, rows):
+            detected = self._find(batch, known)
             if self._frozen is not None:
-                batch = self._frozen.beside(batch, images)
+                detected = self._frozen.beside(detected, batch.images)
             found += [
                 keypoints.in_crop(coordinates.invert(affine))
-                for keypoints, affine in zip(batch, crop_to_input, strict=True)
+                for keypoints, affine in zip(detected, batch.crop_to_input, strict=True)
             ]
-            peaks += [float(k.score.max(initial=0)) for k in batch]
-            ids += names
+            peaks += [float(k.score.max(initial=0)) for k in detected]
+            ids += batch.ids
         counts = np.array([len(k.xy) for k in found], np.int64)
         joined = [np.concatenate([getattr(k, name) for k in found]) for name in
                   ("xy", "score", "descriptors", "descriptors_flipped")]  # fmt: skip
@@ -285,6 +277,19 @@ class ExtractPart:
             "threshold": self._threshold,
             "mean_peak": float(np.mean(peaks)),
         }
+
+    def _find(self, batch: Inputs, known: dict[str, NDArray[np.float32]] | None = None) -> list[Detected]:
+        """Return the keypoints of each image, with the known points of the images that have some."""
+        extra = None
+        if known is not None:
+            extra = [
+                coordinates.apply(affine, known.get(image, _NOWHERE))
+                for image, affine in zip(batch.ids, batch.crop_to_input, strict=True)
+            ]
+        detected = self._extractor.find(batch.images, self._threshold, extra)
+        if self._work.config.detection.inside_box:
+            detected = [keypoints.inside(box) for keypoints, box in zip(detected, batch.boxes, strict=True)]
+        return detected
 
     def _read(self, part: str, rows: NDArray[np.int64]) -> Iterator[Inputs]:
         """Yield batches as `read_inputs` does, of images as they face one way."""

@@ -16,6 +16,7 @@ from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods import build_method
+from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import ClusterPredictorFactory
@@ -23,7 +24,6 @@ from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.schemas import FACINGS
 from ray_kplm.steps.extract import Extraction, ExtractPart
-from ray_kplm.steps.facing import Facings
 from ray_kplm.storage import Folder
 
 SIDE, LEARNT, HOG = 64, 8, 9
@@ -45,19 +45,13 @@ def extraction(tmp_path):
     for part in PARTS:
         pictures = [cv2.resize(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8), (SIDE, SIDE)) for _ in range(4)]
         encoded = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
-        ids = [f"{part}/{i}" for i in range(4)]
-        images.write_table(
-            part,
-            pa.table(
-                {
-                    "image_id": ids,
-                    "image": encoded,
-                    "width": [SIDE] * 4,
-                    "height": [SIDE] * 4,
-                    "box": pa.nulls(4, pa.list_(pa.float32())),
-                }
-            ),
-        )
+        columns = {
+            "image_id": [f"{part}/{i}" for i in range(4)],
+            "image": encoded,
+            "width": [SIDE] * 4,
+            "height": [SIDE] * 4,
+        }
+        images.write_table(part, pa.table(columns | {"box": pa.nulls(4, pa.list_(pa.float32()))}))
     torch.manual_seed(0)
     with network.writing(NETWORK) as stream:
         torch.save({"network": KeypointNetwork(CONFIG.network).state_dict()}, stream)
