@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ray_kplm import LandmarkDetector
-from ray_kplm.imaging.synthetic.category import render_kind, write_category
+from ray_kplm.imaging.synthetic.category import render, write_category
 from ray_kplm.landmark_detector import export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -29,7 +29,7 @@ def run(finish, small, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def animals() -> np.ndarray:
     """Twelve images that the run has not seen: uint8 (12, 64, 64, 3)."""
-    return np.stack([render_kind("profile", 1000 + i, size=64) for i in range(12)])
+    return np.stack([render(7, i, 64, kind="profile").image for i in range(12)])
 
 
 def test_predictions_come_with_the_facing_and_those_of_a_mirror_image_are_mirrored(run, animals):
