@@ -189,8 +189,16 @@ def _line(error: OSError) -> str:
     return " ".join((error.strerror or str(error)).split())
 
 
-def read_file(source: Folder, path: str) -> bytes:
+_DELETED = "unreadable: deleted since the folder was listed"
+
+
+def read_file(source: Folder, path: str, *, missing: str = _DELETED) -> bytes:
     """Return the content of a file.
+
+    Args:
+        source: The source.
+        path: Of the file, below it.
+        missing: The reason, if there is no such file.
 
     Raises:
         DataError: This file cannot be read, and others can.
@@ -199,7 +207,7 @@ def read_file(source: Folder, path: str) -> bytes:
     try:
         return source.read_bytes(path)
     except FileNotFoundError:
-        raise DataError("unreadable: deleted since the folder was listed") from None
+        raise DataError(missing) from None
     except OSError as error:
         raise DataError(f"unreadable: {_line(error).lower()}") from None
     except StorageError as error:

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from ray_kplm.datasets.ingest_source import Opener, ReadAnnotation, Sample, Samp
 from ray_kplm.datasets.readers.text_lists import Rows, read_rows
 from ray_kplm.datasets.source_files import list_files, read_file
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
 
+T = TypeVar("T")
 PICTURES = picture_extensions()
 """Extensions of pictures that can be decoded."""
 
@@ -78,6 +80,10 @@ class Layout:
         raise DataError(
             f"{self.source} has no {places}; download {needed.name} from {needed.url} (terms: {needed.terms}) and put it there"
         )
+
+    def has_folder(self, path: str) -> bool:
+        """Return whether there is a folder of this path."""
+        return self.source.exists(path) and not self.source.is_file(path)
 
     def read(self, path: str) -> bytes:
         """Return the content of a file.
@@ -151,6 +157,13 @@ class Layout:
     def find(self, path: str) -> str | None:
         """Return the path of a listed file that is called so, also if its name composes accents in another way."""
         return self._files.get(path) or self._files.get(_canonical(path))
+
+    def splits_of(self, lists: dict[str, list[T]]) -> dict[T, str]:
+        """Return the split of each id that lists name; an id in the lists of both splits is used for testing alone."""
+        both = set(lists[TRAIN]) & set(lists[TEST])
+        if both:
+            self.notes.append(f"in the lists of both splits: {len(both)}, used for testing alone")
+        return {item: split for split in (TRAIN, TEST) for item in lists[split]}
 
     def match(self, name: str, matched: int, of: int) -> None:
         """Say how many of a list's ids were found, for the report."""
