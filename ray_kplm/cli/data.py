@@ -123,9 +123,9 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
     parser.add_argument(
-        "--keep-duplicates",
+        "--drop-duplicates",
         action="store_true",
-        help="use all pictures of a folder that have the same content, not one",
+        help="of pictures of a folder with the same content use one, that of the test split first; default: use and count them",
     )
     parser.add_argument(
         "--workers", type=int, default=None, help="parts processed at a time; default: one for each CPU"
@@ -140,7 +140,7 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "keep_duplicates", "workers",
+        "drop_duplicates", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):

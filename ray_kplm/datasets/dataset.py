@@ -52,8 +52,8 @@ class IngestOptions:
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
     seed: int = 0
     """Seed of the splits."""
-    keep_duplicates: bool = False
-    """Whether pictures of a folder with the same content are all used; otherwise only one of them is."""
+    drop_duplicates: bool = False
+    """Whether of several pictures of a folder with the same content only one is used, that of the test split first."""
     workers: int | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 

@@ -77,9 +77,8 @@ def open_source(
             f"{source}: --split {split} applies only to a dataset made by `kplm ingest`; leave it out for a folder of images"
         )
     ingest = IngestOptions(
-        boxes=boxes, margin=margin, part_images=part_images, test_share=0.0, min_side=1, size=2 * image_size,
-        keep_duplicates=True,
-    )  # fmt: skip
+        boxes=boxes, margin=margin, part_images=part_images, test_share=0.0, min_side=1, size=2 * image_size
+    )
     listing = list_source(source, ingest)
     entries = [entry for of_split in listing.splits.values() for entry in of_split]
     pieces = [entries[start : start + part_images] for start in range(0, len(entries), part_images)]

@@ -175,8 +175,8 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     read = dataclasses.asdict(options)
     for name in ("workers", "boxes", "landmarks", "sequences", "format"):
         del read[name]
-    if not options.keep_duplicates:
-        del read["keep_duplicates"]
+    if not options.drop_duplicates:
+        del read["drop_duplicates"]
     layout = [str(schemas.IMAGES), str(schemas.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_kplm.datasets import file_kinds
-from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.datasets.dataset import IngestOptions, split_of
 from ray_kplm.datasets.source_files import SourceFile, list_files, same_content, starts
 from ray_kplm.datasets.split_names import VAL, are_splits, role_of_path, split_of_role
 from ray_kplm.schemas import TEST, TRAIN
@@ -63,12 +63,21 @@ def list_pictures(source: Folder, options: IngestOptions) -> Pictures:
     used = list(_pictures_among(source, files, pictures))
     for file in used:
         pictures.decided(file.path, str(file.size), str(file.modified_ns))
-    _find_splits(pictures, [file.path for file in used])
-    if not options.keep_duplicates or options.test_share:
-        _drop_copies(pictures, _copies(source, used, pictures.split), options)
-    has_tables = bool(options.boxes or options.landmarks or options.sequences)
-    pictures.paths = [file.path for file in used if has_tables or file.path not in pictures.dropped]
+    paths = [file.path for file in used]
+    _find_splits(pictures, paths)
+    links, used = _links(used, pictures.split)
+    if has_tables(options):
+        _keep_together(pictures, links, options)
+    else:
+        _drop(pictures, links, "link: the same file as")
+    _treat_copies(pictures, source, used, options)
+    pictures.paths = [path for path in paths if has_tables(options) or path not in pictures.dropped]
     return pictures
+
+
+def has_tables(options: IngestOptions) -> bool:
+    """Return whether a user's table may have another box or place for each name of a picture."""
+    return bool(options.boxes or options.landmarks or options.sequences)
 
 
 def _may_be_picture(path: str) -> bool:
@@ -113,45 +122,57 @@ def _find_splits(pictures: Pictures, paths: list[str]) -> None:
         pictures.decided("splits", *sorted(roles))
 
 
-def _copies(source: Folder, files: list[SourceFile], split: dict[str, str]) -> list[list[str]]:
-    """Return the groups of paths with the same content; in each the one to keep is first."""
+def _links(files: list[SourceFile], split: dict[str, str]) -> tuple[list[list[str]], list[SourceFile]]:
+    """Return the groups of names of one file, the one to keep first, and the files by that name."""
     names: dict[tuple[int, int] | str, list[SourceFile]] = {}
     for file in files:
         names.setdefault(file.inode or file.path, []).append(file)
-    first = [group[0] for group in names.values()]
-    linked = {group[0].path: [file.path for file in group[1:]] for group in names.values()}
-    joined = {paths[0]: paths for paths in same_content(source, first)}
-    elsewhere = {path for paths in joined.values() for path in paths[1:]}
-    groups = []
-    for file in first:
-        if file.path in elsewhere:
-            continue
-        group = [name for path in joined.get(file.path, [file.path]) for name in (path, *linked[path])]
-        if len(group) > 1:
-            groups.append(sorted(group, key=lambda path: (split.get(path) != TEST, path)))
-    return groups
+    groups = [sorted(group, key=lambda file: _rank(file.path, split)) for group in names.values()]
+    return [[file.path for file in group] for group in groups if len(group) > 1], [group[0] for group in groups]
 
 
-def _drop_copies(pictures: Pictures, groups: list[list[str]], options: IngestOptions) -> None:
-    """Drop the copies that are not used.
+def _rank(path: str, split: dict[str, str]) -> tuple[bool, str]:
+    """Return the sort key by which one of the same pictures is kept: that for testing, as it must not be trained on."""
+    return split.get(path) != TEST, path
 
-    Of a picture of both splits the copies for training are dropped. Of those of one split one is used, unless a user's table
-    may have another box for each.
-    """
-    has_tables = bool(options.boxes or options.landmarks or options.sequences)
+
+def _drop(pictures: Pictures, groups: list[list[str]], reason: str) -> None:
+    """Use the first of each group alone."""
     leaks = 0
     for kept, *others in groups:
         for path in others:
-            leak = bool(pictures.split) and pictures.split[kept] != pictures.split[path]
-            pictures.decided("copy", path, kept)
-            if options.keep_duplicates or (has_tables and not leak):
-                pictures.original[path] = kept
-            else:
-                leaks += leak
-                pictures.dropped.add(path)
-                pictures.rejected.append((path, f"duplicate: the same content as {kept}"))
+            leaks += bool(pictures.split) and pictures.split[kept] != pictures.split[path]
+            pictures.dropped.add(path)
+            pictures.rejected.append((path, f"{reason} {kept}"))
+            pictures.decided("dropped", path)
     if leaks:
         pictures.notes.append(f"in the folders of both splits: {_count(leaks)}, used for testing alone")
+
+
+def _treat_copies(pictures: Pictures, source: Folder, files: list[SourceFile], options: IngestOptions) -> None:
+    """Drop copies of pictures if asked to. Otherwise keep them in one split where the split is drawn."""
+    drawn = not pictures.split and options.test_share > 0
+    boxed = bool(pictures.split and options.boxes)  # whole pictures are compared as they are stored
+    if not (drawn or boxed or options.drop_duplicates):
+        return
+    groups = [sorted(group, key=lambda path: _rank(path, pictures.split)) for group in same_content(source, files)]
+    if options.drop_duplicates:
+        _drop(pictures, groups, "duplicate: the same content as")
+    elif boxed:
+        leaks = sum(len({pictures.split[path] for path in group}) > 1 for group in groups)
+        pictures.notes += [f"in the folders of both splits: {_count(leaks)}"] * (leaks > 0)
+    else:
+        # A content that most pictures have would leave next to nothing for one of the splits.
+        _keep_together(pictures, [group for group in groups if len(group) <= max(2, len(files) // 2)], options)
+
+
+def _keep_together(pictures: Pictures, groups: list[list[str]], options: IngestOptions) -> None:
+    """Let the first of each group decide the split of all, where it is drawn."""
+    for kept, *others in groups:
+        pictures.original.update(dict.fromkeys(others, kept))
+        for path in others:
+            if split_of(path, options) != split_of(kept, options):
+                pictures.decided("together", kept, path)
 
 
 def _count(pictures: int) -> str:
