@@ -123,6 +123,11 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
     parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="of pictures of a folder with the same content use one, that of the test split first; default: use and count them",
+    )
+    parser.add_argument(
         "--workers", type=int, default=None, help="parts processed at a time; default: one for each CPU"
     )
 
@@ -135,7 +140,7 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "workers",
+        "drop_duplicates", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):

@@ -4,6 +4,7 @@
 <dataset>/<split>/images/part-00000.parquet         schemas.IMAGES
 <dataset>/<split>/landmarks/part-00000.parquet      schemas.LANDMARKS, if annotated; the same rows
 <dataset>/rejected.parquet                          schemas.REJECTED
+<dataset>/notes.parquet                             schemas.REJECTED, of inputs that are used; if there are any
 <dataset>/manifest.json                             written last, when the dataset is complete
 """
 
@@ -51,6 +52,8 @@ class IngestOptions:
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
     seed: int = 0
     """Seed of the splits."""
+    drop_duplicates: bool = False
+    """Whether of several pictures of a folder with the same content only one is used, that of the test split first."""
     workers: int | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
@@ -69,11 +72,15 @@ class IngestOptions:
 
 
 class PartTables(NamedTuple):
-    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order."""
+    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order.
+
+    `noted` has the columns of `rejected`: inputs that are used, and what was done to them.
+    """
 
     images: pa.Table
     landmarks: pa.Table | None
     rejected: pa.Table
+    noted: pa.Table = schemas.REJECTED.empty_table()
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,10 @@ class Listing:
     """(source, reason) of entries that are rejected without decoding."""
     other_files: int = 0
     """Number of files that are no images."""
+    notes: tuple[str, ...] = ()
+    """What the user is told of the source, a line each."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Number of files of each kind that is not read, by extension (`file_kinds.advice`)."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:
@@ -136,6 +147,11 @@ ANNOTATION = frozenset(
 """Columns with a meaning. Other numbers of an annotated image are stored as attributes, for evaluation by ranges of them."""
 
 
+def printable(text: str) -> str:
+    """Return text that can be stored: parts of a broken name, which are no characters, become escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -149,10 +165,15 @@ class PartBuilder:
         self._images: list[dict[str, Any]] = []
         self._landmarks: list[dict[str, Any]] = []
         self._rejected: list[dict[str, str]] = []
+        self._noted: list[dict[str, str]] = []
 
     def reject(self, source: str, reason: str) -> None:
         """Add an input that is not used."""
-        self._rejected.append({"source": source, "reason": reason})
+        self._rejected.append({"source": printable(source), "reason": printable(reason)})
+
+    def note(self, source: str, text: str) -> None:
+        """Say what was done to an input that is used, as `kind` or `kind: detail`; the report counts by kind."""
+        self._noted.append({"source": printable(source), "reason": printable(text)})
 
     def add(
         self,
@@ -211,6 +232,7 @@ class PartBuilder:
             pa.Table.from_pylist(self._images, schema=schemas.IMAGES),
             landmarks,
             pa.Table.from_pylist(self._rejected, schema=schemas.REJECTED),
+            pa.Table.from_pylist(self._noted, schema=schemas.REJECTED),
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ray_kplm.datasets.file_kinds import further_formats
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 
@@ -30,7 +31,7 @@ MAX_PIXELS = 1 << 27
 MAX_ENLARGEMENT = 4
 """Longest side of a crop, as a multiple of the picture's longer side; a longer crop would be mostly replicated border."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112
 _JPEG_QUALITY = 95
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -68,7 +69,7 @@ def decode_image_file(content: bytes) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=(*_FORMATS, *further_formats())) as image:
                 return _decode(image, content)
     except DataError:
         raise

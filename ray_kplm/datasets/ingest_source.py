@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.datasets import image_io
+from ray_kplm.datasets import file_kinds, image_io
 from ray_kplm.datasets.dataset import IngestOptions, PartBuilder, PartTables
+from ray_kplm.datasets.source_files import read_file
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
@@ -34,6 +35,8 @@ class Sample(NamedTuple):
         annotation: landmarks (L, 2), visible (L,), group, and numbers, which become attributes.
         frame: The sequence of a video's frame, and its time there.
         mirrored: Whether the crop is stored as its mirror image.
+        size: Width and height of the picture that box, window and landmarks are of, pixels; None: not known. They are scaled
+            to a picture of the same shape and refused for another one.
     """
 
     image_id: str
@@ -43,6 +46,7 @@ class Sample(NamedTuple):
     annotation: dict[str, Any] | None = None
     frame: tuple[str, int] | None = None
     mirrored: bool = False
+    size: tuple[int, int] | None = None
 
 
 OpenedPicture = tuple[bytes, image_io.Picture]
@@ -59,13 +63,13 @@ def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator
     Raises:
         DataError: The file cannot be read or decoded.
     """
+    content = read_file(source, path)
     try:
-        content = source.read_bytes(path)
-    except FileNotFoundError:
-        raise DataError("unreadable: deleted since the folder was listed") from None
-    except PermissionError:
-        raise DataError("unreadable: permission denied") from None
-    picture = image_io.decode_image_file(content)
+        picture = image_io.decode_image_file(content)
+    except DataError as error:
+        if str(error) == "not an image" and (kind := file_kinds.what_else(content)):
+            raise DataError(f"not an image: {kind}") from None
+        raise
     for _ in samples:
         yield content, picture
 
@@ -125,6 +129,7 @@ def add_sample(
         DataError: The sample cannot be used.
     """
     full = image_io.full_window(picture.rgb)
+    sample = _in_picture(part, sample, full)
     around = sample.window or sample.box
     window = full if around is None else image_io.window_around(around, options.margin, full)
     rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
@@ -148,6 +153,38 @@ def add_sample(
         annotation,
         sample.frame,
     )
+
+
+def _in_picture(part: PartBuilder, sample: Sample, picture: image_io.Window) -> Sample:
+    """Return a sample with its coordinates scaled from the size that was annotated to that of the picture.
+
+    Raises:
+        DataError: The picture has another shape.
+    """
+    if sample.size is None or sample.size == (picture.width, picture.height):
+        return sample
+    sizes = list(zip((picture.width, picture.height), sample.size, strict=True))
+    text = f"the picture has {picture.width} x {picture.height} px, its annotation is of {sample.size[0]} x {sample.size[1]}"
+    if min(sample.size) < 1:
+        raise DataError(f"other size: {text}")
+    # A picture that was scaled by one factor has sides that differ from the factor by rounding only.
+    if max((side - 1) / annotated for side, annotated in sizes) >= min(
+        (side + 1) / annotated for side, annotated in sizes
+    ):
+        raise DataError(f"other size: {text}")
+    to_picture = coordinates.scaling(*(side / annotated for side, annotated in sizes))
+    part.note(sample.image_id, f"scaled: {text}")
+    annotation = sample.annotation
+    if annotation is not None and annotation.get("landmarks") is not None and len(annotation["landmarks"]):
+        points = np.array(annotation["landmarks"], dtype=np.float64)
+        annotation = {**annotation, "landmarks": coordinates.apply(to_picture, points)}
+    box, window = (None if of is None else _moved(to_picture, of) for of in (sample.box, sample.window))
+    return sample._replace(box=box, window=window, annotation=annotation)
+
+
+def _moved(affine: coordinates.Affine, box: Box) -> Box:
+    x0, y0, x1, y1 = _box_in(affine, box).tolist()
+    return x0, y0, x1, y1
 
 
 def _box_in(source_to_crop: coordinates.Affine, box: Box) -> NDArray[np.float64]:

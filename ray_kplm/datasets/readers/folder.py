@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
-from pyarrow import fs as pafs
 
 from ray_kplm import schemas
-from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
@@ -22,8 +19,8 @@ from ray_kplm.datasets.dataset import (
     split_of,
 )
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
+from ray_kplm.datasets.readers.folder_files import Pictures, list_pictures
 from ray_kplm.datasets.readers.parquet import frame_of, read_meta, read_user_table
-from ray_kplm.errors import DataError
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
@@ -85,12 +82,12 @@ class FolderReader:
 
 def list_folder(source: Folder, options: IngestOptions) -> Listing:
     """List the image files below `source`; hidden files are ignored, files of other kinds are counted."""
-    paths, identity, other_files = _files(source)
-    rejected: list[tuple[str, str]] = []
-    crops = [Crop(path) for path in paths]
+    pictures = list_pictures(source, options)
+    identity, rejected = pictures.identity, pictures.rejected
+    crops = [Crop(path) for path in pictures.paths]
     if options.boxes:
         boxes, digest = _boxes(options.boxes)
-        crops = _with_boxes(paths, boxes, rejected)
+        crops = _with_boxes(pictures.paths, boxes, rejected)
         identity.update(digest.encode())
     annotations, landmarks = None, 0
     if options.landmarks:
@@ -103,32 +100,12 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         crops = _with_frames(crops, sequences, rejected)
         identity.update(digest.encode())
     reader = FolderReader(source, options, annotations, landmarks)
-    splits = _splits(crops, annotations, options)
+    splits = _splits(crops, annotations, pictures, options)
     meta = read_meta(source, landmarks)
-    known = bool(options.sequences)
-    return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, known, rejected, other_files)
-
-
-def _files(source: Folder) -> tuple[list[str], Any, int]:
-    """Return the sorted image paths, a hash of their names, sizes and times, and the number of other files."""
-    try:
-        infos = source.filesystem.get_file_info(pafs.FileSelector(source.path, recursive=True))
-    except OSError as error:
-        raise DataError(f"{source}: {error}") from None
-    start = len(source.path.rstrip("/")) + 1
-    images, other_files = [], 0
-    for info in infos:
-        path = info.path[start:]
-        if info.type != pafs.FileType.File or any(name.startswith(".") for name in path.split("/")):
-            continue
-        if posixpath.splitext(path)[1].lower() in image_io.EXTENSIONS:
-            images.append((path, info.size, info.mtime_ns))
-        else:
-            other_files += 1
-    identity = hashlib.sha256()
-    for path, size, modified in sorted(images):
-        identity.update(f"{path}\0{size}\0{modified}\n".encode())
-    return sorted(path for path, _, _ in images), identity, other_files
+    return Listing(
+        splits, reader.read_part, identity.hexdigest(), meta, landmarks, bool(options.sequences), rejected,
+        pictures.other_files, tuple(pictures.notes), pictures.skipped,
+    )  # fmt: skip
 
 
 def _boxes(uri: str) -> tuple[dict[str, list[Box]], str]:
@@ -185,15 +162,19 @@ def _rows(table: pa.Table, what: str, rejected: list[tuple[str, str]]) -> dict[s
     return rows
 
 
-def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOptions) -> dict[str, list[Crop]]:
-    """Split by the top folders if they are `train` and `test`, else by a hash of the group, the sequence or the path."""
+def _splits(
+    crops: list[Crop], annotations: pa.Table | None, pictures: Pictures, options: IngestOptions
+) -> dict[str, list[Crop]]:
+    """Split as the folders say, or else by a hash of the group, the sequence or the path; copies stay together."""
     splits: dict[str, list[Crop]] = {schemas.TRAIN: [], schemas.TEST: []}
-    has_splits = {crop.path.partition("/")[0] for crop in crops} == set(splits)
-    groups: list[str | None] = []
+    groups: list[object] = []
     if annotations is not None and "group" in annotations.column_names:
         groups = annotations["group"].to_pylist()
     for crop in crops:
+        if crop.path in pictures.dropped:
+            continue
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
-        unit = group or (crop.frame[0] if crop.frame else crop.path)
-        splits[crop.path.partition("/")[0] if has_splits else split_of(unit, options)].append(crop)
+        picture = crop.frame[0] if crop.frame else pictures.original.get(crop.path, crop.path)
+        unit = picture if group is None or group == "" else str(group)
+        splits[pictures.split.get(crop.path) or split_of(unit, options)].append(crop)
     return splits
