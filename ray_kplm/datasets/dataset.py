@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.datasets.description import read_description
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
@@ -96,38 +96,14 @@ class Listing:
     """(source, reason) of entries that are rejected without decoding."""
     other_files: int = 0
     """Number of files that are no images."""
+    notes: tuple[str, ...] = ()
+    """What the user is told of the source, a line each."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:
     """Return the split of an image (or of a group) by a seeded hash, independent of all other images."""
     digest = hashlib.sha256(f"{options.seed}:{key}".encode()).digest()
     return schemas.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else schemas.TRAIN
-
-
-def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
-    """Return the number of landmarks, which must be the same in all annotated rows.
-
-    Args:
-        name: The source, for error messages.
-        columns: Slices of the column, list<list<float>>.
-
-    Raises:
-        DataError: The numbers differ, or a landmark is no pair.
-    """
-    counts: set[int | None] = set()
-    pairs: set[int | None] = set()
-    for column in columns:
-        try:
-            counts.update(pc.unique(pc.list_value_length(column)).to_pylist())
-            pairs.update(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist())
-        except pa.ArrowException:
-            raise DataError(f"{name}: landmarks must be lists of pairs x, y, but are {column.type}") from None
-    numbers = sorted(count for count in counts if count)
-    if len(numbers) != 1:
-        raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
-    if pairs != {2}:
-        raise DataError(f"{name}: every landmark must be a pair x, y; NaN, NaN where it is not annotated")
-    return numbers[0]
 
 
 ANNOTATION = frozenset(
@@ -197,6 +173,7 @@ class PartBuilder:
         points = np.full((self._count, 2), np.nan, dtype=np.float32)
         if given.get("landmarks") is not None and len(given["landmarks"]):
             points[:] = given["landmarks"]
+        points[~np.isfinite(points).all(axis=1)] = np.nan  # a point with one coordinate is none
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
@@ -238,7 +215,7 @@ class Dataset:
             raise DataError(
                 f"{root} is no dataset: its manifest.json is of kind {manifest.get('kind')!r}; pass what `kplm ingest` wrote"
             )
-        return cls(root, manifest, root.read_json("dataset.json"))
+        return cls(root, manifest, read_description(root))
 
     @property
     def fingerprint(self) -> str:
