@@ -96,8 +96,8 @@ class Listing:
     """(source, reason) of entries that are rejected without decoding."""
     other_files: int = 0
     """Number of files that are no images."""
-    notes: tuple[str, ...] = ()
-    """What the user is told of the source, a line each."""
+    notes: list[str] = field(default_factory=list)
+    """What was decided about the source, a line each: for the report."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,6 +20,7 @@ import pyarrow as pa
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
+from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import lock_folder
@@ -43,11 +45,14 @@ class IngestReport:
     """Parts that an interrupted run had left whole."""
     existed: bool
     """The same dataset was already there; nothing was done."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What was decided about the source, and what is doubtful about it, a line each."""
 
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
         lead = "already there: " if self.existed else ""
-        return f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files)}"
+        line = f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files)}"
+        return "\n".join([line, *self.notes])
 
 
 class _Job(NamedTuple):
@@ -59,6 +64,7 @@ class _Job(NamedTuple):
 class _Built(NamedTuple):
     rows: int
     longest: int  # side of a stored picture, px
+    points: PointCounts
     reused: bool
 
 
@@ -90,7 +96,8 @@ def ingest(
     if _is_finished(root, fingerprint):
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
-        return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
+        notes = [*listing.notes, *PointCounts(*manifest.get("points", ())).lines()]
+        return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True, notes=notes)
     with lock_folder(root):
         return _ingest(source, root, listing, fingerprint, options, progress)
 
@@ -113,18 +120,21 @@ def _ingest(
     if not images[schemas.TRAIN]:
         losses = losses_text(_kinds(rejected), listing.other_files)
         raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
+    points = reduce(PointCounts.plus, (part.points for part in built.values()), PointCounts())
     manifest = {
         "kind": "dataset",
         "fingerprint": fingerprint,
         "splits": splits,
         "rejected": rejected.num_rows,
         "landmarks": listing.landmarks,
+        "points": list(points),
         "sequences": listing.sequences,
         "image_size": max(part.longest for part in built.values()),
     }
     root.write_json("manifest.json", manifest)
     reused = sum(part.reused for part in built.values())
-    return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False)
+    notes = [*listing.notes, *points.lines()]
+    return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False, notes=notes)
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
@@ -183,7 +193,8 @@ def _build_part(
     cv2.setNumThreads(1)
     images, landmarks = root / job.split / "images", root / job.split / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
-        return _measure(images.read_table(job.part, ["width", "height"]), reused=True)
+        annotation = landmarks.read_table(job.part, ["landmarks"]) if annotated else None
+        return _measure(images.read_table(job.part, COLUMNS), annotation, reused=True)
     tables = read_part.get()(job.entries)
     if tables.rejected.num_rows:
         (root / job.split / _REJECTED_ASIDE).write_table(job.part, tables.rejected)
@@ -191,12 +202,12 @@ def _build_part(
         if tables.landmarks is not None:
             landmarks.write_table(job.part, tables.landmarks)
         images.write_table(job.part, tables.images)
-    return _measure(tables.images, reused=False)
+    return _measure(tables.images, tables.landmarks, reused=False)
 
 
-def _measure(images: pa.Table, *, reused: bool) -> _Built:
+def _measure(images: pa.Table, landmarks: pa.Table | None, *, reused: bool) -> _Built:
     sides = [*images["width"].to_pylist(), *images["height"].to_pylist()]
-    return _Built(images.num_rows, max(sides, default=0), reused)
+    return _Built(images.num_rows, max(sides, default=0), count_marks(landmarks, images), reused)
 
 
 def _sweep(root: Folder, listing: Listing) -> None:

@@ -122,7 +122,7 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         bool(options.sequences),
         joined.rejected,
         other_files,
-        tuple(joined.notes),
+        notes=joined.notes,
     )
 
 

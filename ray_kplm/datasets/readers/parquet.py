@@ -154,7 +154,7 @@ def list_parquet(
         landmarks,
         sequences,
         rows.rejected,
-        notes=tuple(rows.notes),
+        notes=rows.notes,
     )
 
 
