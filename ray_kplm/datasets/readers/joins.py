@@ -58,6 +58,13 @@ class ImageNames:
         return next(iter(self._names), None)
 
 
+def spellings(name: str) -> list[str]:
+    """Return the ways in which a table may write the name of an image, the name itself first."""
+    forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    plain = [name, *forms]
+    return list(dict.fromkeys([*plain, *(f"./{form}" for form in plain), *(form.replace("/", "\\") for form in plain)]))
+
+
 def join_note(what: str, rows: int, unmatched: Sequence[str], names: ImageNames) -> list[str]:
     """Return what is said of a join: how many rows name an image, and an example of one that names none.
 
