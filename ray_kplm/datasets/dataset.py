@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from ray_kplm.datasets.description import read_description
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
+from ray_kplm.ranges import MARGINS, PART_IMAGES, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
 
 
@@ -39,33 +40,25 @@ class IngestOptions:
     """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation of a folder of images."""
     sequences: str | None = None
     """CSV or Parquet: image, sequence, frame, for images that are frames of videos. For a folder of images."""
-    margin: float = 0.2
+    margin: Annotated[float, MARGINS] = 0.2
     """Margin of the crop on each side of a box, share of its longer side."""
-    size: int = 256
+    size: Annotated[int, SIDES] = 256
     """Longest side of a stored picture, px; larger ones are scaled down. Parquet sources are stored as they are."""
-    test_share: float = 0.1
+    test_share: PartShare = 0.1
     """Share of the images drawn for the test split, if the source has no splits."""
-    part_images: int = 512
+    part_images: Annotated[int, PART_IMAGES] = 512
     """Source images per part: the unit of retry, of resume and of memory."""
-    min_side: int = 32
+    min_side: Annotated[int, SIDES] = 32
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the splits."""
-    workers: int | None = None
+    workers: Processes | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
     def __post_init__(self) -> None:
-        rules = {
-            f"margin {self.margin} must be at least 0": self.margin >= 0,
-            f"min_side {self.min_side} must be at least 1 px": self.min_side >= 1,
-            f"size {self.size} must be at least min_side ({self.min_side} px)": self.size >= self.min_side,
-            f"test_share {self.test_share} must be in 0 <= share < 1": 0 <= self.test_share < 1,
-            f"part_images {self.part_images} must be at least 1": self.part_images >= 1,
-            f"workers {self.workers} must be at least 1": self.workers is None or self.workers >= 1,
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(f"ingest: {rule}")
+        check_ranges(self, "ingest: ")
+        if self.size < self.min_side:
+            raise ConfigError(f"ingest: size = {self.size}: must be at least min_side ({self.min_side} px)")
 
 
 class PartTables(NamedTuple):

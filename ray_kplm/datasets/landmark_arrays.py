@@ -61,7 +61,9 @@ def landmark_arrays(dataset: Dataset, split: str) -> LandmarkArrays:
         xy = flat.reshape(-1, count, 2)
         missing, _ = find_marks(xy, images)
         marks = marks.plus(count_marks(points, images))
-        landmarks.append(np.where(missing[:, :, None] | np.isinf(xy).any(axis=2, keepdims=True), np.float32(np.nan), xy))
+        landmarks.append(
+            np.where(missing[:, :, None] | np.isinf(xy).any(axis=2, keepdims=True), np.float32(np.nan), xy)
+        )
         boxes.append(np.array([box or [np.nan] * 4 for box in images["box"].to_pylist()], np.float32).reshape(-1, 4))
         sizes.append(crop_sizes(images))
         visible.append(pc.list_flatten(points["visible"]).to_numpy().reshape(-1, count) & ~missing)

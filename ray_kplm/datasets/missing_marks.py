@@ -54,13 +54,13 @@ class PointCounts(NamedTuple):
         lines = []
         if self.missing:
             lines.append(
-                f"{self.missing} of {self.annotated} landmarks are at (-1, -1), at (0, 0) or far outside their picture, as tools "
-                f"mark missing points: they are not scored; NaN means not annotated"
+                f"{self.missing} of {self.annotated} landmarks are at (-1, -1), at (0, 0) or far outside their picture, as "
+                f"tools mark missing points: they are not scored; NaN means not annotated"
             )
         if self.outside:
             lines.append(
-                f"{self.outside} of {self.annotated} landmarks lie outside their picture: they are scored as they are; NaN means "
-                f"not annotated"
+                f"{self.outside} of {self.annotated} landmarks lie outside their picture: they are scored as they are; NaN "
+                f"means not annotated"
             )
         return lines
 

@@ -103,7 +103,9 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         annotations = joined.read(options.landmarks, _LANDMARKS, _LANDMARK_OPTIONS, identity).table
         points = point_shape(options.landmarks, annotations["landmarks"].chunks)
         if points.transposed:
-            joined.notes.append(f"{options.landmarks}: landmarks are stored as 2 x {points.landmarks}: all x, then all y")
+            joined.notes.append(
+                f"{options.landmarks}: landmarks are stored as 2 x {points.landmarks}: all x, then all y"
+            )
         rows = joined.rows("--landmarks", "landmarks", annotations, crops)
         crops = [crop._replace(annotation=rows.get(crop.image_id, NONE)) for crop in crops]
     if options.sequences:

@@ -1,7 +1,7 @@
 """Joins of a user's table with the images of a source, by name: which rows name an image, and what is said about the others.
 
-Two spellings are one name if they are one path: `./a.jpg`, `a.jpg` and, on Windows, `x\\a.jpg` for `x/a.jpg`; so are the two Unicode
-forms of one letter. A name that is only similar names nothing: it is reported with what it is similar to.
+Two spellings are one name if they are one path, as `./a.jpg` and `a.jpg` are, or a path of Windows with backslashes; so are the
+two Unicode forms of one letter. A name that is only similar names nothing: it is reported with what it is similar to.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Columns: image (encoded bytes, or a struct of bytes and path); optional image_id, bbox (x0, y0, x1, y1), landmarks (L x 2),
 visible, group, all in the image's own pixels, and sequence and frame for images of videos; further numbers become attributes.
-`datasets.columns` has the types that they may have. The images are crops of objects already: the source frame is the crop frame,
-and they are stored as they are.
+`datasets.columns` has the types that they may have. The images are crops of objects already: the source frame is the crop
+frame, and they are stored as they are.
 
-Without a column image_id an image is called as its struct's path says, if all paths differ; else `row-000012` by its place in its
-file, with the file's name before it if there are several.
+Without a column image_id an image is called as its struct's path says, if all paths differ; else `row-000012` by its place in
+its file, with the file's name before it if there are several.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ def file_columns(source: Folder, name: str) -> FileColumns:
         if column in schema.names:
             check_column(schema.field(column), kind, where)
     picture = schema.field("image").type
-    used = (f.name for f in schema if f.name in KINDS or (is_number(f.type) and not f.name.startswith("__index_level_")))
+    used = (
+        f.name for f in schema if f.name in KINDS or (is_number(f.type) and not f.name.startswith("__index_level_"))
+    )
     return FileColumns(
         frozenset(used),
         "image_id" in schema.names,

@@ -26,8 +26,8 @@ def split_shards(paths: Iterable[str]) -> tuple[dict[str, str | None], list[str]
         paths: Of the Parquet files, below the source.
 
     Returns:
-        Path -> split, those of train first; None: of no split, so that it is drawn. If some files are of a split, the others are
-        left out.
+        Path -> split, those of train first; None: of no split, so that it is drawn. If some files are of a split, the others
+        are left out.
     """
     named = {path: split_word(path) for path in sorted(paths)}
     found = set(named.values()) - {None}

@@ -142,11 +142,17 @@ def test_unannotated_rows_are_nan(tmp_path):
         ({"image_id": [["a"]], "image": [b"x"]}, "column image_id must be text or whole numbers, is list"),
         ({"image_id": ["a"], "image": ["path.jpg"]}, "column image must be binary"),
         (table(["a", "b"], landmarks=[[[1.0, 2.0]], [[1.0, 2.0]] * 2]), r"found \[1, 2\]"),
-        (table(["a"], landmarks=[[1.0, 2.0]]), "column landmarks must be lists of pairs x, y, is list<element: double>"),
+        (
+            table(["a"], landmarks=[[1.0, 2.0]]),
+            "column landmarks must be lists of pairs x, y, is list<element: double>",
+        ),
         (table(["a"], landmarks=[[[1.0, 2.0, 1.0]] * 2]), "every landmark must be a pair x, y, found 2 x 3"),
         (table(["a"], landmarks=[[[1.0, 2.0], [1.0]]]), "must be a pair x, y, found 2 x 1 and 2 x 2"),
         (table(["a"], landmarks=[["1 2"]]), "column landmarks must be lists of pairs x, y, is list<element: string>"),
-        (table(["a"], visible=[True]), "column visible must be lists of true and false, one for each landmark, is bool"),
+        (
+            table(["a"], visible=[True]),
+            "column visible must be lists of true and false, one for each landmark, is bool",
+        ),
         (table(["a"], bbox=["1 2 30 40"]), "column bbox must be lists of four numbers x0, y0, x1, y1, is string"),
         (table(["a"], bbox=[{"cx": 1, "cy": 2, "w": 3, "h": 4}]), "column bbox must be lists of four numbers"),
         (table(["a"], group=[["g"]]), "column group must be text, a number, true or false, or a date, is list"),
@@ -312,7 +318,9 @@ def test_of_several_files_a_damaged_one_is_rejected_and_the_others_are_read(tmp_
 
 
 def test_a_page_that_is_damaged_is_one_line_with_the_file(tmp_path):
-    write(tmp_path / "all.parquet", table([f"{i:04d}" * 9 for i in range(500)]), compression="zstd", use_dictionary=False)
+    write(
+        tmp_path / "all.parquet", table([f"{i:04d}" * 9 for i in range(500)]), compression="zstd", use_dictionary=False
+    )
     content = bytearray((tmp_path / "all.parquet").read_bytes())
     content[4:4000] = bytes(3996)
     (tmp_path / "all.parquet").write_bytes(content)
