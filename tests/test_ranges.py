@@ -42,7 +42,10 @@ def holds_numbers(hint) -> bool:
 
 FIELDS = list(number_fields(Config))
 OPTIONS = [
-    (kind, *field) for kind in (IngestOptions, PredictOptions, SweepOptions, Halving) for field in number_fields(kind)
+    (kind, name, hint)
+    for kind in (IngestOptions, PredictOptions, SweepOptions, Halving)
+    for name, hint in number_fields(kind)
+    if "." not in name  # those of a section are its own
 ]
 
 
