@@ -89,7 +89,7 @@ class Listing:
     """(source, reason) of entries that are rejected without decoding."""
     other_files: int = 0
     """Number of files that are no images."""
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
     """What was decided about the source, a line each: for the report."""
 
 

@@ -78,11 +78,14 @@ class PredictReport:
     """Number of images that could not be used, by kind of reason; each one is listed in rejected.parquet."""
     existed: bool
     """Whether the same predictions existed already, so that nothing was predicted."""
+    notes: tuple[str, ...] = ()
+    """What the user is told of the source, a line each."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
         rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
-        return f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        line = f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        return "\n".join([line, *self.notes])
 
 
 def predict_images(
@@ -131,7 +134,7 @@ def predict_images(
             manifest = _predict(step, images, make, config, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target, options, manifest["landmarks"], images.name)
-    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed)
+    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed, images.notes)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:

@@ -124,7 +124,7 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         bool(options.sequences),
         joined.rejected,
         other_files,
-        notes=joined.notes,
+        notes=tuple(joined.notes),
     )
 
 

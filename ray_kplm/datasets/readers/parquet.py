@@ -154,7 +154,7 @@ def list_parquet(
         landmarks,
         sequences,
         rows.rejected,
-        notes=rows.notes,
+        notes=tuple(rows.notes),
     )
 
 

@@ -248,14 +248,14 @@ def test_groups_that_the_files_part_are_said(tmp_path):
     write(tmp_path / "train.parquet", table(["a", "b"], group=[3, 4]))
     write(tmp_path / "test.parquet", table(["c"], group=[3]))
     listing = list_parquet(Folder.at(tmp_path), GIVEN, IngestOptions())
-    assert listing.notes == ["1 groups are in train and test, as their files say, e.g. '3'"]
+    assert list(listing.notes) == ["1 groups are in train and test, as their files say, e.g. '3'"]
 
 
 def test_ids_of_whole_numbers_are_text_and_this_is_said(tmp_path):
     write(tmp_path / "all.parquet", table([7, 8]))
     listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
     assert read_all(listing).images["image_id"].to_pylist() == ["7", "8"]
-    assert listing.notes == ["image_id is of whole numbers in all.parquet: they are read as text"]
+    assert list(listing.notes) == ["image_id is of whole numbers in all.parquet: they are read as text"]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_all_x_then_all_y_is_turned_and_said(tmp_path):
     first, second = np.array(read_all(listing).landmarks["landmarks"].to_pylist())
     np.testing.assert_array_equal(first, [[1, 5], [2, 6], [3, 7], [np.nan, np.nan]])
     assert np.isnan(second).all()
-    assert listing.notes == ["landmarks are stored as 2 x 4: all x, then all y"]
+    assert list(listing.notes) == ["landmarks are stored as 2 x 4: all x, then all y"]
 
 
 def test_a_missing_point_is_not_annotated(tmp_path):
