@@ -124,8 +124,18 @@ def _tensor_shape(field: pa.Field) -> tuple[int, ...]:
 def _text(values: pa.Array) -> pa.Array | None:
     """Text of any kind; the null type is text that is missing."""
     if pa.types.is_null(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return values.cast(pa.string())
+        return _valid(values.cast(pa.string()))
     return pa.array(values.to_pylist(), pa.string()) if is_text(values.type) else None  # Arrow casts not all of these
+
+
+def _valid(text: pa.StringArray) -> pa.StringArray:
+    """Return text as UTF-8, which Arrow does not check when it reads; bytes that are none become escapes."""
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = text.cast(pa.binary()).to_pylist()
+        return pa.array([None if value is None else value.decode("utf-8", "backslashreplace") for value in raw])
+    return text
 
 
 def _name(values: pa.Array) -> pa.Array | None:
@@ -255,6 +265,8 @@ def _picture(values: pa.Array) -> pa.Array | None:
         return _picture(pc.struct_field(values, "bytes"))
     if pa.types.is_null(kind) or pa.types.is_binary(kind):
         return values.cast(pa.binary())
+    if pa.types.is_dictionary(kind):
+        return _picture(pa.array(values.to_pylist(), kind.value_type))
     return pa.array(values.to_pylist(), pa.binary()) if _is_bytes(kind) else None
 
 
@@ -277,10 +289,21 @@ class PointShape(NamedTuple):
     Attributes:
         landmarks: L.
         transposed: Whether the rows are (2, L) in place of (L, 2).
+        halves: Number of points with one coordinate, which are taken as not annotated.
     """
 
     landmarks: int
     transposed: bool
+    halves: int = 0
+
+    def lines(self, name: str) -> list[str]:
+        """Return what a user is told of the points of a source, a line each."""
+        lines = []
+        if self.transposed:
+            lines.append(f"{name}: landmarks are stored as 2 x {self.landmarks}: all x, then all y")
+        if self.halves:
+            lines.append(f"{name}: {self.halves} landmarks have one coordinate: they are taken as not annotated")
+        return lines
 
 
 def point_shape(name: str, columns: Iterable[pa.Array]) -> PointShape:
@@ -295,15 +318,19 @@ def point_shape(name: str, columns: Iterable[pa.Array]) -> PointShape:
     """
     lengths: set[int] = set()
     widths: set[int] = set()
+    halves = 0
     for column in columns:
         lengths.update(length for length in pc.unique(pc.list_value_length(column)).to_pylist() if length)
         inner = pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist()
         widths.update(width for width in inner if width is not None)
+        if widths == {2}:
+            finite = np.isfinite(pc.list_flatten(pc.list_flatten(column)).to_numpy(zero_copy_only=False).reshape(-1, 2))
+            halves += int((finite.sum(axis=1) == 1).sum())
     numbers = sorted(lengths)
     if len(numbers) != 1:
         raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
     if widths == {2}:
-        return PointShape(numbers[0], transposed=False)
+        return PointShape(numbers[0], transposed=False, halves=halves)
     if numbers == [2] and len(widths) == 1 and (count := next(iter(widths))) > 3:
         return PointShape(count, transposed=True)
     found = " and ".join(f"{numbers[0]} x {width}" for width in sorted(widths)) or "nothing but nulls"

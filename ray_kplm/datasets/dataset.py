@@ -165,13 +165,14 @@ class PartBuilder:
         """Return the columns of schemas.LANDMARKS; a landmark that is NaN is not visible."""
         points = np.full((self._count, 2), np.nan, dtype=np.float32)
         if given.get("landmarks") is not None and len(given["landmarks"]):
-            points[:] = given["landmarks"]
+            with np.errstate(over="ignore"):  # beyond float32 is infinite
+                points[:] = given["landmarks"]
         points[~np.isfinite(points).all(axis=1)] = np.nan  # a point with one coordinate is none
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
         visible = [bool(shown) and not np.isnan(point).any() for shown, point in zip(visible, points, strict=True)]
-        numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
+        numbers = [(name, float(given[name])) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:

@@ -21,9 +21,9 @@ def read_description(folder: Folder) -> dict[str, Any]:
         return {}
     try:
         meta = folder.read_json(NAME)
-    except ValueError as error:  # also of text that is no UTF-8
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of text that is no UTF-8
         raise DataError(f"{folder}/{NAME}: is no JSON ({error}); correct it, or leave it out") from None
     return check_description(meta, f"{folder}/{NAME}")
 

@@ -40,6 +40,7 @@ def test_a_sound_description_is_read_whole(tmp_path):
         ('{"name": "mine",}', "is no JSON .*line 1 column 17"),
         ("", "is no JSON"),
         (b"\xff\xfe{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ("[1]", "must hold an object with keys such as name, is a list"),
         ("3", "must hold an object .* is a int"),
         ('{"name": 3}', "name must be text, is '3'"),

@@ -102,10 +102,7 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
     if options.landmarks:
         annotations = joined.read(options.landmarks, _LANDMARKS, _LANDMARK_OPTIONS, identity).table
         points = point_shape(options.landmarks, annotations["landmarks"].chunks)
-        if points.transposed:
-            joined.notes.append(
-                f"{options.landmarks}: landmarks are stored as 2 x {points.landmarks}: all x, then all y"
-            )
+        joined.notes += points.lines(options.landmarks)
         rows = joined.rows("--landmarks", "landmarks", annotations, crops)
         crops = [crop._replace(annotation=rows.get(crop.image_id, NONE)) for crop in crops]
     if options.sequences:

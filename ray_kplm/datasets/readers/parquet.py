@@ -66,7 +66,9 @@ class ParquetReader:
 
     def _add(self, part: PartBuilder, image_id: str, row: dict[str, Any]) -> None:
         """Add a row to the part, or raise DataError with the reason."""
-        content = row["image"] or b""
+        content = row["image"]
+        if content is None:
+            raise DataError("empty file: no bytes; a path alone is not read")
         rgb, plain = image_io.decode_image_file(content)
         image_io.check_side(rgb, self.min_side)
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
@@ -93,8 +95,8 @@ class _Rows:
     def add(self, where: Row, row: Mapping[str, Any], made: str | None, split: str | None) -> None:
         """Add a row, called `made` if its file has no ids, to the split of its file, or to one that is drawn."""
         image_id = row.get("image_id") if made is None else made
-        if image_id is None or image_id in self.seen:
-            reason = "no image_id" if image_id is None else "image_id repeated"
+        if not image_id or image_id in self.seen:
+            reason = "image_id repeated" if image_id else "no image_id"
             self.rejected.append((image_id or f"{where.file} row {where.number}", reason))
             return
         self.seen.add(image_id)
@@ -139,8 +141,7 @@ def list_parquet(
         rows.notes.append(f"{len(torn)} groups are in train and test, as their files say, e.g. {torn[0]!r}")
     annotated = [name for name, has in columns.items() if "landmarks" in has.used]
     points = point_shape(str(source), read_points(source, annotated)) if annotated else None
-    if points and points.transposed:
-        rows.notes.append(f"landmarks are stored as 2 x {points.landmarks}: all x, then all y")
+    rows.notes += points.lines(annotated[0]) if points else []
     used = tuple(sorted({"image_id", "image"}.union(*(has.used for has in columns.values()))))
     landmarks = points.landmarks if points else 0
     reader = ParquetReader(source, points, options.min_side, used)

@@ -108,7 +108,7 @@ def read_rows(source: Folder, rows: Sequence[Row], columns: Sequence[str]) -> It
                 inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, last)]
                 for batch in _batches(file, columns, group) if len(inside) else ():
                     in_batch = inside[(inside >= first) & (inside < first + batch.num_rows)] - first
-                    yield from _normal(batch.take(pa.array(in_batch)), f"{source}/{name}").to_pylist()
+                    yield from _normal(batch, f"{source}/{name}").take(pa.array(in_batch)).to_pylist()
                     first += batch.num_rows
                     if first > inside[-1]:
                         break
@@ -161,6 +161,8 @@ def _damage(source: Folder, name: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split()).partition(". Detail")[0]
+        if "Expected all lists to be of size" in reason:  # Arrow reads no nulls among lists of fixed size
+            reason = "a column of lists of fixed size has a missing row; store it as lists of any size"
         raise DataError(f"{source}/{name}: not readable as Parquet: {reason}") from None
 
 

@@ -289,7 +289,7 @@ def test_all_x_then_all_y_is_turned_and_said(tmp_path):
     first, second = np.array(read_all(listing).landmarks["landmarks"].to_pylist())
     np.testing.assert_array_equal(first, [[1, 5], [2, 6], [3, 7], [np.nan, np.nan]])
     assert np.isnan(second).all()
-    assert list(listing.notes) == ["landmarks are stored as 2 x 4: all x, then all y"]
+    assert list(listing.notes) == ["all.parquet: landmarks are stored as 2 x 4: all x, then all y"]
 
 
 def test_a_missing_point_is_not_annotated(tmp_path):
@@ -327,3 +327,48 @@ def test_a_page_that_is_damaged_is_one_line_with_the_file(tmp_path):
     with pytest.raises(DataError, match=r"all\.parquet: not readable as Parquet") as caught:
         list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
     assert "\n" not in str(caught.value)
+
+
+def test_of_points_with_one_coordinate_the_number_is_said(tmp_path):
+    nan = float("nan")
+    points = [[[nan, 4.0], [3.0, None]], [None, [nan, nan]]]
+    write(tmp_path / "all.parquet", table(["a", "b"], landmarks=points, visible=None))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    said = "all.parquet: 2 landmarks have one coordinate: they are taken as not annotated"
+    assert list(listing.notes) == [said]
+
+
+def test_numbers_of_any_size_are_attributes_and_coordinates_beyond_float32_are_not_annotated(tmp_path, recwarn):
+    columns = table(["a"], landmarks=[[[1e300, 1.0], [3.0, 4.0]]], visible=None, yaw=[2**62], roll=[Decimal("1.5")])
+    write(tmp_path / "all.parquet", columns)
+    [row] = read_all(list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())).landmarks.to_pylist()
+    assert dict(row["attributes"]) == {"yaw": 2.0**62, "roll": 1.5}
+    assert row["visible"] == [False, True]
+    assert not recwarn
+
+
+def test_ids_that_are_no_utf_8_are_kept_with_escapes_and_empty_ones_are_rejected(tmp_path):
+    raw = pa.array([b"Mu\xf1oz", b"b", b""], pa.binary())
+    ids = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    write(tmp_path / "all.parquet", {**table(["", "", ""]), "image_id": ids})
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert read_all(listing).images["image_id"].to_pylist() == ["Mu\\xf1oz", "b"]
+    assert listing.rejected == [("all.parquet row 2", "no image_id")]
+
+
+@pytest.mark.parametrize("kind", [pa.binary_view(), pa.large_binary(), pa.dictionary(pa.int8(), pa.binary())], ids=str)
+def test_pictures_of_any_binary_type_are_read(tmp_path, kind):
+    pictures = pa.array(table(["a", "b", "c"])["image"], pa.binary())
+    stored = pictures.dictionary_encode() if pa.types.is_dictionary(kind) else pictures.cast(kind)
+    write(tmp_path / "all.parquet", table(["a", "b", "c"], image=stored))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert listing.read_part(listing.splits["train"][1:]).images["image"].to_pylist() == pictures.to_pylist()[1:]
+
+
+def test_lists_of_fixed_size_with_a_missing_row_are_named(tmp_path):
+    points = pa.array([[[1.0, 2.0]], None], pa.list_(pa.list_(pa.float32(), 2), 1))
+    write(tmp_path / "all.parquet", table(["a", "b"], landmarks=points, visible=None))
+    with pytest.raises(
+        DataError, match="a column of lists of fixed size has a missing row; store it as lists of any size"
+    ):
+        list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
