@@ -63,8 +63,12 @@ def file_columns(source: Folder, name: str) -> FileColumns:
         DataError: The file is no Parquet file, it has no pictures, or a column is of another type than its name says.
     """
     where = f"{source}/{name}"
-    with open_parquet(source, name) as file:
-        schema = file.schema_arrow
+    with open_parquet(source, name) as file, _damage(source, name):
+        return _described(file.schema_arrow, where)
+
+
+def _described(schema: pa.Schema, where: str) -> FileColumns:
+    """Check the schema of a file, and return its columns."""
     if "image" not in schema.names:
         raise DataError(f"{where}: no column image; it has {', '.join(schema.names) or 'none'}")
     twice = [column for column in KINDS if schema.names.count(column) > 1]
@@ -159,7 +163,7 @@ def _damage(source: Folder, name: str) -> Iterator[None]:
     """Turn the errors of pyarrow into one line."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split()).partition(". Detail")[0]
         if "Expected all lists to be of size" in reason:  # Arrow reads no nulls among lists of fixed size
             reason = "a column of lists of fixed size has a missing row; store it as lists of any size"

@@ -26,6 +26,8 @@ _TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
 _DELIMITERS = (",", ";", "\t", "|")
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
 """Cells of a column of numbers that hold none, in lower case. In a column of text only an empty cell is missing."""
+_SHOWN = 200
+"""Characters of a heading that an error shows."""
 _OTHER_KINDS = {
     b"PK\x03\x04": "an Excel or ZIP file; save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as CSV",
@@ -86,7 +88,8 @@ def check_names(uri: str, names: Sequence[str], columns: Mapping[str, Kind]) -> 
     """Raise DataError if a column that must be there is missing, or one that is read stands twice."""
     missing = [column for column in columns if column not in names]
     if missing:
-        raise DataError(f"{uri}: no column {', '.join(missing)}; it has {', '.join(map(str, names)) or 'none'}")
+        has = ", ".join(names)[:_SHOWN] or "none"
+        raise DataError(f"{uri}: no column {', '.join(missing)}; it has {has if has.isprintable() else 'no text'}")
     twice = [column for column in columns if names.count(column) > 1]
     if twice:
         raise DataError(f"{uri}: column {', '.join(twice)} stands twice in the heading; keep one of them")
@@ -101,7 +104,7 @@ def _read_parquet(uri: str, content: bytes, columns: Mapping[str, Kind], kinds: 
         for column in (f for f in used if f.name in kinds):
             check_column(column, kinds[column.name], uri)
         table = file.read([f.name for f in used])
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{uri}: {' '.join(str(error).split())}") from None
     arrays = {
         f.name: read_column(f, table[f.name], kinds[f.name], uri) if f.name in kinds else table[f.name] for f in used
@@ -126,9 +129,10 @@ def _read_text(
     if repeated:
         notes.append(f"{uri}: the heading stands {repeated + 1} times; its repetitions are left out")
     table, unread = _typed(uri, kept, {name: kinds[name] for name in places}, delimiter)
-    if kept and len(unread) == len(kept):
-        raise DataError(f"{uri}: {unread[0][1]}, as in all {len(kept)} rows")
-    return UserTable(table, digest, faults + unread, notes)
+    faults += unread
+    if faults and not table.num_rows:
+        raise DataError(f"{faults[0][0]}: {faults[0][1]}; no row can be read")
+    return UserTable(table, digest, faults, notes)
 
 
 def _decoded(uri: str, content: bytes) -> tuple[str, list[str]]:

@@ -113,9 +113,12 @@ def zipped(tmp_path) -> bytes:
         ("b.csv", HEAD.strip() + ",image\n" + ROWS.replace("\n", ",z\n"), "column image stands twice in the heading"),
         ("b.csv", "Image,X0,y0,x1,y1\n" + ROWS, "no column image, x0; it has Image, X0, y0, x1, y1"),
         ("b.csv", ROWS, "no column image, x0, y0, x1, y1; it has 007.jpg"),
+        ("b.csv", HEAD + '"a.jpg,1,2,3,4\n' + ROWS, "line 4: bad row: 1 cells .*; no row can be read"),
+        ("b.csv", HEAD + "a.jpg,x,2,3,4\n" * 3, "line 2: bad row: column x0 holds 'x', which is no number; no row can"),
+        ("b.csv", bytes(range(128, 256)) * 9 + b"\x01\x02", "no column image.*; it has no text"),
         ("b.csv", "", "is empty; it needs the columns image, x0, y0, x1, y1"),
         ("b.csv", " \n\n", "is empty"),
-        ("b.csv", HEAD + "a.jpg,1,2,3,4,5\n" + "b.jpg,one,2,3,4\n", "column x0 holds 'one'.*as in all 1 rows"),
+        ("b.csv", HEAD + "a.jpg,1,2,3,4,5\n" + "b.jpg,one,2,3,4\n", "line 2: bad row: 6 cells .*; no row can be read"),
         ("b.csv", None, "is an Excel or ZIP file; save the sheet as CSV"),
         ("b.xlsx", None, "is an Excel or ZIP file"),
         ("b.csv.gz", b"\x1f\x8b\x08\0\0\0", "is compressed; unpack it"),
@@ -129,7 +132,7 @@ def zipped(tmp_path) -> bytes:
 def test_another_file_is_one_line_with_its_name(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path, zipped(tmp_path) if content is None else content, name=name)
-    assert str(caught.value).startswith(f"{tmp_path}/{name}: ")
+    assert str(caught.value).startswith(f"{tmp_path}/{name}")
     assert "\n" not in str(caught.value)
 
 
