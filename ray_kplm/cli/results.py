@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError
+from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
 
 
 def add(commands: Any) -> None:
@@ -69,7 +71,12 @@ def _add_quality(commands: Any) -> None:
     parser.add_argument(
         "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up) for its clusters"
     )
-    parser.add_argument("--images", type=int, default=256, help="training images to measure on, a seeded sample")
+    parser.add_argument(
+        "--images",
+        type=Number(int, Range(1, 10**7)),
+        default=256,
+        help="training images to measure on, a seeded sample",
+    )
     parser.add_argument(
         "--against",
         metavar="OTHER",
@@ -102,10 +109,15 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
     )
-    parser.add_argument("--margin", type=float, default=0.2, help="margin around a box, that of `kplm ingest`")
+    parser.add_argument(
+        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
+    )
     parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
     parser.add_argument(
-        "--part-images", type=int, default=512, help="images in a part, which is read, processed and retried as a whole"
+        "--part-images",
+        type=Number(int, PART_IMAGES),
+        default=512,
+        help="images in a part, which is read, processed and retried as a whole",
     )
     parser.add_argument(
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
@@ -120,8 +132,10 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
     parser.add_argument("--split", default="test", choices=["test", "train"], help="the split that the images are from")
-    parser.add_argument("--count", type=int, default=48, help="number of images")
-    parser.add_argument("--tile", type=int, default=160, help="side of an image in the picture, pixels")
+    parser.add_argument("--count", type=Number(int, Range(1, 10_000)), default=48, help="number of images")
+    parser.add_argument(
+        "--tile", type=Number(int, Range(16, 4096)), default=160, help="side of an image in the picture, pixels"
+    )
     parser.add_argument(
         "--keypoints",
         action="store_true",
@@ -138,7 +152,9 @@ def _add_report(commands: Any) -> None:
         commands, "report", _report, text, "Example:\n  kplm report runs/mine   # writes runs/mine/report/index.html"
     )
     parser.add_argument("run", metavar="RUN", help="the run directory; the page is RUN/report/index.html")
-    parser.add_argument("--images", type=int, default=500, help="number of images in the gallery at most")
+    parser.add_argument(
+        "--images", type=Number(int, Range(1, 100_000)), default=500, help="number of images in the gallery at most"
+    )
 
 
 def _add_template(commands: Any) -> None:

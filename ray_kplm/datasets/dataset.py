@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.datasets.description import read_description
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
+from ray_kplm.ranges import MARGINS, PART_IMAGES, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
 
 
@@ -40,35 +41,27 @@ class IngestOptions:
     """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation of a folder of images."""
     sequences: str | None = None
     """CSV or Parquet: image, sequence, frame, for images that are frames of videos. For a folder of images."""
-    margin: float = 0.2
+    margin: Annotated[float, MARGINS] = 0.2
     """Margin of the crop on each side of a box, share of its longer side."""
-    size: int = 256
+    size: Annotated[int, SIDES] = 256
     """Longest side of a stored picture, px; larger ones are scaled down. Parquet sources are stored as they are."""
-    test_share: float = 0.1
+    test_share: PartShare = 0.1
     """Share of the images drawn for the test split, if the source has no splits."""
-    part_images: int = 512
+    part_images: Annotated[int, PART_IMAGES] = 512
     """Source images per part: the unit of retry, of resume and of memory."""
-    min_side: int = 32
+    min_side: Annotated[int, SIDES] = 32
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the splits."""
     drop_duplicates: bool = False
     """Whether of several pictures of a folder with the same content only one is used, that of the test split first."""
-    workers: int | None = None
+    workers: Processes | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
     def __post_init__(self) -> None:
-        rules = {
-            f"margin {self.margin} must be at least 0": self.margin >= 0,
-            f"min_side {self.min_side} must be at least 1 px": self.min_side >= 1,
-            f"size {self.size} must be at least min_side ({self.min_side} px)": self.size >= self.min_side,
-            f"test_share {self.test_share} must be in 0 <= share < 1": 0 <= self.test_share < 1,
-            f"part_images {self.part_images} must be at least 1": self.part_images >= 1,
-            f"workers {self.workers} must be at least 1": self.workers is None or self.workers >= 1,
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(f"ingest: {rule}")
+        check_ranges(self, "ingest: ")
+        if self.size < self.min_side:
+            raise ConfigError(f"ingest: size = {self.size}: must be at least min_side ({self.min_side} px)")
 
 
 class PartTables(NamedTuple):
@@ -113,32 +106,6 @@ def split_of(key: str, options: IngestOptions) -> str:
     """Return the split of an image (or of a group) by a seeded hash, independent of all other images."""
     digest = hashlib.sha256(f"{options.seed}:{key}".encode()).digest()
     return schemas.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else schemas.TRAIN
-
-
-def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
-    """Return the number of landmarks, which must be the same in all annotated rows.
-
-    Args:
-        name: The source, for error messages.
-        columns: Slices of the column, list<list<float>>.
-
-    Raises:
-        DataError: The numbers differ, or a landmark is no pair.
-    """
-    counts: set[int | None] = set()
-    pairs: set[int | None] = set()
-    for column in columns:
-        try:
-            counts.update(pc.unique(pc.list_value_length(column)).to_pylist())
-            pairs.update(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist())
-        except pa.ArrowException:
-            raise DataError(f"{name}: landmarks must be lists of pairs x, y, but are {column.type}") from None
-    numbers = sorted(count for count in counts if count)
-    if len(numbers) != 1:
-        raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
-    if pairs != {2}:
-        raise DataError(f"{name}: every landmark must be a pair x, y; NaN, NaN where it is not annotated")
-    return numbers[0]
 
 
 ANNOTATION = frozenset(
@@ -217,12 +184,14 @@ class PartBuilder:
         """Return the columns of schemas.LANDMARKS; a landmark that is NaN is not visible."""
         points = np.full((self._count, 2), np.nan, dtype=np.float32)
         if given.get("landmarks") is not None and len(given["landmarks"]):
-            points[:] = given["landmarks"]
+            with np.errstate(over="ignore"):  # beyond float32 is infinite
+                points[:] = given["landmarks"]
+        points[~np.isfinite(points).all(axis=1)] = np.nan  # a point with one coordinate is none
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
         visible = [bool(shown) and not np.isnan(point).any() for shown, point in zip(visible, points, strict=True)]
-        numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
+        numbers = [(name, float(given[name])) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:
@@ -260,7 +229,7 @@ class Dataset:
             raise DataError(
                 f"{root} is no dataset: its manifest.json is of kind {manifest.get('kind')!r}; pass what `kplm ingest` wrote"
             )
-        return cls(root, manifest, root.read_json("dataset.json"))
+        return cls(root, manifest, read_description(root))
 
     @property
     def fingerprint(self) -> str:

@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.ranges import MARGINS, PART_IMAGES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -50,16 +51,19 @@ class PredictOptions:
 
     boxes: str | None = None
     """File of boxes, as for `kplm ingest`; for a folder of images."""
-    margin: float = 0.2
+    margin: Annotated[float, MARGINS] = 0.2
     """Margin around a box, as a share of its longer side; the one the training images were cropped with."""
     split: str | None = None
     """Split of a dataset; None for all its images."""
-    part_images: int = 512
+    part_images: Annotated[int, PART_IMAGES] = 512
     """Number of images in a part, of a source that is not a dataset."""
     csv: bool = False
     """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
     """Whether to write `coco.json`, COCO keypoints."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "predict: ")
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,14 @@ class PredictReport:
     """Number of images that could not be used, by kind of reason; each one is listed in rejected.parquet."""
     existed: bool
     """Whether the same predictions existed already, so that nothing was predicted."""
+    notes: tuple[str, ...] = ()
+    """What the user is told of the source, a line each."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
         rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
-        return f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        line = f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        return "\n".join([line, *self.notes])
 
 
 def predict_images(
@@ -127,7 +134,7 @@ def predict_images(
             manifest = _predict(step, images, make, config, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target, options, manifest["landmarks"], images.name)
-    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed)
+    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed, images.notes)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:

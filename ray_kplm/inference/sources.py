@@ -37,6 +37,7 @@ class ImageSource:
         counts: Number of images of each part, including those that turn out to be unreadable.
         read: Reads a part.
         rejected: Entries that were refused before their pixels were read: name and reason.
+        notes: What the user is told of the source, a line each.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ImageSource:
     counts: list[int]
     read: ReadPart
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def open_source(
@@ -85,7 +87,8 @@ def open_source(
     parts = [_part(number) for number in range(len(pieces))]
     read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
     identity = f"{len(entries)} images, {listing.identity[:16]}"
-    return ImageSource(listing.meta["name"], identity, parts, [len(piece) for piece in pieces], read, listing.rejected)
+    counts = [len(piece) for piece in pieces]
+    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, listing.notes)
 
 
 def _dataset_source(dataset: Dataset, boxes: str | None, split: str | None) -> ImageSource:
