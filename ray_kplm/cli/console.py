@@ -105,6 +105,19 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that bound a picture, `datasets.limits`, to a command that reads pictures."""
+    from ray_kplm.datasets.limits import DEFAULT_LIMITS, MOST_PIXELS
+
+    parser.add_argument(
+        "--max-pixels", type=int, default=DEFAULT_LIMITS.pixels, metavar="N",
+        help=f"refuse pictures of more pixels, which take 7 bytes each; {MOST_PIXELS} at most",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-bytes", type=int, default=DEFAULT_LIMITS.file_bytes, metavar="N", help="refuse larger image files"
+    )
+
+
 def figures_text(figures: Mapping[str, Any]) -> str:
     """Return figures as text, one on a line."""
     return "\n".join(align_values(figures))

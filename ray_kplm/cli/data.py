@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_kplm.cli.console import Result, command
+from ray_kplm.cli.console import Result, add_limits, command
 
 
 def add(commands: Any) -> None:
@@ -122,6 +122,7 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
+    add_limits(parser)
     parser.add_argument(
         "--workers", type=int, default=None, help="parts processed at a time; default: one for each CPU"
     )
@@ -135,7 +136,7 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "workers",
+        "max_pixels", "max_bytes", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):

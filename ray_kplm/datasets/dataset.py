@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, MOST_PIXELS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
@@ -51,6 +52,12 @@ class IngestOptions:
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
     seed: int = 0
     """Seed of the splits."""
+    max_pixels: int = DEFAULT_LIMITS.pixels
+    """Pictures of more pixels are refused before they are decoded, which takes 7 bytes a pixel."""
+    max_bytes: int = DEFAULT_LIMITS.file_bytes
+    """Larger image files are refused before they are read."""
+    input_size: int | None = None
+    """Store the network's input of this side, px, without loss, instead of crops: for predictions."""
     workers: int | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
@@ -61,19 +68,30 @@ class IngestOptions:
             f"size {self.size} must be at least min_side ({self.min_side} px)": self.size >= self.min_side,
             f"test_share {self.test_share} must be in 0 <= share < 1": 0 <= self.test_share < 1,
             f"part_images {self.part_images} must be at least 1": self.part_images >= 1,
+            f"max_pixels {self.max_pixels} must be in 1 .. {MOST_PIXELS}": 1 <= self.max_pixels <= MOST_PIXELS,
+            f"max_bytes {self.max_bytes} must be at least 1": self.max_bytes >= 1,
             f"workers {self.workers} must be at least 1": self.workers is None or self.workers >= 1,
         }
         for rule, holds in rules.items():
             if not holds:
                 raise ConfigError(f"ingest: {rule}")
 
+    @property
+    def limits(self) -> Limits:
+        """What a picture may have at most."""
+        return Limits(self.max_pixels, self.max_bytes)
+
 
 class PartTables(NamedTuple):
-    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order."""
+    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order.
+
+    `noted` has the columns of `rejected`: inputs that are used, and what was done to them.
+    """
 
     images: pa.Table
     landmarks: pa.Table | None
     rejected: pa.Table
+    noted: pa.Table = schemas.REJECTED.empty_table()
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,19 @@ ANNOTATION = frozenset(
 )
 """Columns with a meaning. Other numbers of an annotated image are stored as attributes, for evaluation by ranges of them."""
 
+_FAINT = 8
+"""Steps of 255 that a picture's values differ by if it shows something."""
+
+
+def printable(text: str) -> str:
+    """Return text that can be stored: parts of a broken name, which are no characters, become escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def _is_nearly_constant(rgb: NDArray[np.uint8]) -> bool:
+    """Return whether a picture (H, W, 3) shows nothing: each colour varies by less than a step that an eye sees."""
+    return bool((np.ptp(rgb.reshape(-1, 3), axis=0) < _FAINT).all())
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -149,10 +180,15 @@ class PartBuilder:
         self._images: list[dict[str, Any]] = []
         self._landmarks: list[dict[str, Any]] = []
         self._rejected: list[dict[str, str]] = []
+        self._noted: list[dict[str, str]] = []
 
     def reject(self, source: str, reason: str) -> None:
         """Add an input that is not used."""
-        self._rejected.append({"source": source, "reason": reason})
+        self._rejected.append({"source": printable(source), "reason": printable(reason)})
+
+    def note(self, source: str, text: str) -> None:
+        """Say what was done to an input that is used, as `kind` or `kind: detail`; the report counts by kind."""
+        self._noted.append({"source": printable(source), "reason": printable(text)})
 
     def add(
         self,
@@ -163,6 +199,7 @@ class PartBuilder:
         crop_to_source: Affine,
         annotation: dict[str, Any] | None = None,
         frame: tuple[str, int] | None = None,
+        source_size: tuple[int, int] | None = None,
     ) -> None:
         """Add one image.
 
@@ -175,8 +212,11 @@ class PartBuilder:
             annotation: landmarks (L, 2), crop frame; visible (L,); group; further numbers become attributes. None: not
                 annotated, all landmarks are NaN.
             frame: The sequence of a video's frame, and its time there.
+            source_size: Width and height of the source picture, upright, pixels; None: not known.
         """
         height, width = rgb.shape[:2]
+        if _is_nearly_constant(rgb):
+            self.note(image_id, "nearly constant")
         if self._count:
             self._landmarks.append({"image_id": image_id, **self._annotation(annotation or {})})
         self._images.append(
@@ -189,6 +229,8 @@ class PartBuilder:
                 "crop_to_source": crop_to_source.ravel().tolist(),
                 "sequence": frame and frame[0],
                 "frame": frame and frame[1],
+                "source_width": source_size and source_size[0],
+                "source_height": source_size and source_size[1],
             }
         )
 
@@ -211,6 +253,7 @@ class PartBuilder:
             pa.Table.from_pylist(self._images, schema=schemas.IMAGES),
             landmarks,
             pa.Table.from_pylist(self._rejected, schema=schemas.REJECTED),
+            pa.Table.from_pylist(self._noted, schema=schemas.REJECTED),
         )
 
 

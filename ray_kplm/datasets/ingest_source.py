@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import IngestOptions, PartBuilder, PartTables
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
@@ -45,29 +46,24 @@ class Sample(NamedTuple):
     mirrored: bool = False
 
 
-OpenedPicture = tuple[bytes, image_io.Picture]
-"""The encoded file, or b"" for a frame of a video, and the picture."""
-Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[OpenedPicture]]
+Opener = Callable[[Folder, str, Sequence[Sample], Limits], Iterator[image_io.Picture]]
 """Yields the picture of each of the samples at a path of the source."""
 ReadAnnotation = Callable[[Folder, Sample], Sample]
 """Adds the annotation from a sample's own file. It is called when a part is built, so that a listing of many files is fast."""
 
 
-def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture]:
+def open_image(
+    source: Folder, path: str, samples: Sequence[Sample], limits: Limits = DEFAULT_LIMITS
+) -> Iterator[image_io.Picture]:
     """Read and decode an image file once for all objects in it.
 
     Raises:
         DataError: The file cannot be read or decoded.
     """
-    try:
-        content = source.read_bytes(path)
-    except FileNotFoundError:
-        raise DataError("unreadable: deleted since the folder was listed") from None
-    except PermissionError:
-        raise DataError("unreadable: permission denied") from None
-    picture = image_io.decode_image_file(content)
+    content = image_io.read_image_bytes(source, path, limits)
+    picture = image_io.decode_image_file(content, limits)
     for _ in samples:
-        yield content, picture
+        yield picture
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ class SampleReader:
         for path, group in groupby(self._annotated(part, entries), key=attrgetter("path")):
             waiting = deque(group)
             try:
-                for content, picture in self.opener(self.source, path, tuple(waiting)):
-                    self._add(part, waiting.popleft(), content, picture)
+                for picture in self.opener(self.source, path, tuple(waiting), self.options.limits):
+                    self._add(part, waiting.popleft(), picture)
             except DataError as error:
                 for sample in waiting:
                     part.reject(sample.image_id, str(error))
@@ -109,17 +105,15 @@ class SampleReader:
             except DataError as error:
                 part.reject(sample.image_id, str(error))
 
-    def _add(self, part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture) -> None:
+    def _add(self, part: PartBuilder, sample: Sample, picture: image_io.Picture) -> None:
         try:
-            add_sample(part, sample, content, picture, self.options)
+            add_sample(part, sample, picture, self.options)
         except DataError as error:
             part.reject(sample.image_id, str(error))
 
 
-def add_sample(
-    part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture, options: IngestOptions
-) -> None:
-    """Crop the object and add it to the part. The bytes of a picture that needs no change are stored as they are.
+def add_sample(part: PartBuilder, sample: Sample, picture: image_io.Picture, options: IngestOptions) -> None:
+    """Crop the object and add it to the part. A picture that needs no change is stored as its file has it.
 
     Raises:
         DataError: The sample cannot be used.
@@ -127,7 +121,10 @@ def add_sample(
     full = image_io.full_window(picture.rgb)
     around = sample.window or sample.box
     window = full if around is None else image_io.window_around(around, options.margin, full)
-    rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
+    if options.input_size:
+        rgb, crop_to_source = image_io.network_input(picture.rgb, window, options.input_size)
+    else:
+        rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
     image_io.check_side(rgb, options.min_side)
     kept = picture.plain and around is None and rgb.shape == picture.rgb.shape and not sample.mirrored
     if sample.mirrored:
@@ -139,15 +136,12 @@ def add_sample(
     if annotation is not None and annotation.get("landmarks") is not None and len(annotation["landmarks"]):
         points = np.array(annotation["landmarks"], dtype=np.float64)
         annotation = {**annotation, "landmarks": coordinates.apply(source_to_crop, points)}
-    part.add(
-        sample.image_id,
-        content if kept else image_io.encode_jpeg(rgb),
-        rgb,
-        box,
-        crop_to_source,
-        annotation,
-        sample.frame,
-    )
+    encode = image_io.encode_png if options.input_size else image_io.encode_jpeg
+    stored = picture.content if kept and not options.input_size else encode(rgb)
+    size = full.width, full.height
+    part.add(sample.image_id, stored, rgb, box, crop_to_source, annotation, sample.frame, size)
+    for note in picture.notes:
+        part.note(sample.image_id, note)
 
 
 def _box_in(source_to_crop: coordinates.Affine, box: Box) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.datasets import image_io
@@ -51,13 +52,13 @@ class ParquetReader:
     Attributes:
         source: Folder of the files.
         landmarks: Annotated landmarks of each image; 0: none.
-        min_side: Least shorter side of an image, pixels.
+        options: How pictures are stored.
         columns: Columns to read.
     """
 
     source: Folder
     landmarks: int
-    min_side: int
+    options: IngestOptions
     columns: tuple[str, ...]
 
     def read_part(self, entries: Sequence[Row]) -> PartTables:
@@ -72,15 +73,36 @@ class ParquetReader:
 
     def _add(self, part: PartBuilder, row: dict[str, Any]) -> None:
         """Add a row to the part, or raise DataError with the reason."""
-        content = row["image"] or b""
-        rgb, plain = image_io.decode_image_file(content)
-        image_io.check_side(rgb, self.min_side)
+        picture = image_io.decode_image_file(row["image"] or b"", self.options.limits)
+        image_io.check_side(picture.rgb, self.options.min_side)
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
-        identity = coordinates.translation(0, 0)
+        stored = self._stored(picture)
+        if self.options.input_size and box is not None:
+            box = coordinates.apply(coordinates.invert(stored.to_source), box.reshape(2, 2)).ravel()
+        size = image_io.full_window(picture.rgb)[2:]
         frame = frame_of(row.get("sequence"), row.get("frame"))
-        part.add(row["image_id"], content if plain else image_io.encode_jpeg(rgb), rgb, box, identity, row, frame)
+        part.add(row["image_id"], stored.content, stored.rgb, box, stored.to_source, row, frame, size)
+        for note in picture.notes:
+            part.note(row["image_id"], note)
+
+    def _stored(self, picture: image_io.Picture) -> _Stored:
+        """Return what is stored of a picture: all of it, as its file has it if that is possible."""
+        if self.options.input_size:
+            window = image_io.full_window(picture.rgb)
+            view, to_source = image_io.network_input(picture.rgb, window, self.options.input_size)
+            return _Stored(image_io.encode_png(view), view, to_source)
+        content = picture.content if picture.plain else image_io.encode_jpeg(picture.rgb)
+        return _Stored(content, picture.rgb, coordinates.translation(0, 0))
+
+
+class _Stored(NamedTuple):
+    """An encoded picture, its pixels, and the map of its points to the source frame."""
+
+    content: bytes
+    rgb: NDArray[np.uint8]
+    to_source: coordinates.Affine
 
 
 def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOptions) -> Listing:
@@ -121,7 +143,7 @@ def list_parquet(source: Folder, files: dict[str, str | None], options: IngestOp
     if annotated:
         landmarks = count_landmarks(str(source), _landmark_columns(source, annotated))
     used = tuple(sorted(set().union(*columns.values())))
-    reader = ParquetReader(source, landmarks, options.min_side, used)
+    reader = ParquetReader(source, landmarks, options, used)
     meta = read_meta(source, landmarks)
     return Listing(splits, reader.read_part, identity.hexdigest(), meta, landmarks, sequences, rejected)
 
