@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -46,7 +47,9 @@ class Sample(NamedTuple):
     mirrored: bool = False
 
 
-Opener = Callable[[Folder, str, Sequence[Sample], Limits], Iterator[image_io.Picture]]
+OpenedPicture = tuple[bytes, image_io.Picture]
+"""The encoded file, or b"" for a frame of a video, and the picture."""
+Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[OpenedPicture]]
 """Yields the picture of each of the samples at a path of the source."""
 ReadAnnotation = Callable[[Folder, Sample], Sample]
 """Adds the annotation from a sample's own file. It is called when a part is built, so that a listing of many files is fast."""
@@ -54,7 +57,7 @@ ReadAnnotation = Callable[[Folder, Sample], Sample]
 
 def open_image(
     source: Folder, path: str, samples: Sequence[Sample], limits: Limits = DEFAULT_LIMITS
-) -> Iterator[image_io.Picture]:
+) -> Iterator[OpenedPicture]:
     """Read and decode an image file once for all objects in it.
 
     Raises:
@@ -63,7 +66,7 @@ def open_image(
     content = image_io.read_image_bytes(source, path, limits)
     picture = image_io.decode_image_file(content, limits)
     for _ in samples:
-        yield picture
+        yield content, picture
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,11 @@ class SampleReader:
     def read_part(self, entries: Sequence[Sample]) -> PartTables:
         """Return the tables of a part. Successive entries with the same path share one reading of the picture."""
         part = PartBuilder(self.landmarks)
+        opener = partial(open_image, limits=self.options.limits) if self.opener is open_image else self.opener
         for path, group in groupby(self._annotated(part, entries), key=attrgetter("path")):
             waiting = deque(group)
             try:
-                for picture in self.opener(self.source, path, tuple(waiting), self.options.limits):
+                for _, picture in opener(self.source, path, tuple(waiting)):
                     self._add(part, waiting.popleft(), picture)
             except DataError as error:
                 for sample in waiting:

@@ -83,9 +83,15 @@ class FolderReader:
         return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
-def list_folder(source: Folder, options: IngestOptions) -> Listing:
-    """List the image files below `source`; hidden files are ignored, files of other kinds are counted."""
-    paths, identity, other_files = _files(source)
+def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | None = None) -> Listing:
+    """List the image files below `source`; hidden files are ignored, files of other kinds are counted.
+
+    Args:
+        source: The folder.
+        options: How to ingest it.
+        chosen: Paths below the folder: these files alone, whatever their names.
+    """
+    paths, identity, other_files = _files(source) if chosen is None else (list(chosen), hashlib.sha256(), 0)
     rejected: list[tuple[str, str]] = []
     crops = [Crop(path) for path in paths]
     if options.boxes:

@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 import cv2
 
 from ray_kplm.datasets import image_io
-from ray_kplm.datasets.ingest_source import Sample
-from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
+from ray_kplm.datasets.ingest_source import OpenedPicture, Sample
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
 
-def open_video(
-    source: Folder, path: str, samples: Sequence[Sample], limits: Limits = DEFAULT_LIMITS
-) -> Iterator[image_io.Picture]:
+def open_video(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture]:
     """Yield the frame `sample.frame[1]` of a video for each sample; frames count from 0 and must ascend.
 
     The video is on the local disk. It is decoded from the start, frame by frame, because seeking is inexact in videos with
@@ -28,7 +25,6 @@ def open_video(
     try:
         if not video.isOpened():
             raise DataError("unreadable: no video that OpenCV opens")
-        limits.check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         at = 0
         for sample in samples:
             assert sample.frame is not None
@@ -40,6 +36,6 @@ def open_video(
             done, bgr = video.retrieve()
             if not done:
                 raise DataError(f"unreadable: frame {wanted} of the video")
-            yield image_io.Picture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), plain=False)
+            yield b"", image_io.Picture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), plain=False)
     finally:
         video.release()
