@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number
+from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
 
@@ -94,11 +95,15 @@ def _add_predict(commands: Any) -> None:
     epilog = (
         "Examples:\n"
         "  kplm predict runs/mine photos landmarks --csv\n"
+        "  kplm predict runs/mine a.jpg b.png more/*.jpg landmarks\n"
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
     )
     parser = command(commands, "predict", _predict, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE",
+        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
+    )  # fmt: skip
     parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
         "overrides",
@@ -119,6 +124,7 @@ def _add_predict(commands: Any) -> None:
         default=512,
         help="images in a part, which is read, processed and retried as a whole",
     )
+    add_limits(parser)
     parser.add_argument(
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
     )
@@ -208,17 +214,31 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.datasets.limits import Limits
     from ray_kplm.inference.images import PredictOptions, predict_images
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 
+    source, out, overrides = _split_words([*options.source, options.out, *options.overrides])
     run = Run.open(options.run)
-    config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    config = from_dict(with_overrides(run.config.to_dict(), overrides))
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
-    chosen = PredictOptions(**{name: getattr(options, name) for name in names})
+    limits = Limits(options.max_pixels, options.max_bytes)
+    chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
     with session(config.compute):
-        summary = predict_images(run, options.source, options.out, chosen, config=config, progress=options.console.show)
+        summary = predict_images(run, source, out, chosen, config=config, progress=options.console.show)
     return Result(str(summary))
+
+
+def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """Return the sources, OUT and the overrides among the words of `kplm predict`; argparse counts overrides as sources."""
+    overrides = [word for word in words if re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)+=", word)]
+    paths = [word for word in words if word not in overrides]
+    if len(paths) < 2:
+        raise ConfigError(
+            f"predict: {' '.join(paths) or 'no path'} alone: name SOURCE, any number of them, and OUT last"
+        )
+    return paths[:-1], paths[-1], overrides
 
 
 def _show(options: argparse.Namespace) -> Result:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables, printable
 from ray_kplm.datasets.duplicates import digests_of, find_repeats
+from ray_kplm.datasets.limits import DEFAULT_LIMITS
 from ray_kplm.datasets.listing import NoImageError, count_kinds, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
@@ -178,11 +179,15 @@ def _list_losses(root: Folder, error: NoImageError) -> DataError:
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     """Hash what determines the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks", "sequences", "format"):
+    for name in ("workers", "boxes", "landmarks", "sequences", "format", "input_size"):
         del read[name]
     if not options.drop_duplicates:
         del read["drop_duplicates"]
-    layout = [str(schemas.IMAGES), str(schemas.LANDMARKS)]
+    for name, unlimited in (("max_pixels", DEFAULT_LIMITS.pixels), ("max_bytes", DEFAULT_LIMITS.file_bytes)):
+        if read[name] == unlimited:  # datasets made before there were limits are current
+            del read[name]
+    images = pa.schema([field for field in schemas.IMAGES if field.name not in ("source_width", "source_height")])
+    layout = [str(images), str(schemas.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()
 

@@ -86,9 +86,15 @@ class FolderReader:
         return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
-def list_folder(source: Folder, options: IngestOptions) -> Listing:
-    """List the image files below `source`; hidden files are ignored, files of other kinds are counted."""
-    pictures = list_pictures(source, options)
+def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | None = None) -> Listing:
+    """List the image files below `source`; hidden files are ignored, files of other kinds are counted.
+
+    Args:
+        source: The folder.
+        options: How to ingest it.
+        chosen: Paths below the folder: these files alone, whatever their names.
+    """
+    pictures = list_pictures(source, options) if chosen is None else Pictures(list(chosen))
     identity, joined = pictures.identity, _Joins(source, pictures.rejected, pictures.notes)
     crops = [Crop(path) for path in pictures.paths]
     if options.boxes:
