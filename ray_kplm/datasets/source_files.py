@@ -189,7 +189,7 @@ def _line(error: OSError) -> str:
     return " ".join((error.strerror or str(error)).split())
 
 
-_DELETED = "unreadable: deleted since the folder was listed"
+_DELETED = "unreadable: no such file, or deleted since the folder was listed"
 
 
 def read_file(
@@ -214,7 +214,8 @@ def read_file(
     except FileNotFoundError:
         raise DataError(missing) from None
     except OSError as error:
-        raise DataError(f"unreadable: {_line(error).lower()}") from None
+        reason = _line(error).lower()
+        raise DataError(f"unreadable: {'a folder' if 'is a directory' in reason else reason}") from None
     except StorageError as error:
         cause = error.__cause__
         if isinstance(cause, PermissionError):
