@@ -69,6 +69,11 @@ class Executor:
             raise
         self._workers.close()  # not after Ctrl-C, which does not wait for them: they end with this process
 
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether `clean_up` has something to delete."""
+        return self._workers.has_checkpoints
+
     def clean_up(self) -> None:
         """Delete what a finished run needs no more, in case the process was killed after the last task."""
         self._workers.close()

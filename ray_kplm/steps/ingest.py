@@ -91,8 +91,8 @@ def ingest(
         manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
-    with lock_folder(root):
-        return _ingest(source, root, listing, fingerprint, options, progress)
+    with lock_folder(root) as lock:
+        return _ingest(source, lock.folder, listing, fingerprint, options, progress)
 
 
 def _ingest(
