@@ -1,4 +1,4 @@
-"""Faults that `kplm bench chaos` injects: the process to kill and the moment to kill it."""
+"""Faults that `kplm bench chaos --victims` injects: the process to kill and the moment to kill it."""
 
 from __future__ import annotations
 
