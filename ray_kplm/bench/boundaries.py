@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import signal
 import sys
 from collections.abc import Iterable
@@ -136,10 +137,9 @@ def _read_plan(file: Path) -> Plan:
     )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Run `kplm` with the arguments after the first one, which is the file of the plan."""
     from ray_kplm.bench import boundaries  # not __main__, which workers do not have
-    from ray_kplm.cli.main import main as kplm
 
     plan = boundaries._read_plan(Path(arguments[0]))
 
@@ -147,8 +147,9 @@ def main(arguments: list[str]) -> int:
         return boundaries.BoundaryFence(folder, name, token, plan)
 
     run_lock.Fence = fence  # type: ignore[assignment, attr-defined]
-    return kplm(arguments[1:])
+    sys.argv = ["kplm", *arguments[1:]]
+    runpy.run_module("ray_kplm.cli", run_name="__main__")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -16,10 +16,9 @@ from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder
 
 PROGRAM = r"""
-import multiprocessing, pathlib, pickle, sys
+import multiprocessing, pickle, runpy, sys
 from ray_kplm import run_lock
 from ray_kplm.bench import boundaries
-from ray_kplm.cli import main as cli
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder
 
@@ -41,8 +40,8 @@ def kplm(arguments):
         step.write_json("manifest.json", {})
     return 0
 
-cli.main = kplm
-sys.exit(boundaries.main(sys.argv[1:]))
+runpy.run_module = lambda *arguments, **options: sys.exit(kplm(sys.argv[1:]))
+boundaries.main(sys.argv[1:])
 """
 BOUNDARIES = [
     Boundary(DRIVER, "publish", "step/claim.json"),
