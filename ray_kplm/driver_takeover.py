@@ -78,12 +78,14 @@ def _is_alive(folder: Folder, claim: Claim, patience_s: float, log: Callable[[st
     state = claim.process_state()
     if state != "unknown":
         return state != "gone"
-    deadline, logged = clock() + patience_s, not claim.is_held
-    while clock() < deadline:
+    waited, pause, logged = 0.0, min(_POLL_S, patience_s / 10), not claim.is_held
+    while waited < patience_s:
         if not logged:
             log(f"{folder}: claimed by {claim}; waiting up to {patience_s:.0f} s for a heartbeat, then taking over")
             logged = True
-        time.sleep(min(_POLL_S, patience_s / 10))
+        before = clock()
+        time.sleep(pause)
+        waited += min(clock() - before, 2 * pause)  # while this process is suspended, it sees nothing
         now = read_claim(folder, claim.name)
         if now is None:
             return False

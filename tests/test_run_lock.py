@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ray_kplm import driver_takeover, run_lock
+from ray_kplm import driver_fence, driver_takeover, run_lock
 from ray_kplm.driver_claims import Claim, new_claim, read_claim
+from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError, StorageError
 from ray_kplm.exclusive_files import exclusive_files
 from ray_kplm.run import Run
@@ -446,3 +447,37 @@ def test_one_of_many_simultaneous_drivers_gets_the_lock(tmp_path):
     assert most == [1]
     assert len(refused) == 7
     assert claims(tmp_path) == []
+
+
+@pytest.fixture
+def quick_patrol(monkeypatch):
+    monkeypatch.setattr(driver_fence, "_PATROL_S", 0.01)
+
+
+def test_a_worker_finds_out_that_its_driver_was_replaced(tmp_path, asleep, quick_patrol):
+    told = []
+    with Patrol(asleep.folder.guard, on_loss=lambda: told.append(1)) as patrol:
+        patrol.check()
+        take_over(tmp_path)
+        wait_for(lambda: told)
+        with pytest.raises(RunError, match="this driver stops"):
+            patrol.check()
+
+
+def test_storage_that_does_not_answer_shows_a_worker_nothing(quick_patrol):
+    class Unreachable:
+        token, asked = "", 0
+
+        def check(self, change: str = "", path: str = "") -> None:
+            self.asked += 1
+            fail()
+
+    guard = Unreachable()
+    with Patrol(guard) as patrol:
+        wait_for(lambda: guard.asked > 3)
+        patrol.check()
+
+
+def test_a_worker_on_a_folder_that_nobody_locked_goes_on():
+    with Patrol(None) as patrol:
+        patrol.check()
