@@ -299,6 +299,20 @@ def test_a_claim_that_cannot_be_read_but_changes_is_a_driver(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".driver-x.json"]
 
 
+def test_a_waiting_driver_that_was_suspended_goes_on_waiting(tmp_path, monkeypatch):
+    looks = []
+
+    def read(folder, name):
+        looks.append(name)
+        return read_claim(folder, name)
+
+    monkeypatch.setattr(driver_takeover, "read_claim", read)
+    monkeypatch.setattr(driver_takeover, "clock", lambda: 1000.0 * len(looks))  # it sleeps long before each look
+    Folder.at(tmp_path).write_bytes(".driver-x.json", b"")
+    with lock_folder(Folder.at(tmp_path), patience_s=0.2, log=lambda line: None):
+        assert len(looks) >= 5
+
+
 def test_claims_of_the_version_before_still_count(tmp_path, holder):
     first = holder()
     (path,) = tmp_path.glob(".driver-*.json")
