@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -307,7 +308,8 @@ def test_a_waiting_driver_that_was_suspended_goes_on_waiting(tmp_path, monkeypat
         return read_claim(folder, name)
 
     monkeypatch.setattr(driver_takeover, "read_claim", read)
-    monkeypatch.setattr(driver_takeover, "clock", lambda: 1000.0 * len(looks))  # it sleeps long before each look
+    leaps = itertools.count(step=1000.0)  # it is suspended before each look
+    monkeypatch.setattr(driver_takeover, "clock", lambda: next(leaps))
     Folder.at(tmp_path).write_bytes(".driver-x.json", b"")
     with lock_folder(Folder.at(tmp_path), patience_s=0.2, log=lambda line: None):
         assert len(looks) >= 5
