@@ -76,7 +76,7 @@ class Folder:
 
     filesystem: pafs.FileSystem
     path: str
-    guard: Guard | None = field(default=None, compare=False, repr=False)
+    guard: Guard | None = field(default=None, compare=False, repr=False, kw_only=True)
     """Asked before each file that is published or deleted here and below; None: nobody owns the folder."""
 
     @classmethod
@@ -99,7 +99,7 @@ class Folder:
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, f"{self.path}/{name}", self.guard)
+        return Folder(self.filesystem, f"{self.path}/{name}", guard=self.guard)
 
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
@@ -112,7 +112,7 @@ class Folder:
     @property
     def parent(self) -> Folder:
         """The folder that contains this one."""
-        return Folder(self.filesystem, self.path.rsplit("/", 1)[0], self.guard)
+        return Folder(self.filesystem, self.path.rsplit("/", 1)[0], guard=self.guard)
 
     @property
     def name(self) -> str:
