@@ -115,6 +115,7 @@ class Step:
             "reads": dict(self.reads),
             "inputs": dict(self.inputs),
             "began": time.time(),
+            **self._owner(),
         }
         self.folder.write_json(CLAIM, claim)
 
@@ -134,11 +135,17 @@ class Step:
             "reads": dict(self.reads),
             "inputs": dict(self.inputs),
             "seconds": round(time.time() - began, 1),
+            **self._owner(),
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)
         self.folder.delete_file(CLAIM)
         return manifest
+
+    def _owner(self) -> dict[str, str]:
+        """Return the token of the driver that writes the step, if it holds a lock (`run_lock`)."""
+        guard = self.folder.guard
+        return {"owner": guard.token} if guard else {}
 
     def _mismatch(self, stored: Mapping[str, Any], state: str) -> RunError:
         """Return the error for a stored manifest or claim of another fingerprint, which names what changed."""

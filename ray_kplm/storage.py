@@ -22,8 +22,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,6 +50,22 @@ _TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECON
 """Error codes of a shared file system whose server does not answer."""
 
 
+class Guard(Protocol):
+    """Who owns a folder and those below: what is asked before each change of them. Picklable. See `run_lock.Fence`."""
+
+    @property
+    def token(self) -> str:
+        """What identifies the owner."""
+
+    def check(self, change: str = "", path: str = "") -> None:
+        """Raise RunError if the owner is not the owner any more.
+
+        Args:
+            change: `publish` a file, or `delete` a file or a folder.
+            path: what is changed.
+        """
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on a filesystem. It need not exist; the object is cheap to make and picklable.
@@ -60,6 +76,8 @@ class Folder:
 
     filesystem: pafs.FileSystem
     path: str
+    guard: Guard | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """Asked before each file that is published or deleted here and below; None: nobody owns the folder."""
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> Folder:
@@ -81,7 +99,7 @@ class Folder:
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, f"{self.path}/{name}")
+        return Folder(self.filesystem, f"{self.path}/{name}", guard=self.guard)
 
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
@@ -94,7 +112,7 @@ class Folder:
     @property
     def parent(self) -> Folder:
         """The folder that contains this one."""
-        return Folder(self.filesystem, self.path.rsplit("/", 1)[0])
+        return Folder(self.filesystem, self.path.rsplit("/", 1)[0], guard=self.guard)
 
     @property
     def name(self) -> str:
@@ -144,13 +162,20 @@ class Folder:
     def delete(self) -> None:
         """Remove the folder with everything in it; nothing happens if it does not exist."""
         if self.exists():
+            self._ask_guard("delete")
             self.filesystem.delete_dir(self.path)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it does not exist, or if another process removes it at the same time."""
         if self.exists(name):
+            self._ask_guard("delete", name)
             with suppress(FileNotFoundError):
                 self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def _ask_guard(self, change: str, name: str = "") -> None:
+        """Raise RunError if the folder's owner, who makes a change, is not the owner any more."""
+        if self.guard is not None:
+            self.guard.check(change, f"{self.path}/{name}" if name else self.path)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
@@ -164,6 +189,7 @@ class Folder:
             # when the content is complete.
             yield pa.PythonFile(buffer, mode="w")
             buffer.seek(0)
+            self._ask_guard("publish", name)
             stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
             while chunk := buffer.read(_CHUNK_BYTES):
                 stream.write(chunk)
@@ -178,6 +204,7 @@ class Folder:
         try:
             with self.filesystem.open_output_stream(partial, compression=None) as stream:
                 yield stream
+            self._ask_guard("publish", name)
             self.filesystem.move(partial, target)
         except BaseException:
             if self.filesystem.get_file_info(partial).type == pafs.FileType.File:

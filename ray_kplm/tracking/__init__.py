@@ -11,7 +11,7 @@ The stages of a run are not child runs: their curves are named `stage1/...`, `st
 iteration. Children are the runs of a group, that is of an ablation or a sweep.
 """
 
-from ray_kplm.tracking.finished import add_evaluation, add_picture, add_report, audit, send_pending
+from ray_kplm.tracking.finished import add_evaluation, add_picture, add_report, audit, has_pending, send_pending
 from ray_kplm.tracking.tracker import ParentRun, Tracker, track_group, track_run
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "add_picture",
     "add_report",
     "audit",
+    "has_pending",
     "send_pending",
     "track_group",
     "track_run",

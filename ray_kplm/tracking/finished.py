@@ -72,6 +72,15 @@ def send_pending(run: Run, dataset: Mapping[str, Any], examples: Callable[[], ND
         tracker.log_model(run, examples())
 
 
+def has_pending(run: Run) -> bool:
+    """Return whether `send_pending` has something to do."""
+    record = Record(run.folder)
+    if not _is_tracked(record):
+        return False
+    ended = record["run_id"] and record["status"] in (None, "FINISHED")
+    return not ended or not Spool(run.folder / "tracking").is_empty()
+
+
 def audit(run: Run) -> dict[str, Any]:
     """Return what the MLflow store has of a run, to check that it was tracked once and without repetitions.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ray_kplm.errors import RunError
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.spool import FACTS, Point, Spool, milliseconds
 from ray_kplm.tracking.store import MlflowRun, RunDeletedError
@@ -150,12 +151,13 @@ class Sender:
                     return not self._pending
                 self._pending = False  # what is added from here on sets it again
             try:
+                self.spool.check_owner()
                 self.mlflow_run.connect()
                 self._send_points()
                 self._send_files()
                 self._send_model()
                 self._send_end()
-            except _Abandoned:
+            except (_Abandoned, RunError):  # the latter: another driver took over the run directory, and its queue
                 return False
             except RunDeletedError as error:
                 self.log(f"{error}: nothing is added to it")
