@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray_kplm.errors import ConfigError
+from ray_kplm.redaction import has_credentials, way_out
 
 if TYPE_CHECKING:
     from ray_kplm.config import ComputeConfig, Config
@@ -37,6 +38,7 @@ def check_rules(config: Config) -> None:
 def all_rules(config: Config) -> Iterator[Rule]:
     """Yield the rules of all sections."""
     for rules in (
+        _uri_rules,
         _features_rules,
         _method_rules,
         _network_rules,
@@ -51,6 +53,12 @@ def all_rules(config: Config) -> Iterator[Rule]:
         _template_rules,
     ):
         yield from rules(config)
+
+
+def _uri_rules(c: Config) -> Iterator[Rule]:
+    for path, value in c.flat().items():
+        if isinstance(value, str) and "://" in value:
+            yield Rule(path, value, way_out(value), not has_credentials(value))
 
 
 def _features_rules(c: Config) -> Iterator[Rule]:

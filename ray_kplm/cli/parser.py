@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_kplm.cli.console import emit
+from ray_kplm.redaction import redact
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -52,6 +53,10 @@ class Parser(argparse.ArgumentParser):
         if words is not None:
             setattr(options, words, [*getattr(options, words), *rest])
         return options, []
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, without credentials, and exit."""
+        super().error(redact(message))
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; a reader that ends early is no error."""
