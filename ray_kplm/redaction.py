@@ -18,9 +18,7 @@ HIDDEN = "***"
 _PORT = r"\d{1,5}(?:[/?#\s,;)\]]|$)"
 _OBJECT_STORE = re.compile(r"((?:s3|gs|gcs|abfss?|az|wasbs?)[an]?://)([^\s/@:'\"]*?(?::|%3A)[^\s'\"<>]*@)", re.I)
 """Their URIs have no port, and a secret key may hold slashes."""
-_ANY = re.compile(
-    rf"([a-z][\w+.-]*://)([^\s/@:'\"?#]*?:(?!{_PORT})[^\s'\"<>]*@|[^\s/@:'\"?#]*?%3A[^\s/'\"<>]*@)", re.I
-)
+_ANY = re.compile(rf"([a-z][\w+.-]*://)([^\s/@:'\"?#]*?:(?!{_PORT})[^\s'\"<>]*@|[^\s/@:'\"?#]*?%3A[^\s/'\"<>]*@)", re.I)
 _ENCODED = re.compile(rf"(%3A%2F%2F)([^\s/@:&'\"]*?(?::|%3A)(?!{_PORT}|\d{{1,5}}%2F)[^\s&'\"<>]*?(?:%40|@))", re.I)
 """The same in a URI that is the percent-encoded parameter of another one."""
 _NAMES = (
@@ -82,4 +80,3 @@ def print_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     """Print an unexpected error with its traceback and without credentials: for `sys.excepthook`."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
     sys.stderr.flush()
-
