@@ -27,6 +27,7 @@ import yaml
 
 from ray_kplm.config import Config, from_dict
 from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
+from ray_kplm.config_paths import with_dataset_at
 from ray_kplm.errors import RunError
 from ray_kplm.number_format import AUTO_KEYS, resolve_auto
 from ray_kplm.redaction import has_credentials, way_out, without_credentials
@@ -228,12 +229,15 @@ class Run:
     def open(cls, uri: str) -> Run:
         """Open an existing run. Raises RunError if there is none.
 
-        Credentials that the configuration of an old run holds are left out, and a line says so.
+        A dataset that was moved along is found. Credentials that the configuration of an old run holds are left out, and a line
+        says so.
         """
         folder = Folder.at(uri)
         if not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
         tree = to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))
+        if folder.is_local:
+            tree = with_dataset_at(folder.path, tree)
         return cls(folder, from_dict(_without_credentials(tree, folder)))
 
     def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:

@@ -24,6 +24,7 @@ LEVELS = [
         "config",
         "config_names",
         "config_parsing",
+        "config_paths",
         "config_rules",
         "config_schema",
         "ready_configs",
