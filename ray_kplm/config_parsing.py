@@ -32,10 +32,26 @@ def put(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"{key}: {section} is a value, not a section")
+    node[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """Return the value that a text has in YAML. A path is one, too, with any of the characters that begin something in YAML."""
+    if text[:1] in ("[", "{", '"', "'"):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    if not text:
+        return ""
+    loader = yaml.SafeLoader("")
+    tag = loader.resolve(yaml.ScalarNode, text.strip(), (True, False))
+    if tag == "tag:yaml.org,2002:timestamp":  # a folder may be named after a day; no value is one
+        return text
     try:
-        node[last] = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        node[last] = text
+        return loader.construct_object(yaml.ScalarNode(tag, text.strip()))
+    except (yaml.YAMLError, ValueError):  # of `=` and `<<`, and of numbers as 0b
+        return text
 
 
 def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
