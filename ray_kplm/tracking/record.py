@@ -115,14 +115,14 @@ def choose_location(folder: Folder, record: Record) -> StoreLocation:
         ConfigError: the tracking URI of the environment holds credentials.
     """
     check_environment()
+    beside = recorded_location(folder, record) if record["beside"] else _default_location(folder)
     given = os.environ.get(URI_VARIABLE)
     if given:
-        return StoreLocation(_absolute(given))
-    if record["beside"] and record["database"]:
-        return recorded_location(folder, record)
+        uri = _absolute(given)
+        return beside if sqlite_path(uri) == sqlite_path(beside.uri) else StoreLocation(uri)
     if record["tracking_uri"] and not record["beside"] and _may_exist(record["tracking_uri"]):
         return StoreLocation(record["tracking_uri"])
-    return _default_location(folder)
+    return beside
 
 
 def recorded_location(folder: Folder, record: Record) -> StoreLocation:

@@ -125,6 +125,17 @@ def test_a_moved_folder_goes_on_where_it_is(home, tmp_path, curve):
     assert record_of(moved)["tracking_uri"] == f"sqlite:///{tmp_path}/moved/mlflow.db"
 
 
+def test_a_moved_database_that_the_environment_names_is_the_one_beside_the_run(home, tmp_path, monkeypatch):
+    identity = record_of(tracked(home))["run_id"]
+    home.rename(tmp_path / "moved")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/moved/mlflow.db")
+    with track_run(Run.open(f"{tmp_path}/moved/run"), DATASET) as tracker:
+        assert tracker.run_id == identity
+        tracker.log_file("evaluation/test.png", b"after the move")
+    assert not home.exists()
+    assert pictures(tmp_path / "moved") == {identity: b"after the move"}
+
+
 @pytest.mark.parametrize("act", ["view", "train", "send"])
 def test_a_copy_in_the_same_store_gets_a_run_of_its_own(home, stored, curve, capsys, act):
     run = tracked(home)
