@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.report.choice_table import choice_line
 from ray_kplm.run import Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
-from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.choose import CHOICE, has_auto, resolve
 from ray_kplm.steps.executor import AfterRound, Executor
 from ray_kplm.steps.recorder import record
-from ray_kplm.tracking import ParentRun, has_pending, send_pending, track_run
+from ray_kplm.tracking import ParentRun, check_environment, has_pending, send_pending, track_run
 
 
 def discover(
@@ -48,6 +42,7 @@ def discover(
     Raises:
         KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
+    check_environment()
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
     if record(run, dataset).is_finished():
@@ -59,7 +54,7 @@ def discover(
             executor = Executor(owned, record(owned, dataset), progress, tracker)
             with executor.workers():
                 executor.execute(check=lock.check, after_round=after_round)
-                tracker.log_model(owned, _examples(dataset, config))
+                tracker.log_model(owned)
     return run, True
 
 
@@ -70,7 +65,7 @@ def _finish_up(run: Run, dataset: Dataset, progress: Callable[[dict[str, float]]
         with lock_folder(run.folder) as lock:
             owned = replace(run, folder=lock.folder)
             Executor(owned, record(owned, dataset), progress).clean_up()
-            send_pending(owned, dataset.meta, lambda: _examples(dataset, run.config))
+            send_pending(owned, dataset.meta)
 
 
 def _choose_numbers(run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], ProgressDisplay]) -> Run:
@@ -91,11 +86,3 @@ def _choose_numbers(run: Run, dataset: Dataset, progress: Callable[[dict[str, fl
             for doubt in choice.get("doubts", ()):
                 display.print_line(f"unsure: {doubt}")
     return replace(run, config=resolve(run, dataset))
-
-
-def _examples(dataset: Dataset, config: Config, count: int = 2) -> NDArray[np.uint8]:
-    """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
-    folder = dataset.images(TRAIN)
-    stored = (e for part in dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
-    inputs = [letterbox(decode_crop(e), config.network.image_size)[0] for e in itertools.islice(stored, count)]
-    return np.stack(inputs)

@@ -7,7 +7,8 @@ Requests to storage that does not answer are repeated for about half a minute, i
 Full storage is a `StorageError` at once. After either error the same command continues the run.
 
 The endpoint and the credentials of an object store are read from the environment, under the names that its own tools use
-(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). The endpoint may also stand in the URI,
+`s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`; credentials there are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from ray_kplm.errors import DataError, StorageError
+from ray_kplm.errors import ConfigError, DataError, StorageError
+from ray_kplm.redaction import has_credentials, redact, way_out
 
 _T = TypeVar("_T")
 NO_SPACE = "no space is left; free some, and the same command continues with what is finished"
@@ -85,9 +87,12 @@ class Folder:
 
         Raises:
             DataError: the URI names no known kind of storage.
+            ConfigError: the URI holds credentials.
         """
         text = os.fspath(uri)
         if "://" in text:
+            if has_credentials(text):
+                raise ConfigError(f"{text}: {way_out(text)}")
             try:
                 filesystem, path = pafs.FileSystem.from_uri(text)
             except pa.ArrowInvalid as error:
@@ -179,7 +184,21 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
-        """Open a binary stream whose content is published under `name` when the block ends without an error."""
+        """Open a binary stream whose content is published under `name` when the block ends without an error.
+
+        Raises:
+            StorageError: the storage is full.
+        """
+        try:
+            with self._writing(name) as stream:
+                yield stream
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StorageError(f"{self}: {NO_SPACE}") from error
+            raise
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[pa.NativeFile]:
         if self.is_local:
             with self._writing_by_rename(name) as stream:
                 yield stream
@@ -292,7 +311,8 @@ class Folder:
                         f"{self}: does not answer ({reason}); the same command continues when it does"
                     ) from error
                 if pause == _LOGGED_PAUSE_S:
-                    print(f"kplm: {self} does not answer ({reason}): trying again", file=sys.stderr, flush=True)
+                    line = redact(f"kplm: {self} does not answer ({reason}): trying again")
+                    print(line, file=sys.stderr, flush=True)
                 time.sleep(pause)
 
     def _is_refusal(self, error: OSError) -> bool:

@@ -35,11 +35,13 @@ LEVELS = [
         "config",
         "config_names",
         "config_parsing",
+        "config_paths",
         "config_rules",
         "config_schema",
         "ready_configs",
         "errors",
         "ranges",
+        "redaction",
         "storage",
     },
 ]

@@ -26,7 +26,7 @@ from ray_kplm.runtime.trial_actor import Report, Values
 from ray_kplm.runtime.tune import Search, run_trials
 from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.storage import Folder, Guard
-from ray_kplm.tracking import ParentRun, add_evaluation, track_group
+from ray_kplm.tracking import ParentRun, add_evaluation, check_environment, track_group
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def ablate(
     """
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
+    check_environment()
     cells = grid(over, seeds)
     config = absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}

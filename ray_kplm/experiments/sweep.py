@@ -47,7 +47,7 @@ from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder, Guard
-from ray_kplm.tracking import ParentRun, add_evaluation, track_group
+from ray_kplm.tracking import ParentRun, add_evaluation, check_environment, track_group
 
 _DEFINITION = "sweep.json"
 
@@ -89,6 +89,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
     """
     if not config.run:
         raise ConfigError("run = '': name the sweep's folder, for example run=runs/sweep")
+    check_environment()
     config, folder = absolute(config), Folder.at(config.run)
     dataset, space = Dataset.open(config.dataset), read_space(options.over, config)
     objective = choose_objective(options.objective, dataset)
