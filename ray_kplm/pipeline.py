@@ -51,6 +51,7 @@ def discover(
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
     recording = record(run, dataset)
+    recording.check_outputs()
     if recording.is_finished():
         Executor(run, recording, progress).clean_up()
         send_pending(run, dataset.meta, lambda: _examples(dataset, config))

@@ -29,6 +29,8 @@ LEVELS = [
         "ready_configs",
         "errors",
         "storage",
+        "file_content",
+        "integrity",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""

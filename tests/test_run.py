@@ -61,6 +61,7 @@ def test_the_tree_of_a_run(run):
         "rounds/000/train/part-00000.parquet",
         "rounds/001/train/manifest.json",
         "rounds/001/train/part-00000.parquet",
+        "stage2/.written/part-00000.parquet",
         "stage2/claim.json",
         "stage2/part-00000.parquet",
         "versions.json",

@@ -28,6 +28,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, open_source
+from ray_kplm.integrity import CheckedFolder
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -119,8 +120,11 @@ def predict_images(
     )  # fmt: skip
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    with lock_folder(target):
+    target = step.folder
+    with lock_folder(target.unchecked):
         manifest = step.manifest()
+        if manifest is not None:
+            step.folder.check_sizes()
         existed = manifest is not None
         if manifest is None:
             step.begin()
@@ -133,7 +137,7 @@ def predict_images(
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
     content = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
     claim = next((name for name in (MANIFEST, CLAIM) if target.is_file(name)), None)
-    if content and (claim is None or target.read_json(claim).get("step") != _STEP):
+    if content and (claim is None or target.read_object(claim).get("step") != _STEP):
         raise RunError(f"{target}: is not empty and holds no predictions; choose a new folder")
     trained = run.manifest("stage2")
     assert trained is not None, "landmark_predictor requires a finished stage 2"
@@ -144,8 +148,9 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
     }
+    damaged = f"`kplm verify {target} --repair` removes what is damaged, and the same prediction makes it again"
     remedy = "Predict into another folder, or remove this one"
-    return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)
+    return Step(CheckedFolder.of(target, damaged), _STEP, reads, {"network": trained["fingerprint"]}, remedy)
 
 
 def _predict(
@@ -173,7 +178,7 @@ class _PredictPart:
         self._predictor = make(worker_placement(make.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_file(part):
+        if self._target.is_whole(part):
             return {"images": self._target.rows(part)}
         tables = self._read(part)
         if tables.rejected.num_rows:

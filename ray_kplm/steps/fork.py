@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import RunError
+from ray_kplm.errors import DamageError, RunError
+from ray_kplm.integrity import OUTPUTS, read_manifest
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.run import MANIFEST, Run
 from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
-from ray_kplm.storage import Folder, copy_file
+from ray_kplm.storage import Folder
 
 
 def fork(source: Run, config: Config) -> list[str]:
@@ -30,12 +33,16 @@ def fork(source: Run, config: Config) -> list[str]:
     dataset = Dataset.open(config.dataset)
     taken: list[str] = []
     for task in record(target, dataset):
-        found = source.manifest(task.path)
-        if found is None or found["fingerprint"] != task.fingerprint:
-            continue
         try:
+            if not _fits(source, task):
+                continue
             _copy_step(source, task)
         except FileNotFoundError:  # features, which the source's own process has just deleted
+            continue
+        except DamageError as error:
+            print(f"kplm: {task.path} is not taken over: {error}", file=sys.stderr, flush=True)
+            for name in task.folder.unchecked.names():
+                task.folder.unchecked.delete_file(name)
             continue
         taken.append(task.path)
     target.save()
@@ -52,29 +59,38 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
     """
     folder = Folder.at(config.run)
     recording = record(Run(folder, config), Dataset.open(config.dataset))
-    prints = {task.path: task.fingerprint for task in recording}
-    if not folder.names() and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
+    if not folder.names() and {*folder.folders()} <= {task.path.split("/")[0] for task in recording}:
         folder.delete()
     Run.start(config)
 
     def common(source: Run) -> int:
-        found = [source.manifest(path) for path in prints]
-        return sum(
-            manifest is not None and manifest["fingerprint"] == wanted
-            for manifest, wanted in zip(found, prints.values(), strict=True)
-        )
+        count = 0
+        for task in recording:
+            with suppress(DamageError):
+                count += _fits(source, task)
+        return count
 
     best = max(sources, key=common, default=None)
     return fork(best, config) if best and common(best) else []
 
 
+def _fits(source: Run, task: Task) -> bool:
+    """Return whether a run has the finished step that a task would make."""
+    found = source.manifest(task.path)
+    return found is not None and found["fingerprint"] == task.fingerprint
+
+
 def _copy_step(source: Run, task: Task) -> None:
-    """Copy all files of a step's folder, its manifest last; and the round's arrays beside the folder."""
-    folder = source.folder
-    for piece in task.path.split("/"):
-        folder /= piece
-    for name in (CLUSTERS, PROJECTION):
-        if folder.parent.is_file(name):
-            copy_file(folder.parent, task.folder.parent, name)
-    for name in sorted(folder.names(), key=lambda name: name == MANIFEST):
-        copy_file(folder, task.folder, name)
+    """Copy all files of a step, its manifest last; and the round's arrays beside its folder.
+
+    Raises:
+        FileNotFoundError: a file was deleted meanwhile.
+        DamageError: a file is damaged or lost.
+    """
+    folder, target = source.unit(task.path), task.folder
+    names = [MANIFEST, *read_manifest(folder).get(OUTPUTS, {})]
+    if len(names) == 1:  # of an older version
+        names = [*folder.names(), *(f"../{name}" for name in (CLUSTERS, PROJECTION) if folder.parent.is_file(name))]
+    for key in sorted(names, key=lambda name: name == MANIFEST):
+        (where, name), (there, _) = folder.place(key), target.place(key)
+        there.unchecked.write_bytes(name, where.read_bytes(name))

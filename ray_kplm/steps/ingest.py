@@ -17,14 +17,17 @@ import cv2
 import pyarrow as pa
 
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
+from ray_kplm.datasets.dataset import DATASET, Dataset, IngestOptions, Listing, PartTables, dataset_folder
 from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
+_TABLES = ("images", "landmarks")
+"""Folders of the tables of a split."""
 _REJECTED_ASIDE = ".rejected"  # <split>/.rejected/part-00000.parquet until all parts are there
 
 
@@ -86,24 +89,25 @@ def ingest(
     options = options or IngestOptions()
     listing = list_source(source, options)
     fingerprint = _fingerprint(listing, options)
-    root = Folder.at(target)
+    root = dataset_folder(Folder.at(target))
     if _is_finished(root, fingerprint):
-        manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
+        root.check_sizes()
+        manifest, rejected = read_manifest(root), root.read_table("rejected.parquet")
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True)
-    with lock_folder(root):
+    with lock_folder(root.unchecked):
         return _ingest(source, root, listing, fingerprint, options, progress)
 
 
 def _ingest(
     source: str | os.PathLike[str],
-    root: Folder,
+    root: CheckedFolder,
     listing: Listing,
     fingerprint: str,
     options: IngestOptions,
     progress: ProgressCallback,
 ) -> IngestReport:
-    root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
+    root.write_json(DATASET, {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
@@ -122,7 +126,7 @@ def _ingest(
         "sequences": listing.sequences,
         "image_size": max(part.longest for part in built.values()),
     }
-    root.write_json("manifest.json", manifest)
+    root.publish(manifest, [f"{job.split}/{table}/{job.part}" for job in jobs for table in _TABLES])
     reused = sum(part.reused for part in built.values())
     return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False)
 
@@ -137,14 +141,14 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     return hashlib.sha256(decides.encode()).hexdigest()
 
 
-def _is_finished(root: Folder, fingerprint: str) -> bool:
+def _is_finished(root: CheckedFolder, fingerprint: str) -> bool:
     """Return whether the dataset is finished. dataset.json claims the folder for an unfinished one; RunError for others."""
     remedy = "choose another folder, or remove it"
-    if root.is_file("manifest.json"):
+    if root.is_file(MANIFEST):
         if Dataset.open(root).fingerprint == fingerprint:
             return True
         raise RunError(f"{root} is a dataset of another source or with other options; {remedy}")
-    claim = root.read_json("dataset.json").get("fingerprint") if root.is_file("dataset.json") else None
+    claim = root.read_object(DATASET).get("fingerprint") if root.is_file(DATASET) else None
     if claim == fingerprint:
         return False
     if claim:
@@ -161,7 +165,7 @@ def _jobs(listing: Listing, part_images: int) -> Iterator[_Job]:
 
 
 def _build(
-    root: Folder, listing: Listing, jobs: list[_Job], workers: int | None, progress: ProgressCallback
+    root: CheckedFolder, listing: Listing, jobs: list[_Job], workers: int | None, progress: ProgressCallback
 ) -> dict[tuple[str, str], _Built]:
     """Run the jobs, at most `workers` at a time."""
     read_part = Shared(listing.read_part)
@@ -177,12 +181,12 @@ def _build(
 
 
 def _build_part(
-    root: Folder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
+    root: CheckedFolder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
 ) -> _Built:
-    """Write one part, unless it exists."""
+    """Write one part, unless it exists undamaged."""
     cv2.setNumThreads(1)
-    images, landmarks = root / job.split / "images", root / job.split / "landmarks"
-    if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
+    images, landmarks = (root / job.split / table for table in _TABLES)
+    if images.is_whole(job.part) and (not annotated or landmarks.is_whole(job.part)):
         return _measure(images.read_table(job.part, ["width", "height"]), reused=True)
     tables = read_part.get()(job.entries)
     if tables.rejected.num_rows:
@@ -199,15 +203,15 @@ def _measure(images: pa.Table, *, reused: bool) -> _Built:
     return _Built(images.num_rows, max(sides, default=0), reused)
 
 
-def _sweep(root: Folder, listing: Listing) -> None:
+def _sweep(root: CheckedFolder, listing: Listing) -> None:
     """Remove what a killed writer left half-written."""
     for split in listing.splits:
-        for folder in (root / split / "images", root / split / "landmarks"):
+        for folder in (root / split / table for table in _TABLES):
             for name in folder.names(suffix=".partial"):
                 folder.delete_file(name)
 
 
-def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
+def _publish_rejected(root: CheckedFolder, listing: Listing) -> pa.Table:
     """Gather the rejected inputs of all parts, and those that an interrupted ingest has gathered already."""
     rows = set(listing.rejected)
     tables = [root.read_table("rejected.parquet")] if root.is_file("rejected.parquet") else []

@@ -33,7 +33,7 @@ class Record:
         """Read the record of a run directory, empty if there is none."""
         self.folder = folder
         self._lock = threading.Lock()
-        self._values: dict[str, Any] = folder.read_json(RECORD) if folder.is_file(RECORD) else {}
+        self._values: dict[str, Any] = folder.read_object(RECORD) if folder.is_file(RECORD) else {}
 
     def __getitem__(self, name: str) -> Any:
         """Return a value, None if it is not recorded."""
