@@ -66,7 +66,7 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
     def common(source: Run) -> int:
         count = 0
         for task in recording:
-            with suppress(DamageError):
+            with suppress(DamageError, FileNotFoundError):
                 count += _fits(source, task)
         return count
 
@@ -88,9 +88,8 @@ def _copy_step(source: Run, task: Task) -> None:
         DamageError: a file is damaged or lost.
     """
     folder, target = source.unit(task.path), task.folder
-    names = [MANIFEST, *read_manifest(folder).get(OUTPUTS, {})]
-    if len(names) == 1:  # of an older version
-        names = [*folder.names(), *(f"../{name}" for name in (CLUSTERS, PROJECTION) if folder.parent.is_file(name))]
+    names = {*read_manifest(folder).get(OUTPUTS, {}), *folder.names()}  # an older version recorded no names
+    names |= {f"../{name}" for name in (CLUSTERS, PROJECTION) if folder.parent.is_file(name)}
     for key in sorted(names, key=lambda name: name == MANIFEST):
         (where, name), (there, _) = folder.place(key), target.place(key)
         there.unchecked.write_bytes(name, where.read_bytes(name))
