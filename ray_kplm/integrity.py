@@ -290,11 +290,7 @@ class CheckedFolder(Folder):
 
     def _collect(self, names: Iterable[str] | None) -> dict[str, Record]:
         """Return the records of the unit's files; those that have none are read."""
-        keys = self._records.names()
-        with ThreadPoolExecutor(_READERS) as readers:
-            kept = dict(
-                zip(map(unquote, keys), readers.map(lambda key: _parsed(self._records, key), keys), strict=True)
-            )
+        kept = self.written()
         here = self.unchecked.names() if names is None else names
         wanted = {name for name in {*kept, *here} if not _is_own(name) and not _is_hidden(name)}
         found = {}
@@ -304,6 +300,13 @@ class CheckedFolder(Folder):
                 raise self.damage(name, f"has {size} bytes instead of {record['size']} since it was written")
             found[name] = record
         return found
+
+    def written(self) -> dict[str, Record]:
+        """Return the records of what was written since the unit was published last, by path relative to the unit."""
+        keys = self._records.names()
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = readers.map(lambda key: _parsed(self._records, key), keys)
+            return {unquote(key): record for key, record in zip(keys, found, strict=True) if record is not None}
 
     def _record_of(self, key: str) -> Record:
         folder, base = self.place(key)

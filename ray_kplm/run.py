@@ -213,7 +213,7 @@ class Run:
         content = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
         if content and not folder.is_file(CONFIG) and not folder.is_file(NUMBER_FORMAT):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
-        stored = _stored_config(folder)
+        stored = stored_config(folder)
         if stored is not None:
             config = from_dict(as_begun(config.to_dict(), stored, Config().flat()))
         return cls(folder, config)
@@ -224,7 +224,7 @@ class Run:
         Writes the configuration, the library versions and, the first time, the number format.
         """
         tree = self.config.to_dict()
-        stored = _stored_config(self.folder)
+        stored = stored_config(self.folder)
         if stored is not None:
             tree = to_stored_names(tree, stored)
         self.folder.write_bytes(CONFIG, seal_text(yaml.safe_dump(tree, sort_keys=False)))
@@ -249,13 +249,7 @@ class Run:
 
     def number_format(self) -> dict[str, Any]:
         """Return what `auto` precision and memory format are in the run, empty if that is not recorded."""
-        if not self.folder.is_file(NUMBER_FORMAT):
-            return {}
-        way_out = "remove it, and `kplm train` with this run writes it again"
-        with parsing(f"{self.folder}/{NUMBER_FORMAT}", way_out):
-            record = self.folder.read_object(NUMBER_FORMAT)
-            check_seal(record)
-            return {name: record[name] for name in AUTO_KEYS}
+        return stored_number_format(self.folder)
 
     @classmethod
     def open(cls, uri: str) -> Run:
@@ -266,7 +260,7 @@ class Run:
             DamageError: its configuration is damaged.
         """
         folder = Folder.at(uri)
-        stored = _stored_config(folder)
+        stored = stored_config(folder)
         if stored is None:
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
         return cls(folder, from_dict(to_current_names(stored)))
@@ -312,7 +306,7 @@ class Run:
         return [number for number in numbers if self.manifest(f"{round_path(number)}/labels")]
 
 
-def _stored_config(folder: Folder) -> dict[str, Any] | None:
+def stored_config(folder: Folder) -> dict[str, Any] | None:
     """Return the configuration that a run's folder holds, under the names of its time; None if it holds none.
 
     Raises:
@@ -327,6 +321,20 @@ def _stored_config(folder: Folder) -> dict[str, Any] | None:
         if not isinstance(tree, dict) or not isinstance(tree.get(_LAST_SECTION), dict):
             raise ValueError(f"its last section, {_LAST_SECTION}, is missing")
     return tree
+
+
+def stored_number_format(folder: Folder) -> dict[str, Any]:
+    """Return what `auto` precision and memory format are in a run's folder, empty if that is not recorded.
+
+    Raises:
+        DamageError: it is not what was written.
+    """
+    if not folder.is_file(NUMBER_FORMAT):
+        return {}
+    with parsing(f"{folder}/{NUMBER_FORMAT}", "remove it, and `kplm train` with this run writes it again"):
+        record = folder.read_object(NUMBER_FORMAT)
+        check_seal(record)
+        return {name: record[name] for name in AUTO_KEYS}
 
 
 def round_path(number: int) -> str:

@@ -18,7 +18,7 @@ LEVELS = [
     {"landmark_detector", "tracking", "report"},
     {"methods", "keypoints", "dense_features"},
     {"network", "correspondence", "evaluation", "datasets"},
-    {"imaging", "run", "run_lock", "progress", "number_format", "config_reference"},
+    {"imaging", "run", "run_lock", "progress", "number_format", "config_reference", "verify"},
     {
         "schemas",
         "config",
