@@ -297,7 +297,8 @@ class CheckedFolder(Folder):
         for name, size in self.sizes(wanted).items():
             record = kept.get(name) or self._record_of(name)
             if record["size"] != size:
-                raise self.damage(name, f"has {size} bytes instead of {record['size']} since it was written")
+                folder, base = self.place(name)
+                raise folder.damage(base, f"has {size} bytes instead of {record['size']} since it was written")
             found[name] = record
         return found
 
@@ -328,16 +329,28 @@ class CheckedFolder(Folder):
         outputs = self._outputs(again=True) or {}
         here = self.sizes(outputs)
         for name, record in outputs.items():
+            folder, base = self.place(name)
             if name not in here:
-                raise self.damage(name, "is lost, and it was published")
+                raise folder.damage(base, "is lost, and it was published")
             if here[name] != record["size"]:
-                raise self.damage(name, f"is damaged: it has {here[name]} bytes instead of {record['size']}")
+                raise folder.damage(base, f"is damaged: it has {here[name]} bytes instead of {record['size']}")
 
     def check(self) -> None:
         """Raise DamageError if a published file is lost or damaged. Reads all of them."""
         for name in self._outputs(again=True) or {}:
             folder, base = self.place(name)
             folder.read_bytes(base)
+
+    def is_sound(self) -> bool:
+        """Return whether the unit is published, and none of its files is damaged or lost. Reads all of them."""
+        try:
+            if self.unit.is_file(MANIFEST):
+                read_manifest(self.unit)
+                self.check()
+                return True
+        except DamageError:
+            pass
+        return False
 
 
 class _HashingStream(io.RawIOBase):

@@ -67,11 +67,11 @@ def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback)
     missing: list[Callable[[ProgressCallback], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
         missing.append(lambda show: evaluate(run, show))
-    if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
+    if not run.unit(f"evaluation/{STAGE2}/{split}").is_sound():
         missing.append(lambda show: landmarks_of(run, dataset, split, show))
     if not folder.is_file("quality.json"):
         missing.append(lambda show: measure_quality(run, progress=show))
-    if embedding is not None and embedding.manifest() is None:
+    if embedding is not None and not embedding.is_current():
         missing.append(lambda show: embed(run, dataset, embedding, show))
     if missing:
         with session(run.config.compute):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import asdict
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.errors import DamageError
 from ray_kplm.report.text_table import align
+
+_INTERVAL_S = 1.0
+"""Between two lines of progress."""
 
 
 def add(commands: Any) -> None:
@@ -40,7 +44,15 @@ def _verify(options: argparse.Namespace) -> Result:
     from ray_kplm.storage import Folder
     from ray_kplm.verify import verify
 
-    found = verify(Folder.at(options.folder), repair=options.repair, progress=options.console.show)
+    shown = time.monotonic()
+
+    def show(share: float, text: str) -> None:
+        nonlocal shown
+        if share == 1 or time.monotonic() - shown > _INTERVAL_S:
+            shown = time.monotonic()
+            options.console.show(share, text)
+
+    found = verify(Folder.at(options.folder), repair=options.repair, progress=show)
     faults = len(found.faults)
     lines = align([["state", "file", "reason"], *([f.state, f.path, f.reason] for f in found.findings)], left=(0, 1, 2))
     summary = f"{found.folder}: {found.files} files ({found.size / 1e6:.1f} MB) are as they were written"
