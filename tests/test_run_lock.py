@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ray_kplm import driver_fence, driver_takeover, run_lock
+from ray_kplm.config import Config
 from ray_kplm.driver_claims import Claim, new_claim, read_claim
 from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError, StorageError
@@ -187,7 +188,7 @@ def change_as(lock: FolderLock, change: str) -> None:
         case "delete a folder":
             folder.parent.delete()
         case "finish a step":
-            Run(lock.folder, None).step("step", "name", {}, {}).finish()
+            Run(lock.folder, Config()).step("step", "name", {}, {}).finish()
 
 
 CHANGES = ["publish", "delete a file", "delete a folder", "finish a step"]
