@@ -23,6 +23,7 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 """Tags of the offsets and of the sizes of strips, and of tiles."""
 _OF_A_PLANE = (256, 257, 259, 266, 274, 278, 317, 322, 323)
 """Tags that a plane shares with the picture: size, compression, order of bits, orientation, predictor, layout."""
+_SILENT = 0
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
 
@@ -69,10 +70,13 @@ def _check_by_pillow(png: bytes) -> None:
 
 def _decode(content: bytes) -> NDArray[Any]:
     """Return the values of a file as OpenCV orders them: BGR, BGRA."""
+    level = cv2.utils.logging.setLogLevel(_SILENT)  # what it finds wrong in a file is no message of ours
     try:
         values: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         values = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     return _values_by_pillow(content) if values is None else values
 
 

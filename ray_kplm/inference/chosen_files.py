@@ -7,10 +7,12 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.errors import DataError
+from ray_kplm.run import MANIFEST
 from ray_kplm.storage import Folder
 
 
@@ -47,11 +49,15 @@ def list_chosen(names: Sequence[str], options: IngestOptions) -> Listing:
     identity = hashlib.sha256()
     for place in places:
         path = posixpath.relpath(place.path, root.path)
+        if place.parent.is_file(place.name) and place.name.endswith(".parquet"):
+            raise DataError(f"{place}: a Parquet file stands alone: predict it by a command of its own")
         if place.parent.is_file(place.name):
             paths.append(path)
             identity.update(f"{path}\0{place.parent.size(place.name)}\0".encode(errors="surrogateescape"))
+        elif place.is_file(MANIFEST) or place.is_file("train.parquet"):
+            raise DataError(f"{place}: a dataset and Parquet files stand alone: predict them by a command of their own")
         elif place.exists():
-            below = list_folder(place, IngestOptions(test_share=0.0))
+            below = list_folder(place, replace(options, boxes=None))
             paths += [posixpath.normpath(f"{path}/{crop.path}") for of in below.splits.values() for crop in of]
             rejected += [(posixpath.normpath(f"{path}/{lost}"), reason) for lost, reason in below.rejected]
             identity.update(f"{path}\0{below.identity}\0".encode(errors="surrogateescape"))

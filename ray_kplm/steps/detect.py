@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm.config import KeypointsConfig
+from ray_kplm.config import Config, KeypointsConfig
 from ray_kplm.config_names import as_recorded
 from ray_kplm.correspondence.background import Background, find_background
 from ray_kplm.correspondence.features import features_table, keypoints_table
@@ -81,18 +81,43 @@ class DetectKeypoints(RoundLabels):
             described=self.described,
             drop_background=config.method.drop_static == "auto",
         )
-        least = config.limits.min_points_per_image
-        if facts["points_per_image"] < least:
-            raise CollapseError(
-                f"{facts['points_per_image']:.2f} generic keypoints an image, fewer than limits.min_points_per_image = "
-                f"{least}; look at keypoints.detector, keypoints.limit and keypoints.outlier_share"
-            )
+        check_enough(facts, config)
         text = "; ".join(filter(None, (facts.get("matched", ""), _background_text(facts))))
         executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0, text)
 
     def round_labels(self, parts: list[str]) -> Labels:
         """Return labels by which a keypoint corresponds to itself in another view (thesis 6.1.5)."""
         return keypoint_labels(self.folder.read_tables(parts, ["xy"]))
+
+
+def check_enough(facts: dict[str, Any], config: Config) -> None:
+    """Raise CollapseError if images have too few generic keypoints to train on, with their number.
+
+    Args:
+        facts: From `detect`.
+        config: The run's, with the numbers of landmarks and clusters.
+    """
+    images, blank = facts["images"], facts["images_without_keypoints"]
+    points, limits = round(facts["points_per_image"] * images), config.limits
+    faults = {
+        f"fewer an image than limits.min_points_per_image = {limits.min_points_per_image:g}": (
+            facts["points_per_image"] < limits.min_points_per_image
+        ),
+        f"too few images with two or more for limits.min_image_share = {limits.min_image_share:g}": (
+            images - blank < limits.min_image_share * images
+        ),
+        f"fewer than method.clusters = {config.method.clusters}": (
+            config.method.kind != "template" and points < config.method.clusters
+        ),
+    }
+    fault = next((text for text, holds in faults.items() if holds), None)
+    if fault is not None:
+        own = config.keypoints.detector == "file"
+        remedy = "keypoints.file" if own else "keypoints.detector, keypoints.limit and keypoints.outlier_share"
+        raise CollapseError(
+            f"{points} generic keypoints in {images} images, of which {blank} show fewer than two: {fault}; look at the "
+            f"pictures, at {remedy}, use more images, or lower method.clusters"
+        )
 
 
 def detect(

@@ -184,6 +184,37 @@ def test_zero_may_be_white(kind):
     assert close(decode_image_file(content).rgb, 1 - RAMP[..., 0])
 
 
+BROKEN_TAGS = {
+    "a resolution beyond the end": (282, 5, 1, 1 << 30),
+    "a resolution of 0/0": (282, 5, 1, 4),
+    "EXIF beyond the end": (34665, 4, 1, 1 << 30),
+    "EXIF that is the picture": (34665, 4, 1, 8),
+    "a place beyond the end": (34853, 4, 1, 1 << 29),
+    "huge XMP": (700, 1, 1 << 30, 100),
+    "a huge profile": (34675, 7, 1 << 28, 100),
+    "IPTC of numbers": (33723, 4, 7, 8),
+    "orientation 0": (274, 3, 1, 0),
+    "orientation in letters": (274, 2, 4, 0x36),
+    "an endless description": (270, 2, 1 << 20, 8),
+    "an unknown type": (50_000, 99, 1, 1),
+    "an empty text": (305, 2, 0, 0),
+}
+
+
+@pytest.mark.parametrize("entry", BROKEN_TAGS.values(), ids=BROKEN_TAGS)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_of_broken_metadata_has_its_pixels(kind, entry):
+    content = tiff(np.rint(RAMP * 255).astype(kind))
+    (at,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, at)
+    entries = [content[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)] + [struct.pack("<HHII", *entry)]
+    entries.sort(key=lambda one: struct.unpack_from("<H", one))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    content += bytes(len(content) % 2)
+    content = content[:4] + struct.pack("<I", len(content)) + content[8:] + directory
+    assert close(decode_image_file(content).rgb, RAMP)
+
+
 def test_alpha_of_a_deep_tiff_is_on_white():
     values = np.rint(np.concatenate([RAMP, np.ones((32, 48, 1))], axis=2) * 65535).astype(np.uint16)
     values[:4, :, 3] = 0

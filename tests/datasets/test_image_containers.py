@@ -275,7 +275,7 @@ def test_a_chunk_that_no_decoder_knows_is_named():
         decode_image_file(SIGNATURE + chunk(b"CgBI", b"P\0 \2") + PNG[8:])
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
 def test_random_damage_is_refused_with_a_reason_or_decoded_and_never_another_error(form):
     content, draw = saved(picture(), form), random.Random(1)
     for _ in range(300):

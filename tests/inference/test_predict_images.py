@@ -211,6 +211,9 @@ def test_files_patterns_and_folders_can_be_named_together(run, pictures, predict
         predict_images(run, f"{pictures}/*.webp", tmp_path / "other")
     with pytest.raises(DataError, match="no image found"):
         predict_images(run, [pictures / "x.png", pictures / "y.png"], tmp_path / "other")
+    (tmp_path / "images.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="a Parquet file stands alone"):
+        predict_images(run, [pictures / "a", tmp_path / "images.parquet"], tmp_path / "other")
     with pytest.raises(RunError, match="is a file; the last path is the folder"):
         predict_images(run, [pictures / "a"], pictures / "b" / "1.png")
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
+from PIL import Image
 
 from ray_kplm.analysis import label_free
-from ray_kplm.config import KeypointsConfig
+from ray_kplm.config import Config, KeypointsConfig, MethodConfig
+from ray_kplm.correspondence.background import find_background
 from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.round_sampling import Selection, full_selection
+from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.schemas import IMAGES
-from ray_kplm.steps.detect import DetectPart, keypoint_finder
-from ray_kplm.steps.keypoint_sample import FindKeypoints, OutlierRule, sample_keypoints
+from ray_kplm.steps.detect import DetectPart, check_enough, keypoint_finder
+from ray_kplm.steps.keypoint_sample import FindKeypoints, OutlierRule, _sample_part, outlier_rule, sample_keypoints
 from ray_kplm.storage import Folder
 
 PART = "part-00000.parquet"
@@ -71,3 +78,78 @@ def test_the_outlier_rule_and_the_quality_are_made_from_independent_samples(tmp_
             sample_keypoints(find, whole, 5, Pool(1))
     of_rule, of_quality = (whole.sample(100, seed).rows[0] for seed in (sampled.value.args, (5, label_free._SAMPLE)))
     assert len(np.intersect1d(of_rule, of_quality)) < 30  # 10 are expected by chance
+
+
+FLAT = [np.full((64, 64, 3), grey, np.uint8) for grey in (255, 0, 128)]
+
+
+def folder_of(path, pictures) -> Folder:
+    part = PartBuilder(0)
+    for number, image in enumerate(pictures):
+        part.add(f"{number}", encode_png(image), image, None, coordinates.translation(0, 0), None)
+    folder = Folder.at(path)
+    folder.write_table(PART, part.tables().images.cast(IMAGES))
+    return folder
+
+
+@pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize("detector", ["sift", "orb", "aliked", "file"])
+@pytest.mark.parametrize("some", [False, True])
+def test_pictures_that_show_nothing_have_no_keypoints(detector, described, some, images, tmp_path):
+    """Alone, and beside others."""
+    if detector == "aliked":
+        pytest.importorskip("lightglue", reason="no weights of ALIKED: pip install -e '.[aliked]'")
+    if detector == "file" and described:
+        pytest.skip("keypoints of a file have no descriptors")
+    stored = images.read_table(PART)["image"].to_pylist()[:1] if some else []
+    flat = folder_of(tmp_path / "flat", [*FLAT, *(np.asarray(Image.open(io.BytesIO(one))) for one in stored)])
+    config = KeypointsConfig(detector=detector, limit=30, file=str(tmp_path / "mine.parquet"))
+    if detector == "file":
+        rows = [
+            {"image_id": "0", "xy": []},
+            {"image_id": "1", "xy": [[np.nan, 1.0]]},
+            {"image_id": "3", "xy": [[9.0, 9.0]] * 9},
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mine.parquet")
+    find, target = FindKeypoints(flat, Folder.at(tmp_path / "landmarks"), config, 0), Folder.at(tmp_path / "target")
+    rows = np.arange(3 + some)
+    answer = DetectPart(find, target, described)(PART, rows)
+    assert (answer["images"], answer["empty"]) == (3 + some, 3)
+    assert (answer["kept"] > 2) == some
+    assert [len(xy) for xy in target.read_table(PART)["xy"].to_pylist()][:3] == [0, 0, 0]
+    sample = _sample_part(find, PART, rows)
+    if detector == "file" or not some:
+        assert sample is None
+    else:
+        assert set(sample.image.tolist()) == {3}
+        assert np.isfinite(outlier_rule(sample.descriptors, 0.4).limit)
+        find_background(*sample)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (
+            (8, 0.0, 8),
+            r"^0 generic keypoints in 8 images, of which 8 show fewer than two: fewer an image than limits\.min_p",
+        ),
+        ((8, 1.5, 4), r"^12 generic keypoints in 8 images, of which 4 show fewer than two: fewer an image"),
+        ((100, 5.0, 95), r"^500 generic keypoints in 100 images, of which 95 .*: too few images with two or more"),
+        (
+            (8, 10.0, 1),
+            r"^80 generic keypoints in 8 images, of which 1 .*: fewer than method\.clusters = 100; look at the",
+        ),
+    ],
+)
+def test_too_few_keypoints_end_a_run_before_training_with_their_number(facts, message):
+    images, each, blank = facts
+    found = {"images": images, "points_per_image": each, "images_without_keypoints": blank}
+    with pytest.raises(CollapseError, match=message) as raised:
+        check_enough(found, Config())
+    assert "\n" not in str(raised.value)
+
+
+def test_enough_keypoints_pass():
+    check_enough({"images": 10, "points_per_image": 10.0, "images_without_keypoints": 9}, Config())
+    template = Config(method=MethodConfig(kind="template"))
+    check_enough({"images": 8, "points_per_image": 3.0, "images_without_keypoints": 0}, template)
