@@ -198,16 +198,15 @@ def _points(values: pa.Array) -> pa.Array | None:
         return None
     inner = kind.value_type
     if pa.types.is_struct(inner) and {field.name for field in inner} == {"x", "y"}:
-        return pa.array(
-            [None if row is None else [_pair(point) for point in row] for row in values.to_pylist()], POINTS_TYPE
-        )
+        pairs = [None if row is None else [_pair(point) for point in row] for row in values.to_pylist()]
+        return pa.array(_floats(pairs), POINTS_TYPE)
     if pa.types.is_null(inner):
         return pa.array(values.to_pylist(), POINTS_TYPE)
     if not _is_list(inner) or not (is_number(inner.value_type) or pa.types.is_null(inner.value_type)):
         return None
     if any(test(kind) for test in _CASTABLE) and any(test(inner) for test in _CASTABLE):
         return values.cast(POINTS_TYPE)
-    return pa.array(values.to_pylist(), POINTS_TYPE)  # Arrow's cast of nested views loses values
+    return pa.array(_floats(values.to_pylist()), POINTS_TYPE)  # Arrow's cast of nested views loses values
 
 
 def _pair(point: dict[str, Any] | None) -> list[Any] | None:
@@ -221,7 +220,12 @@ def _numbers(values: pa.Array) -> pa.Array | None:
         return values.cast(pa.list_(pa.float64()))
     if not _is_list(kind) or not (is_number(kind.value_type) or pa.types.is_null(kind.value_type)):
         return None
-    return pa.array(values.to_pylist(), pa.list_(pa.float64()))
+    return pa.array(_floats(values.to_pylist()), pa.list_(pa.float64()))
+
+
+def _floats(values: list[Any]) -> list[Any]:
+    """Return nested lists with floats in place of numbers of any type, which Arrow takes from Python as they are."""
+    return [_floats(v) if isinstance(v, list) else None if v is None else float(v) for v in values]
 
 
 def _box(values: pa.Array) -> pa.Array | None:
