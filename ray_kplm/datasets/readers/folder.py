@@ -15,7 +15,6 @@ from pyarrow import fs as pafs
 from ray_kplm import schemas
 from ray_kplm.datasets import columns as kinds
 from ray_kplm.datasets import image_io
-from ray_kplm.datasets.columns import PointShape, point_shape, points_array
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
@@ -24,6 +23,7 @@ from ray_kplm.datasets.dataset import (
 )
 from ray_kplm.datasets.description import NAME, landmark_description, read_description
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
+from ray_kplm.datasets.point_shape import PointShape, point_shape, points_array
 from ray_kplm.datasets.readers.joins import ImageNames, join_note
 from ray_kplm.datasets.readers.parquet import first_known, frame_of
 from ray_kplm.datasets.readers.tables import UserTable, read_user_table
