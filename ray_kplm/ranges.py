@@ -50,6 +50,9 @@ SEEDS = Range(0, 2**32 - 1)
 MARGINS = Range(0, 10)
 SIDES = Range(1, 16_384)
 """Sides of stored pictures, px."""
+PIXELS = Range(1, 178_956_970)
+"""Pixels of a picture at most: Pillow decodes no larger one."""
+FILE_BYTES = Range(1, 2**40)
 PART_IMAGES = Range(1, 1_000_000)
 ROUNDS = Range(1, 100_000)
 TRIALS = Range(1, 1_000_000)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, command
-from ray_kplm.cli.parser import Number
+from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PART_SHARES, PROCESSES, SEEDS, SHARES, SIDES, Range
 
 
@@ -128,6 +128,11 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
         "--size", type=Number(int, SIDES), default=256, help="longer side of a stored image at most, pixels"
     )
     parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="of pictures of a folder with the same content use one, that of the test split first; default: use and count them",
+    )
+    parser.add_argument(
         "--test-share",
         type=Number(float, PART_SHARES),
         default=0.1,
@@ -141,6 +146,7 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-side", type=Number(int, SIDES), default=32, help="smaller images are rejected, pixels")
     parser.add_argument("--seed", type=Number(int, SEEDS), default=0, help="seed of the splits")
+    add_limits(parser)
     parser.add_argument(
         "--workers",
         type=Number(int, PROCESSES),
@@ -157,7 +163,7 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "workers",
+        "drop_duplicates", "max_pixels", "max_bytes", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):

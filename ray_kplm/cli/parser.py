@@ -7,10 +7,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_kplm.cli.console import emit
-from ray_kplm.ranges import Range
+from ray_kplm.ranges import FILE_BYTES, PIXELS, Range
+from ray_kplm.redaction import redact
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -55,6 +56,10 @@ class Parser(argparse.ArgumentParser):
         if words is not None:
             setattr(options, words, [*getattr(options, words), *rest])
         return options, []
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, without credentials, and exit."""
+        super().error(redact(message))
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; a reader that ends early is no error."""
@@ -104,6 +109,26 @@ class Number:
             word = "whole number" if self.kind is int else "number"
             raise argparse.ArgumentTypeError(f"{text[:40]!r} must be a {word}, {self.allowed}")
         return value
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that bound a picture, `datasets.limits`, to a command that reads pictures."""
+    from ray_kplm.datasets.limits import DEFAULT_LIMITS
+
+    parser.add_argument(
+        "--max-pixels",
+        type=Number(int, PIXELS),
+        default=DEFAULT_LIMITS.pixels,
+        metavar="N",
+        help=f"refuse pictures of more pixels, which take 7 bytes each; {PIXELS.high} at most",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=Number(int, FILE_BYTES),
+        default=DEFAULT_LIMITS.file_bytes,
+        metavar="N",
+        help="refuse larger image files",
+    )
 
 
 def _similar(word: str, known: Iterable[str]) -> list[str]:

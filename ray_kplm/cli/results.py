@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import re
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number
+from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
 
@@ -94,11 +94,15 @@ def _add_predict(commands: Any) -> None:
     epilog = (
         "Examples:\n"
         "  kplm predict runs/mine photos landmarks --csv\n"
+        "  kplm predict runs/mine a.jpg b.png more/*.jpg landmarks\n"
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
     )
     parser = command(commands, "predict", _predict, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE",
+        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
+    )  # fmt: skip
     parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
         "overrides",
@@ -119,6 +123,7 @@ def _add_predict(commands: Any) -> None:
         default=512,
         help="images in a part, which is read, processed and retried as a whole",
     )
+    add_limits(parser)
     parser.add_argument(
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
     )
@@ -126,11 +131,16 @@ def _add_predict(commands: Any) -> None:
 
 
 def _add_show(commands: Any) -> None:
-    text = "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png."
+    text = (
+        "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png, or to "
+        "--out alone."
+    )
     epilog = "Examples:\n  kplm show runs/mine\n  kplm show runs/mine --keypoints --count 6 --out before_and_after.png"
     parser = command(commands, "show", _show, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the picture here and nothing else: .png, .jpg, .webp, .tif, .pdf, ..."
+    )
     parser.add_argument("--split", default="test", choices=["test", "train"], help="the split that the images are from")
     parser.add_argument("--count", type=Number(int, Range(1, 10_000)), default=48, help="number of images")
     parser.add_argument(
@@ -171,7 +181,9 @@ def _add_template(commands: Any) -> None:
     parser = command(commands, "template", _template, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
     parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
-    parser.add_argument("--out", metavar="PNG", help="where the picture is written; default: RUN/template/IMAGE_ID.png")
+    parser.add_argument(
+        "--out", metavar="FILE", help="where the picture is written; default: RUN/template/IMAGE_ID.png"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
@@ -208,33 +220,50 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.datasets.limits import Limits
     from ray_kplm.inference.images import PredictOptions, predict_images
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 
+    source, out, overrides = _split_words([*options.source, options.out, *options.overrides])
     run = Run.open(options.run)
-    config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    config = from_dict(with_overrides(run.config.to_dict(), overrides))
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
-    chosen = PredictOptions(**{name: getattr(options, name) for name in names})
+    limits = Limits(options.max_pixels, options.max_bytes)
+    chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
     with session(config.compute):
-        summary = predict_images(run, options.source, options.out, chosen, config=config, progress=options.console.show)
+        summary = predict_images(run, source, out, chosen, config=config, progress=options.console.show)
     return Result(str(summary))
 
 
+def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """Return the sources, OUT and the overrides among the words of `kplm predict`; argparse counts overrides as sources."""
+    overrides = [word for word in words if re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)+=", word)]
+    paths = [word for word in words if word not in overrides]
+    if len(paths) < 2:
+        raise ConfigError(
+            f"predict: {' '.join(paths) or 'no path'} alone: name SOURCE, any number of them, and OUT last"
+        )
+    return paths[:-1], paths[-1], overrides
+
+
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.contact_sheet import picture_name, show
+    from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
+    from ray_kplm.analysis.picture_file import PictureFile
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
     from ray_kplm.tracking import add_picture
 
+    file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
+    if file:
+        file.write(draw_sheet(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints))
+        return Result(options.out)
     with session(run.config.compute):
         png = show(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints)
     name = picture_name(options.split, options.keypoints)
     add_picture(run, png, name)
-    if options.out:
-        Path(options.out).write_bytes(png)
-    return Result(options.out or f"{run.folder}/evaluation/{name}")
+    return Result(f"{run.folder}/evaluation/{name}")
 
 
 def _report(options: argparse.Namespace) -> Result:
@@ -249,14 +278,16 @@ def _report(options: argparse.Namespace) -> Result:
 
 
 def _template(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.picture_file import PictureFile
     from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
 
+    file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
     image_id, png = template_picture(run, options.image_id)
     name = f"{image_id.replace('/', '_')}.png"
-    if options.out:
-        Path(options.out).write_bytes(png)
+    if file:
+        file.write(png)
     else:
         (run.folder / "template").write_bytes(name, png)
     return Result(options.out or f"{run.folder}/template/{name}")

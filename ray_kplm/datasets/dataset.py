@@ -4,6 +4,7 @@
 <dataset>/<split>/images/part-00000.parquet         schemas.IMAGES
 <dataset>/<split>/landmarks/part-00000.parquet      schemas.LANDMARKS, if annotated; the same rows
 <dataset>/rejected.parquet                          schemas.REJECTED
+<dataset>/notes.parquet                             schemas.REJECTED, of inputs that are used; if there are any
 <dataset>/manifest.json                             written last, when the dataset is complete
 """
 
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.datasets.description import read_description
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
-from ray_kplm.ranges import MARGINS, PART_IMAGES, SIDES, PartShare, Processes, Seed, check_ranges
+from ray_kplm.ranges import FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
 
 
@@ -52,6 +54,14 @@ class IngestOptions:
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
     seed: Seed = 0
     """Seed of the splits."""
+    drop_duplicates: bool = False
+    """Whether of several pictures of a folder with the same content only one is used, that of the test split first."""
+    max_pixels: Annotated[int, PIXELS] = DEFAULT_LIMITS.pixels
+    """Pictures of more pixels are refused before they are decoded, which takes 7 bytes a pixel."""
+    max_bytes: Annotated[int, FILE_BYTES] = DEFAULT_LIMITS.file_bytes
+    """Larger image files are refused before they are read."""
+    input_size: Annotated[int, SIDES] | None = None
+    """Store the network's input of this side, px, without loss, instead of crops: for predictions."""
     workers: Processes | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
@@ -60,13 +70,22 @@ class IngestOptions:
         if self.size < self.min_side:
             raise ConfigError(f"ingest: size = {self.size}: must be at least min_side ({self.min_side} px)")
 
+    @property
+    def limits(self) -> Limits:
+        """What a picture may have at most."""
+        return Limits(self.max_pixels, self.max_bytes)
+
 
 class PartTables(NamedTuple):
-    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order."""
+    """The tables of one part; rows of `images` and of `landmarks` are the same images in the same order.
+
+    `noted` has the columns of `rejected`: inputs that are used, and what was done to them.
+    """
 
     images: pa.Table
     landmarks: pa.Table | None
     rejected: pa.Table
+    noted: pa.Table = schemas.REJECTED.empty_table()
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,9 @@ class Listing:
     other_files: int = 0
     """Number of files that are no images."""
     notes: tuple[str, ...] = ()
-    """What was decided about the source, a line each: for the report."""
+    """What the user is told of the source, a line each."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Number of files of each kind that is not read, by extension (`file_kinds.advice`)."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:
@@ -103,6 +124,19 @@ ANNOTATION = frozenset(
     {"image_id", "image", "width", "height", "bbox", "landmarks", "visible", "group", "sequence", "frame"}
 )
 """Columns with a meaning. Other numbers of an annotated image are stored as attributes, for evaluation by ranges of them."""
+
+_FAINT = 8
+"""Steps of 255 that a picture's values differ by if it shows something."""
+
+
+def _is_nearly_constant(rgb: NDArray[np.uint8]) -> bool:
+    """Return whether a picture (H, W, 3) shows nothing: each colour varies by less than a step that an eye sees."""
+    return bool((np.ptp(rgb.reshape(-1, 3), axis=0) < _FAINT).all())
+
+
+def printable(text: str) -> str:
+    """Return text that can be stored: parts of a broken name, which are no characters, become escapes."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def _is_number(value: Any) -> bool:
@@ -118,10 +152,15 @@ class PartBuilder:
         self._images: list[dict[str, Any]] = []
         self._landmarks: list[dict[str, Any]] = []
         self._rejected: list[dict[str, str]] = []
+        self._noted: list[dict[str, str]] = []
 
     def reject(self, source: str, reason: str) -> None:
         """Add an input that is not used."""
-        self._rejected.append({"source": source, "reason": reason})
+        self._rejected.append({"source": printable(source), "reason": printable(reason)})
+
+    def note(self, source: str, text: str) -> None:
+        """Say what was done to an input that is used, as `kind` or `kind: detail`; the report counts by kind."""
+        self._noted.append({"source": printable(source), "reason": printable(text)})
 
     def add(
         self,
@@ -132,6 +171,7 @@ class PartBuilder:
         crop_to_source: Affine,
         annotation: dict[str, Any] | None = None,
         frame: tuple[str, int] | None = None,
+        source_size: tuple[int, int] | None = None,
     ) -> None:
         """Add one image.
 
@@ -144,8 +184,11 @@ class PartBuilder:
             annotation: landmarks (L, 2), crop frame; visible (L,); group; further numbers become attributes. None: not
                 annotated, all landmarks are NaN.
             frame: The sequence of a video's frame, and its time there.
+            source_size: Width and height of the source picture, upright, pixels; None: not known.
         """
         height, width = rgb.shape[:2]
+        if _is_nearly_constant(rgb):
+            self.note(image_id, "nearly constant")
         if self._count:
             self._landmarks.append({"image_id": image_id, **self._annotation(annotation or {})})
         self._images.append(
@@ -158,6 +201,8 @@ class PartBuilder:
                 "crop_to_source": crop_to_source.ravel().tolist(),
                 "sequence": frame and frame[0],
                 "frame": frame and frame[1],
+                "source_width": source_size and source_size[0],
+                "source_height": source_size and source_size[1],
             }
         )
 
@@ -182,6 +227,7 @@ class PartBuilder:
             pa.Table.from_pylist(self._images, schema=schemas.IMAGES),
             landmarks,
             pa.Table.from_pylist(self._rejected, schema=schemas.REJECTED),
+            pa.Table.from_pylist(self._noted, schema=schemas.REJECTED),
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ray_kplm.datasets import image_io
-from ray_kplm.datasets.dataset import IngestOptions, Listing
+from ray_kplm.datasets import file_kinds
+from ray_kplm.datasets.dataset import IngestOptions, Listing, printable
 from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.readers.shards import split_shards, split_word
@@ -20,6 +19,18 @@ _SHARD_FOLDERS = ("data", "default")
 """Folders of Parquet files as hubs have them, beside those that are called as splits."""
 
 
+class NoImageError(DataError):
+    """A source has no image that can be used.
+
+    Attributes:
+        rejected: Path and reason of each file that might have been one.
+    """
+
+    def __init__(self, message: str, rejected: list[tuple[str, str]]) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
 def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listing:
     """List what a source holds, by the reader that it asks for.
 
@@ -29,7 +40,8 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
         options: how to ingest it.
 
     Raises:
-        DataError: there is no such source, or it has no images.
+        DataError: there is no such source.
+        NoImageError: it has no images.
     """
     folder = Folder.at(source)
     if not folder.exists():
@@ -49,8 +61,10 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
     else:
         listing = list_folder(folder, options)
     if not any(listing.splits.values()):
-        what = losses_text(count_kinds(reason for _, reason in listing.rejected), listing.other_files)
-        raise DataError(f"{source}: no image found; {what}")
+        kinds = count_kinds(reason for _, reason in listing.rejected)
+        example = ", e.g. {}: {}".format(*map(printable, listing.rejected[0])) if listing.rejected else ""
+        what = losses_text(kinds, listing.other_files, listing.skipped)
+        raise NoImageError(f"{source}: no image found; {what}{example}", listing.rejected)
     return listing
 
 
@@ -64,7 +78,7 @@ def _shards(folder: Folder) -> list[str]:
     files = [name for name in names if name.endswith(".parquet")]
     if "train.parquet" in files:
         return files
-    if any(posixpath.splitext(name)[1].lower() in image_io.EXTENSIONS for name in names):
+    if any(file_kinds.is_picture(file_kinds.extension_of(name)) for name in names):
         return []
     for name in folder.folders():
         if name in _SHARD_FOLDERS or split_word(name):
@@ -77,7 +91,17 @@ def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
     return dict(Counter(reason.partition(":")[0] for reason in reasons).most_common())
 
 
-def losses_text(kinds: Mapping[str, int], other_files: int) -> str:
-    """Return a line about the inputs of a source that are not in its dataset."""
+def losses_text(kinds: Mapping[str, int], other_files: int, skipped: Mapping[str, int] | None = None) -> str:
+    """Return a line about the inputs of a source that are not in its dataset.
+
+    Args:
+        kinds: Number of rejected inputs by kind.
+        other_files: Number of files that are no pictures.
+        skipped: Number of files that are not read, by extension.
+    """
     reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    line = f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    by_advice: dict[str, list[str]] = {}
+    for extension, count in (skipped or {}).items():
+        by_advice.setdefault(file_kinds.advice(extension), []).append(f"{count} {extension}")
+    return "; ".join([line, *(f"{', '.join(counts)} skipped: {advice}" for advice, counts in by_advice.items())])

@@ -18,8 +18,10 @@ import cv2
 import pyarrow as pa
 
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
-from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables, printable
+from ray_kplm.datasets.duplicates import digests_of, find_repeats
+from ray_kplm.datasets.limits import DEFAULT_LIMITS
+from ray_kplm.datasets.listing import NoImageError, count_kinds, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
@@ -27,7 +29,9 @@ from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
-_REJECTED_ASIDE = ".rejected"  # <split>/.rejected/part-00000.parquet until all parts are there
+_REJECTED, _NOTES = "rejected.parquet", "notes.parquet"
+_ASIDE = {_REJECTED: ".rejected", _NOTES: ".notes"}  # <split>/.rejected/part-00000.parquet until all parts are there
+_DIGESTS = ".digests"  # <split>/.digests/part-00000.parquet, likewise: of the part's pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +49,15 @@ class IngestReport:
     """Parts that an interrupted run had left whole."""
     existed: bool
     """The same dataset was already there; nothing was done."""
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Files of kinds that are not read, by extension."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """What was decided about the source, and what is doubtful about it, a line each."""
 
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
         lead = "already there: " if self.existed else ""
-        line = f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files)}"
+        line = f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files, self.skipped)}"
         return "\n".join([line, *self.notes])
 
 
@@ -64,6 +70,7 @@ class _Job(NamedTuple):
 class _Built(NamedTuple):
     rows: int
     longest: int  # side of a stored picture, px
+    digests: bytes  # of its pictures, one after another
     points: PointCounts
     reused: bool
 
@@ -90,16 +97,28 @@ def ingest(
         RunError: `target` holds something else.
     """
     options = options or IngestOptions()
-    listing = list_source(source, options)
-    fingerprint = _fingerprint(listing, options)
     root = Folder.at(target)
+    try:
+        listing = list_source(source, options)
+    except NoImageError as error:
+        raise _list_losses(root, error) from None
+    fingerprint = _fingerprint(listing, options)
     if _is_finished(root, fingerprint):
-        manifest, rejected = root.read_json("manifest.json"), root.read_table("rejected.parquet")
+        manifest, rejected = root.read_json("manifest.json"), root.read_table(_REJECTED)
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
-        notes = [*listing.notes, *PointCounts(*manifest.get("points", ())).lines()]
-        return IngestReport(str(root), images, _kinds(rejected), listing.other_files, 0, existed=True, notes=notes)
-    with lock_folder(root):
-        return _ingest(source, root, listing, fingerprint, options, progress)
+        notes = [*listing.notes, *PointCounts(*manifest.get("points", ())).lines(), *_notes_text(root)]
+        return IngestReport(
+            str(root),
+            images,
+            _kinds(rejected),
+            listing.other_files,
+            0,
+            existed=True,
+            skipped=listing.skipped,
+            notes=notes,
+        )
+    with lock_folder(root) as lock:
+        return _ingest(source, lock.folder, listing, fingerprint, options, progress)
 
 
 def _ingest(
@@ -110,16 +129,19 @@ def _ingest(
     options: IngestOptions,
     progress: ProgressCallback,
 ) -> IngestReport:
+    if not root.is_file("dataset.json"):
+        root.delete_file(_REJECTED)  # of a source without a usable image
     root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
-    rejected = _publish_rejected(root, listing)
+    rejected = _publish(root, listing, _REJECTED, listing.rejected)
+    _publish(root, listing, _NOTES, _repeats(root, jobs, built))
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
     images = {split: table["images"] for split, table in splits.items()}
     if not images[schemas.TRAIN]:
-        losses = losses_text(_kinds(rejected), listing.other_files)
-        raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/rejected.parquet")
+        losses = losses_text(_kinds(rejected), listing.other_files, listing.skipped)
+        raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/{_REJECTED}")
     points = reduce(PointCounts.plus, (part.points for part in built.values()), PointCounts())
     manifest = {
         "kind": "dataset",
@@ -133,16 +155,39 @@ def _ingest(
     }
     root.write_json("manifest.json", manifest)
     reused = sum(part.reused for part in built.values())
-    notes = [*listing.notes, *points.lines()]
-    return IngestReport(str(root), images, _kinds(rejected), listing.other_files, reused, existed=False, notes=notes)
+    notes = [*listing.notes, *points.lines(), *_notes_text(root)]
+    return IngestReport(
+        str(root),
+        images,
+        _kinds(rejected),
+        listing.other_files,
+        reused,
+        existed=False,
+        skipped=listing.skipped,
+        notes=notes,
+    )
+
+
+def _list_losses(root: Folder, error: NoImageError) -> DataError:
+    """Write what was rejected of a source without a usable image, unless the target holds something, and return the error."""
+    if not error.rejected or [name for name in [*root.names(), *root.folders()] if name != _REJECTED]:
+        return error
+    root.write_table(_REJECTED, _table(sorted(set(error.rejected))))
+    return DataError(f"{error}; see {root}/{_REJECTED}")
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     """Hash what determines the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks", "sequences", "format"):
+    for name in ("workers", "boxes", "landmarks", "sequences", "format", "input_size"):
         del read[name]
-    layout = [str(schemas.IMAGES), str(schemas.LANDMARKS)]
+    if not options.drop_duplicates:
+        del read["drop_duplicates"]
+    for name, unlimited in (("max_pixels", DEFAULT_LIMITS.pixels), ("max_bytes", DEFAULT_LIMITS.file_bytes)):
+        if read[name] == unlimited:  # datasets made before there were limits are current
+            del read[name]
+    images = pa.schema([field for field in schemas.IMAGES if field.name not in ("source_width", "source_height")])
+    layout = [str(images), str(schemas.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()
 
@@ -159,7 +204,7 @@ def _is_finished(root: Folder, fingerprint: str) -> bool:
         return False
     if claim:
         raise RunError(f"{root} is an unfinished dataset of another source or with other options; {remedy}")
-    if [name for name in [*root.names(), *root.folders()] if not name.startswith(".")]:
+    if [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != _REJECTED]:
         raise RunError(f"{root} is not empty and no dataset; choose another folder")
     return False
 
@@ -191,23 +236,52 @@ def _build_part(
 ) -> _Built:
     """Write one part, unless it exists."""
     cv2.setNumThreads(1)
-    images, landmarks = root / job.split / "images", root / job.split / "landmarks"
+    home = root / job.split
+    images, landmarks = home / "images", home / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
         annotation = landmarks.read_table(job.part, ["landmarks"]) if annotated else None
-        return _measure(images.read_table(job.part, COLUMNS), annotation, reused=True)
+        digests = _stored_digests(home, job.part)
+        return _measure(images.read_table(job.part, COLUMNS), annotation, digests, reused=True)
     tables = read_part.get()(job.entries)
-    if tables.rejected.num_rows:
-        (root / job.split / _REJECTED_ASIDE).write_table(job.part, tables.rejected)
+    for name, table in ((_REJECTED, tables.rejected), (_NOTES, tables.noted)):
+        if table.num_rows:
+            (home / _ASIDE[name]).write_table(job.part, table)
+    digests = digests_of(tables.images["image"].to_pylist())
     if tables.images.num_rows:
+        (home / _DIGESTS).write_table(job.part, pa.table({"digests": [digests]}))
         if tables.landmarks is not None:
             landmarks.write_table(job.part, tables.landmarks)
         images.write_table(job.part, tables.images)
-    return _measure(tables.images, tables.landmarks, reused=False)
+    return _measure(tables.images, tables.landmarks, digests, reused=False)
 
 
-def _measure(images: pa.Table, landmarks: pa.Table | None, *, reused: bool) -> _Built:
+def _stored_digests(home: Folder, part: str) -> bytes:
+    """Return the digests of a part that an interrupted ingest has left."""
+    if (home / _DIGESTS).is_file(part):
+        return bytes((home / _DIGESTS).read_table(part)["digests"][0].as_py())
+    return digests_of((home / "images").read_table(part, ["image"])["image"].to_pylist())
+
+
+def _measure(images: pa.Table, landmarks: pa.Table | None, digests: bytes, *, reused: bool) -> _Built:
     sides = [*images["width"].to_pylist(), *images["height"].to_pylist()]
-    return _Built(images.num_rows, max(sides, default=0), count_marks(landmarks, images), reused)
+    return _Built(images.num_rows, max(sides, default=0), digests, count_marks(landmarks, images), reused)
+
+
+def _repeats(root: Folder, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> list[tuple[str, str]]:
+    """Return the id of each picture that is there twice, and the id of the first."""
+    ids: dict[int, list[str]] = {}
+
+    def image_id(number: int, row: int) -> str:
+        if number not in ids:
+            job = jobs[number]
+            ids[number] = (root / job.split / "images").read_table(job.part, ["image_id"])["image_id"].to_pylist()
+        return ids[number][row]
+
+    found = []
+    for part, row, first_part, first_row in find_repeats([built[job.split, job.part].digests for job in jobs]):
+        kind = "repeated in its split" if jobs[part].split == jobs[first_part].split else "in both splits"
+        found.append((image_id(part, row), f"{kind}: the same picture as {image_id(first_part, first_row)}"))
+    return found
 
 
 def _sweep(root: Folder, listing: Listing) -> None:
@@ -218,24 +292,37 @@ def _sweep(root: Folder, listing: Listing) -> None:
                 folder.delete_file(name)
 
 
-def _publish_rejected(root: Folder, listing: Listing) -> pa.Table:
-    """Gather the rejected inputs of all parts, and those that an interrupted ingest has gathered already."""
-    rows = set(listing.rejected)
-    tables = [root.read_table("rejected.parquet")] if root.is_file("rejected.parquet") else []
+def _publish(root: Folder, listing: Listing, name: str, known: list[tuple[str, str]]) -> pa.Table:
+    """Gather what is said of the inputs of all parts, and what an interrupted ingest has gathered already.
+
+    rejected.parquet is always written, notes.parquet only if it has a row.
+    """
+    rows = set(known)
+    tables = [root.read_table(name)] if root.is_file(name) else []
     for split in listing.splits:
-        aside = root / split / _REJECTED_ASIDE
+        aside = root / split / _ASIDE[name]
         tables += [aside.read_table(part) for part in aside.parts()]
     for table in tables:
         rows.update(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    rejected = _rejected_table(sorted(rows))
-    root.write_table("rejected.parquet", rejected)
+    gathered = _table(sorted(rows))
+    if rows or name == _REJECTED:
+        root.write_table(name, gathered)
     for split in listing.splits:
-        (root / split / _REJECTED_ASIDE).delete()
-    return rejected
+        (root / split / _ASIDE[name]).delete()
+        (root / split / _DIGESTS).delete()
+    return gathered
 
 
-def _rejected_table(rows: list[tuple[str, str]]) -> pa.Table:
-    return pa.table([[row[0] for row in rows], [row[1] for row in rows]], schema=schemas.REJECTED)
+def _table(rows: list[tuple[str, str]]) -> pa.Table:
+    return pa.table([[printable(row[0]) for row in rows], [printable(row[1]) for row in rows]], schema=schemas.REJECTED)
+
+
+def _notes_text(root: Folder) -> list[str]:
+    """Return a line about the inputs that are used and of which something is to say."""
+    if not root.is_file(_NOTES):
+        return []
+    kinds = _kinds(root.read_table(_NOTES))
+    return [f"used, and listed in {_NOTES}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"]
 
 
 def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> dict[str, Any]:
@@ -245,5 +332,5 @@ def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _
 
 
 def _kinds(rejected: pa.Table) -> dict[str, int]:
-    """Number of rejected inputs by kind."""
+    """Number of inputs of such a table by kind."""
     return count_kinds(rejected["reason"].to_pylist())

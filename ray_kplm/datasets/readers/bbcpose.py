@@ -55,7 +55,12 @@ def list_bbcpose(source: Folder, options: IngestOptions) -> Listing:
             continue
         layout.files(layout.locate(str(number)))
         split, annotated, step = wanted[kind]
-        frames, joints = video[f"{annotated}_frames"].ravel(), video[f"{annotated}_joints"]
+        try:
+            frames = np.asarray(video[f"{annotated}_frames"]).ravel().astype(np.int64)
+            joints = np.asarray(video[f"{annotated}_joints"], np.float64)
+        except (ValueError, TypeError) as error:
+            layout.reject(str(number), f"bad annotation: {annotated}_frames or {annotated}_joints: {error}")
+            continue
         splits[split] += _samples(layout, number, frames, joints, step)
     return layout.listing(splits, LANDMARKS, interlandmark_distance(LANDMARKS, "left_shoulder", "right_shoulder"))
 

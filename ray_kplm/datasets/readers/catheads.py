@@ -20,6 +20,8 @@ import re
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.ingest_source import Sample, bounding_box
 from ray_kplm.datasets.readers.layout import Distribution, Layout, interlandmark_distance, parse_points
+from ray_kplm.datasets.readers.text_lists import decode_text
+from ray_kplm.datasets.source_files import read_file
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -43,14 +45,15 @@ def list_catheads(source: Folder, options: IngestOptions) -> Listing:
     """List Cat Heads."""
     layout = Layout(source, CAT, options)
     layout.locate("CAT_00")
-    split_of: dict[str, str] = {}
+    lists = {}
     for split, name in ((TRAIN, "cat_train_images.txt"), (TEST, "cat_test_images.txt")):
         path = layout.locate(name, f"cat_data/{name}", origin=LISTS)
-        for image in layout.names(path):
-            split_of[_number(image)] = split
+        lists[split] = [_number(image) for image in layout.names(path)]
+    split_of = layout.splits_of(lists)
     pictures = [path for path in layout.files("") if path.startswith("CAT_")]
     annotated = set(layout.files("", (".cat",)))
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    listed = len(split_of)
     for path in pictures:
         number = _number(path)
         if number not in split_of:
@@ -60,6 +63,7 @@ def list_catheads(source: Folder, options: IngestOptions) -> Listing:
             splits[split].append(Sample(path, path))
         else:
             layout.reject(path, "no landmarks")
+    layout.match("the lists", listed - len(split_of), listed)
     for number in split_of:
         layout.reject(number, "missing: a list names it, and there is no such picture")
     nme = interlandmark_distance(LANDMARKS, "left_eye", "right_eye")
@@ -76,7 +80,7 @@ def read_annotation(source: Folder, sample: Sample) -> Sample:
     """Add the landmarks of the picture's .cat file."""
     name = f"{sample.path}.cat"
     try:
-        values = [float(word) for word in source.read_bytes(name).split()]
+        values = [float(word) for word in decode_text(read_file(source, name)).split()]
     except ValueError:
         raise DataError(f"bad annotation: {name} holds more than numbers") from None
     if not values or values[0] != len(LANDMARKS):

@@ -14,6 +14,7 @@ DataSource/CelebA.py): train is the training partition without MAFL's test image
 Crop: the authors give boxes only for the pictures before alignment, and the released code has boxes of its own face detector.
 Aligned faces are at the same place in all pictures, so one box is used for all. With the default margin the crop is the square
 over the whole width that the literature uses (rows 30 to 207 of Thewlis et al. 2019, whose inner 70 % is the box).
+Pictures that were enlarged or shrunk as a whole are read too; those of another shape, such as CelebA-HQ's, are rejected.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ MAFL = Distribution(
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 FACE: Box = (27.0, 57.0, 150.0, 180.0)
 """The aligned face, the same in every picture."""
+ALIGNED = (178, 218)
+"""Width and height of the aligned pictures, px."""
 
 _TRAINING = "0"  # of list_eval_partition.txt
 
@@ -44,11 +47,15 @@ def list_celeba(source: Folder, options: IngestOptions) -> Listing:
     """List CelebA with MAFL."""
     layout = Layout(source, CELEBA, options)
     folder = layout.locate("Img/img_align_celeba", "img_align_celeba", "Img/img_align_celeba_hq", "img_align_celeba_hq")
-    landmarks = {row[0]: row[1:] for row in layout.rows(_list(layout, "Anno/list_landmarks_align_celeba.txt"), skip=2)}
-    partition = dict(row[:2] for row in layout.rows(_list(layout, "Eval/list_eval_partition.txt"), least=2))
+    landmarks = layout.table(_list(layout, "Anno/list_landmarks_align_celeba.txt"), skip=2)
+    parts = layout.table(_list(layout, "Eval/list_eval_partition.txt"), least=2)
+    partition = {image: words[0] for image, words in parts.items()}
     training = set(layout.names(layout.locate("MAFL/training.txt", "mafl_training.txt", origin=MAFL)))
     testing = set(layout.names(layout.locate("MAFL/testing.txt", "mafl_testing.txt", origin=MAFL)))
     layout.files(folder)
+    layout.match("landmarks", len(landmarks.keys() & partition.keys()), len(partition))
+    layout.match("MAFL's training list", len(training & partition.keys()), len(training))
+    layout.match("MAFL's test list", len(testing & partition.keys()), len(testing))
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     for image, part in sorted(partition.items()):
         if part != _TRAINING and image not in testing:
@@ -62,7 +69,7 @@ def list_celeba(source: Folder, options: IngestOptions) -> Listing:
             layout.reject(image, str(error))
             continue
         annotation = {"landmarks": xy, "mafl": float(image in training or image in testing)}
-        sample = Sample(image, f"{folder}/{image}", FACE, annotation=annotation)
+        sample = Sample(image, f"{folder}/{image}", FACE, annotation=annotation, size=ALIGNED)
         splits[TEST if image in testing else TRAIN].append(sample)
     return layout.listing(splits, LANDMARKS, interlandmark_distance(LANDMARKS, "left_eye", "right_eye"))
 

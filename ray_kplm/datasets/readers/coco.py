@@ -3,26 +3,26 @@
     annotations/person_keypoints_train2017.json, annotations/person_keypoints_val2017.json
     train2017/000000000139.jpg ..., val2017/...
 
-or any annotations/*.json whose names contain train and val (or test); a single file is split by image. A JSON holds images (id,
-file_name), annotations (image_id, category_id, keypoints: x y v each, bbox: x y width height, iscrowd, num_keypoints), and
-categories (id, keypoints: names). Each annotated object is a crop. Crowds and objects without a labelled keypoint are
-left out. v is 0 not labelled (NaN), 1 hidden, 2 visible.
+or any annotations/*.json whose names have the words train and val (or test); a single file is split by image. With a test
+file, val is trained on. A JSON holds images (id, file_name, width, height), annotations (image_id, category_id, keypoints: x y
+v each, bbox: x y width height, iscrowd), and categories (id, keypoints: names). Each annotated object is a crop. Crowds and
+objects without a labelled keypoint are left out. v is 0 not labelled (NaN), 1 hidden, 2 visible. A row that cannot be used is
+rejected.
 
-Pictures are in the folder of the last word of the JSON's name (train2017), in that folder below images/, or in images/.
+Pictures are in the folder of the last word of the JSON's name (train2017), in that folder below images/, in images/, beside the
+JSON, or where their file names say.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-from collections import Counter
-from typing import Any
-
-import numpy as np
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing, split_of
-from ray_kplm.datasets.ingest_source import Box, Sample
+from ray_kplm.datasets.ingest_source import Sample
+from ray_kplm.datasets.readers.coco_objects import CocoObjects
+from ray_kplm.datasets.readers.coco_rows import read_categories, rows_of
 from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout
+from ray_kplm.datasets.split_names import VAL, roles_in, split_of_role
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -34,23 +34,27 @@ def list_coco(source: Folder, options: IngestOptions) -> Listing:
     """List a data set in COCO's keypoint format."""
     layout = Layout(source, COCO, options)
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
-    names: list[str] | None = None
-    for file, split in _files(layout).items():
+    reader: CocoObjects | None = None
+    files = _files(layout)
+    for file, split in files.items():
         content = layout.json(file)
         if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
             raise DataError(f"{source}/{file} is no COCO annotation: it needs images, annotations and categories")
-        keypoints = _names(content, f"{source}/{file}")
-        if names not in (None, keypoints):
+        categories, faults = read_categories(rows_of(content, "categories", f"{source}/{file}"), f"{source}/{file}")
+        for row, reason in faults:
+            layout.reject(f"{file}: {row}", f"bad annotation: {file}, {row}: {reason}")
+        if reader is None:
+            reader = CocoObjects(layout, categories.names)
+        elif reader.names != categories.names:
             raise DataError(
                 f"{source}/{file}: its keypoints differ from those of the other files; ingest them one by one"
             )
-        names = keypoints
-        folder = _folder(layout, file)
-        layout.files(folder)
-        for sample in _samples(layout, content, folder, len(names)):
+        for sample in reader.read(file, content, categories):
             splits[split or split_of(sample.path, options)].append(sample)
-    assert names is not None
-    return layout.listing(splits, names, BOX_SIZE)
+    assert reader is not None
+    _check_overlap(layout, reader, files)
+    layout.notes += reader.left_out()
+    return layout.listing(splits, reader.names, BOX_SIZE)
 
 
 def _files(layout: Layout) -> dict[str, str | None]:
@@ -58,74 +62,43 @@ def _files(layout: Layout) -> dict[str, str | None]:
     folder = layout.locate("annotations")
     every = layout.files(folder, (".json",))
     paths = [path for path in every if "person_keypoints" in path] or every
-    given: dict[str, str | None] = {}
-    for path in paths:
-        name = posixpath.basename(path)
-        given[path] = TRAIN if "train" in name else TEST if re.search("val|test", name) else None
-    if not given:
+    if not paths:
         layout.locate("annotations/person_keypoints_train2017.json")
-    if len(given) > 1 and None in given.values():
-        odd = next(path for path, split in given.items() if split is None)
-        raise DataError(f"{layout.source}/{odd}: of several files each name must say train, val or test; rename it")
-    return {path: None for path in given} if len(given) == 1 else given
-
-
-def _names(content: dict[str, Any], file: str) -> list[str]:
-    """Return the keypoint names, which must be the same in all categories that have keypoints."""
-    lists = {tuple(category["keypoints"]) for category in content["categories"] if category.get("keypoints")}
-    if len(lists) != 1:
+    roles = {path: roles_in(posixpath.splitext(posixpath.basename(path))[0]) for path in paths}
+    if len(paths) == 1:
+        if roles[paths[0]]:
+            layout.notes.append(f"{paths[0]} is the only file of annotations: the test split is drawn from it")
+        return dict.fromkeys(paths)
+    odd = next((path for path, said in roles.items() if len(said) != 1), None)
+    if odd is not None:
         raise DataError(
-            f"{file}: {len(lists)} lists of keypoints in its categories; all that have keypoints must have the same"
+            f"{layout.source}/{odd}: of several files each name must say train, val or test, one of them, as a word of its "
+            "own; rename it"
         )
-    return list(lists.pop())
+    found = set().union(*roles.values())
+    if VAL in found and TEST in found:
+        layout.decided("val is trained on")
+        layout.notes.append("the files of val are used for training, as there are files of test")
+    return {path: split_of_role(said.copy().pop(), found) for path, said in roles.items()}
 
 
-def _folder(layout: Layout, file: str) -> str:
-    """Return the folder of the pictures of an annotation file."""
-    suffix = posixpath.splitext(posixpath.basename(file))[0].rpartition("_")[2]
-    return layout.locate(suffix, f"images/{suffix}", "images")
+def _check_overlap(layout: Layout, objects: CocoObjects, split_of_file: dict[str, str | None]) -> None:
+    """Refuse files of which several hold the same objects, or the same pictures for training and for testing.
 
-
-def _samples(layout: Layout, content: dict[str, Any], folder: str, count: int) -> list[Sample]:
-    """Return the annotated objects of a file, each with `count` keypoints."""
-    files = {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
-    with_keypoints = {category["id"] for category in content["categories"] if category.get("keypoints")}
-    samples: list[Sample] = []
-    objects: Counter[str] = Counter()
-    for row in content["annotations"]:
-        if (
-            row.get("iscrowd")
-            or row.get("category_id") not in with_keypoints
-            or not any(row.get("keypoints", ())[2::3])
-        ):
-            continue
-        path = files.get(row.get("image_id"))
-        if path is None:
-            layout.reject(f"annotation {row.get('id')}", "missing: no such image in the file")
-            continue
-        image_id = f"{path}#{objects[path]}"
-        objects[path] += 1
-        try:
-            annotation = {**_annotation(row, count), "group": path}
-            samples.append(Sample(image_id, path, _box(row), annotation=annotation))
-        except (ValueError, TypeError) as error:
-            layout.reject(image_id, str(error) if isinstance(error, DataError) else f"bad annotation: {error}")
-    return samples
-
-
-def _annotation(row: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return the landmarks (count, 2) and the visibility of an object."""
-    values = np.asarray(row["keypoints"], dtype=np.float64)
-    if values.size != 3 * count:
-        raise DataError(f"bad annotation: {values.size} numbers for {count} keypoints x, y, v")
-    xy, state = values.reshape(count, 3)[:, :2].copy(), values[2::3]
-    xy[state == 0] = np.nan
-    return {"landmarks": xy, "visible": (state == 2).tolist()}
-
-
-def _box(row: dict[str, Any]) -> Box:
-    """Return the box of an object, or raise DataError if it has none."""
-    if len(row.get("bbox") or ()) != 4:
-        raise DataError("no box")
-    x, y, width, height = map(float, row["bbox"])
-    return x, y, x + width, y + height
+    Raises:
+        DataError: There are some, as where a data set has alternative splits.
+    """
+    for picture, files in objects.files_of.items():
+        if len({split_of_file[file] for file in files}) > 1:
+            pair = " and ".join(sorted(files)[:2])
+            what = f"{pair} are of both splits and have the same pictures, e.g. {picture}"
+            break
+    else:
+        if not objects.repeats:
+            return
+        (first, other), count = objects.repeats.most_common(1)[0]
+        what = f"{first} and {other} have {count} objects in common"
+    raise DataError(
+        f"{layout.source}: {what}; if they are alternative splits, keep the files of one in annotations/ and move the "
+        "others away"
+    )

@@ -61,14 +61,17 @@ def list_cub(source: Folder, options: IngestOptions) -> Listing:
     """List CUB-200-2011 without seabirds."""
     layout = Layout(source, CUB, options)
     root = layout.locate("CUB_200_2011/images.txt", "images.txt").removesuffix("images.txt")
-    paths = dict(row[:2] for row in layout.rows(f"{root}images.txt", least=2))
-    training = dict(row[:2] for row in layout.rows(layout.locate(f"{root}train_test_split.txt"), least=2))
-    boxes = {row[0]: row[1:5] for row in layout.rows(layout.locate(f"{root}bounding_boxes.txt"), least=5)}
+    paths = {image: words[0] for image, words in layout.table(f"{root}images.txt", least=2).items()}
+    split_words = layout.table(layout.locate(f"{root}train_test_split.txt"), least=2)
+    training = {image: words[0] for image, words in split_words.items()}
+    boxes = {row: words[:4] for row, words in layout.table(layout.locate(f"{root}bounding_boxes.txt"), least=5).items()}
     names = _part_names(layout, layout.locate(f"{root}parts/parts.txt"))
     parts: dict[str, list[list[str]]] = {}
     for row in layout.rows(layout.locate(f"{root}parts/part_locs.txt"), least=5):
         parts.setdefault(row[0], []).append(row)
     layout.files(layout.locate(f"{root}images"))
+    for name, of_image in (("splits", training), ("boxes", boxes), ("parts", parts)):
+        layout.match(name, len(of_image.keys() & paths.keys()), len(paths))
     splits: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     for image, path in paths.items():
         if SEABIRDS.search(path):

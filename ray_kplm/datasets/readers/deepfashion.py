@@ -49,19 +49,19 @@ def list_deepfashion(source: Folder, options: IngestOptions) -> Listing:
     layout = Layout(source, DEEPFASHION, options)
     images = layout.locate("Img/img", "img")
     prefix = images.removesuffix("img")
-    landmarks = layout.rows(layout.locate("Anno/list_landmarks_inshop.txt", "list_landmarks_inshop.txt"), skip=2)
-    boxes = layout.rows(layout.locate("Anno/list_bbox_inshop.txt", "list_bbox_inshop.txt"), skip=2, least=7)
-    annotated = {row[0]: row for row in landmarks}
+    annotated = layout.table(layout.locate("Anno/list_landmarks_inshop.txt", "list_landmarks_inshop.txt"), skip=2)
+    boxes = layout.table(layout.locate("Anno/list_bbox_inshop.txt", "list_bbox_inshop.txt"), skip=2, least=7)
     layout.files(images)
+    layout.match("landmarks", len(annotated.keys() & boxes.keys()), len(boxes))
     samples = []
-    for image, _, pose, *box in boxes:
+    for image, (_, pose, *box) in boxes.items():
         if pose != FULL_BODY:
             continue
         try:
             if image not in annotated:
                 raise DataError("no landmarks")
             x0, y0, x1, y1 = parse_numbers(box[:4])
-            annotation = {**_annotation(annotated[image]), "group": _item(image)}
+            annotation = {**_annotation(image, annotated[image]), "group": _item(image)}
         except DataError as error:
             layout.reject(image, str(error))
             continue
@@ -74,9 +74,10 @@ def _item(image: str) -> str:
     return image.rpartition("/")[0].removeprefix("img/")
 
 
-def _annotation(row: list[str]) -> dict[str, Any]:
+def _annotation(image: str, words: list[str]) -> dict[str, Any]:
     """Return the landmarks (8, 2) and their visibility of one line of the list."""
-    image, kind, _, *values = row
+    kind, *values = words
+    values = values[1:]  # without the variation
     places = OF_TYPE.get(kind, ())
     if not places or len(values) < 3 * len(places):
         raise DataError(f"bad annotation: {image} of clothes type {kind} has {len(values)} values")

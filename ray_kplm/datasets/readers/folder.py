@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyarrow import fs as pafs
 
 from ray_kplm import schemas
 from ray_kplm.datasets import columns as kinds
-from ray_kplm.datasets import image_io
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
@@ -24,10 +20,10 @@ from ray_kplm.datasets.dataset import (
 from ray_kplm.datasets.description import NAME, landmark_description, read_description
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
 from ray_kplm.datasets.point_shape import PointShape, point_shape, points_array
+from ray_kplm.datasets.readers.folder_files import Pictures, list_pictures
 from ray_kplm.datasets.readers.joins import ImageNames, join_note
 from ray_kplm.datasets.readers.parquet import first_known, frame_of
 from ray_kplm.datasets.readers.tables import UserTable, read_user_table
-from ray_kplm.errors import DataError
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
@@ -90,14 +86,20 @@ class FolderReader:
         return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
-def list_folder(source: Folder, options: IngestOptions) -> Listing:
-    """List the image files below `source`; hidden files are ignored, files of other kinds are counted."""
-    paths, identity, other_files = _files(source)
-    joined = _Joins(source)
-    crops = [Crop(path) for path in paths]
+def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | None = None) -> Listing:
+    """List the image files below `source`; hidden files are ignored, files of other kinds are counted.
+
+    Args:
+        source: The folder.
+        options: How to ingest it.
+        chosen: Paths below the folder: these files alone, whatever their names.
+    """
+    pictures = list_pictures(source, options) if chosen is None else Pictures(list(chosen))
+    identity, joined = pictures.identity, _Joins(source, pictures.rejected, pictures.notes)
+    crops = [Crop(path) for path in pictures.paths]
     if options.boxes:
         boxes = joined.read(options.boxes, _BOXES, {}, identity)
-        crops = _with_boxes(paths, joined.boxes(boxes.table, paths), joined.rejected)
+        crops = _with_boxes(pictures.paths, joined.boxes(boxes.table, pictures.paths), joined.rejected)
     annotations, points = None, None
     if options.landmarks:
         annotations = joined.read(options.landmarks, _LANDMARKS, _LANDMARK_OPTIONS, identity).table
@@ -109,7 +111,7 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         sequences = joined.read(options.sequences, _SEQUENCES, {}, identity).table
         crops = _with_frames(crops, sequences, joined.rows("--sequences", "sequence", sequences, crops))
     reader = FolderReader(source, options, annotations, points)
-    splits = _splits(crops, annotations, options)
+    splits = _splits(crops, annotations, pictures, options)
     landmarks = points.landmarks if points else 0
     meta = landmark_description(read_description(source), landmarks, f"{source}/{NAME}", source.name)
     return Listing(
@@ -120,8 +122,9 @@ def list_folder(source: Folder, options: IngestOptions) -> Listing:
         landmarks,
         bool(options.sequences),
         joined.rejected,
-        other_files,
-        notes=tuple(joined.notes),
+        pictures.other_files,
+        tuple(joined.notes),
+        pictures.skipped,
     )
 
 
@@ -175,28 +178,6 @@ class _Joins:
         return rows
 
 
-def _files(source: Folder) -> tuple[list[str], Any, int]:
-    """Return the sorted image paths, a hash of their names, sizes and times, and the number of other files."""
-    try:
-        infos = source.filesystem.get_file_info(pafs.FileSelector(source.path, recursive=True))
-    except OSError as error:
-        raise DataError(f"{source}: {error}") from None
-    start = len(source.path.rstrip("/")) + 1
-    images, other_files = [], 0
-    for info in infos:
-        path = info.path[start:]
-        if info.type != pafs.FileType.File or any(name.startswith(".") for name in path.split("/")):
-            continue
-        if posixpath.splitext(path)[1].lower() in image_io.EXTENSIONS:
-            images.append((path, info.size, info.mtime_ns))
-        else:
-            other_files += 1
-    identity = hashlib.sha256()
-    for path, size, modified in sorted(images):
-        identity.update(f"{path}\0{size}\0{modified}\n".encode())
-    return sorted(path for path, _, _ in images), identity, other_files
-
-
 def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tuple[str, str]]) -> list[Crop]:
     """Return one entry for each valid box; invalid boxes and images without a box are rejected."""
     crops = []
@@ -220,15 +201,19 @@ def _with_frames(crops: list[Crop], sequences: pa.Table, rows: dict[str, int]) -
     return [crop._replace(frame=places[rows[crop.image_id]]) if crop.image_id in rows else crop for crop in crops]
 
 
-def _splits(crops: list[Crop], annotations: pa.Table | None, options: IngestOptions) -> dict[str, list[Crop]]:
-    """Split by the top folders if they are `train` and `test`, else by a hash of the group, the sequence or the path."""
+def _splits(
+    crops: list[Crop], annotations: pa.Table | None, pictures: Pictures, options: IngestOptions
+) -> dict[str, list[Crop]]:
+    """Split as the folders say, or else by a hash of the group, the sequence or the path; copies stay together."""
     splits: dict[str, list[Crop]] = {schemas.TRAIN: [], schemas.TEST: []}
-    has_splits = {crop.path.partition("/")[0] for crop in crops} == set(splits)
     groups: list[str | None] = []
     if annotations is not None and "group" in annotations.column_names:
         groups = annotations["group"].to_pylist()
     for crop in crops:
+        if crop.path in pictures.dropped:
+            continue
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
-        unit = first_known(group, crop.frame[0] if crop.frame else None, crop.path) or ""
-        splits[crop.path.partition("/")[0] if has_splits else split_of(unit, options)].append(crop)
+        sequence = crop.frame[0] if crop.frame else None
+        unit = first_known(group, sequence, pictures.original.get(crop.path), crop.path) or ""
+        splits[pictures.split.get(crop.path) or split_of(unit, options)].append(crop)
     return splits

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pyarrow import fs as pafs
 from scipy.io import loadmat
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
-from ray_kplm.datasets.image_io import EXTENSIONS
+from ray_kplm.datasets.file_kinds import extension_of, picture_extensions
 from ray_kplm.datasets.ingest_source import Opener, ReadAnnotation, Sample, SampleReader, box_fault, open_image
+from ray_kplm.datasets.readers.text_lists import Rows, read_rows
+from ray_kplm.datasets.source_files import list_files, read_file
 from ray_kplm.errors import DataError
+from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
+
+T = TypeVar("T")
+PICTURES = picture_extensions()
+"""Extensions of pictures that can be decoded."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,10 @@ class Layout:
         self.distribution = distribution
         self.options = options
         self.rejected: list[tuple[str, str]] = []
-        self._files: set[str] = set()
+        self.notes: list[str] = []
+        self._matches: list[str] = []
+        self._files: dict[str, str] = {}  # by the name in NFC
+        self._missing = 0
         self._identity = hashlib.sha256(distribution.name.encode())
 
     def locate(self, *candidates: str, origin: Distribution | None = None) -> str:
@@ -72,26 +81,44 @@ class Layout:
             f"{self.source} has no {places}; download {needed.name} from {needed.url} (terms: {needed.terms}) and put it there"
         )
 
+    def has_folder(self, path: str) -> bool:
+        """Return whether there is a folder of this path."""
+        return self.source.exists(path) and not self.source.is_file(path)
+
     def read(self, path: str) -> bytes:
-        """Return the content of a file."""
-        content = self.source.read_bytes(path)
+        """Return the content of a file.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        try:
+            content = read_file(self.source, path)
+        except DataError as error:
+            raise DataError(f"{self.source}/{path}: {error}") from None
         self._identity.update(f"{path}\0{hashlib.sha256(content).hexdigest()}\n".encode())
         return content
 
-    def rows(self, path: str, *, skip: int = 0, least: int = 1) -> list[list[str]]:
-        """Return the lines of a text file, split at white space, without empty lines.
+    def rows(self, path: str, *, skip: int = 0, least: int = 1) -> Rows:
+        """Return the lines of a text file as words, without empty lines and headings.
 
         Args:
             path: Of the file.
-            skip: Number of lines to skip at the start.
+            skip: Greatest number of headings at the start.
             least: Number of words that a line needs; shorter lines are rejected.
         """
-        lines = self.read(path).decode("utf-8", errors="replace").splitlines()
-        rows = [words for words in map(str.split, lines[skip:]) if words]
+        rows = read_rows(self.read(path), skip)
         for words in rows:
             if len(words) < least:
                 self.reject(f"{path}: {words[0]}", f"bad annotation: {len(words)} values in a line of {least}")
         return [words for words in rows if len(words) >= least]
+
+    def table(self, path: str, *, skip: int = 0, least: int = 1) -> dict[str, list[str]]:
+        """Return the lines of a text file by their first word. Of several with the same word, the first one counts."""
+        table: dict[str, list[str]] = {}
+        for words in self.rows(path, skip=skip, least=least):
+            if table.setdefault(words[0], words[1:]) != words[1:]:
+                self.reject(words[0], f"repeated: {path} has other values for it in a later line, which are not used")
+        return table
 
     def names(self, path: str) -> list[str]:
         """Return the first word of each line of a text file."""
@@ -103,27 +130,48 @@ class Layout:
 
     def json(self, path: str) -> Any:
         """Return the content of a JSON file."""
+        content = self.read(path)
         try:
-            return json.loads(self.read(path))
-        except ValueError as error:
-            raise DataError(f"{self.source}/{path} is no JSON: {error}; download it again") from None
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.source}/{path} is no JSON: {error}; make or download it again") from None
 
-    def files(self, folder: str, extensions: Iterable[str] = EXTENSIONS) -> list[str]:
+    def files(self, folder: str, extensions: Iterable[str] = PICTURES) -> list[str]:
         """Return the sorted paths, below the source, of the files with these extensions at any depth of `folder`.
 
-        `listing` rejects samples whose picture was not listed here.
+        `listing` rejects samples whose picture was not listed here. Hidden files do not exist.
         """
-        at = self.source / folder if folder else self.source
-        kinds, start = frozenset(extensions), len(self.source.path) + 1
-        listed = []
-        for info in self.source.filesystem.get_file_info(pafs.FileSelector(at.path, recursive=True)):
-            if info.type == pafs.FileType.File and posixpath.splitext(info.path)[1].lower() in kinds:
-                listed.append((info.path[start:], info.size, info.mtime_ns))
-        for path, size, modified in sorted(listed):
-            self._identity.update(f"{path}\0{size}\0{modified}\n".encode())
-        paths = sorted(path for path, _, _ in listed)
-        self._files.update(paths)
+        kinds = frozenset(extensions)
+        files, faults = list_files(self.source, folder)
+        listed = [file for file in files if extension_of(file.path) in kinds]
+        for file in listed:
+            self._identity.update(f"{file.path}\0{file.size}\0{file.modified_ns}\n".encode())
+        for fault in faults:
+            if (fault.is_folder or extension_of(fault.path) in kinds) and fault[:2] not in self.rejected:
+                self.reject(fault.path, fault.reason)
+        paths = [file.path for file in listed]
+        self._files.update((_canonical(path), path) for path in paths)
+        self._files.update((path, path) for path in paths)
         return paths
+
+    def find(self, path: str) -> str | None:
+        """Return the path of a listed file that is called so, also if its name composes accents in another way."""
+        return self._files.get(path) or self._files.get(_canonical(path))
+
+    def splits_of(self, lists: dict[str, list[T]]) -> dict[T, str]:
+        """Return the split of each id that lists name; an id in the lists of both splits is used for testing alone."""
+        both = set(lists[TRAIN]) & set(lists[TEST])
+        if both:
+            self.notes.append(f"in the lists of both splits: {len(both)}, used for testing alone")
+        return {item: split for split in (TRAIN, TEST) for item in lists[split]}
+
+    def match(self, name: str, matched: int, of: int) -> None:
+        """Say how many of a list's ids were found, for the report."""
+        self._matches.append(f"{name} {matched} of {of}")
+
+    def decided(self, text: str) -> None:
+        """Make a decision part of the identity, which otherwise follows from the files."""
+        self._identity.update(f"{text}\n".encode())
 
     def reject(self, what: str, reason: str) -> None:
         """Add an input that is not used."""
@@ -158,23 +206,33 @@ class Layout:
             "licence": self.distribution.terms,
             "homepage": self.distribution.url,
         }
+        total = sum(map(len, splits.values()))
         kept = {split: self._usable(samples) for split, samples in splits.items()}
         sequences = any(sample.frame is not None for samples in kept.values() for sample in samples)
         read_part = SampleReader(self.source, self.options, count, read_annotation, opener).read_part
-        return Listing(kept, read_part, self._identity.hexdigest(), meta, count, sequences, self.rejected)
+        self.match("pictures", total - self._missing, total)
+        notes = (*self.notes, f"matched: {', '.join(self._matches)}")
+        return Listing(kept, read_part, self._identity.hexdigest(), meta, count, sequences, self.rejected, notes=notes)
 
     def _usable(self, samples: list[Sample]) -> list[Sample]:
         """Return the sorted samples that have a picture and no bad box, and reject the others."""
         kept = []
         for sample in sorted(samples, key=_order):
-            fault = None if sample.path in self._files else "missing: no such picture"
+            path = self.find(sample.path)
+            fault = f"missing: no picture {sample.path}" if path is None else None
+            self._missing += path is None
             for box in (sample.box, sample.window):
                 fault = fault or (box_fault(box) if box is not None else None)
             if fault is None:
-                kept.append(sample)
+                kept.append(sample._replace(path=path or sample.path))
             else:
                 self.reject(sample.image_id, fault)
         return kept
+
+
+def _canonical(name: str) -> str:
+    """Return a name with its accents composed (NFC), as it may be written in two ways that look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _order(sample: Sample) -> tuple[str, int, str]:

@@ -30,6 +30,7 @@ from ray_kplm.datasets.dataset import IngestOptions, Listing, split_of
 from ray_kplm.datasets.ingest_source import Sample, bounding_box
 from ray_kplm.datasets.readers.layout import BOX_SIZE, Distribution, Layout, parse_mat, parse_points
 from ray_kplm.datasets.readers.torch7 import read_tensor
+from ray_kplm.datasets.source_files import read_file
 from ray_kplm.errors import DataError
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -129,14 +130,14 @@ def _rendered(source: Folder, folder: str, name: str) -> dict[str, Any]:
     pose = parse_mat(_read(source, pose_file), pose_file).get("Pose_Para")
     if "pts_3d" not in variables or pose is None or pose.size < 3:
         raise DataError(f"bad annotation: {file} must hold pts_3d, and {pose_file} Pose_Para")
-    pitch, yaw, roll = (math.degrees(float(angle)) for angle in pose.ravel()[:3])
+    try:
+        pitch, yaw, roll = (math.degrees(float(angle)) for angle in pose.ravel()[:3])
+    except (TypeError, ValueError):
+        raise DataError(f"bad annotation: {pose_file} has angles in Pose_Para that are no numbers") from None
     xy = parse_points(variables["pts_3d"], len(LANDMARKS), file)
     return {"landmarks": xy, "group": _photograph(name), "pitch": pitch, "yaw": yaw, "roll": roll}
 
 
 def _read(source: Folder, path: str) -> bytes:
     """Return the content of an annotation file, or raise DataError if it is missing."""
-    try:
-        return source.read_bytes(path)
-    except FileNotFoundError:
-        raise DataError(f"no landmarks: {path} is missing") from None
+    return read_file(source, path, missing=f"no landmarks: {path} is missing")

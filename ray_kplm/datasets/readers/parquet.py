@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.datasets import image_io
@@ -44,13 +45,13 @@ class ParquetReader:
     Attributes:
         source: Folder of the files.
         points: Shape of each image's annotated landmarks; None: none.
-        min_side: Least shorter side of an image, pixels.
+        options: How pictures are stored.
         columns: Columns to read.
     """
 
     source: Folder
     points: PointShape | None
-    min_side: int
+    options: IngestOptions
     columns: tuple[str, ...]
 
     def read_part(self, entries: Sequence[Row]) -> PartTables:
@@ -69,15 +70,37 @@ class ParquetReader:
         content = row["image"]
         if content is None:
             raise DataError("empty file: no bytes; a path alone is not read")
-        rgb, plain = image_io.decode_image_file(content)
-        image_io.check_side(rgb, self.min_side)
+        picture = image_io.decode_image_file(content, self.options.limits)
+        image_io.check_side(picture.rgb, self.options.min_side)
         box = None if row.get("bbox") is None else np.array(row["bbox"], dtype=np.float64)
         if box is not None and not (box.shape == (4,) and np.isfinite(box).all()):
             raise DataError("bad box: it must be four numbers x0, y0, x1, y1")
         annotation = {**row, "landmarks": points_array(row.get("landmarks"), self.points)} if self.points else row
-        identity = coordinates.translation(0, 0)
+        stored = self._stored(picture)
+        if self.options.input_size and box is not None:
+            box = coordinates.apply(coordinates.invert(stored.to_source), box.reshape(2, 2)).ravel()
+        size = image_io.full_window(picture.rgb)[2:]
         frame = frame_of(row.get("sequence"), row.get("frame"))
-        part.add(image_id, content if plain else image_io.encode_jpeg(rgb), rgb, box, identity, annotation, frame)
+        part.add(image_id, stored.content, stored.rgb, box, stored.to_source, annotation, frame, size)
+        for note in picture.notes:
+            part.note(image_id, note)
+
+    def _stored(self, picture: image_io.Picture) -> _Stored:
+        """Return what is stored of a picture: all of it, as its file has it if that is possible."""
+        if self.options.input_size:
+            window = image_io.full_window(picture.rgb)
+            view, to_source = image_io.network_input(picture.rgb, window, self.options.input_size)
+            return _Stored(image_io.encode_png(view), view, to_source)
+        content = picture.content if picture.plain else image_io.encode_jpeg(picture.rgb)
+        return _Stored(content, picture.rgb, coordinates.translation(0, 0))
+
+
+class _Stored(NamedTuple):
+    """An encoded picture, its pixels, and the map of its points to the source frame."""
+
+    content: bytes
+    rgb: NDArray[np.uint8]
+    to_source: coordinates.Affine
 
 
 @dataclass
@@ -144,7 +167,7 @@ def list_parquet(
     rows.notes += points.lines(annotated[0]) if points else []
     used = tuple(sorted({"image_id", "image"}.union(*(has.used for has in columns.values()))))
     landmarks = points.landmarks if points else 0
-    reader = ParquetReader(source, points, options.min_side, used)
+    reader = ParquetReader(source, points, options, used)
     meta = landmark_description(read_description(source), landmarks, f"{source}/{NAME}", source.name)
     sequences = any({"sequence", "frame"} <= has.used for has in columns.values())
     return Listing(

@@ -59,8 +59,8 @@ def list_pennaction(source: Folder, options: IngestOptions) -> Listing:
             if action not in ACTIONS:
                 continue
             samples = list(_samples(f"{frames}/{video}", video, label))
-        except (DataError, KeyError, IndexError, ValueError) as error:
-            layout.reject(file, str(error) if isinstance(error, DataError) else f"bad annotation: {error}")
+        except (DataError, KeyError, IndexError, ValueError, TypeError) as error:
+            layout.reject(file, str(error) if isinstance(error, DataError) else f"bad annotation: {file}: {error}")
             continue
         seen[action] += 1
         splits[TEST if seen[action] <= TEST_VIDEOS else TRAIN] += samples
