@@ -94,7 +94,7 @@ def test_a_check_that_fails_prints_its_result_and_ends_with_1(replace, capsys):
         assert capsys.readouterr().out == "it differs\n"
 
 
-@pytest.mark.parametrize("options", [["--boundaries", "0"], ["--boundaries", "3", "--victims", "node"]])
+@pytest.mark.parametrize("options", [["--boundaries", "3", "--together"], ["--boundaries", "3", "--victims", "node"]])
 def test_chaos_at_boundaries_that_make_no_sense_is_refused(options, capsys):
     assert main(["bench", "chaos", *options]) == 2
     assert "--boundaries" in capsys.readouterr().err

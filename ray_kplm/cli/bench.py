@@ -120,7 +120,10 @@ def _add_chaos(kinds: Any) -> None:
     )
     parser = command(kinds, "chaos", _chaos, text)
     parser.add_argument(
-        "--boundaries", type=int, metavar="N", help="only so many boundaries, evenly spread; default: all of the round"
+        "--boundaries",
+        type=Number(int, Range(1, 10_000)),
+        metavar="N",
+        help="only so many boundaries, evenly spread; default: all of the round",
     )
     parser.add_argument(
         "--victims", nargs="+", choices=VICTIMS, metavar="VICTIM", help=f"kill these on a cluster: {', '.join(VICTIMS)}"
@@ -188,8 +191,6 @@ def _chaos(options: argparse.Namespace) -> Result:
         return _chaos_on_a_cluster(options)
     from ray_kplm.bench.boundary_faults import bench, lines
 
-    if options.boundaries is not None and options.boundaries < 1:
-        raise ConfigError(f"--boundaries {options.boundaries}: must be at least 1")
     figures = bench(options.boundaries, options.console.show)
     return Result("\n".join(lines(figures)), figures, exit_code=0 if figures["same"] else 1)
 

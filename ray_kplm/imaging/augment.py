@@ -93,7 +93,9 @@ class Augmenter:
             A.ColorJitter(
                 brightness=(1, 1), contrast=(1, 1), saturation=config.saturation, hue=config.hue, p=config.colour_share
             ),
-            A.GaussianBlur(blur_limit=0, sigma_limit=(0.0, config.blur), p=config.blur_share),
+            A.GaussianBlur(
+                blur_limit=0, sigma_limit=(0.0, config.blur), p=config.blur_share if config.blur else 0.0
+            ),  # a sigma of exactly 0 would give black pictures (albumentations 2.0.8)
             A.OneOf(
                 [
                     A.GaussNoise(std_range=(0.0, config.noise), per_channel=False),

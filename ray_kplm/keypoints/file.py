@@ -21,6 +21,8 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.keypoints.source import Keypoints
 
 _KINDS: dict[str, Kind] = {"image_id": NAME, "xy": POINTS, "score": NUMBERS}
+_LARGEST = 1e9
+"""No picture has a point so far away, px."""
 
 
 class FileSource:
@@ -128,7 +130,7 @@ class FileSource:
         """Return the keypoints of the rows of one image; points that are not finite are dropped."""
         xy = np.concatenate([np.zeros((0, 2)), *(xy for xy, _ in rows)])
         score = np.nan_to_num(np.concatenate([np.zeros(0), *(score for _, score in rows)]))
-        usable = np.isfinite(xy).all(axis=1)
+        usable = (np.abs(xy) < _LARGEST).all(axis=1)  # neither is NaN
         order = np.flatnonzero(usable)[np.argsort(-score[usable], kind="stable")][: self._config.limit]
         crop_xy = coordinates.apply(coordinates.invert(crop_to_source), xy[order])
         return Keypoints(crop_xy.astype(np.float32), score[order].astype(np.float32), None)

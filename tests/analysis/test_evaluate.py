@@ -125,12 +125,12 @@ def test_metrics_hold_what_a_report_needs(run):
 def test_generic_keypoints_are_measured_against_the_annotation(run):
     assert evaluate(run)["generic_keypoints"]["near_percent"] is None  # there are none
     off = np.array([0.07 * 100, 0.09 * 100] * 7)[:13, None]  # of boxes of 100 px: seven near, six not
-    rows = [{"image_id": f"train/{i}", "xy": [[x, 0.0] for x in off[:, 0]]} for i in range(60)]
+    rows = [{"image_id": f"train/{i}", "xy": [[5 + x, 5.0] for x in off[:, 0]]} for i in range(60)]
     folder = run.folder / "keypoints"
     folder.write_table("part-00000.parquet", pa.Table.from_pylist(rows))
     landmarks = Dataset.open(run.config.dataset).landmarks("train")
-    points = np.zeros((len(NAMES), 2), np.float32)
-    points[1:] = np.nan
+    points = np.full((len(NAMES), 2), np.nan, np.float32)
+    points[0] = 5
     table = landmarks.read_table("part-00000.parquet")
     given = pa.array([points.tolist()] * 60, table.schema.field("landmarks").type)
     index = table.schema.get_field_index("landmarks")

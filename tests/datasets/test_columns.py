@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import math
 from decimal import Decimal
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_kplm.datasets import columns as kinds
-from ray_kplm.datasets.columns import PointShape, check_column, point_shape, points_array, read_column
+from ray_kplm.datasets.columns import check_column, read_column
 from ray_kplm.errors import DataError
 
 NAN = float("nan")
@@ -99,6 +98,9 @@ def test_a_tensor_whose_extension_is_not_known_is_read_by_its_shape():
         (pa.array([{"x": 1, "y": 2, "w": 9, "h": 8}, None]), kinds.BOX, [[1, 2, 10, 10], None]),
         (pa.array([{"x": 1, "y": 2, "width": 9, "height": 8}]), kinds.BOX, [[1, 2, 10, 10]]),
         (pa.array([{"ymax": 4, "xmax": 3, "ymin": 2, "xmin": 1}]), kinds.BOX, [[1, 2, 3, 4]]),
+        (pa.array([[Decimal("1.5"), None], None]), kinds.NUMBERS, [[1.5, None], None]),
+        (pa.array([[Decimal(1), Decimal(2), Decimal(3), Decimal(4)]]), kinds.BOX, [[1, 2, 3, 4]]),
+        (pa.array([[{"x": Decimal(1), "y": None}]]), kinds.POINTS, [[[1, None]]]),
         (pa.array([[0, 1, 2], None]), kinds.FLAGS, [[False, True, True], None]),
         (pa.array([[True, None]]), kinds.FLAGS, [[True, False]]),
         (pa.array([b"x", None], pa.binary_view()), kinds.PICTURE, [b"x", None]),
@@ -150,41 +152,3 @@ def test_labels_are_equal_if_and_only_if_their_values_are():
         first, second, third = read(pa.array(values), kinds.LABEL)
         assert first == third != second
         assert None not in (first, second)
-
-
-@pytest.mark.parametrize(
-    ("rows", "shape"),
-    [
-        ([[[1, 2], [3, 4], [5, 6]], None, []], PointShape(3, transposed=False)),
-        ([[[1, 2], [3, 4]]], PointShape(2, transposed=False)),
-        ([[[1, 2], None]], PointShape(2, transposed=False)),
-        ([[[1, 2, 3, 4], [5, 6, 7, 8]], None], PointShape(4, transposed=True)),
-    ],
-)
-def test_the_shape_of_points_is_that_of_all_rows(rows, shape):
-    assert point_shape("s", [pa.array([row], kinds.POINTS_TYPE) for row in rows]) == shape
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([[[1, 2, 3], [4, 5, 6]]], "found 2 x 3"),  # two points with a third value, or three points turned
-        ([[[1, 2, 3]] * 5], "found 5 x 3"),
-        ([[[1, 2], [3]]], "found 2 x 1 and 2 x 2"),
-        ([[[1, 2]], [[1, 2]] * 2], r"same number of landmarks, found \[1, 2\]"),
-        ([[], None], "found none"),
-        ([[None, None]], "nothing but nulls"),
-    ],
-)
-def test_a_shape_that_leaves_a_doubt_is_refused(rows, message):
-    with pytest.raises(DataError, match=f"^s: every .*{message}"):
-        point_shape("s", [pa.array(rows, kinds.POINTS_TYPE)])
-
-
-def test_points_of_a_row_are_an_array_with_nan_for_what_is_missing():
-    plain, turned = PointShape(2, transposed=False), PointShape(4, transposed=True)
-    np.testing.assert_array_equal(points_array([[1, None], None], plain), [[1, NAN], [NAN, NAN]])
-    np.testing.assert_array_equal(points_array([[1, 2, 3, 4], None], turned), [[v, NAN] for v in (1, 2, 3, 4)])
-    assert points_array(None, plain) is None
-    assert points_array([], plain) is None
-    assert math.isclose(points_array([[1, 2.5], [3, 4]], plain)[0, 1], 2.5)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import typing
+import warnings
 
 import albumentations as A
 import numpy as np
@@ -13,6 +16,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.augment import Augmenter, Boxed
 from ray_kplm.imaging.composites import random_placement
 from ray_kplm.imaging.crops import letterbox
+from ray_kplm.ranges import range_of
 
 SIZE = 64
 NO_COLOUR = {
@@ -277,3 +281,21 @@ def test_pasted_objects_stay_inside_the_picture():
         placed = coordinates.apply(random_placement(box, SIZE, 0.2, rng), box.reshape(2, 2))
         assert placed.min() >= -1e-6
         assert placed.max() <= SIZE - 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentConfig)])
+def test_both_ends_of_the_range_of_an_option_give_pictures(name):
+    hint = typing.get_type_hints(AugmentConfig, include_extras=True)[name]
+    allowed = range_of(hint)
+    picture = np.random.default_rng(5).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    shares = dict.fromkeys(("colour_share", "blur_share", "noise_share"), 1.0)
+    pairs = [(allowed.low, allowed.high), (allowed.low, allowed.low), (allowed.high, allowed.high)]
+    values = pairs if typing.get_origin(hint) is tuple else [allowed.low, allowed.high]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value in values:
+            augment = Augmenter(dataclasses.replace(AugmentConfig(**shares), **{name: value}), 64)
+            views = [augment(picture, seed, False) for seed in range(4)]
+            assert all(np.isfinite(view.crop_to_view).all() and np.isfinite(view.shifts).all() for view in views)
+            if name not in ("brightness", "contrast"):  # which may end in black or grey
+                assert any(np.ptp(view.picture) > 0 for view in views)

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from ray_kplm import schemas
 from ray_kplm.datasets import columns as kinds
-from ray_kplm.datasets.columns import PointShape, point_shape, points_array
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
@@ -20,6 +19,7 @@ from ray_kplm.datasets.dataset import (
 )
 from ray_kplm.datasets.description import NAME, landmark_description, read_description
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
+from ray_kplm.datasets.point_shape import PointShape, point_shape, points_array
 from ray_kplm.datasets.readers.folder_files import Pictures, list_pictures
 from ray_kplm.datasets.readers.joins import ImageNames, join_note
 from ray_kplm.datasets.readers.parquet import first_known, frame_of
@@ -42,6 +42,7 @@ class Crop(NamedTuple):
         box: Of the object, source frame.
         annotation: Row of the landmarks table.
         frame: The sequence of a video's frame, and its time there.
+        sequence: The sequence, also where the frame's time is not known.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Crop(NamedTuple):
     box: Box | None = None
     annotation: int = NONE
     frame: tuple[str, int] | None = None
+    sequence: str | None = None
 
     @property
     def image_id(self) -> str:
@@ -197,8 +199,13 @@ def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tu
 
 def _with_frames(crops: list[Crop], sequences: pa.Table, rows: dict[str, int]) -> list[Crop]:
     """Return the entries with their frames, where the table has them."""
-    places = list(map(frame_of, sequences["sequence"].to_pylist(), sequences["frame"].to_pylist()))
-    return [crop._replace(frame=places[rows[crop.image_id]]) if crop.image_id in rows else crop for crop in crops]
+    named = sequences["sequence"].to_pylist()
+    places = list(map(frame_of, named, sequences["frame"].to_pylist()))
+    numbers = [rows.get(crop.image_id, NONE) for crop in crops]
+    return [
+        crop if number == NONE else crop._replace(frame=places[number], sequence=named[number])
+        for crop, number in zip(crops, numbers, strict=True)
+    ]
 
 
 def _splits(
@@ -213,7 +220,6 @@ def _splits(
         if crop.path in pictures.dropped:
             continue
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
-        sequence = crop.frame[0] if crop.frame else None
-        unit = first_known(group, sequence, pictures.original.get(crop.path), crop.path) or ""
+        unit = first_known(group, crop.sequence, pictures.original.get(crop.path), crop.path) or ""
         splits[pictures.split.get(crop.path) or split_of(unit, options)].append(crop)
     return splits

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.datasets import image_io
-from ray_kplm.datasets.columns import PointShape, point_shape, points_array
 from ray_kplm.datasets.dataset import IngestOptions, Listing, PartBuilder, PartTables, split_of
 from ray_kplm.datasets.description import NAME, landmark_description, read_description
+from ray_kplm.datasets.point_shape import PointShape, point_shape, points_array
 from ray_kplm.datasets.readers.parquet_files import (
     PATH,
     FileColumns,

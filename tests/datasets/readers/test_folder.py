@@ -383,3 +383,14 @@ def test_rows_of_a_csv_that_cannot_be_read_are_rejected_and_the_others_used(tmp_
         "b.csv line 3": "bad row: 3 cells where the heading has 5",
         "b.csv line 4": "bad row: column x0 holds 'one', which is no number",
     }
+
+
+def test_a_sequence_whose_frames_have_no_time_stays_in_one_split(tmp_path):
+    names = listed(tmp_path / "in", 40)
+    lines = [f"{name},{'walk' if i < 20 else 'run'},{'' if i % 3 else i}" for i, name in enumerate(names)]
+    (tmp_path / "s.csv").write_text("\n".join(["image,sequence,frame", *lines]))
+    for seed in range(5):
+        options = IngestOptions(test_share=0.5, seed=seed, sequences=str(tmp_path / "s.csv"))
+        splits = list_folder(Folder.at(tmp_path / "in"), options).splits
+        found = {split: {int(crop.path[:3]) < 20 for crop in crops} for split, crops in splits.items()}
+        assert not found["train"] & found["test"]
