@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pyarrow import fs as pafs
 
 from ray_kplm.datasets import source_files
 from ray_kplm.datasets.source_files import SourceFile, list_files, read_file, same_content, starts
@@ -226,3 +227,23 @@ def test_the_start_of_many_files_is_read_in_order(tmp_path):
     for name in names:
         put(tmp_path / name, name.encode() * 3)
     assert list(starts(Folder.at(tmp_path), names, 4)) == [name.encode() for name in names]
+
+
+def test_an_object_store_is_listed_and_compared_likewise():
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for name, content in {"a.jpg": b"123", "b/c.jpg": b"123", "b/._c.jpg": b"1", "d": b"\xff\xd8\xff"}.items():
+        store.pipe(f"/listing/{name}", content)
+    source = Folder(pafs.PyFileSystem(pafs.FSSpecHandler(store)), "/listing")
+    files, faults = list_files(source)
+    assert [(file.path, file.size, file.inode) for file in files] == [
+        ("a.jpg", 3, None),
+        ("b/c.jpg", 3, None),
+        ("d", 3, None),
+    ]
+    assert not faults
+    assert same_content(source, files) == [["a.jpg", "b/c.jpg"]]
+    assert list(starts(source, ["d", "nowhere"], 2)) == [b"\xff\xd8", b""]
+    assert [file.path for file in list_files(source, "b").files] == ["b/c.jpg"]
+    with pytest.raises(DataError, match="cannot be listed"):
+        list_files(source, "nowhere")
