@@ -11,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from itertools import islice
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from pyarrow import fs as pafs
 
@@ -25,6 +26,7 @@ _PAUSES_S = (0.5, 1.0, 2.0)
 """Pauses before a folder of a server that does not answer is listed again, seconds."""
 _TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT)
 _CHUNK_BYTES = 1 << 20
+_CHUNK_PATHS = 32
 _START_BYTES = 4096
 _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -219,12 +221,18 @@ def read_file(source: Folder, path: str, *, missing: str = _DELETED) -> bytes:
         raise
 
 
+def _opened(source: Folder, path: str) -> BinaryIO:
+    """Open a file; of a local disk in a way that takes a third of pyarrow's time."""
+    at = f"{source.path}/{path}"
+    return open(at, "rb", buffering=0) if source.is_local else source.filesystem.open_input_file(at)
+
+
 def starts(source: Folder, paths: Iterable[str], size: int) -> Iterator[bytes]:
     """Yield the first `size` bytes of files, in their order; those of a file that cannot be read are b""."""
 
     def start(path: str) -> bytes:
         try:
-            with source.filesystem.open_input_file(f"{source.path}/{path}") as stream:
+            with _opened(source, path) as stream:
                 return bytes(stream.read(size))
         except OSError:
             return b""
@@ -233,15 +241,17 @@ def starts(source: Folder, paths: Iterable[str], size: int) -> Iterator[bytes]:
 
 
 def _map(function: Callable[[str], _T], paths: Iterable[str]) -> Iterator[_T]:
-    """Yield a function's results in the order of the paths, a bounded number of them at a time."""
-    waiting: deque[str] = deque()
+    """Yield a function's results in the order of the paths; a bounded number of them is there at a time."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="look") as pool:
-        for path in paths:
-            waiting.append(path)
-            if len(waiting) == 64 * _READERS:
-                yield from pool.map(function, waiting)
-                waiting.clear()
-        yield from pool.map(function, waiting)
+        for chunks in _batches(_batches(paths, _CHUNK_PATHS), _READERS):
+            for results in pool.map(lambda chunk: [function(path) for path in chunk], chunks):
+                yield from results
+
+
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def same_content(source: Folder, files: Iterable[SourceFile]) -> list[list[str]]:
@@ -282,7 +292,7 @@ def _file_digest(source: Folder, path: str) -> bytes:
     """Return the digest of a file's content; b"" if it cannot be read."""
     digest = hashlib.sha256()
     try:
-        with source.filesystem.open_input_file(f"{source.path}/{path}") as stream:
+        with _opened(source, path) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError:
