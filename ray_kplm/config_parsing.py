@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -32,10 +33,41 @@ def put(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"{key}: {section} is a value, not a section")
+    node[last] = read_value(text)
+
+
+class _Spelled(int):
+    """A whole number that remembers how it was written: a folder may be called 007, which YAML reads as 7."""
+
+    spelling: str
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML; what looks like a date is text, and whole numbers are _Spelled."""
+
+    def construct_spelled(self, node: yaml.ScalarNode) -> _Spelled | str:
+        """Return a whole number, or the text of one that is too long to be one."""
+        try:
+            number = _Spelled(self.construct_yaml_int(node))
+        except ValueError:
+            return str(node.value)
+        number.spelling = str(node.value)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_spelled)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_value(text: str) -> Any:
+    """Return the value of an override, which is written as in YAML; text that is no YAML stays text."""
     try:
-        node[last] = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        node[last] = text
+        return yaml.load(text, _Loader) if text else ""
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 def build(kind: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
@@ -84,6 +116,14 @@ def type_at(kind: type, path: str) -> Any:
     return hint
 
 
+def hint_at(kind: type, path: str) -> Any:
+    """Return the type of the field at a dotted path of a dataclass with its range. The path is one of `type_at`."""
+    *sections, last = path.split(".")
+    for section in sections:
+        kind = typing.get_type_hints(kind)[section]
+    return typing.get_type_hints(kind, include_extras=True)[last]
+
+
 def _hint(kind: type, key: str, section: str) -> Any:
     hints = typing.get_type_hints(kind)
     if key not in hints:
@@ -122,7 +162,7 @@ def read(kind: Any, value: Any, path: str) -> Any:
     """Return a value from YAML as the type of a field.
 
     Args:
-        kind: the type: a Literal, a tuple, a union, `config.AutoInt`, or one of bool, int, float and str.
+        kind: the type: a Literal, a tuple, a union, one of bool, int, float and str, or one of these with a range or a word.
         value: as YAML gives it.
         path: dotted path of the field, for errors.
 
@@ -130,9 +170,9 @@ def read(kind: Any, value: Any, path: str) -> Any:
         ConfigError: the value is not of this type.
     """
     origin = typing.get_origin(kind)
-    if origin is typing.Annotated:  # config.AutoInt
-        number, word = typing.get_args(kind)
-        return 0 if value == word else read(number, value, path)
+    if origin is typing.Annotated:  # a range, which is checked later, or the word of config.AutoInt
+        plain, *marks = typing.get_args(kind)
+        return 0 if isinstance(value, str) and value in marks else read(plain, value, path)
     if origin is Literal:
         return _read_choice(typing.get_args(kind), value, path)
     if origin is tuple:
@@ -142,12 +182,14 @@ def read(kind: Any, value: Any, path: str) -> Any:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as a string
+        except OverflowError:
+            return math.inf  # which is in no range
         except ValueError:
             pass
-    if kind is int and isinstance(value, float) and value.is_integer():
+    if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
         return int(value)
     if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+        return getattr(value, "spelling", str(value))
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{path} = {value!r}: must be of type {kind.__name__}")
     return value
@@ -190,7 +232,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file, or the ready configuration of this name, as a plain tree. Raises ConfigError."""
     try:
         with open(ready_configs.find(path), encoding="utf-8") as stream:
-            tree = yaml.safe_load(stream) or {}
+            tree = yaml.load(stream, _Loader) or {}
     except (FileNotFoundError, NotADirectoryError):
         near = ready_configs.near(path)
         hint = f"did you mean {', '.join(near)}?" if near else "`kplm configs` lists the ready ones"

@@ -1,7 +1,8 @@
 """The JSON schema of the configuration, for editors that check and complete YAML files as they are written.
 
 It is generated from the dataclasses in `ray_kplm.config`, with their types, choices, defaults and docstrings, and accepts what
-`ray_kplm.config_parsing` accepts. Rules between values are checked only when a configuration is loaded.
+`ray_kplm.config_parsing` accepts, with the ranges of numbers. Rules between values, and numbers that YAML reads as text, are
+checked only when a configuration is loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import typing
 from typing import Any, Literal
 
 from ray_kplm.config import Config
+from ray_kplm.ranges import Range
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """The newest dialect that YAML editors support well."""
@@ -63,8 +65,8 @@ def _section(kind: type) -> dict[str, Any]:
 def _type_schema(kind: Any) -> dict[str, Any]:
     """Return the schema of the values that `config_parsing.read` accepts for a type."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:  # config.AutoInt
-        return {"anyOf": [_type_schema(parts[0]), {"enum": [parts[1]]}]}
+    if origin is typing.Annotated:
+        return _annotated_schema(parts[0], parts[1:])
     if origin is Literal:
         yes_or_no = [value for value, word in ((True, "yes"), (False, "no")) if word in parts]  # YAML 1.1's yes and no
         return {"enum": [*parts, *yes_or_no]}
@@ -80,6 +82,18 @@ def _type_schema(kind: Any) -> dict[str, Any]:
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [_type_schema(part) for part in parts]}
     return dict(_PLAIN[kind]) if kind in _PLAIN else _section(kind)
+
+
+def _annotated_schema(kind: Any, marks: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the schema of a number with a range, or of one that may also be a word, which stands as 0 in a stored file."""
+    schema = _type_schema(kind)
+    allowed = next((mark for mark in marks if isinstance(mark, Range)), None)
+    if allowed:
+        schema["exclusiveMinimum" if allowed.above else "minimum"] = allowed.low
+        schema["exclusiveMaximum" if allowed.below else "maximum"] = allowed.high
+    words = [mark for mark in marks if isinstance(mark, str)]
+    zero = [0] if words or (allowed and allowed.or_zero) else []
+    return {"anyOf": [schema, {"enum": [*words, *zero]}]} if zero else schema
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.datasets import image_io
+from ray_kplm.datasets.given_images import Image, as_images, rgb_of
+from ray_kplm.datasets.ingest_source import box_fault
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
@@ -54,6 +59,17 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
     return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule)
 
 
+def detector_fingerprint(run: Run) -> str:
+    """Return what tells the detector of a finished run, or of a folder written by `export`, from others.
+
+    Raises:
+        RunError: The run is not finished.
+    """
+    if _is_exported(run.folder):
+        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    return str(run.finished("stage2")["fingerprint"])
+
+
 def _is_exported(folder: Folder) -> bool:
     return folder.is_file(NETWORK) and folder.is_file(CHANNELS)
 
@@ -76,19 +92,34 @@ def export(run: Run, folder: Folder) -> None:
         rule.write(folder / FACING)
 
 
-Image = NDArray[np.uint8] | bytes | str | os.PathLike[str]
-"""An array (H, W, 3) RGB or (H, W), an encoded image, or a path."""
-
-
 class LandmarkDetector:
-    """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`."""
+    """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`.
 
-    def __init__(self, predictor: LandmarkPredictor | OneWayPredictor, size: int, batch: int) -> None:
+    Attributes:
+        landmarks: K.
+        limits: Of an image file and of a picture.
+    """
+
+    def __init__(
+        self,
+        predictor: LandmarkPredictor | OneWayPredictor,
+        size: int,
+        batch: int,
+        landmarks: int,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Wrap a predictor of `landmarks` points for inputs of `size` pixels a side, `batch` of them at a time."""
         self._predictor, self._size, self._batch = predictor, size, batch
+        self.landmarks, self.limits = landmarks, limits
 
     @classmethod
     def load(
-        cls, run: str | os.PathLike[str], *, device: str | None = None, flip: bool | None = None
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        flip: bool | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
         """Load the detector of a finished run, or of a folder written by `export`.
 
@@ -99,6 +130,7 @@ class LandmarkDetector:
             run: A path or URI.
             device: `cpu` or `cuda`; by default a GPU if one is available.
             flip: Whether to average with the mirror image; by default as the run is configured.
+            limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
@@ -109,36 +141,80 @@ class LandmarkDetector:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         placement = Placement.choose(config.compute, chosen)
         make = make if flip is None else replace(make, flip=flip)
-        return cls(make(placement), config.network.image_size, config.compute.batch_images)
+        return cls(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map), limits)
 
-    def predict(self, images: Iterable[Image], boxes: ArrayLike | None = None, margin: float = 0.2) -> list[Landmarks]:
-        """Detect the landmarks of images.
+    @overload
+    def predict(
+        self,
+        images: Image | Iterable[Image],
+        boxes: ArrayLike | None = None,
+        margin: float = 0.2,
+        *,
+        errors: Literal["raise"] = "raise",
+    ) -> list[Landmarks]: ...
+
+    @overload
+    def predict(
+        self,
+        images: Image | Iterable[Image],
+        boxes: ArrayLike | None = None,
+        margin: float = 0.2,
+        *,
+        errors: Literal["none"],
+    ) -> list[Landmarks | None]: ...
+
+    def predict(
+        self,
+        images: Image | Iterable[Image],
+        boxes: ArrayLike | None = None,
+        margin: float = 0.2,
+        *,
+        errors: Literal["raise", "none"] = "raise",
+    ) -> Sequence[Landmarks | None]:
+        """Detect the landmarks of images. The same pixels have the same landmarks, in whatever form they come.
 
         Args:
-            images: uint8 arrays (H, W, 3) RGB or (H, W), paths, or encoded images. The frame of a file is the upright picture
-                (EXIF orientation applied).
+            images: Any number of images, a list, an iterator or an array (N, H, W, 3), or one image. An image is a path or URI,
+                the bytes of an image file, a PIL image, or an array (H, W, 3) RGB or (H, W) grey. The frame of a file and of a
+                PIL image is the upright picture (EXIF orientation applied). Arrays of other numbers than uint8 are scaled by
+                the range that occurs in each image, as 16-bit files are.
             boxes: (N, 4), x0, y0, x1, y1 of the object in each image, which is cropped as by `kplm ingest`. Without boxes the
                 object must fill the image as it did in training.
             margin: Margin around a box, as a share of its longer side.
+            errors: `raise`: an image that cannot be used is an error that names it. `none`: its result is None.
 
         Returns:
-            The landmarks of each image, in its own pixels.
+            The landmarks of each image, in its own pixels; of one image a list of one.
 
         Raises:
-            DataError: An image cannot be read, or the number of boxes is not that of the images.
+            DataError: An image cannot be used, or the number of boxes is not that of the images.
         """
-        images = list(images)
-        windows = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        if windows is not None and len(windows) != len(images):
-            raise DataError(f"{len(windows)} boxes for {len(images)} images: give one box for each image, or no boxes")
-        landmarks: list[Landmarks] = []
-        for start in range(0, len(images), self._batch):
-            stop = min(start + self._batch, len(images))
-            inputs = [
-                self._input(images[i], None if windows is None else windows[i], margin) for i in range(start, stop)
-            ]
-            landmarks += self._predict(inputs, None if windows is None else windows[start:stop])
-        return landmarks
+        if errors not in ("raise", "none"):
+            raise DataError(f"errors is {errors!r}: give 'raise' or 'none'")
+        if not (math.isfinite(margin) and margin >= 0):
+            raise DataError(f"margin is {margin}: give a share of the box's side, at least 0")
+        found: list[Landmarks | None] = []
+        batch: list[_Input] = []
+        for number, (image, box) in enumerate(_with_boxes(as_images(images), boxes)):
+            found.append(None)
+            try:
+                batch.append(self._input(number, image, box, margin))
+            except DataError as error:
+                if errors == "raise":
+                    name = image if isinstance(image, (str, os.PathLike)) else f"image {number}"
+                    raise DataError(f"{name}: {error}") from None
+            if len(batch) == self._batch:
+                self._fill(found, batch)
+                batch = []
+        self._fill(found, batch)
+        return found
+
+    def _fill(self, found: list[Landmarks | None], batch: list[_Input]) -> None:
+        """Put the landmarks of a batch to their places."""
+        if batch:
+            boxes = None if batch[0].box is None else np.stack([one.box for one in batch if one.box is not None])
+            for one, landmarks in zip(batch, self._predict([one[1:3] for one in batch], boxes), strict=True):
+                found[one.number] = landmarks
 
     def _predict(
         self, inputs: list[tuple[NDArray[np.uint8], coordinates.Affine]], boxes: NDArray[np.float64] | None
@@ -157,47 +233,44 @@ class LandmarkDetector:
             for input_to_source, points, peaks, way in zip(maps, xy, confidence, facing, strict=True)
         ]
 
-    def _input(
-        self, image: Image, box: NDArray[np.float64] | None, margin: float
-    ) -> tuple[NDArray[np.uint8], coordinates.Affine]:
-        """Return the network's input and the transform from input to source pixels."""
-        rgb = _rgb(image)
-        if box is None:
-            crop, crop_to_source = rgb, coordinates.scaling(1.0)
-        else:
-            window = image_io.window_around(tuple(box), margin, image_io.full_window(rgb))
-            crop, crop_to_source = image_io.crop(rgb, window, self._size)
-        view, crop_to_input = letterbox(crop, self._size)
-        return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
+    def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> _Input:
+        """Return the network's input of an image."""
+        rgb = rgb_of(image, self.limits)
+        window = image_io.full_window(rgb)
+        if box is not None:
+            x0, y0, x1, y1 = box.tolist()
+            if (fault := box_fault((x0, y0, x1, y1))) is not None:
+                raise DataError(f"{fault}: {box.tolist()}")
+            window = image_io.window_around((x0, y0, x1, y1), margin, window)
+        return _Input(number, *image_io.network_input(rgb, window, self._size), box)
+
+
+class _Input(NamedTuple):
+    """One image as the network sees it: its number, the input, the map to source pixels, and the box in source pixels."""
+
+    number: int
+    view: NDArray[np.uint8]
+    to_source: coordinates.Affine
+    box: NDArray[np.float64] | None
+
+
+def _with_boxes(images: Iterable[Image], boxes: ArrayLike | None) -> Iterator[tuple[Image, NDArray[np.float64] | None]]:
+    """Yield each image with its box, or None if there are no boxes."""
+    if boxes is None:
+        yield from ((image, None) for image in images)
+        return
+    try:
+        rows = np.asarray(boxes, dtype=np.float64)
+        rows = rows.reshape(-1, 4) if rows.size else rows.reshape(0, 4)
+    except (TypeError, ValueError):
+        raise DataError("boxes: give four numbers x0, y0, x1, y1 for each image, (N, 4)") from None
+    images = images if isinstance(images, Sized) else list(images)
+    if len(rows) != len(images):
+        raise DataError(f"{len(rows)} boxes for {len(images)} images: give one box for each image, or no boxes")
+    yield from zip(images, rows, strict=True)
 
 
 def _in_input(box: NDArray[np.float64], input_to_source: coordinates.Affine) -> NDArray[np.float32]:
     """Return a box (4,) of the source frame in the input frame."""
     corners = coordinates.apply(coordinates.invert(input_to_source), box.reshape(2, 2))
     return np.asarray(corners, np.float32).ravel()
-
-
-def _rgb(image: Image) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3) RGB."""
-    if isinstance(image, bytes):
-        try:
-            return image_io.decode_image_file(image).rgb
-        except DataError as error:
-            raise DataError(f"an image of {len(image)} bytes: {error}") from None
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            with open(image, "rb") as stream:
-                return image_io.decode_image_file(stream.read()).rgb
-        except (OSError, DataError) as error:
-            raise DataError(f"{image}: {error}") from None
-    array = np.asarray(image)
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] != 3)
-        or not array.size
-    ):
-        raise DataError(
-            f"an image of shape {array.shape} and type {array.dtype}: give uint8 (H, W, 3) RGB, (H, W), a path or bytes"
-        )
-    return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array

@@ -32,6 +32,8 @@ IMAGES = pa.schema(
         pa.field("crop_to_source", pa.list_(pa.float64(), 6), nullable=False),  # row-major 2 x 3 affine map
         pa.field("sequence", pa.string()),  # the video that the image is a frame of; null: not a frame
         pa.field("frame", pa.int64()),  # index of the frame in the video
+        pa.field("source_width", pa.int32()),  # of the source picture, pixels; null: not known
+        pa.field("source_height", pa.int32()),
     ]
 )
 """`<dataset>/<split>/images/part-00000.parquet`: the only table that discovery reads, except for `detector: noisy_gt`."""
@@ -161,7 +163,9 @@ SOURCE_LANDMARKS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... if there are several boxes in an image
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), source frame; NaN: landmark not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
-        pa.field("width", pa.int32()),  # of the source image, pixels; null: the object was cut out by a box
+        pa.field(
+            "width", pa.int32()
+        ),  # of the source image, pixels; null: not known, of a dataset with boxes of earlier versions
         pa.field("height", pa.int32()),
     ]
 )

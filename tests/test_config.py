@@ -131,7 +131,7 @@ def test_workers_are_a_number_or_a_range():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["compute.workers={min: 0, max: 2}"], "compute.workers = '{min: 0, max: 2}': must be at least 1"),
+        (["compute.workers={min: 0, max: 2}"], "compute.workers.min = 0: must be 1 to 4096"),
         (["compute.workers={min: 3, max: 2}"], "min must not be above max"),
         (["compute.workers={min: 1, max: 2}", "compute.scale_lr=true"], "must be one number"),
         (["compute.workers={min: 3, max: 5}", "stage2.batch_size=14"], "compute.workers = {min: 3, max: 5}: take"),
@@ -254,6 +254,16 @@ def test_values_are_read_as_the_fields_type(tmp_path):
     assert isinstance(config.method.landmarks, int)
     assert config.augment.scale == (1.0, 1.5)
     assert (config.compute.channels_last, config.run, config.dataset) == ("no", "7", "")
+
+
+def test_text_is_kept_as_it_is_spelled(tmp_path):
+    spelled = ["007", "0x1F", "1_000", "2024-01-01", "2024-13-45", "1:30", "9" * 5000, "12345678901234567890"]
+    for text in spelled:
+        assert load_config(None, [f"run={text}"]).run == text
+        (tmp_path / "c.yaml").write_text(f"template: {{image: {text}}}")
+        assert load_config(tmp_path / "c.yaml").template.image == text
+    config = load_config(None, ["seed=0x1F", "method.landmarks=8.0"])
+    assert (type(config.seed), config.seed, type(config.method.landmarks)) == (int, 31, int)
 
 
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):

@@ -27,9 +27,12 @@ def test_every_key_has_a_line_with_its_default_and_a_sentence():
     "line",
     [
         '* **`method.kind`**: one of `kplm`, `merge`, `template`, default `"kplm"`. ',
-        "* **`augment.scale`**: two numbers `[low, high]`, default `[0.8, 1.2]`. Zoom factor.",
-        "* **`stage1.rounds`**: whole number, default `34`. ",
-        "* **`compute.workers`**: whole number or `{min: ..., max: ...}`, default `1`. ",
+        "* **`augment.scale`**: two numbers `[low, high]`, each 0.05 to 20, default `[0.8, 1.2]`. Zoom factor.",
+        "* **`stage1.rounds`**: whole number, 0 to 100,000, default `34`. ",
+        "* **`compute.workers`**: whole number, 1 to 4096, or `{min: ..., max: ...}`, default `1`. ",
+        "* **`method.clusters`**: whole number, 2 to 32,767, or `auto`, default `100`. ",
+        "* **`template.outliers`**: number, above 0 to below 1, default `0.1`. ",
+        "* **`stage1.decay_at`**: list of numbers, each 0 to 1, default `[0.75, 0.9]`. ",
     ],
 )
 def test_types_and_defaults_read_as_in_yaml(line):

@@ -69,13 +69,15 @@ def test_every_field_has_its_default_and_docstring_and_refuses_another_type(path
 ACCEPTED = [
     "stage1: {learning_rate: 1e-4}",  # a string in YAML 1.1
     "stage1: {learning_rate: 1}",
-    "stage1: {decay_at: [0.1, 1e-1, 3]}",
+    "stage1: {decay_at: [0.1, 1e-1, 1]}",
     "augment: {scale: [0.5, 2]}",
     "compute: {workers: 2}",
     "compute: {workers: {min: 1, max: 4}}",
     "compute: {channels_last: yes}",
     "run: 7",
     "method: {landmarks: 30.0, clusters: 100}",
+    "method: {landmarks: auto, clusters: auto}",
+    "method: {landmarks: 0, clusters: 0}",  # as a run with auto is stored
 ]
 REFUSED = [
     "stage1: {learning_rat: 1e-4}",
@@ -92,6 +94,16 @@ REFUSED = [
     "method: 3",
     "method:",
     "stage3: {}",
+    "stage1: {decay_at: [0.5, 1.5]}",
+    "stage1: {learning_rate: 0}",
+    "keypoints: {nms: 1}",
+    "method: {clusters: 40000}",
+    "method: {landmarks: 1}",
+    "augment: {scale: [0, 1]}",
+    "compute: {workers: 0}",
+    "compute: {workers: {min: 0, max: 2}}",
+    "seed: -1",
+    "seed: 12345678901234567890",
 ]
 
 

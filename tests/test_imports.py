@@ -28,6 +28,7 @@ LEVELS = [
         "config_schema",
         "ready_configs",
         "errors",
+        "ranges",
         "storage",
     },
 ]

@@ -168,9 +168,10 @@ class _Annotation:
         return protocol_scores(self.protocol, self.protocol_scoring, train, test, seed=seed, by=self.protocol_by)
 
     def facts(self) -> dict[str, Any]:
-        """Return facts about the annotation of the test split that is scored."""
+        """Return facts about the annotation of the test split that is scored, and the doubtful points of both splits."""
         return {
             "points": count_points(self.arrays[TEST], self.scoring),
+            "doubtful_points": self.arrays[TRAIN].marks.plus(self.arrays[TEST].marks)._asdict(),
             "visible_only": self.scoring.visible_only,
             "normaliser": dict(self.scoring.normaliser),
         }

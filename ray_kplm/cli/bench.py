@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command, figures_text
+from ray_kplm.cli.parser import Number
+from ray_kplm.ranges import COUNTS, ROUNDS, Range
 
 VICTIMS = ("worker", "extraction", "shard", "coordinator", "controller", "driver", "node")
 """What `kplm bench chaos` can kill."""
@@ -37,10 +39,10 @@ def _add_correspondence(kinds: Any) -> None:
         "same size, the memory of a shard with its budget."
     )
     parser = command(kinds, "correspondence", _correspondence, text)
-    parser.add_argument("--points", type=int, default=300_000, help="number of descriptors")
-    parser.add_argument("--dim", type=int, default=256, help="width of a descriptor")
-    parser.add_argument("--clusters", type=int, default=100, help="number of centroids")
-    parser.add_argument("--iterations", type=int, default=10, help="iterations of a fit")
+    parser.add_argument("--points", type=Number(int, COUNTS), default=300_000, help="number of descriptors")
+    parser.add_argument("--dim", type=Number(int, Range(1, 65_536)), default=256, help="width of a descriptor")
+    parser.add_argument("--clusters", type=Number(int, Range(2, 32_767)), default=100, help="number of centroids")
+    parser.add_argument("--iterations", type=Number(int, COUNTS), default=10, help="iterations of a fit")
     parser.add_argument(
         "--memory", action="store_true", help="also 1, 4 and 16 million descriptors (minutes, 3 GB of disk)"
     )
@@ -58,17 +60,27 @@ def _add_train(kinds: Any) -> None:
         "config", metavar="CONFIG", nargs="?", help="a YAML file or the name of a ready one; default: faces_cpu"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
-    parser.add_argument("--iterations", type=int, default=200, help="iterations of each training that is timed")
+    parser.add_argument(
+        "--iterations", type=Number(int, COUNTS), default=200, help="iterations of each training that is timed"
+    )
     add_json(parser, "the figures")
 
 
 def _add_evaluation(kinds: Any) -> None:
     text = "Time an evaluation of random landmarks: forward and backward NME alone, and all figures."
     parser = command(kinds, "evaluation", _evaluation, text)
-    parser.add_argument("--images", type=int, default=2_500, help="number of test images, and of training images")
-    parser.add_argument("--points", type=int, default=68, help="number of annotated points")
     parser.add_argument(
-        "--landmarks", type=int, default=30, help="number of discovered landmarks, at most that of points"
+        "--images",
+        type=Number(int, Range(2, 10**7)),
+        default=2_500,
+        help="number of test images, and of training images",
+    )
+    parser.add_argument("--points", type=Number(int, Range(1, 10_000)), default=68, help="number of annotated points")
+    parser.add_argument(
+        "--landmarks",
+        type=Number(int, Range(1, 10_000)),
+        default=30,
+        help="number of discovered landmarks, at most that of points",
     )
     add_json(parser, "the figures")
 
@@ -76,8 +88,14 @@ def _add_evaluation(kinds: Any) -> None:
 def _add_rounds(kinds: Any) -> None:
     text = "Measure what a round reads of datasets of growing size. The cost of a round must not grow with the dataset."
     parser = command(kinds, "rounds", _rounds, text)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 40_000, 400_000], help="images in the datasets")
-    parser.add_argument("--images", type=int, default=2_000, help="images of a round")
+    parser.add_argument(
+        "--sizes",
+        type=Number(int, COUNTS),
+        nargs="+",
+        default=[4_000, 40_000, 400_000],
+        help="images in the datasets",
+    )
+    parser.add_argument("--images", type=Number(int, COUNTS), default=2_000, help="images of a round")
     add_json(parser, "the figures")
 
 
@@ -111,8 +129,10 @@ def _add_chaos(kinds: Any) -> None:
 def _add_endurance(kinds: Any) -> None:
     text = "Run many short rounds in one process. Memory, open files, processes and the object store must not grow."
     parser = command(kinds, "endurance", _endurance, text)
-    parser.add_argument("--rounds", type=int, default=200, help="rounds after the warm-up")
-    parser.add_argument("--rounds-per-fit", type=int, default=20, help="rounds by the same training workers")
+    parser.add_argument("--rounds", type=Number(int, ROUNDS), default=200, help="rounds after the warm-up")
+    parser.add_argument(
+        "--rounds-per-fit", type=Number(int, ROUNDS), default=20, help="rounds by the same training workers"
+    )
     add_json(parser, "the figures")
 
 

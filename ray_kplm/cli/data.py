@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, command
+from ray_kplm.cli.parser import Number, add_limits
+from ray_kplm.ranges import MARGINS, PART_IMAGES, PART_SHARES, PROCESSES, SEEDS, SHARES, SIDES, Range
 
 
 def add(commands: Any) -> None:
@@ -28,14 +30,21 @@ def _add_synth(commands: Any) -> None:
         f"Kinds of objects (--kind):\n{kinds}"
     )
     parser = command(commands, "synth", _synth, text, epilog)
-    parser.add_argument("images", type=int, metavar="N", help="number of images, those of the test split included")
+    parser.add_argument(
+        "images",
+        type=Number(int, Range(1, 10**7)),
+        metavar="N",
+        help="number of images, those of the test split included",
+    )
     parser.add_argument("folder", metavar="DIR", help="where train.parquet, test.parquet and dataset.json are written")
     parser.add_argument(
         "--kind", choices=list(KINDS), default=DEFAULT, metavar="NAME", help="what to render, see below"
     )
-    parser.add_argument("--size", type=int, default=96, help="side of an image, pixels")
-    parser.add_argument("--test-share", type=float, default=0.2, help="share of the images in the test split")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed renders the same images")
+    parser.add_argument("--size", type=Number(int, Range(16, 4096)), default=96, help="side of an image, pixels")
+    parser.add_argument(
+        "--test-share", type=Number(float, SHARES), default=0.2, help="share of the images in the test split"
+    )
+    parser.add_argument("--seed", type=Number(int, SEEDS), default=0, help="the same seed renders the same images")
     parser.add_argument(
         "--mark",
         action="store_true",
@@ -43,7 +52,7 @@ def _add_synth(commands: Any) -> None:
     )
     parser.add_argument(
         "--background-marks",
-        type=int,
+        type=Number(int, Range(0, 10)),
         default=0,
         metavar="M",
         help="draw M marks, 10 at most, behind the object, each at the same place of every image; dataset.json has the places",
@@ -112,23 +121,37 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CSV or Parquet: image, sequence, frame; for images that are frames of videos",
     )
-    parser.add_argument("--margin", type=float, default=0.2, help="margin around a box, share of its longer side")
-    parser.add_argument("--size", type=int, default=256, help="longer side of a stored image at most, pixels")
     parser.add_argument(
-        "--test-share", type=float, default=0.1, help="share of the test split, if SOURCE has no splits"
+        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, share of its longer side"
     )
     parser.add_argument(
-        "--part-images", type=int, default=512, help="images in a part, which is read, processed and retried as a whole"
+        "--size", type=Number(int, SIDES), default=256, help="longer side of a stored image at most, pixels"
     )
-    parser.add_argument("--min-side", type=int, default=32, help="smaller images are rejected, pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
     parser.add_argument(
         "--drop-duplicates",
         action="store_true",
         help="of pictures of a folder with the same content use one, that of the test split first; default: use and count them",
     )
     parser.add_argument(
-        "--workers", type=int, default=None, help="parts processed at a time; default: one for each CPU"
+        "--test-share",
+        type=Number(float, PART_SHARES),
+        default=0.1,
+        help="share of the test split, if SOURCE has no splits",
+    )
+    parser.add_argument(
+        "--part-images",
+        type=Number(int, PART_IMAGES),
+        default=512,
+        help="images in a part, which is read, processed and retried as a whole",
+    )
+    parser.add_argument("--min-side", type=Number(int, SIDES), default=32, help="smaller images are rejected, pixels")
+    parser.add_argument("--seed", type=Number(int, SEEDS), default=0, help="seed of the splits")
+    add_limits(parser)
+    parser.add_argument(
+        "--workers",
+        type=Number(int, PROCESSES),
+        default=None,
+        help="parts processed at a time; default: one for each CPU",
     )
 
 
@@ -140,7 +163,7 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "drop_duplicates", "workers",
+        "drop_duplicates", "max_pixels", "max_bytes", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
     with session(ComputeConfig()):

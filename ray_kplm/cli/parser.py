@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray_kplm.cli.console import emit
+from ray_kplm.ranges import FILE_BYTES, PIXELS, Range
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -82,6 +85,45 @@ class Version(argparse.Action):
         except importlib.metadata.PackageNotFoundError:  # in a Ray job, whose code is not installed
             emit(f"{parser.prog}: not installed, run from {__file__}")
         parser.exit()
+
+
+@dataclass(frozen=True)
+class Number:
+    """The type of an option that is a number in a range; other text is a usage error that says the range."""
+
+    kind: type[int] | type[float]
+    allowed: Range
+
+    def __call__(self, text: str) -> float:
+        """Return the number."""
+        try:
+            value = self.kind(text)
+        except (ValueError, OverflowError):
+            value = math.nan
+        if not self.allowed.holds(value):
+            word = "whole number" if self.kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} must be a {word}, {self.allowed}")
+        return value
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the options that bound a picture, `datasets.limits`, to a command that reads pictures."""
+    from ray_kplm.datasets.limits import DEFAULT_LIMITS
+
+    parser.add_argument(
+        "--max-pixels",
+        type=Number(int, PIXELS),
+        default=DEFAULT_LIMITS.pixels,
+        metavar="N",
+        help=f"refuse pictures of more pixels, which take 7 bytes each; {PIXELS.high} at most",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=Number(int, FILE_BYTES),
+        default=DEFAULT_LIMITS.file_bytes,
+        metavar="N",
+        help="refuse larger image files",
+    )
 
 
 def _similar(word: str, known: Iterable[str]) -> list[str]:

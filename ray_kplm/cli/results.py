@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
+from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
 
 
 def add(commands: Any) -> None:
@@ -69,7 +72,12 @@ def _add_quality(commands: Any) -> None:
     parser.add_argument(
         "--stage", default="stage2", help="stage2, or the number of a finished round (0: the warm-up) for its clusters"
     )
-    parser.add_argument("--images", type=int, default=256, help="training images to measure on, a seeded sample")
+    parser.add_argument(
+        "--images",
+        type=Number(int, Range(1, 10**7)),
+        default=256,
+        help="training images to measure on, a seeded sample",
+    )
     parser.add_argument(
         "--against",
         metavar="OTHER",
@@ -87,11 +95,15 @@ def _add_predict(commands: Any) -> None:
     epilog = (
         "Examples:\n"
         "  kplm predict runs/mine photos landmarks --csv\n"
+        "  kplm predict runs/mine a.jpg b.png more/*.jpg landmarks\n"
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
     )
     parser = command(commands, "predict", _predict, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("source", metavar="SOURCE", help="a folder of images, a .parquet file, or a dataset")
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE",
+        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
+    )  # fmt: skip
     parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
         "overrides",
@@ -102,11 +114,17 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
     )
-    parser.add_argument("--margin", type=float, default=0.2, help="margin around a box, that of `kplm ingest`")
+    parser.add_argument(
+        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
+    )
     parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
     parser.add_argument(
-        "--part-images", type=int, default=512, help="images in a part, which is read, processed and retried as a whole"
+        "--part-images",
+        type=Number(int, PART_IMAGES),
+        default=512,
+        help="images in a part, which is read, processed and retried as a whole",
     )
+    add_limits(parser)
     parser.add_argument(
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
     )
@@ -120,8 +138,10 @@ def _add_show(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run directory")
     parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
     parser.add_argument("--split", default="test", choices=["test", "train"], help="the split that the images are from")
-    parser.add_argument("--count", type=int, default=48, help="number of images")
-    parser.add_argument("--tile", type=int, default=160, help="side of an image in the picture, pixels")
+    parser.add_argument("--count", type=Number(int, Range(1, 10_000)), default=48, help="number of images")
+    parser.add_argument(
+        "--tile", type=Number(int, Range(16, 4096)), default=160, help="side of an image in the picture, pixels"
+    )
     parser.add_argument(
         "--keypoints",
         action="store_true",
@@ -138,7 +158,9 @@ def _add_report(commands: Any) -> None:
         commands, "report", _report, text, "Example:\n  kplm report runs/mine   # writes runs/mine/report/index.html"
     )
     parser.add_argument("run", metavar="RUN", help="the run directory; the page is RUN/report/index.html")
-    parser.add_argument("--images", type=int, default=500, help="number of images in the gallery at most")
+    parser.add_argument(
+        "--images", type=Number(int, Range(1, 100_000)), default=500, help="number of images in the gallery at most"
+    )
 
 
 def _add_template(commands: Any) -> None:
@@ -192,17 +214,31 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
+    from ray_kplm.datasets.limits import Limits
     from ray_kplm.inference.images import PredictOptions, predict_images
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
 
+    source, out, overrides = _split_words([*options.source, options.out, *options.overrides])
     run = Run.open(options.run)
-    config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    config = from_dict(with_overrides(run.config.to_dict(), overrides))
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
-    chosen = PredictOptions(**{name: getattr(options, name) for name in names})
+    limits = Limits(options.max_pixels, options.max_bytes)
+    chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
     with session(config.compute):
-        summary = predict_images(run, options.source, options.out, chosen, config=config, progress=options.console.show)
+        summary = predict_images(run, source, out, chosen, config=config, progress=options.console.show)
     return Result(str(summary))
+
+
+def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """Return the sources, OUT and the overrides among the words of `kplm predict`; argparse counts overrides as sources."""
+    overrides = [word for word in words if re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)+=", word)]
+    paths = [word for word in words if word not in overrides]
+    if len(paths) < 2:
+        raise ConfigError(
+            f"predict: {' '.join(paths) or 'no path'} alone: name SOURCE, any number of them, and OUT last"
+        )
+    return paths[:-1], paths[-1], overrides
 
 
 def _show(options: argparse.Namespace) -> Result:

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Number
+from ray_kplm.ranges import PROCESSES, REDUCTIONS, ROUNDS, SEEDS, TRIALS
 
 
 def add(commands: Any) -> None:
@@ -72,8 +74,10 @@ def _add_ablate(commands: Any) -> None:
         help="what varies, all combinations: kind, stages, negatives, correspondence, clusters, keypoints, mirror, "
         "flip_at_test, norm, noise, warp, or a path of the configuration with values, as method.landmarks=10,20",
     )  # fmt: skip
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each combination is run with each seed")
-    parser.add_argument("--max-concurrent", type=int, default=1, help="runs side by side")
+    parser.add_argument(
+        "--seeds", type=Number(int, SEEDS), nargs="+", default=[0], help="each combination is run with each seed"
+    )
+    parser.add_argument("--max-concurrent", type=Number(int, PROCESSES), default=1, help="runs side by side")
     add_json(parser, "the rows")
 
 
@@ -118,14 +122,19 @@ def _add_sweep(commands: Any) -> None:
         help="all combinations, random draws, or OptunaSearch of Tune, a tree-structured Parzen estimator; by default a grid "
         "where all are lists, else random",
     )  # fmt: skip
-    parser.add_argument("--samples", type=int, default=20, help="number of trials of random and tpe search")
+    parser.add_argument(
+        "--samples", type=Number(int, TRIALS), default=20, help="number of trials of random and tpe search"
+    )
     parser.add_argument(
         "--max-concurrent",
-        type=int,
+        type=Number(int, PROCESSES),
         help="trials side by side; by default as many as the cluster has CPUs and GPUs for",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the search; that of the runs is the configuration's"
+        "--seed",
+        type=Number(int, SEEDS),
+        default=0,
+        help="seed of the search; that of the runs is the configuration's",
     )
     parser.add_argument(
         "--objective", choices=["auto", "forward_nme", "label_free"], default="auto", help="what is minimised"
@@ -134,10 +143,16 @@ def _add_sweep(commands: Any) -> None:
         "--asha", action="store_true", help="stop weak trials early, by Tune's ASHAScheduler over the rounds"
     )
     parser.add_argument(
-        "--grace-rounds", type=int, default=1, help="with --asha: first round after which trials are compared"
+        "--grace-rounds",
+        type=Number(int, ROUNDS),
+        default=1,
+        help="with --asha: first round after which trials are compared",
     )
     parser.add_argument(
-        "--reduction", type=float, default=3.0, help="with --asha: the best 1/REDUCTION of the trials go on"
+        "--reduction",
+        type=Number(float, REDUCTIONS),
+        default=3.0,
+        help="with --asha: the best 1/REDUCTION of the trials go on",
     )
     add_json(parser, "best and trials")
 

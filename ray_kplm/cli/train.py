@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
+from ray_kplm.cli.parser import Number
 from ray_kplm.errors import DataError
+from ray_kplm.ranges import Range
 
 
 def add(commands: Any) -> None:
@@ -33,7 +35,7 @@ def _add_demo(commands: Any) -> None:
         help="changes to the ready configuration `demo`, see `kplm configs demo`",
     )
     parser.add_argument("--folder", default="runs/demo", help="where images, dataset and run are written")
-    parser.add_argument("--images", type=int, default=1000, help="number of images to render")
+    parser.add_argument("--images", type=Number(int, Range(4, 10**7)), default=1000, help="number of images to render")
     add_json(parser, "the scores")
 
 

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.datasets.description import read_description
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
+from ray_kplm.ranges import FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
 
 
@@ -40,35 +42,38 @@ class IngestOptions:
     """Parquet: image, landmarks (L x 2, the same pixels), optional visible, group. For the evaluation of a folder of images."""
     sequences: str | None = None
     """CSV or Parquet: image, sequence, frame, for images that are frames of videos. For a folder of images."""
-    margin: float = 0.2
+    margin: Annotated[float, MARGINS] = 0.2
     """Margin of the crop on each side of a box, share of its longer side."""
-    size: int = 256
+    size: Annotated[int, SIDES] = 256
     """Longest side of a stored picture, px; larger ones are scaled down. Parquet sources are stored as they are."""
-    test_share: float = 0.1
+    test_share: PartShare = 0.1
     """Share of the images drawn for the test split, if the source has no splits."""
-    part_images: int = 512
+    part_images: Annotated[int, PART_IMAGES] = 512
     """Source images per part: the unit of retry, of resume and of memory."""
-    min_side: int = 32
+    min_side: Annotated[int, SIDES] = 32
     """Pictures whose shorter side, as stored, is below this many px are rejected."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the splits."""
     drop_duplicates: bool = False
     """Whether of several pictures of a folder with the same content only one is used, that of the test split first."""
-    workers: int | None = None
+    max_pixels: Annotated[int, PIXELS] = DEFAULT_LIMITS.pixels
+    """Pictures of more pixels are refused before they are decoded, which takes 7 bytes a pixel."""
+    max_bytes: Annotated[int, FILE_BYTES] = DEFAULT_LIMITS.file_bytes
+    """Larger image files are refused before they are read."""
+    input_size: Annotated[int, SIDES] | None = None
+    """Store the network's input of this side, px, without loss, instead of crops: for predictions."""
+    workers: Processes | None = None
     """Parts built at the same time; None: one for each CPU of the cluster."""
 
     def __post_init__(self) -> None:
-        rules = {
-            f"margin {self.margin} must be at least 0": self.margin >= 0,
-            f"min_side {self.min_side} must be at least 1 px": self.min_side >= 1,
-            f"size {self.size} must be at least min_side ({self.min_side} px)": self.size >= self.min_side,
-            f"test_share {self.test_share} must be in 0 <= share < 1": 0 <= self.test_share < 1,
-            f"part_images {self.part_images} must be at least 1": self.part_images >= 1,
-            f"workers {self.workers} must be at least 1": self.workers is None or self.workers >= 1,
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                raise ConfigError(f"ingest: {rule}")
+        check_ranges(self, "ingest: ")
+        if self.size < self.min_side:
+            raise ConfigError(f"ingest: size = {self.size}: must be at least min_side ({self.min_side} px)")
+
+    @property
+    def limits(self) -> Limits:
+        """What a picture may have at most."""
+        return Limits(self.max_pixels, self.max_bytes)
 
 
 class PartTables(NamedTuple):
@@ -115,36 +120,18 @@ def split_of(key: str, options: IngestOptions) -> str:
     return schemas.TEST if int.from_bytes(digest[:8], "big") < options.test_share * 2**64 else schemas.TRAIN
 
 
-def count_landmarks(name: str, columns: Iterable[pa.Array]) -> int:
-    """Return the number of landmarks, which must be the same in all annotated rows.
-
-    Args:
-        name: The source, for error messages.
-        columns: Slices of the column, list<list<float>>.
-
-    Raises:
-        DataError: The numbers differ, or a landmark is no pair.
-    """
-    counts: set[int | None] = set()
-    pairs: set[int | None] = set()
-    for column in columns:
-        try:
-            counts.update(pc.unique(pc.list_value_length(column)).to_pylist())
-            pairs.update(pc.unique(pc.list_value_length(pc.list_flatten(column))).to_pylist())
-        except pa.ArrowException:
-            raise DataError(f"{name}: landmarks must be lists of pairs x, y, but are {column.type}") from None
-    numbers = sorted(count for count in counts if count)
-    if len(numbers) != 1:
-        raise DataError(f"{name}: every image must have the same number of landmarks, found {numbers or 'none'}")
-    if pairs != {2}:
-        raise DataError(f"{name}: every landmark must be a pair x, y; NaN, NaN where it is not annotated")
-    return numbers[0]
-
-
 ANNOTATION = frozenset(
     {"image_id", "image", "width", "height", "bbox", "landmarks", "visible", "group", "sequence", "frame"}
 )
 """Columns with a meaning. Other numbers of an annotated image are stored as attributes, for evaluation by ranges of them."""
+
+_FAINT = 8
+"""Steps of 255 that a picture's values differ by if it shows something."""
+
+
+def _is_nearly_constant(rgb: NDArray[np.uint8]) -> bool:
+    """Return whether a picture (H, W, 3) shows nothing: each colour varies by less than a step that an eye sees."""
+    return bool((np.ptp(rgb.reshape(-1, 3), axis=0) < _FAINT).all())
 
 
 def printable(text: str) -> str:
@@ -184,6 +171,7 @@ class PartBuilder:
         crop_to_source: Affine,
         annotation: dict[str, Any] | None = None,
         frame: tuple[str, int] | None = None,
+        source_size: tuple[int, int] | None = None,
     ) -> None:
         """Add one image.
 
@@ -196,8 +184,11 @@ class PartBuilder:
             annotation: landmarks (L, 2), crop frame; visible (L,); group; further numbers become attributes. None: not
                 annotated, all landmarks are NaN.
             frame: The sequence of a video's frame, and its time there.
+            source_size: Width and height of the source picture, upright, pixels; None: not known.
         """
         height, width = rgb.shape[:2]
+        if _is_nearly_constant(rgb):
+            self.note(image_id, "nearly constant")
         if self._count:
             self._landmarks.append({"image_id": image_id, **self._annotation(annotation or {})})
         self._images.append(
@@ -210,6 +201,8 @@ class PartBuilder:
                 "crop_to_source": crop_to_source.ravel().tolist(),
                 "sequence": frame and frame[0],
                 "frame": frame and frame[1],
+                "source_width": source_size and source_size[0],
+                "source_height": source_size and source_size[1],
             }
         )
 
@@ -217,12 +210,14 @@ class PartBuilder:
         """Return the columns of schemas.LANDMARKS; a landmark that is NaN is not visible."""
         points = np.full((self._count, 2), np.nan, dtype=np.float32)
         if given.get("landmarks") is not None and len(given["landmarks"]):
-            points[:] = given["landmarks"]
+            with np.errstate(over="ignore"):  # beyond float32 is infinite
+                points[:] = given["landmarks"]
+        points[~np.isfinite(points).all(axis=1)] = np.nan  # a point with one coordinate is none
         visible = given.get("visible") or [True] * self._count
         if len(visible) != self._count:
             raise DataError(f"bad annotation: {len(visible)} values of visible for {self._count} landmarks")
         visible = [bool(shown) and not np.isnan(point).any() for shown, point in zip(visible, points, strict=True)]
-        numbers = [(name, given[name]) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
+        numbers = [(name, float(given[name])) for name in sorted(given.keys() - ANNOTATION) if _is_number(given[name])]
         return {"landmarks": points.tolist(), "visible": visible, "group": given.get("group"), "attributes": numbers}
 
     def tables(self) -> PartTables:
@@ -260,7 +255,7 @@ class Dataset:
             raise DataError(
                 f"{root} is no dataset: its manifest.json is of kind {manifest.get('kind')!r}; pass what `kplm ingest` wrote"
             )
-        return cls(root, manifest, root.read_json("dataset.json"))
+        return cls(root, manifest, read_description(root))
 
     @property
     def fingerprint(self) -> str:

@@ -9,32 +9,35 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from ray_kplm.datasets.deep_files import deep_file
+from ray_kplm.datasets.deep_values import SCALED, deep_to_rgb
 from ray_kplm.datasets.file_kinds import further_formats
+from ray_kplm.datasets.image_containers import PixelFile, header_size, is_known, without_metadata
+from ray_kplm.datasets.image_orientation import UPRIGHT, upright
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
+from ray_kplm.datasets.pillow_pixels import is_deep, jpeg_is_whole, orientation_of, to_rgb
+from ray_kplm.datasets.source_files import read_file
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
+from ray_kplm.imaging.crops import letterbox
+from ray_kplm.storage import Folder
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """File name extensions of image files, in lower case."""
-
-MAX_PIXELS = 1 << 27
-"""Larger pictures are refused before they are decoded: 400 MB as RGB, more than any camera has."""
 
 MAX_ENLARGEMENT = 4
 """Longest side of a crop, as a multiple of the picture's longer side; a longer crop would be mostly replicated border."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-_ORIENTATION = 0x0112
 _JPEG_QUALITY = 95
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class Picture(NamedTuple):
@@ -42,11 +45,15 @@ class Picture(NamedTuple):
 
     Attributes:
         rgb: (H, W, 3), upright.
-        plain: Whether the file is a JPEG or PNG that any decoder decodes to these pixels. It may be stored unchanged.
+        plain: Whether `content` is a JPEG or PNG that any decoder decodes to these pixels. It may be stored.
+        content: The file without its metadata, if it is plain.
+        notes: What was decided about the values, a line each.
     """
 
     rgb: NDArray[np.uint8]
     plain: bool
+    content: bytes = b""
+    notes: tuple[str, ...] = ()
 
 
 class Window(NamedTuple):
@@ -58,79 +65,68 @@ class Window(NamedTuple):
     height: int
 
 
-def decode_image_file(content: bytes) -> Picture:
-    """Decode an image file to upright RGB. Transparent pixels become white; of several frames the first is used.
+def read_image_bytes(folder: Folder, name: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return the content of an image file. The size of a file that is too large is all that is read of it.
+
+    Raises:
+        DataError: The file is too large, unreadable or does not exist.
+    """
+    return read_file(folder, name, check_size=limits.check_bytes)
+
+
+def decode_image_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """Decode an image file to upright RGB.
+
+    Transparent pixels become white; of several frames the first is used. Pictures of more than 8 bits a value are scaled by the
+    range that occurs (`deep_values`). Metadata is not read, save for the orientation, so broken metadata is no fault.
+
+    Args:
+        content: The file.
+        limits: Of the file and of the picture.
 
     Raises:
         DataError: The file cannot be used.
     """
     if not content:
         raise DataError("empty file")
+    if len(content) > limits.file_bytes:
+        raise DataError(
+            f"too large: a file of {len(content) / 1e6:.1f} MB; max_bytes is {limits.file_bytes / 1e6:g} MB"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=(*_FORMATS, *further_formats())) as image:
-                return _decode(image, content)
+            return _decode(content, limits)
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError("not an image") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"too large: more than {MAX_PIXELS} pixels") from None
+        raise DataError("unreadable: cut or damaged" if is_known(content) else "not an image") from None
     except Exception as error:  # on damaged files Pillow's decoders raise exceptions of many kinds
         message = " ".join(str(error).split()) or type(error).__name__
         raise DataError("truncated" if "truncated" in message.lower() else f"unreadable: {message}") from None
 
 
-def _decode(image: Image.Image, content: bytes) -> Picture:
-    """Check and decode an opened file."""
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"too large: {image.width} x {image.height} is more than {MAX_PIXELS} pixels")
-    if image.format in ("JPEG", "MPO") and not _jpeg_is_complete(content):
-        raise DataError("truncated")
-    plain = (
-        image.format in ("JPEG", "PNG")
-        and image.mode == "RGB"
-        and not image.has_transparency_data
-        and image.getexif().get(_ORIENTATION, 1) == 1
-    )
-    image.load()
-    return Picture(_to_rgb(ImageOps.exif_transpose(image)), plain)
-
-
-def _jpeg_is_complete(content: bytes) -> bool:
-    """Return whether the segments of a JPEG lead to its end marker.
-
-    libjpeg only warns if the data ends early and other bytes follow, such as the zeros of a broken download; the rest of the
-    picture is grey then.
-    """
-    position = 2
-    while found := _JPEG_MARKER.search(content, position):
-        marker, position = found.group()[1], found.end()
-        if marker == 0xD9:
-            return True
-        position += int.from_bytes(content[position : position + 2], "big")
-    return False
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert an image of any mode to RGB (H, W, 3), on white."""
-    if image.mode.startswith(("I", "F")):
-        return _deep_grey_to_rgb(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"))
-
-
-def _deep_grey_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert grey integers of 16 bits by their full range and floats by 0 to 1; Pillow's own conversion clips both."""
-    white = 1.0 if image.mode == "F" else 65535.0
-    values = np.asarray(image, dtype=np.float32)
-    if not (values.min() >= 0 and values.max() <= white):
-        raise DataError(f"unreadable: grey values {values.min():g}..{values.max():g} outside 0..{white:g}")
-    grey = np.rint(values * np.float32(255 / white)).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def _decode(content: bytes, limits: Limits) -> Picture:
+    """Check and decode a file."""
+    file = without_metadata(content) or PixelFile(content, size=header_size(content))
+    if file.size:
+        limits.check_size(*file.size)
+    deep = deep_file(file.content)
+    if deep is not None:
+        limits.check_size(*deep.size)
+        rgb = deep_to_rgb(deep.values(), white_is_low=deep.white_is_low)
+        return Picture(upright(rgb, file.orientation), plain=False, notes=(SCALED,))
+    with Image.open(io.BytesIO(file.content), formats=(*_FORMATS, *further_formats())) as image:
+        limits.check_size(*image.size)
+        image.load()
+        if image.format == "JPEG" and not jpeg_is_whole(file, image):
+            raise DataError("truncated")
+        plain = image.format in ("JPEG", "PNG") and image.mode == "RGB" and not image.has_transparency_data
+        notes = (SCALED,) if is_deep(image) else ()
+        rgb = to_rgb(image)
+        turned = orientation_of(image) if file.content is content else file.orientation
+    plain = plain and turned == UPRIGHT
+    return Picture(upright(rgb, turned), plain, file.content if plain else b"", notes)
 
 
 def full_window(rgb: NDArray[np.uint8]) -> Window:
@@ -153,7 +149,7 @@ def window_around(box: tuple[float, float, float, float], margin: float, picture
     if x1 < 0 or y1 < 0 or x0 > picture.width - 1 or y0 > picture.height - 1:
         raise DataError(f"box outside the image: {_text(box)} in {picture.width} x {picture.height}")
     side = math.ceil((max(x1 - x0, y1 - y0) + 1) * (1 + 2 * margin) - 1e-6)
-    if side > MAX_ENLARGEMENT * max(picture.width, picture.height) or side * side > MAX_PIXELS:
+    if side > MAX_ENLARGEMENT * max(picture.width, picture.height) or side * side > DEFAULT_LIMITS.pixels:
         raise DataError(f"box too large: {_text(box)} in {picture.width} x {picture.height}")
     return Window(round((x0 + x1 - side + 1) / 2), round((y0 + y1 - side + 1) / 2), side, side)
 
@@ -195,11 +191,35 @@ def crop(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.
     return inside, coordinates.compose(coordinates.translation(window.left, window.top), scaled)
 
 
+def network_input(rgb: NDArray[np.uint8], window: Window, size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
+    """Return a window of the picture as the network's input: the one way from a new picture to its landmarks.
+
+    Args:
+        rgb: (H, W, 3), the picture.
+        window: The window.
+        size: S, side of the input, pixels.
+
+    Returns:
+        The input (S, S, 3), and the affine map of its points to the source frame.
+    """
+    cut, crop_to_source = crop(rgb, window, max(window.width, window.height))
+    view, crop_to_input = letterbox(cut, size)
+    return view, coordinates.compose(crop_to_source, coordinates.invert(crop_to_input))
+
+
 def check_side(rgb: NDArray[np.uint8], min_side: int) -> None:
     """Raise DataError if the shorter side of a picture, as it would be stored, is below `min_side` pixels."""
     height, width = rgb.shape[:2]
     if min(width, height) < min_side:
         raise DataError(f"too small: {width} x {height} px when stored, a side below {min_side}")
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H, W, 3) as the content of a PNG file, which holds it exactly."""
+    done, png = cv2.imencode(".png", rgb[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    content: bytes = png.tobytes()
+    return content
 
 
 def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.datasets import file_kinds, image_io
 from ray_kplm.datasets.dataset import IngestOptions, PartBuilder, PartTables
-from ray_kplm.datasets.source_files import read_file
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
@@ -57,15 +58,17 @@ ReadAnnotation = Callable[[Folder, Sample], Sample]
 """Adds the annotation from a sample's own file. It is called when a part is built, so that a listing of many files is fast."""
 
 
-def open_image(source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture]:
+def open_image(
+    source: Folder, path: str, samples: Sequence[Sample], limits: Limits = DEFAULT_LIMITS
+) -> Iterator[OpenedPicture]:
     """Read and decode an image file once for all objects in it.
 
     Raises:
         DataError: The file cannot be read or decoded.
     """
-    content = read_file(source, path)
+    content = image_io.read_image_bytes(source, path, limits)
     try:
-        picture = image_io.decode_image_file(content)
+        picture = image_io.decode_image_file(content, limits)
     except DataError as error:
         if str(error) == "not an image" and (kind := file_kinds.what_else(content)):
             raise DataError(f"not an image: {kind}") from None
@@ -95,11 +98,12 @@ class SampleReader:
     def read_part(self, entries: Sequence[Sample]) -> PartTables:
         """Return the tables of a part. Successive entries with the same path share one reading of the picture."""
         part = PartBuilder(self.landmarks)
+        opener = partial(open_image, limits=self.options.limits) if self.opener is open_image else self.opener
         for path, group in groupby(self._annotated(part, entries), key=attrgetter("path")):
             waiting = deque(group)
             try:
-                for content, picture in self.opener(self.source, path, tuple(waiting)):
-                    self._add(part, waiting.popleft(), content, picture)
+                for _, picture in opener(self.source, path, tuple(waiting)):
+                    self._add(part, waiting.popleft(), picture)
             except DataError as error:
                 for sample in waiting:
                     part.reject(sample.image_id, str(error))
@@ -113,17 +117,15 @@ class SampleReader:
             except DataError as error:
                 part.reject(sample.image_id, str(error))
 
-    def _add(self, part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture) -> None:
+    def _add(self, part: PartBuilder, sample: Sample, picture: image_io.Picture) -> None:
         try:
-            add_sample(part, sample, content, picture, self.options)
+            add_sample(part, sample, picture, self.options)
         except DataError as error:
             part.reject(sample.image_id, str(error))
 
 
-def add_sample(
-    part: PartBuilder, sample: Sample, content: bytes, picture: image_io.Picture, options: IngestOptions
-) -> None:
-    """Crop the object and add it to the part. The bytes of a picture that needs no change are stored as they are.
+def add_sample(part: PartBuilder, sample: Sample, picture: image_io.Picture, options: IngestOptions) -> None:
+    """Crop the object and add it to the part. A picture that needs no change is stored as its file has it.
 
     Raises:
         DataError: The sample cannot be used.
@@ -132,7 +134,10 @@ def add_sample(
     sample = _in_picture(part, sample, full)
     around = sample.window or sample.box
     window = full if around is None else image_io.window_around(around, options.margin, full)
-    rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
+    if options.input_size:
+        rgb, crop_to_source = image_io.network_input(picture.rgb, window, options.input_size)
+    else:
+        rgb, crop_to_source = image_io.crop(picture.rgb, window, options.size)
     image_io.check_side(rgb, options.min_side)
     kept = picture.plain and around is None and rgb.shape == picture.rgb.shape and not sample.mirrored
     if sample.mirrored:
@@ -144,15 +149,12 @@ def add_sample(
     if annotation is not None and annotation.get("landmarks") is not None and len(annotation["landmarks"]):
         points = np.array(annotation["landmarks"], dtype=np.float64)
         annotation = {**annotation, "landmarks": coordinates.apply(source_to_crop, points)}
-    part.add(
-        sample.image_id,
-        content if kept else image_io.encode_jpeg(rgb),
-        rgb,
-        box,
-        crop_to_source,
-        annotation,
-        sample.frame,
-    )
+    encode = image_io.encode_png if options.input_size else image_io.encode_jpeg
+    stored = picture.content if kept and not options.input_size else encode(rgb)
+    size = full.width, full.height
+    part.add(sample.image_id, stored, rgb, box, crop_to_source, annotation, sample.frame, size)
+    for note in picture.notes:
+        part.note(sample.image_id, note)
 
 
 def _in_picture(part: PartBuilder, sample: Sample, picture: image_io.Window) -> Sample:

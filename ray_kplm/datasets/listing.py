@@ -10,10 +10,13 @@ from ray_kplm.datasets import file_kinds
 from ray_kplm.datasets.dataset import IngestOptions, Listing, printable
 from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
+from ray_kplm.datasets.readers.shards import split_shards, split_word
 from ray_kplm.datasets.registry import AUTO, load_reader
 from ray_kplm.errors import DataError
-from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
+
+_SHARD_FOLDERS = ("data", "default")
+"""Folders of Parquet files as hubs have them, beside those that are called as splits."""
 
 
 class NoImageError(DataError):
@@ -52,9 +55,9 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")
         listing = list_parquet(parent, {folder.name: None}, options)
-    elif folder.is_file("train.parquet"):
-        given = [split for split in (TRAIN, TEST) if folder.is_file(f"{split}.parquet")]
-        listing = list_parquet(folder, {f"{split}.parquet": split for split in given}, options)
+    elif shards := _shards(folder):
+        files, notes = split_shards(shards)
+        listing = list_parquet(folder, files, options, notes)
     else:
         listing = list_folder(folder, options)
     if not any(listing.splits.values()):
@@ -63,6 +66,24 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
         what = losses_text(kinds, listing.other_files, listing.skipped)
         raise NoImageError(f"{source}: no image found; {what}{example}", listing.rejected)
     return listing
+
+
+def _shards(folder: Folder) -> list[str]:
+    """Return the paths of the Parquet files of a source of Parquet files, [] for a folder of images.
+
+    A folder with `train.parquet` is such a source in any case; others are one if they hold no images. The files lie in the
+    folder, or in folders that are called data, default or as splits.
+    """
+    names = [name for name in folder.names() if not name.startswith(".")]
+    files = [name for name in names if name.endswith(".parquet")]
+    if "train.parquet" in files:
+        return files
+    if any(file_kinds.is_picture(file_kinds.extension_of(name)) for name in names):
+        return []
+    for name in folder.folders():
+        if name in _SHARD_FOLDERS or split_word(name):
+            files += [f"{name}/{file}" for file in _shards(folder / name)]
+    return files
 
 
 def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
@@ -80,7 +101,12 @@ def losses_text(kinds: Mapping[str, int], other_files: int, skipped: Mapping[str
     """
     reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     line = f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    return "; ".join([line, *skipped_texts(skipped or {})])
+
+
+def skipped_texts(skipped: Mapping[str, int]) -> list[str]:
+    """Return what is to do about files that are not read, of which `skipped` has the number by extension."""
     by_advice: dict[str, list[str]] = {}
-    for extension, count in (skipped or {}).items():
+    for extension, count in skipped.items():
         by_advice.setdefault(file_kinds.advice(extension), []).append(f"{count} {extension}")
-    return "; ".join([line, *(f"{', '.join(counts)} skipped: {advice}" for advice, counts in by_advice.items())])
+    return [f"{', '.join(counts)} skipped: {advice}" for advice, counts in by_advice.items()]

@@ -191,27 +191,33 @@ def _line(error: OSError) -> str:
     return " ".join((error.strerror or str(error)).split())
 
 
-_DELETED = "unreadable: deleted since the folder was listed"
+_DELETED = "unreadable: no such file, or deleted since the folder was listed"
 
 
-def read_file(source: Folder, path: str, *, missing: str = _DELETED) -> bytes:
+def read_file(
+    source: Folder, path: str, *, missing: str = _DELETED, check_size: Callable[[int], None] | None = None
+) -> bytes:
     """Return the content of a file.
 
     Args:
         source: The source.
         path: Of the file, below it.
         missing: The reason, if there is no such file.
+        check_size: Called with the size in bytes before the file is read; raises DataError for a file that is too large.
 
     Raises:
         DataError: This file cannot be read, and others can.
         StorageError: The storage does not answer.
     """
     try:
+        if check_size is not None:
+            check_size(source.size(path))
         return source.read_bytes(path)
     except FileNotFoundError:
         raise DataError(missing) from None
     except OSError as error:
-        raise DataError(f"unreadable: {_line(error).lower()}") from None
+        reason = _line(error).lower()
+        raise DataError(f"unreadable: {'a folder' if 'is a directory' in reason else reason}") from None
     except StorageError as error:
         cause = error.__cause__
         if isinstance(cause, PermissionError):

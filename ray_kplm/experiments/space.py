@@ -22,6 +22,7 @@ import yaml
 from ray_kplm import config_parsing
 from ray_kplm.config import Config, from_dict
 from ray_kplm.errors import ConfigError
+from ray_kplm.ranges import value_faults
 
 Values = dict[str, Any]
 """A point of the space: dotted path -> value; a list is spelled as text, `[0.5, 0.9]`."""
@@ -222,6 +223,8 @@ def _dimension(path: str, what: Any) -> Dimension:
     if not isinstance(what, list) or not what:
         raise ConfigError(f"--over {path}={what!r}: give values, A,B,C, or a distribution, uniform:LOW:HIGH")
     read = [config_parsing.read(kind, value, path) for value in what]
+    for value in read:
+        _check_range(path, value)
     values = [json.dumps(value) if isinstance(value, tuple) else value for value in read]
     return Choice(path, tuple(value for place, value in enumerate(values) if value not in values[:place]))
 
@@ -247,7 +250,15 @@ def _interval(path: str, kind: Any, name: str, ends: Sequence[str]) -> Interval:
         raise ConfigError(f"{spelled}: LOW must be less than HIGH{', which is not drawn itself' if whole else ''}")
     if log and low <= 0:
         raise ConfigError(f"{spelled}: LOW must be positive, since its logarithm is searched")
+    for end in (low, high - 1 if whole else high):
+        _check_range(path, end)
     return Interval(path, name, low, high)
+
+
+def _check_range(path: str, value: Any) -> None:
+    """Raise ConfigError if a number, or one of a tuple of numbers, is out of the range of its field."""
+    for fault in value_faults(config_parsing.hint_at(Config, path), value, path):
+        raise ConfigError(f"--over {path}: {shown(fault.value)}: {fault.rule}")
 
 
 def _number(text: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
@@ -25,6 +25,7 @@ from ray_kplm.experiments.sweep_events import RESULTS, SweepEvents, keypoints_fo
 from ray_kplm.experiments.sweep_results import from_dict, run_name
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
+from ray_kplm.ranges import TRIALS, Processes, Seed, check_ranges
 from ray_kplm.run import Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
@@ -58,15 +59,18 @@ class SweepOptions:
     """See `experiments.space`."""
     search: str | None = None
     """grid, random or tpe; None: a grid where all dimensions are lists, else random."""
-    samples: int = 20
+    samples: Annotated[int, TRIALS] = 20
     """Trials of random and tpe search."""
-    max_concurrent: int | None = None
+    max_concurrent: Processes | None = None
     """Trials side by side; None: as many as the cluster has room for."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the search. That of the runs is the configuration's."""
     objective: str = AUTO
     halving: Halving | None = None
     """Stop weak trials early."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "sweep: ")
 
 
 def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> dict[str, Any]:
@@ -127,8 +131,6 @@ def _search(config: Config, space: Space, options: SweepOptions) -> Search:
     if algorithm == GRID:
         for values in space.grid():
             configured(config, values)
-    elif options.samples < 1:
-        raise ConfigError(f"--samples {options.samples}: must be at least 1")
     if algorithm == TPE:
         import_optuna()
     lists = "grid_search" if algorithm == GRID else "choice"

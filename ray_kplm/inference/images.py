@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,24 +22,28 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.config import Config
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
-from ray_kplm.inference.sources import ImageSource, ReadPart, open_source
-from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
+from ray_kplm.landmark_detector import detector_fingerprint, landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.ranges import MARGINS, PART_IMAGES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
 
 _STEP = "predict_images"
+INPUT_VERSION = 2
+"""Of the way from a picture to the network's input; landmarks that were predicted in another way are not continued."""
 _PARTIAL_REJECTED = ".rejected"
 """Folder of the rejected images of each part, until all parts are complete."""
 
@@ -50,16 +54,21 @@ class PredictOptions:
 
     boxes: str | None = None
     """File of boxes, as for `kplm ingest`; for a folder of images."""
-    margin: float = 0.2
+    margin: Annotated[float, MARGINS] = 0.2
     """Margin around a box, as a share of its longer side; the one the training images were cropped with."""
     split: str | None = None
     """Split of a dataset; None for all its images."""
-    part_images: int = 512
+    part_images: Annotated[int, PART_IMAGES] = 512
     """Number of images in a part, of a source that is not a dataset."""
+    limits: Limits = DEFAULT_LIMITS
+    """Of an image file and of a picture; larger ones are rejected."""
     csv: bool = False
     """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
     """Whether to write `coco.json`, COCO keypoints."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "predict: ")
 
 
 @dataclass(frozen=True)
@@ -74,16 +83,19 @@ class PredictReport:
     """Number of images that could not be used, by kind of reason; each one is listed in rejected.parquet."""
     existed: bool
     """Whether the same predictions existed already, so that nothing was predicted."""
+    notes: tuple[str, ...] = ()
+    """What the user is told of the source, a line each."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
         rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
-        return f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        line = f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
+        return "\n".join([line, *self.notes])
 
 
 def predict_images(
     run: Run,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: PredictOptions | None = None,
     *,
@@ -94,7 +106,8 @@ def predict_images(
 
     Args:
         run: A finished run.
-        source: A folder of images, Parquet files as `kplm ingest` takes, or a dataset.
+        source: A folder of images or Parquet files as `kplm ingest` takes, a dataset, an image file, a pattern such as
+            `photos/*.jpg`, or several files, patterns and folders.
         out: The folder to write to; a new one, or that of the same prediction, which is continued.
         options: Choice of the images and of files to write.
         config: The run's configuration with another `compute`; by default the run's own.
@@ -113,10 +126,10 @@ def predict_images(
     # The number format is decided here, by the machine that predicts and not by the run, and is the same in all workers.
     config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
-    images = open_source(
-        source, boxes=options.boxes, margin=options.margin, split=options.split, part_images=options.part_images,
-        image_size=config.network.image_size,
-    )  # fmt: skip
+    reading = SourceOptions(
+        config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
+    )
+    images = open_source(source, reading)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target):
@@ -127,25 +140,28 @@ def predict_images(
             manifest = _predict(step, images, make, config, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target, options, manifest["landmarks"], images.name)
-    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed)
+    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed, images.notes)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
+    if target.parent.is_file(target.name):
+        raise RunError(f"{target} is a file; the last path is the folder that the landmarks are written to")
     content = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
     claim = next((name for name in (MANIFEST, CLAIM) if target.is_file(name)), None)
     if content and (claim is None or target.read_json(claim).get("step") != _STEP):
         raise RunError(f"{target}: is not empty and holds no predictions; choose a new folder")
-    trained = run.manifest("stage2")
-    assert trained is not None, "landmark_predictor requires a finished stage 2"
-    reads = {
+    reads: dict[str, Any] = {
         "source": images.identity,
         "margin": options.margin,
         "part_images": options.part_images,
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
+        "input": INPUT_VERSION,
     }
+    if options.limits != DEFAULT_LIMITS:
+        reads["limits"] = list(options.limits)
     remedy = "Predict into another folder, or remove this one"
-    return Step(target, _STEP, reads, {"network": trained["fingerprint"]}, remedy)
+    return Step(target, _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
 
 
 def _predict(
@@ -200,10 +216,15 @@ def _in_source(images: pa.Table, points: list[NDArray[np.float64]], confidence: 
 
 
 def _sizes(images: pa.Table, affines: list[NDArray[np.float64]]) -> Iterator[tuple[int | None, int | None]]:
-    """Yield width and height of each source image that was not cropped, None for the others."""
-    for row, affine in zip(images.select(["width", "height", "box"]).to_pylist(), affines, strict=True):
-        whole = row["box"] is None
-        yield (round(row["width"] * affine[0, 0]), round(row["height"] * affine[1, 1])) if whole else (None, None)
+    """Yield width and height of each source image; None where a dataset of an earlier version cut the object out."""
+    names = ["width", "height", "box", "source_width", "source_height"]
+    for row, affine in zip(images.select(names).to_pylist(), affines, strict=True):
+        if row["source_width"] is not None:
+            yield row["source_width"], row["source_height"]
+        elif row["box"] is None:
+            yield round(row["width"] * affine[0, 0]), round(row["height"] * affine[1, 1])
+        else:
+            yield None, None
 
 
 def _export(target: Folder, options: PredictOptions, landmarks: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Sources of images to predict, in parts: folders, Parquet files and datasets."""
+"""Sources of images to predict, in parts: folders, files, Parquet files and datasets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, PartTables
-from ray_kplm.datasets.listing import list_source
+from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
+from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
+from ray_kplm.datasets.listing import list_source, skipped_texts
 from ray_kplm.errors import DataError
+from ray_kplm.inference.chosen_files import expanded, list_chosen
 from ray_kplm.run import MANIFEST
 from ray_kplm.runtime.tasks import Shared
 from ray_kplm.storage import Folder
 
-_COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source"]
+_SIZE_COLUMNS = ["source_width", "source_height"]
+_COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source", *_SIZE_COLUMNS]
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How images are read for a prediction."""
+
+    image_size: int
+    """Side of the network's input, pixels."""
+    boxes: str | None = None
+    """File of boxes, as for `kplm ingest`; not for a dataset."""
+    margin: float = 0.2
+    """Margin around a box, as a share of its longer side."""
+    split: str | None = None
+    """Split of a dataset; None for all."""
+    part_images: int = 512
+    """Images in a part of a source that is not a dataset."""
+    limits: Limits = DEFAULT_LIMITS
+    """Of an image file and of a picture."""
 
 
 class ReadPart(Protocol):
@@ -37,6 +60,7 @@ class ImageSource:
         counts: Number of images of each part, including those that turn out to be unreadable.
         read: Reads a part.
         rejected: Entries that were refused before their pixels were read: name and reason.
+        notes: What the user is told of the source, a line each.
     """
 
     name: str
@@ -45,55 +69,56 @@ class ImageSource:
     counts: list[int]
     read: ReadPart
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def open_source(
-    source: str | os.PathLike[str],
-    *,
-    boxes: str | None,
-    margin: float,
-    split: str | None,
-    part_images: int,
-    image_size: int,
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], options: SourceOptions
 ) -> ImageSource:
-    """List the images of a source.
+    """List the images of one source or of several.
 
     Args:
-        source: A dataset, or a folder of images or Parquet files as `kplm ingest` takes.
-        boxes: File of boxes, as for `kplm ingest`; for a folder of images.
-        margin: Margin around a box, as a share of its longer side.
-        split: Split of a dataset; None for all.
-        part_images: Images in a part of a source that is not a dataset.
-        image_size: Side of the network's input, pixels; larger crops are stored at twice this size.
+        sources: A dataset, a folder of images or a Parquet file as `kplm ingest` takes, an image file, a pattern such as
+            `photos/*.jpg`, or several image files, patterns and folders.
+        options: How to read them.
 
     Raises:
-        DataError: The source has no images, or `boxes` or `split` does not apply to it.
+        DataError: There are no images, or `boxes` or `split` does not apply to the source.
     """
-    folder = Folder.at(source)
-    if folder.is_file(MANIFEST):
-        return _dataset_source(Dataset.open(folder), boxes, split)
-    if split:
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    names = list(dict.fromkeys(name for one in given for name in expanded(os.fspath(one))))
+    folder = Folder.at(names[0])
+    if len(names) == 1 and folder.is_file(MANIFEST):
+        return _dataset_source(Dataset.open(folder), options)
+    if options.split:
         raise DataError(
-            f"{source}: --split {split} applies only to a dataset made by `kplm ingest`; leave it out for a folder of images"
+            f"{names[0]}: --split {options.split} applies only to a dataset made by `kplm ingest`; leave it out for images"
         )
     ingest = IngestOptions(
-        boxes=boxes, margin=margin, part_images=part_images, test_share=0.0, min_side=1, size=2 * image_size
-    )
-    listing = list_source(source, ingest)
+        boxes=options.boxes, margin=options.margin, part_images=options.part_images, test_share=0.0, min_side=1,
+        input_size=options.image_size, max_pixels=options.limits.pixels, max_bytes=options.limits.file_bytes,
+    )  # fmt: skip
+    is_whole = len(names) == 1 and (names[0].endswith(".parquet") or not folder.parent.is_file(folder.name))
+    return _listed(list_source(names[0], ingest) if is_whole else list_chosen(names, ingest), options)
+
+
+def _listed(listing: Listing, options: SourceOptions) -> ImageSource:
     entries = [entry for of_split in listing.splits.values() for entry in of_split]
-    pieces = [entries[start : start + part_images] for start in range(0, len(entries), part_images)]
+    pieces = [entries[start : start + options.part_images] for start in range(0, len(entries), options.part_images)]
     parts = [_part(number) for number in range(len(pieces))]
     read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
     identity = f"{len(entries)} images, {listing.identity[:16]}"
-    return ImageSource(listing.meta["name"], identity, parts, [len(piece) for piece in pieces], read, listing.rejected)
+    counts = [len(piece) for piece in pieces]
+    notes = (*listing.notes, *skipped_texts(listing.skipped))
+    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, notes)
 
 
-def _dataset_source(dataset: Dataset, boxes: str | None, split: str | None) -> ImageSource:
-    if boxes:
+def _dataset_source(dataset: Dataset, options: SourceOptions) -> ImageSource:
+    if options.boxes:
         raise DataError(
             f"{dataset.root}: --boxes applies only to a folder of images; the objects of a dataset are cropped already"
         )
-    splits = [split] if split else list(dataset.manifest["splits"])
+    splits = [options.split] if options.split else list(dataset.manifest["splits"])
     stored = [(dataset.images(name), part) for name in splits for part in dataset.parts(name)]
     parts = [_part(number) for number in range(len(stored))]
     counts = [count for name in splits for count in dataset.rows(name)]
@@ -125,4 +150,8 @@ class _StoredImages:
 
     def __call__(self, part: str) -> PartTables:
         folder, name = self.stored[part]
-        return PartTables(folder.read_table(name, _COLUMNS), None, schemas.REJECTED.empty_table())
+        table = folder.read_table(name)
+        for column in _SIZE_COLUMNS:  # datasets of earlier versions lack them
+            if column not in table.column_names:
+                table = table.append_column(schemas.IMAGES.field(column), pa.nulls(table.num_rows, pa.int32()))
+        return PartTables(table.select(_COLUMNS), None, schemas.REJECTED.empty_table())

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_kplm.config import KeypointsConfig
+from ray_kplm.datasets.missing_marks import COLUMNS, find_marks
 from ray_kplm.errors import ConfigError
 from ray_kplm.keypoints.source import Keypoints
 from ray_kplm.storage import Folder
@@ -20,7 +22,7 @@ class NoisyGroundTruth:
     It is for experiments on label noise, and the only source of keypoints that reads annotation.
     """
 
-    columns: tuple[str, ...] = ("image_id", "width", "height")
+    columns: tuple[str, ...] = ("image_id", *COLUMNS)
 
     def __init__(self, config: KeypointsConfig, landmarks: Folder, seed: int) -> None:
         """Take the annotation of a split.
@@ -42,11 +44,14 @@ class NoisyGroundTruth:
 
     def __call__(self, part: str, images: pa.Table, rows: NDArray[np.int64]) -> list[Keypoints]:
         """Return the noisy points of each image; the noise of an image depends on the seed and its row alone."""
-        truth = self._landmarks.read_table(part, ["landmarks"]).take(pa.array(rows))["landmarks"].to_pylist()
+        table = self._landmarks.read_table(part, ["landmarks"]).take(pa.array(rows))
+        flat = pc.list_flatten(pc.list_flatten(table["landmarks"])).to_numpy()
+        truth = flat.reshape(len(rows), -1, 2).astype(np.float64)
+        truth[find_marks(truth, images).missing] = np.nan
         number = int(part.removeprefix("part-").split(".")[0])
         sides = zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)
         return [
-            self._add_noise(np.array(xy, np.float64).reshape(-1, 2), np.array(side), (self._seed, number, int(row)))
+            self._add_noise(xy, np.array(side), (self._seed, number, int(row)))
             for xy, side, row in zip(truth, sides, rows, strict=True)
         ]
 

@@ -177,12 +177,16 @@ def scatter(xy: ArrayLike, groups: ArrayLike, *, title: str, width: int = 420) -
     """Return a scatter plot as SVG, with the number of each group at its medoid.
 
     Args:
-        xy: (N, 2), points in any unit.
+        xy: (N, 2), points in any unit; those that are not finite are left out.
         groups: (N,), group of each point from 0, coloured by the classes k0, k1, ...; points of group `NONE` are grey.
         title: Title, for screen readers.
         width: Width in pixels.
     """
-    points, group = np.asarray(xy, np.float64), np.asarray(groups)
+    points, group = np.asarray(xy, np.float64).reshape(-1, 2), np.asarray(groups)
+    finite = np.isfinite(points).all(axis=1)
+    points, group = points[finite], group[finite]
+    if not len(points):
+        return _svg([], title, width, 2 * _MARGIN)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = (width - 2 * _MARGIN) / max(float(high[0] - low[0]), float(high[1] - low[1]) / _MAX_ASPECT, 1e-9)
     height = round((high[1] - low[1]) * scale + 2 * _MARGIN)

@@ -15,6 +15,10 @@ from ray_kplm.schemas import NONE
 MAX_POINTS = 1500
 """Number of points above which a t-SNE picture becomes no clearer."""
 _PERPLEXITY = 30.0
+_FEWEST = 4
+"""Number of different descriptors that t-SNE needs."""
+_USUAL_SPREAD = (1e-3, 1e3)
+"""Range of the values of descriptors that are embedded as they are."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,32 @@ class Described:
 
 
 def tsne(descriptors: NDArray[np.floating], seed: int) -> NDArray[np.float32]:
-    """Return the t-SNE embedding (P, 2) of descriptors (P, d), P > 3."""
-    perplexity = min(_PERPLEXITY, (len(descriptors) - 1) / 3)
-    fit = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    """Return the t-SNE embedding (P, 2) of descriptors (P, d).
+
+    Descriptors with a number that is not finite are left out: their places are NaN. Fewer than four different ones, of which
+    t-SNE makes no picture (and equal ones end its process), are projected to their first two principal components.
+    """
+    values = np.asarray(descriptors, np.float64)
+    finite = np.isfinite(values).all(axis=1)
+    xy: NDArray[np.float32] = np.full((len(values), 2), np.nan, np.float32)
+    if finite.any():
+        xy[finite] = _embed(values[finite], seed)
+    return xy
+
+
+def _embed(values: NDArray[np.float64], seed: int) -> NDArray[np.floating]:
+    low, high = _USUAL_SPREAD
+    spread = float(np.ptp(values, axis=0).max())
+    if not low <= spread <= high:  # squares of it in float32 might be 0 or infinite
+        values = (values - values.mean(axis=0)) / (spread or 1.0)
+    values = values.astype(np.float32)
+    if values.shape[1] < 2 or len(np.unique(values, axis=0)) < _FEWEST:
+        centred = values - values.mean(axis=0)
+        axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+        return np.pad(centred @ axes.T, ((0, 0), (0, 2 - len(axes))))
+    fit = TSNE(2, perplexity=min(_PERPLEXITY, (len(values) - 1) / 3), init="pca", random_state=seed)
     with threadpool_limits(1):  # its threads synchronise in every small step, which is slow on a busy machine
-        return np.asarray(fit.fit_transform(descriptors.astype(np.float32)), np.float32)
+        return np.asarray(fit.fit_transform(values))
 
 
 def sampled(points: Described, seed: int, most: int = MAX_POINTS) -> Described:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ray_kplm.datasets.missing_marks import PointCounts
 from ray_kplm.evaluation.detection import NEAR_SHARE
 from ray_kplm.evaluation.stages import STAGE_TITLES
 from ray_kplm.report.text_table import NO_VALUE, align, cell
@@ -125,6 +126,7 @@ def _notes(metrics: dict[str, Any]) -> Iterator[str]:
         f"{points['scored']} points scored: {points['annotated']} annotated{hidden}, {points['not_annotated']} not; "
         f"{metrics['left_out']['images_without_normaliser']} images without normaliser"
     )
+    yield from PointCounts(**metrics.get("doubtful_points", {})).lines()
     if generic := metrics.get("generic_keypoints"):
         near = f"{generic['near_percent']:.0f} %" if generic["near_percent"] is not None else "an unknown share"
         yield (

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import ray
 from ray import cloudpickle, tune
@@ -29,6 +29,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, SearchGenera
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import ConfigError
 from ray_kplm.progress import ProgressCallback
+from ray_kplm.ranges import REDUCTIONS, ROUNDS, check_ranges
 from ray_kplm.runtime.progress_channel import open_channel
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import needed_cpus
@@ -60,16 +61,13 @@ _ENVIRONMENT = {
 class Halving:
     """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), as Tune's `ASHAScheduler` does it."""
 
-    grace: int = 1
+    grace: Annotated[int, ROUNDS] = 1
     """First round at whose end trials are compared; the next ones are each `reduction` times as late."""
-    reduction: float = 3.0
+    reduction: Annotated[float, REDUCTIONS] = 3.0
     """The best 1 / `reduction` of the trials go on."""
 
     def __post_init__(self) -> None:
-        if self.grace < 1:
-            raise ConfigError(f"--grace-rounds {self.grace}: must be at least 1, the first round after the warm-up")
-        if self.reduction <= 1:
-            raise ConfigError(f"--reduction {self.reduction:g}: must be more than 1; 3 lets the best third go on")
+        check_ranges(self, "asha: ")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging import coordinates
 from ray_kplm.keypoints import LEARNED, build_source
+from ray_kplm.keypoints.file import FileSource
 from ray_kplm.keypoints.source import Keypoints
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.progress import ProgressCallback, ignore_progress
@@ -86,7 +87,8 @@ class DetectKeypoints(RoundLabels):
                 f"{facts['points_per_image']:.2f} generic keypoints an image, fewer than limits.min_points_per_image = "
                 f"{least}; look at keypoints.detector, keypoints.limit and keypoints.outlier_share"
             )
-        executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0, _background_text(facts))
+        text = "; ".join(filter(None, (facts.get("matched", ""), _background_text(facts))))
+        executor.finish(self, facts, {"keypoints_per_image": facts["points_per_image"]}, 0, text)
 
     def round_labels(self, parts: list[str]) -> Labels:
         """Return labels by which a keypoint corresponds to itself in another view (thesis 6.1.5)."""
@@ -120,7 +122,11 @@ def detect(
         described: write features (schemas.features_schema) instead: keypoints with their descriptors.
         drop_background: leave out keypoints of the static background.
     """
-    build_source(config, landmarks, seed)  # raises here, in one line, rather than in a worker
+    source = build_source(config, landmarks, seed)  # raises here, in one line, rather than in a worker
+    matched = {}
+    if isinstance(source, FileSource):
+        tables = images.read_tables(images.parts(), ["image_id"])
+        matched = {"matched": source.match(image_id for table in tables for image_id in table["image_id"].to_pylist())}
     find = FindKeypoints(images, landmarks, config, seed)
     sample = sample_keypoints(find, selection, seed, pool) if config.outlier_share or drop_background else None
     background = None
@@ -138,6 +144,7 @@ def detect(
         "images_without_keypoints": total["empty"],
         "found_per_image": total["found"] / max(total["images"], 1),
         "points_per_image": total["kept"] / max(total["images"], 1),
+        **matched,
     }
 
 

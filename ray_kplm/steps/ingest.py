@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,7 +20,9 @@ import pyarrow as pa
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables, printable
 from ray_kplm.datasets.duplicates import digests_of, find_repeats
+from ray_kplm.datasets.limits import DEFAULT_LIMITS
 from ray_kplm.datasets.listing import NoImageError, count_kinds, list_source, losses_text
+from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import lock_folder
@@ -68,6 +71,7 @@ class _Built(NamedTuple):
     rows: int
     longest: int  # side of a stored picture, px
     digests: bytes  # of its pictures, one after another
+    points: PointCounts
     reused: bool
 
 
@@ -102,7 +106,7 @@ def ingest(
     if _is_finished(root, fingerprint):
         manifest, rejected = root.read_json("manifest.json"), root.read_table(_REJECTED)
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
-        notes = [*listing.notes, *_notes_text(root)]
+        notes = [*listing.notes, *PointCounts(*manifest.get("points", ())).lines(), *_notes_text(root)]
         return IngestReport(
             str(root),
             images,
@@ -138,18 +142,20 @@ def _ingest(
     if not images[schemas.TRAIN]:
         losses = losses_text(_kinds(rejected), listing.other_files, listing.skipped)
         raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/{_REJECTED}")
+    points = reduce(PointCounts.plus, (part.points for part in built.values()), PointCounts())
     manifest = {
         "kind": "dataset",
         "fingerprint": fingerprint,
         "splits": splits,
         "rejected": rejected.num_rows,
         "landmarks": listing.landmarks,
+        "points": list(points),
         "sequences": listing.sequences,
         "image_size": max(part.longest for part in built.values()),
     }
     root.write_json("manifest.json", manifest)
     reused = sum(part.reused for part in built.values())
-    notes = [*listing.notes, *_notes_text(root)]
+    notes = [*listing.notes, *points.lines(), *_notes_text(root)]
     return IngestReport(
         str(root),
         images,
@@ -173,11 +179,15 @@ def _list_losses(root: Folder, error: NoImageError) -> DataError:
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     """Hash what determines the dataset's content; the user's tables and the format are in the identity."""
     read = dataclasses.asdict(options)
-    for name in ("workers", "boxes", "landmarks", "sequences", "format"):
+    for name in ("workers", "boxes", "landmarks", "sequences", "format", "input_size"):
         del read[name]
     if not options.drop_duplicates:
         del read["drop_duplicates"]
-    layout = [str(schemas.IMAGES), str(schemas.LANDMARKS)]
+    for name, unlimited in (("max_pixels", DEFAULT_LIMITS.pixels), ("max_bytes", DEFAULT_LIMITS.file_bytes)):
+        if read[name] == unlimited:  # datasets made before there were limits are current
+            del read[name]
+    images = pa.schema([field for field in schemas.IMAGES if field.name not in ("source_width", "source_height")])
+    layout = [str(images), str(schemas.LANDMARKS)]
     decides = json.dumps([read, listing.identity, listing.meta, layout], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()
 
@@ -229,7 +239,9 @@ def _build_part(
     home = root / job.split
     images, landmarks = home / "images", home / "landmarks"
     if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
-        return _measure(images.read_table(job.part, ["width", "height"]), _stored_digests(home, job.part), reused=True)
+        annotation = landmarks.read_table(job.part, ["landmarks"]) if annotated else None
+        digests = _stored_digests(home, job.part)
+        return _measure(images.read_table(job.part, COLUMNS), annotation, digests, reused=True)
     tables = read_part.get()(job.entries)
     for name, table in ((_REJECTED, tables.rejected), (_NOTES, tables.noted)):
         if table.num_rows:
@@ -240,7 +252,7 @@ def _build_part(
         if tables.landmarks is not None:
             landmarks.write_table(job.part, tables.landmarks)
         images.write_table(job.part, tables.images)
-    return _measure(tables.images, digests, reused=False)
+    return _measure(tables.images, tables.landmarks, digests, reused=False)
 
 
 def _stored_digests(home: Folder, part: str) -> bytes:
@@ -250,9 +262,9 @@ def _stored_digests(home: Folder, part: str) -> bytes:
     return digests_of((home / "images").read_table(part, ["image"])["image"].to_pylist())
 
 
-def _measure(images: pa.Table, digests: bytes, *, reused: bool) -> _Built:
+def _measure(images: pa.Table, landmarks: pa.Table | None, digests: bytes, *, reused: bool) -> _Built:
     sides = [*images["width"].to_pylist(), *images["height"].to_pylist()]
-    return _Built(images.num_rows, max(sides, default=0), digests, reused)
+    return _Built(images.num_rows, max(sides, default=0), digests, count_marks(landmarks, images), reused)
 
 
 def _repeats(root: Folder, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> list[tuple[str, str]]:

@@ -46,10 +46,10 @@ class ImageModel:
         Returns:
             `xy`: (N, K, 2), pixels of the images, (x, y); `confidence`: (N, K), the peaks of the heatmaps.
         """
-        landmarks = self._detector.predict(list(images))
+        found, landmarks = self._detector.predict(list(images)), self._detector.landmarks
         return {
-            "xy": np.stack([one.xy for one in landmarks]),
-            "confidence": np.stack([one.confidence for one in landmarks]),
+            "xy": np.array([one.xy for one in found], np.float32).reshape(-1, landmarks, 2),
+            "confidence": np.array([one.confidence for one in found], np.float32).reshape(-1, landmarks),
         }
 
     def get_raw_model(self) -> LandmarkDetector:

@@ -49,8 +49,8 @@ def test_every_kind_has_a_renderer_and_as_many_landmarks_as_its_help_says() -> N
     [
         (["--kind", "profil"], "did you mean profile?"),
         (["--kind", "zebra"], "choose from creature, profile"),
-        (["--background-marks", "11"], "background_marks 11: there are 10 places; pass 0 to 10"),
-        (["--background-marks", "some"], "invalid int value: 'some'"),
+        (["--background-marks", "11"], "'11' must be a whole number, 0 to 10"),
+        (["--background-marks", "some"], "'some' must be a whole number, 0 to 10"),
     ],
 )
 def test_an_error_says_what_may_be_passed(words, message, tmp_path, capsys) -> None:

@@ -19,7 +19,7 @@ def make(path, landmarks=2) -> Folder:
     for number, ids in enumerate([["a", "b"], ["c"]]):
         part = PartBuilder(landmarks)
         for i, image_id in enumerate(ids):
-            annotation = {"landmarks": [[number, i], [NAN, NAN]], "yaw": 10 * i} if landmarks else None
+            annotation = {"landmarks": [[number + 2, i], [NAN, NAN]], "yaw": 10 * i} if landmarks else None
             box = np.array([1.0, 2.0, 3.0, 4.0]) if i == 0 else None
             part.add(image_id, b"jpeg", np.zeros((30, 40 + i, 3), np.uint8), box, identity, annotation)
         tables = part.tables()
@@ -56,7 +56,7 @@ def test_landmark_arrays_line_up_over_parts(tmp_path):
     arrays = landmark_arrays(Dataset.open(tmp_path), "train")
     assert arrays.ids == ["a", "b", "c"]
     assert arrays.landmarks.dtype == np.float32
-    assert arrays.landmarks[:, 0].tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert arrays.landmarks[:, 0].tolist() == [[2, 0], [2, 1], [3, 0]]
     assert np.isnan(arrays.landmarks[:, 1]).all()
     assert arrays.boxes[[0, 2]].tolist() == [[1, 2, 3, 4]] * 2
     assert np.isnan(arrays.boxes[1]).all()

@@ -1,7 +1,10 @@
 """Files of all kinds are decoded to the right colours, upright, or refused with a reason."""
 
 import io
+import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,8 +12,10 @@ import pytest
 from PIL import Image
 
 from ray_kplm.datasets import image_io
+from ray_kplm.datasets.limits import Limits
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
+from ray_kplm.storage import Folder
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -60,11 +65,12 @@ def test_sixteen_bits_are_scaled_not_clipped(form):
     assert rgb[0].tolist() == [[0, 0, 0], [1, 1, 1], [128, 128, 128], [255, 255, 255]]
 
 
-def test_float_tiff_is_taken_as_zero_to_one():
-    unit = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
-    assert image_io.decode_image_file(saved(Image.fromarray(unit), "TIFF")).rgb[0, :, 0].tolist() == [0, 128, 255]
-    with pytest.raises(DataError, match=r"unreadable: grey values 0\.\.100 outside"):
-        image_io.decode_image_file(saved(Image.fromarray(unit * 100), "TIFF"))
+@pytest.mark.parametrize("white", [1, 255, 4095, 1e9])
+def test_a_float_tiff_is_scaled_by_the_range_that_occurs(white):
+    values = np.array([[0.0, 0.5, 1.0]], dtype=np.float32) * white
+    picture = image_io.decode_image_file(saved(Image.fromarray(values), "TIFF"))
+    assert picture.rgb[0, :, 0].tolist() == [0, 128, 255]
+    assert picture.notes == ("deep pictures scaled by the range that occurs",)
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
@@ -90,8 +96,10 @@ def test_transparent_pixels_become_white():
 
 
 def test_a_transparent_colour_of_an_rgb_png_becomes_white():
-    picture = image_io.decode_image_file(saved(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED))
-    assert (picture.rgb == 255).all()
+    image = Image.new("RGB", (4, 4), RED)
+    image.putpixel((1, 0), BLUE)
+    picture = image_io.decode_image_file(saved(image, "PNG", transparency=RED))
+    assert picture.rgb[0, :2].tolist() == [list(WHITE), list(BLUE)]
     assert not picture.plain
 
 
@@ -104,10 +112,14 @@ def test_a_transparent_palette_entry_becomes_white(form):
     assert rgb[0].tolist() == [list(WHITE), list(GREEN)]
 
 
-def test_a_jpeg_with_a_second_picture_is_decoded_but_not_plain():
-    picture = image_io.decode_image_file(saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95))
+def test_of_a_jpeg_with_a_second_picture_the_first_is_used_and_stored():
+    content = saved(smooth(), "MPO", save_all=True, append_images=[noise()], quality=95)
+    picture = image_io.decode_image_file(content)
     assert np.abs(picture.rgb.astype(int) - np.asarray(smooth())).mean() < 4
-    assert not picture.plain
+    assert picture.plain
+    with Image.open(io.BytesIO(picture.content)) as stored:
+        assert (stored.format, len(picture.content) < len(content) / 2) == ("JPEG", True)
+        assert (np.asarray(stored) == picture.rgb).all()
 
 
 def test_an_animation_is_decoded_to_its_first_frame():
@@ -167,6 +179,57 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     with pytest.raises(DataError, match=r"^too large: "):
         image_io.decode_image_file(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_a_picture_of_more_pixels_than_the_limit_is_refused_with_the_number(form):
+    content = saved(noise(), form)
+    assert image_io.decode_image_file(content, Limits(pixels=80 * 60)).rgb.shape == (60, 80, 3)
+    with pytest.raises(DataError, match=r"^too large: 80 x 60 = 0\.0 million pixels; max_pixels is 0\.004799 million"):
+        image_io.decode_image_file(content, Limits(pixels=80 * 60 - 1))
+
+
+def test_an_image_file_of_more_bytes_than_the_limit_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.write(saved(smooth(), "PNG"))
+        file.truncate(3 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"^too large: a file of 3221\.2 MB; max_bytes is 268\.4 MB"):
+        image_io.read_image_bytes(Folder.at(tmp_path), "sparse.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18, "kB"
+    with pytest.raises(DataError, match=r"^too large: a file of 0\.0 MB"):
+        image_io.decode_image_file(saved(smooth(), "PNG"), Limits(file_bytes=99))
+
+
+def test_an_image_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(DataError, match=r"^unreadable: no such file"):
+        image_io.read_image_bytes(Folder.at(tmp_path), "gone.jpg")
+    with pytest.raises(DataError, match=r"^unreadable: a folder"):
+        image_io.read_image_bytes(Folder.at(tmp_path), "folder.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_a_picture_without_a_visible_pixel_is_refused(mode):
+    image = Image.new("RGBA", (40, 30), (200, 10, 10, 0))
+    options = {"transparency": 0} if mode == "P" else {}
+    image = Image.new("P", (40, 30), 0) if mode == "P" else image.convert(mode)
+    with pytest.raises(DataError, match=r"^transparent: no pixel is visible"):
+        image_io.decode_image_file(saved(image, "TIFF" if mode == "PA" else "PNG", **options))
+
+
+def test_memory_of_a_large_picture_is_its_pixels_and_not_several_copies(tmp_path):
+    """A process of its own, as the peak of a process never falls."""
+    for mode in ("RGB", "RGBA"):
+        Image.new(mode, (6000, 5000), (9, 99, 199, 255)[: len(mode)]).save(tmp_path / f"{mode}.png", compress_level=1)
+        code = (
+            "import resource, sys\nfrom ray_kplm.datasets.image_io import decode_image_file\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "content = open(sys.argv[1], 'rb').read()\nbefore = peak()\ndecode_image_file(content)\nprint(peak() - before)"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / f"{mode}.png")]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert int(printed) * 1024 < 9 * 30_000_000
 
 
 def test_a_crop_that_is_not_scaled_is_exact():

@@ -182,7 +182,7 @@ def test_a_path_that_is_too_long_is_a_fault(tmp_path):
 
 def test_errors_of_one_file_are_reasons_and_those_of_the_storage_are_not(tmp_path, monkeypatch):
     source = Folder.at(tmp_path)
-    with pytest.raises(DataError, match=r"^unreadable: deleted since"):
+    with pytest.raises(DataError, match=r"^unreadable: no such file, or deleted since"):
         read_file(source, "gone.jpg")
     with pytest.raises(DataError, match=r"^no landmarks"):
         read_file(source, "gone.jpg", missing="no landmarks")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.config import load_config
+from ray_kplm.config import Config, load_config
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.space import Choice, Interval, configured, read_interval, read_space
 
@@ -115,3 +115,24 @@ def test_values_go_where_their_paths_say():
     assert (made.stage1.batch_size, made.seed, made.stage1.decay_at, made.run) == (8, 7, (0.5,), "elsewhere")
     changed = {path for path, value in made.flat().items() if value != BASE.flat()[path]}
     assert changed == {"stage1.batch_size", "seed", "stage1.decay_at", "run"}
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        (["stage1.learning_rate=loguniform:1e-4:100"], "--over stage1.learning_rate: 100: must be above 0 to 10"),
+        (["augment.warp=uniform:0:0.5"], "--over augment.warp: 0.5: must be 0 to 0.08"),
+        (["method.clusters=randint:1:50"], "--over method.clusters: 1: must be 2 to 32,767, or auto"),
+        (["stage1.decay_at=[0.5],[2]"], r"--over stage1.decay_at: \[2\]: each number must be 0 to 1"),
+        (["compute.threads=-1,2"], "--over compute.threads: -1: must be 0 to 4096"),
+        (["augment.scale=[1.3, 0.7]"], "the first number must not be above the second"),
+    ],
+)
+def test_values_out_of_the_range_of_their_field_are_refused_also_beside_other_paths(over, message):
+    with pytest.raises(ConfigError, match=message):
+        read_space([*over, "seed=0,1"], Config())
+
+
+def test_the_ends_of_a_range_may_be_searched():
+    over = ["augment.warp=uniform:0:0.08", "method.clusters=randint:30:32768", "method.landmarks=2,10000", "seed=0,1"]
+    assert len(read_space(over, Config()).dimensions) == 4

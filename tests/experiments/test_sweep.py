@@ -48,7 +48,7 @@ def test_what_cannot_be_searched_so_is_an_error(monkeypatch):
         asked(RATE, "seed=0,1", search=GRID)
     with pytest.raises(ConfigError, match=r"method.clusters = 20: must be at least method.landmarks = 30"):
         asked("method.landmarks=10,30", "method.clusters=20,50")
-    with pytest.raises(ConfigError, match="--samples 0: must be at least 1"):
+    with pytest.raises(ConfigError, match="samples = 0: must be 1 to 1,000,000"):
         asked(RATE, samples=0)
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"--search tpe: needs Optuna; pip install"):

@@ -15,15 +15,17 @@ from ray_kplm.storage import Folder
 
 def images() -> pa.Table:
     """Two images of 64 x 48 pixels."""
-    return pa.table({"image_id": ["a", "b"], "width": [64, 64], "height": [48, 48]})
+    whole = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    columns = {"image_id": ["a", "b"], "width": [64, 64], "height": [48, 48], "crop_to_source": [whole, whole]}
+    return pa.table({**columns, "box": pa.nulls(2, pa.list_(pa.float32()))})
 
 
 @pytest.fixture
 def landmarks(tmp_path) -> Folder:
     folder = Folder.at(tmp_path / "landmarks")
     nan = float("nan")
-    xy = [[[float(10 * i), 20.0] for i in range(6)] + [[nan, nan]]] * 3
-    columns = {"image_id": ["x", "a", "b"], "landmarks": xy, "visible": [[True] * 7] * 3, "group": [None] * 3,
+    xy = [[[float(10 * i), 20.0] for i in range(6)] + [[nan, nan], [-1.0, -1.0]]] * 3
+    columns = {"image_id": ["x", "a", "b"], "landmarks": xy, "visible": [[True] * 8] * 3, "group": [None] * 3,
                "attributes": [[]] * 3}  # fmt: skip
     folder.write_table("part-00003.parquet", pa.Table.from_pydict(columns, schema=schemas.LANDMARKS))
     return folder
@@ -37,7 +39,7 @@ def noisy(landmarks: Folder, share: float, seed: int = 0) -> list[np.ndarray]:
 def test_annotated_points_are_moved_a_little(landmarks):
     truth = np.array([[10.0 * i, 20.0] for i in range(6)])
     for xy in noisy(landmarks, 1.0):
-        assert xy.shape == (6, 2)  # the seventh is not annotated
+        assert xy.shape == (6, 2)  # the others are not annotated
         apart = np.abs(xy[np.argsort(xy[:, 0])] - truth)
         assert apart.max() <= 0.012 * 64 + 1e-5
         assert apart.max() > 0

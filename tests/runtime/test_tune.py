@@ -205,9 +205,9 @@ def test_successive_halving_continues_with_what_it_has_seen(ray_cluster, tmp_pat
 
 
 def test_an_impossible_halving_is_an_error():
-    with pytest.raises(ConfigError, match=r"--reduction 1: must be more than 1"):
+    with pytest.raises(ConfigError, match=r"reduction = 1: must be above 1 to 1000"):
         Halving(1, 1)
-    with pytest.raises(ConfigError, match=r"--grace-rounds 0: must be at least 1"):
+    with pytest.raises(ConfigError, match=r"grace = 0: must be 1 to 100,000"):
         Halving(0)
 
 

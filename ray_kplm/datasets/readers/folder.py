@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
-import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from ray_kplm import schemas
+from ray_kplm.datasets import columns as kinds
+from ray_kplm.datasets.columns import PointShape, point_shape, points_array
 from ray_kplm.datasets.dataset import (
     IngestOptions,
     Listing,
     PartTables,
-    count_landmarks,
     split_of,
 )
+from ray_kplm.datasets.description import NAME, landmark_description, read_description
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
 from ray_kplm.datasets.readers.folder_files import Pictures, list_pictures
-from ray_kplm.datasets.readers.parquet import frame_of, read_meta, read_user_table
+from ray_kplm.datasets.readers.joins import ImageNames, join_note
+from ray_kplm.datasets.readers.parquet import first_known, frame_of
+from ray_kplm.datasets.readers.tables import UserTable, read_user_table
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
-_BOXES = {"image": pa.string(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64())}
-_LANDMARKS = {"image": pa.string(), "landmarks": pa.list_(pa.list_(pa.float32()))}
-_SEQUENCES = {"image": pa.string(), "sequence": pa.string(), "frame": pa.int64()}
+_BOXES = {"image": kinds.NAME, **dict.fromkeys(("x0", "y0", "x1", "y1"), kinds.COORDINATE)}
+_LANDMARKS = {"image": kinds.NAME, "landmarks": kinds.POINTS}
+_LANDMARK_OPTIONS = {"visible": kinds.FLAGS, "group": kinds.LABEL}
+_SEQUENCES = {"image": kinds.NAME, "sequence": kinds.LABEL, "frame": kinds.WHOLE}
 
 
 class Crop(NamedTuple):
@@ -60,62 +64,118 @@ class FolderReader:
         source: The folder.
         options: How pictures are cropped.
         annotations: The whole landmarks file; the tasks of a node share one copy.
-        landmarks: Annotated landmarks of each image; 0: none.
+        points: Shape of each image's annotated landmarks; None: none.
     """
 
     source: Folder
     options: IngestOptions
     annotations: pa.Table | None
-    landmarks: int
+    points: PointShape | None
 
     def read_part(self, entries: Sequence[Crop]) -> PartTables:
         """Return the tables of a part."""
-        return SampleReader(self.source, self.options, self.landmarks).read_part(list(map(self._sample, entries)))
+        landmarks = self.points.landmarks if self.points else 0
+        return SampleReader(self.source, self.options, landmarks).read_part(list(map(self._sample, entries)))
 
     def _sample(self, crop: Crop) -> Sample:
         """Return the entry as a sample, with its annotation."""
         annotation = None
         if self.annotations is not None and crop.annotation != NONE:
-            annotation = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
+            row = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
+            annotation = {**row, "landmarks": points_array(row["landmarks"], self.points)} if self.points else row
         return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
-def list_folder(source: Folder, options: IngestOptions) -> Listing:
-    """List the image files below `source`; hidden files are ignored, files of other kinds are counted."""
-    pictures = list_pictures(source, options)
-    identity, rejected = pictures.identity, pictures.rejected
+def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | None = None) -> Listing:
+    """List the image files below `source`; hidden files are ignored, files of other kinds are counted.
+
+    Args:
+        source: The folder.
+        options: How to ingest it.
+        chosen: Paths below the folder: these files alone, whatever their names.
+    """
+    pictures = list_pictures(source, options) if chosen is None else Pictures(list(chosen))
+    identity, joined = pictures.identity, _Joins(source, pictures.rejected, pictures.notes)
     crops = [Crop(path) for path in pictures.paths]
     if options.boxes:
-        boxes, digest = _boxes(options.boxes)
-        crops = _with_boxes(pictures.paths, boxes, rejected)
-        identity.update(digest.encode())
-    annotations, landmarks = None, 0
+        boxes = joined.read(options.boxes, _BOXES, {}, identity)
+        crops = _with_boxes(pictures.paths, joined.boxes(boxes.table, pictures.paths), joined.rejected)
+    annotations, points = None, None
     if options.landmarks:
-        annotations, digest = read_user_table(options.landmarks, _LANDMARKS)
-        landmarks = count_landmarks(options.landmarks, annotations["landmarks"].chunks)
-        crops = _with_annotations(crops, annotations, rejected)
-        identity.update(digest.encode())
+        annotations = joined.read(options.landmarks, _LANDMARKS, _LANDMARK_OPTIONS, identity).table
+        points = point_shape(options.landmarks, annotations["landmarks"].chunks)
+        joined.notes += points.lines(options.landmarks)
+        rows = joined.rows("--landmarks", "landmarks", annotations, crops)
+        crops = [crop._replace(annotation=rows.get(crop.image_id, NONE)) for crop in crops]
     if options.sequences:
-        sequences, digest = read_user_table(options.sequences, _SEQUENCES)
-        crops = _with_frames(crops, sequences, rejected)
-        identity.update(digest.encode())
-    reader = FolderReader(source, options, annotations, landmarks)
+        sequences = joined.read(options.sequences, _SEQUENCES, {}, identity).table
+        crops = _with_frames(crops, sequences, joined.rows("--sequences", "sequence", sequences, crops))
+    reader = FolderReader(source, options, annotations, points)
     splits = _splits(crops, annotations, pictures, options)
-    meta = read_meta(source, landmarks)
+    landmarks = points.landmarks if points else 0
+    meta = landmark_description(read_description(source), landmarks, f"{source}/{NAME}", source.name)
     return Listing(
-        splits, reader.read_part, identity.hexdigest(), meta, landmarks, bool(options.sequences), rejected,
-        pictures.other_files, tuple(pictures.notes), pictures.skipped,
-    )  # fmt: skip
+        splits,
+        reader.read_part,
+        identity.hexdigest(),
+        meta,
+        landmarks,
+        bool(options.sequences),
+        joined.rejected,
+        pictures.other_files,
+        tuple(joined.notes),
+        pictures.skipped,
+    )
 
 
-def _boxes(uri: str) -> tuple[dict[str, list[Box]], str]:
-    """Read the boxes of each image from a user's table, and a hash of its content."""
-    table, digest = read_user_table(uri, _BOXES)
-    boxes: dict[str, list[Box]] = {}
-    for image, *box in zip(*(table[column].to_pylist() for column in _BOXES), strict=True):
-        x0, y0, x1, y1 = (math.nan if value is None else value for value in box)
-        boxes.setdefault(posixpath.normpath(image or ""), []).append((x0, y0, x1, y1))
-    return boxes, digest
+@dataclass
+class _Joins:
+    """Joins of the user's tables with the images of a folder, and what is said of them."""
+
+    source: Folder
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def read(
+        self, uri: str, columns: dict[str, kinds.Kind], optional: dict[str, kinds.Kind], identity: Any
+    ) -> UserTable:
+        """Read a table; its content is part of the source's identity."""
+        read = read_user_table(uri, columns, optional)
+        identity.update(read.digest.encode())
+        self.rejected += read.faults
+        self.notes += read.notes
+        return read
+
+    def boxes(self, table: pa.Table, paths: list[str]) -> dict[str, list[Box]]:
+        """Return the boxes of each image."""
+        names, unmatched = ImageNames(paths, self.source.path), []
+        boxes: dict[str, list[Box]] = {}
+        for image, *box in zip(*(table[column].to_pylist() for column in _BOXES), strict=True):
+            path = names.find(image)
+            if path is None:
+                unmatched.append(image or "")
+                continue
+            x0, y0, x1, y1 = (math.nan if value is None else value for value in box)
+            boxes.setdefault(path, []).append((x0, y0, x1, y1))
+        self.notes += join_note("--boxes", table.num_rows, unmatched, names)
+        self.rejected += [(image, "box names no image") for image in unmatched]
+        return boxes
+
+    def rows(self, option: str, what: str, table: pa.Table, crops: list[Crop]) -> dict[str, int]:
+        """Return the row of each image that a table names: by its path, or as `path#0` if it has several boxes."""
+        names, unmatched = ImageNames((crop.image_id for crop in crops), self.source.path), []
+        rows: dict[str, int] = {}
+        twice = []
+        for number, image in enumerate(table["image"].to_pylist()):
+            name = names.find(image)
+            if name is None:
+                unmatched.append(image or "")
+            elif rows.setdefault(name, number) != number:
+                twice.append(name)
+        self.notes += join_note(option, table.num_rows, unmatched, names)
+        self.rejected += [(image, f"{what} name{'s' if what == 'sequence' else ''} no image") for image in unmatched]
+        self.rejected += [(image, f"{what} repeated: the first row is used") for image in twice]
+        return rows
 
 
 def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tuple[str, str]]) -> list[Crop]:
@@ -132,34 +192,13 @@ def _with_boxes(paths: list[str], boxes: dict[str, list[Box]], rejected: list[tu
                 crops.append(crop)
             else:
                 rejected.append((crop.image_id, fault))
-    rejected += [(path, "box names no image") for path, image_boxes in boxes.items() for _ in image_boxes]
     return crops
 
 
-def _with_annotations(crops: list[Crop], annotations: pa.Table, rejected: list[tuple[str, str]]) -> list[Crop]:
-    """Return the entries with their rows of the landmarks table."""
-    rows = _rows(annotations, "landmarks", rejected)
-    annotated = [crop._replace(annotation=rows.pop(crop.image_id, NONE)) for crop in crops]
-    rejected += [(image, "landmarks name no image") for image in rows]
-    return annotated
-
-
-def _with_frames(crops: list[Crop], sequences: pa.Table, rejected: list[tuple[str, str]]) -> list[Crop]:
+def _with_frames(crops: list[Crop], sequences: pa.Table, rows: dict[str, int]) -> list[Crop]:
     """Return the entries with their frames, where the table has them."""
-    rows = _rows(sequences, "sequence", rejected)
     places = list(map(frame_of, sequences["sequence"].to_pylist(), sequences["frame"].to_pylist()))
-    placed = [crop._replace(frame=places[rows.pop(crop.image_id)]) if crop.image_id in rows else crop for crop in crops]
-    rejected += [(image, "sequence names no image") for image in rows]
-    return placed
-
-
-def _rows(table: pa.Table, what: str, rejected: list[tuple[str, str]]) -> dict[str, int]:
-    """Return the row of each value of a user's column `image`: a path, or `path#0` for one of several boxes."""
-    rows: dict[str, int] = {}
-    for number, image in enumerate(posixpath.normpath(name or "") for name in table["image"].to_pylist()):
-        if rows.setdefault(image, number) != number:
-            rejected.append((image, f"{what} repeated"))
-    return rows
+    return [crop._replace(frame=places[rows[crop.image_id]]) if crop.image_id in rows else crop for crop in crops]
 
 
 def _splits(
@@ -167,14 +206,14 @@ def _splits(
 ) -> dict[str, list[Crop]]:
     """Split as the folders say, or else by a hash of the group, the sequence or the path; copies stay together."""
     splits: dict[str, list[Crop]] = {schemas.TRAIN: [], schemas.TEST: []}
-    groups: list[object] = []
+    groups: list[str | None] = []
     if annotations is not None and "group" in annotations.column_names:
         groups = annotations["group"].to_pylist()
     for crop in crops:
         if crop.path in pictures.dropped:
             continue
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
-        picture = crop.frame[0] if crop.frame else pictures.original.get(crop.path, crop.path)
-        unit = picture if group is None or group == "" else str(group)
+        sequence = crop.frame[0] if crop.frame else None
+        unit = first_known(group, sequence, pictures.original.get(crop.path), crop.path) or ""
         splits[pictures.split.get(crop.path) or split_of(unit, options)].append(crop)
     return splits

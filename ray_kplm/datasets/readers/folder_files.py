@@ -64,6 +64,9 @@ def list_pictures(source: Folder, options: IngestOptions) -> Pictures:
     for file in used:
         pictures.decided(file.path, str(file.size), str(file.modified_ns))
     paths = [file.path for file in used]
+    if options.input_size is not None:  # landmarks are predicted for every name, of whatever split
+        pictures.paths = paths
+        return pictures
     _find_splits(pictures, paths)
     links, used = _links(used, pictures.split)
     if has_tables(options):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +41,10 @@ def to_csv(tables: Tables) -> Iterator[str]:
 def to_coco(tables: Tables, landmarks: int, name: str) -> Iterator[str]:
     """Yield a COCO keypoints file in pieces: an image for each source image, an annotation for each object in it.
 
-    `keypoints` are x, y, v in source pixels with pixel centres at integers; v is 2 where the landmark was detected, else 0.
-    `score` is the mean confidence, `confidence` that of each landmark, `bbox` the bounding box of the points. The size of an
-    image is given if it was not cropped.
+    `keypoints` are x, y, v in source pixels with pixel centres at integers; v is 2 where the landmark was detected inside the
+    image, else 0, with x and y 0. `score` is the mean confidence, `confidence` that of each landmark, `bbox` the bounding box
+    of the points that have v = 2. An image has its width and height, pixels; where a dataset of an earlier version does not
+    know them, they are the least that the points need.
 
     Args:
         tables: The predictions.
@@ -51,27 +54,41 @@ def to_coco(tables: Tables, landmarks: int, name: str) -> Iterator[str]:
     names = [f"landmark_{k}" for k in range(landmarks)]
     category = {"id": _CATEGORY, "name": name, "keypoints": names, "skeleton": []}
     yield f'{{"categories": {json.dumps([category])},\n"images": ['
-    yield from _joined(image for _, _, image in _objects(tables) if image)
-    yield '],\n"annotations": ['
     yield from _joined(
-        _annotation(number, image, row) for number, (row, image, _) in enumerate(_objects(tables), start=1)
+        {"id": picture.number, "file_name": picture.file, "width": picture.width, "height": picture.height}
+        for picture in _pictures(tables)
     )
+    yield '],\n"annotations": ['
+    objects = ((picture, row) for picture in _pictures(tables) for row in picture.objects)
+    yield from _joined(_annotation(number, picture, row) for number, (picture, row) in enumerate(objects, start=1))
     yield "]}\n"
 
 
-def _objects(tables: Tables) -> Iterator[tuple[dict[str, Any], int, dict[str, Any]]]:
-    """Yield each row, the number of its source image, and the image's entry, empty but for its first object."""
-    number, last = 0, None
-    for table in tables():
-        for row in table.to_pylist():
-            file = row["image_id"].rpartition("#")[0] if _is_one_of_several(row["image_id"]) else row["image_id"]
-            entry: dict[str, Any] = {}
-            if file != last:
-                number, last = number + 1, file
-                entry = {"id": number, "file_name": file}
-                if row["width"] is not None:
-                    entry |= {"width": row["width"], "height": row["height"]}
-            yield row, number, entry
+class _Picture(NamedTuple):
+    """A source image: its number, name, size in pixels, and the rows of its objects."""
+
+    number: int
+    file: str
+    width: int
+    height: int
+    objects: list[dict[str, Any]]
+
+
+def _pictures(tables: Tables) -> Iterator[_Picture]:
+    """Yield the source images; successive rows of one image are its objects."""
+    rows = (row for table in tables() for row in table.to_pylist())
+    for number, (file, group) in enumerate(groupby(rows, key=_file_of), start=1):
+        objects = list(group)
+        width, height = (max((row[side] or 0 for row in objects), default=0) for side in ("width", "height"))
+        if not width or not height:
+            found = [xy for row in objects for xy in row["xy"] if np.isfinite(xy).all()]
+            width, height = (max([1, *(math.floor(xy[axis] + 0.5) + 1 for xy in found)]) for axis in (0, 1))
+        yield _Picture(number, file, width, height, objects)
+
+
+def _file_of(row: dict[str, Any]) -> str:
+    image_id: str = row["image_id"]
+    return image_id.rpartition("#")[0] if _is_one_of_several(image_id) else image_id
 
 
 def _is_one_of_several(image_id: str) -> bool:
@@ -79,25 +96,27 @@ def _is_one_of_several(image_id: str) -> bool:
     return image_id.rpartition("#")[2].isdecimal() and "#" in image_id
 
 
-def _annotation(number: int, image: int, row: dict[str, Any]) -> dict[str, Any]:
+def _annotation(number: int, picture: _Picture, row: dict[str, Any]) -> dict[str, Any]:
     xy = np.asarray(row["xy"], np.float64).reshape(-1, 2)
-    detected = np.asarray(np.isfinite(xy).all(axis=1))
-    confidence = np.asarray(row["confidence"], np.float64)
+    last = np.array([picture.width, picture.height]) - 0.5
+    inside: NDArray[np.bool_] = np.asarray(((xy >= -0.5) & (xy <= last)).all(axis=1))  # never of NaN
+    xy = np.clip(xy, 0, last)
+    confidence = np.nan_to_num(np.asarray(row["confidence"], np.float64))
     points = [
-        [round(x, 3), round(y, 3), _VISIBLE] if is_detected else [0, 0, _NOT_LABELLED]
-        for (x, y), is_detected in zip(xy.tolist(), list(detected), strict=True)
+        [round(x, 3), round(y, 3), _VISIBLE] if is_inside else [0, 0, _NOT_LABELLED]
+        for (x, y), is_inside in zip(xy.tolist(), inside.tolist(), strict=True)
     ]
-    box = _extent(xy[detected])
+    box = _extent(xy[inside])
     return {
         "id": number,
-        "image_id": image,
+        "image_id": picture.number,
         "category_id": _CATEGORY,
         "keypoints": [value for point in points for value in point],
-        "num_keypoints": int(detected.sum()),
+        "num_keypoints": int(inside.sum()),
         "bbox": box,
         "area": round(box[2] * box[3], 3),
         "iscrowd": 0,
-        "score": round(float(confidence[detected].mean()), 5) if detected.any() else 0.0,
+        "score": round(float(confidence[inside].mean()), 5) if inside.any() else 0.0,
         "confidence": [round(value, 5) for value in confidence.tolist()],
     }
 

@@ -309,3 +309,77 @@ def test_frames_of_a_video_keep_their_place_and_stay_in_one_split(tmp_path):
     assert videos["test"]
     assert not (videos["train"] & videos["test"])
     assert not ingest(tmp_path / "in")[0].sequences
+
+
+def listed(folder, count):
+    """A folder of files that are listed and never opened."""
+    for i in range(count):
+        (folder / f"{i:03d}.png").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i:03d}.png").write_bytes(b"listed only")
+    return [f"{i:03d}.png" for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 0, 1, 1], [0.0, 0.0, 0.5, 0.5], [False, False, True, True], ["", "", "a", "a"], [b"\xff", b"\xff", b"", b""]],
+    ids=lambda values: type(values[0]).__name__,
+)
+@pytest.mark.parametrize("table", ["landmarks", "sequences"])
+def test_groups_and_sequences_of_any_type_stay_in_one_split(tmp_path, values, table):
+    names = listed(tmp_path / "in", 40)
+    column = {"group": values * 10} if table == "landmarks" else {"sequence": values * 10, "frame": list(range(40))}
+    points = {"landmarks": [[[1.0, 2.0]]] * 40} if table == "landmarks" else {}
+    pq.write_table(pa.table({"image": names, **points, **column}), tmp_path / "t.parquet")
+    for seed in range(5):
+        options = IngestOptions(test_share=0.5, seed=seed, **{table: str(tmp_path / "t.parquet")})
+        splits = list_folder(Folder.at(tmp_path / "in"), options).splits
+        found = {split: {values[int(crop.path[:3]) % 4] for crop in crops} for split, crops in splits.items()}
+        assert not found["train"] & found["test"]
+
+
+def test_names_in_other_spellings_are_found_and_what_matches_is_said(tmp_path):
+    source = tmp_path / "in"
+    for name in ("a.png", "b/M\u00fc.png", "c.png"):
+        put(source, name)
+    lines = ["./a.png", "b\\Mu\u0308.png", f"{source}/c.png", "C.PNG"]
+    boxes = write_boxes(tmp_path / "b.csv", *[f"{name},0,0,39,39" for name in lines])
+    listing, tables = ingest(source, boxes=boxes)
+    assert sorted(tables.images["image_id"].to_pylist()) == ["a.png", "b/M\u00fc.png", "c.png"]
+    assert listing.notes[0] == ("--boxes: 3 of 4 rows name an image, 1 name none, e.g. 'C.PNG' (there is 'c.png')")
+    assert reasons(tables, listing) == {"C.PNG": "box names no image"}
+
+
+@pytest.mark.parametrize("option", ["boxes", "landmarks", "sequences"])
+def test_a_table_of_which_no_row_names_an_image_is_refused(tmp_path, option):
+    put(tmp_path / "in", "photos/a.png")
+    columns = {
+        "boxes": {"x0": [0], "y0": [0], "x1": [9], "y1": [9]},
+        "landmarks": {"landmarks": [[[1.0, 2.0]]]},
+        "sequences": {"sequence": ["v"], "frame": [1]},
+    }
+    pq.write_table(pa.table({"image": ["a"], **columns[option]}), tmp_path / "t.parquet")
+    with pytest.raises(
+        DataError, match=rf"^--{option}: none of 1 rows names an image.*'a' \(there is 'photos/a.png'\)"
+    ):
+        ingest(tmp_path / "in", **{option: str(tmp_path / "t.parquet")})
+
+
+def test_landmarks_in_two_rows_are_turned_and_a_second_row_of_an_image_is_rejected(tmp_path):
+    put(tmp_path / "in", "a.png")
+    table = {"image": ["a.png", "a.png"], "landmarks": [[[1.0, 2, 3, 4], [5.0, 6, 7, 8]], [[0.0] * 4] * 2]}
+    pq.write_table(pa.table(table), tmp_path / "l.parquet")
+    listing, tables = ingest(tmp_path / "in", landmarks=str(tmp_path / "l.parquet"))
+    assert tables.landmarks["landmarks"].to_pylist() == [[[1, 5], [2, 6], [3, 7], [4, 8]]]
+    assert listing.rejected == [("a.png", "landmarks repeated: the first row is used")]
+    assert listing.notes[0].endswith("l.parquet: landmarks are stored as 2 x 4: all x, then all y")
+
+
+def test_rows_of_a_csv_that_cannot_be_read_are_rejected_and_the_others_used(tmp_path):
+    put(tmp_path / "in", "a.png")
+    boxes = write_boxes(tmp_path / "b.csv", "a.png,0,0,40,40", "a.png,1,2", "a.png,one,2,3,4")
+    listing, tables = ingest(tmp_path / "in", boxes=boxes)
+    assert tables.images.num_rows == 1
+    assert {source.rpartition("/")[2]: reason for source, reason in listing.rejected} == {
+        "b.csv line 3": "bad row: 3 cells where the heading has 5",
+        "b.csv line 4": "bad row: column x0 holds 'one', which is no number",
+    }

@@ -1,7 +1,9 @@
-"""Parquet sources: bytes kept, splits kept, only the wanted rows read."""
+"""Parquet sources: bytes kept, splits and groups kept, columns of any type read or named."""
 
+import datetime
 import io
 import json
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +13,8 @@ from PIL import Image
 
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import IngestOptions
-from ray_kplm.datasets.readers import parquet
-from ray_kplm.datasets.readers.parquet import Row, list_parquet, read_rows
+from ray_kplm.datasets.readers.parquet import list_parquet
+from ray_kplm.datasets.readers.parquet_files import Row
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
 
@@ -131,44 +133,29 @@ def test_unannotated_rows_are_nan(tmp_path):
     assert landmarks["visible"].to_pylist() == [[False, False], [True, False], [False, False]]
 
 
-@pytest.mark.parametrize("row_group_size", [1, 7, 100, 1000])
-@pytest.mark.parametrize("rows", [[0], [299], [0, 6, 7, 8, 63, 64, 65, 128, 299], list(range(100, 200)), []])
-def test_read_rows_gives_exactly_the_rows(tmp_path, row_group_size, rows):
-    write(
-        tmp_path / "t.parquet",
-        {"image_id": list(range(300)), "x": list(range(300))},
-        row_group_size=row_group_size,
-    )
-    found = read_rows(Folder.at(tmp_path), [Row("t.parquet", row) for row in rows], ("image_id", "unknown"))
-    assert list(found) == [{"image_id": row} for row in rows]
-
-
-def test_read_rows_decodes_no_row_group_beyond_those_wanted(tmp_path, monkeypatch):
-    write(tmp_path / "t.parquet", {"x": list(range(300))}, row_group_size=100)
-    groups = []
-    batches = parquet._batches
-    monkeypatch.setattr(parquet, "_batches", lambda f, c, group: groups.append(group) or batches(f, c, group))
-    assert list(read_rows(Folder.at(tmp_path), [Row("t.parquet", 150)], ("x",))) == [{"x": 150}]
-    assert groups == [1]
-
-
-def test_read_rows_holds_a_few_rows_not_the_row_group(tmp_path):
-    noise = np.random.default_rng(0).bytes(100_000)
-    pages = {"use_dictionary": False, "compression": "none", "write_batch_size": 16}
-    write(tmp_path / "t.parquet", {"image": [noise] * 400}, **pages)
-    before = pa.total_allocated_bytes()
-    for _ in read_rows(Folder.at(tmp_path), [Row("t.parquet", 399)], ("image",)):
-        assert pa.total_allocated_bytes() - before < 20e6  # of 40e6
-
-
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"image_id": ["a"], "picture": [b"x"]}, "no column image; it has image_id, picture"),
-        ({"image_id": [1], "image": [b"x"]}, "column image_id must be string, is int64"),
+        ({"image_id": [1.5], "image": [b"x"]}, "column image_id must be text or whole numbers, is double"),
+        ({"image_id": [True], "image": [b"x"]}, "column image_id must be text or whole numbers, is bool"),
+        ({"image_id": [["a"]], "image": [b"x"]}, "column image_id must be text or whole numbers, is list"),
         ({"image_id": ["a"], "image": ["path.jpg"]}, "column image must be binary"),
         (table(["a", "b"], landmarks=[[[1.0, 2.0]], [[1.0, 2.0]] * 2]), r"found \[1, 2\]"),
-        (table(["a"], landmarks=[[1.0, 2.0]]), "lists of pairs"),
+        (
+            table(["a"], landmarks=[[1.0, 2.0]]),
+            "column landmarks must be lists of pairs x, y, is list<element: double>",
+        ),
+        (table(["a"], landmarks=[[[1.0, 2.0, 1.0]] * 2]), "every landmark must be a pair x, y, found 2 x 3"),
+        (table(["a"], landmarks=[[[1.0, 2.0], [1.0]]]), "must be a pair x, y, found 2 x 1 and 2 x 2"),
+        (table(["a"], landmarks=[["1 2"]]), "column landmarks must be lists of pairs x, y, is list<element: string>"),
+        (
+            table(["a"], visible=[True]),
+            "column visible must be lists of true and false, one for each landmark, is bool",
+        ),
+        (table(["a"], bbox=["1 2 30 40"]), "column bbox must be lists of four numbers x0, y0, x1, y1, is string"),
+        (table(["a"], bbox=[{"cx": 1, "cy": 2, "w": 3, "h": 4}]), "column bbox must be lists of four numbers"),
+        (table(["a"], group=[["g"]]), "column group must be text, a number, true or false, or a date, is list"),
     ],
 )
 def test_wrong_layout_is_one_clear_error(tmp_path, columns, message):
@@ -179,7 +166,7 @@ def test_wrong_layout_is_one_clear_error(tmp_path, columns, message):
 
 def test_a_file_that_is_no_parquet_and_wrong_landmark_names_are_errors(tmp_path):
     (tmp_path / "all.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(DataError, match=r"all\.parquet: "):
+    with pytest.raises(DataError, match=r"all\.parquet: not readable as Parquet"):
         list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions())
     write(tmp_path / "all.parquet", table(["a"]))
     (tmp_path / "dataset.json").write_text('{"landmark_names": ["only"]}')
@@ -214,3 +201,174 @@ def test_further_numbers_become_attributes(tmp_path):
         {"age": 3.0, "yaw": -30.0},
         {"age": 4.0},
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ("group", pa.array([0, 0, 1, 1] * 15)),
+        ("group", pa.array([0.0, 0.0, 2.5, 2.5] * 15)),
+        ("group", pa.array([False, False, True, True] * 15)),
+        ("group", pa.array([b"\xff\0", b"\xff\0", b"", b""] * 15)),
+        ("group", pa.array([datetime.date(2020, 1, 1)] * 2 + [datetime.date(1970, 1, 1)] * 2 + [None] * 56)),
+        ("group", pa.array(["", "", "0", "0"] * 15)),
+        ("group", pa.array(["", "", "0", "0"] * 15).dictionary_encode()),
+        ("group", pa.array([Decimal("0.0"), Decimal("0.0"), Decimal("1.5"), Decimal("1.5")] * 15)),
+        ("sequence", pa.array([0, 0, 7, 7] * 15, pa.uint8())),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.type),
+)
+def test_groups_of_any_type_stay_together(tmp_path, column, kept):
+    ids = [f"{number:02d}" for number in range(60)]
+    columns = {**table(ids, group=None), column: kept, "frame": list(range(60))}
+    write(tmp_path / "all.parquet", columns)
+    values = kept.to_pylist()
+    for seed in range(6):  # some of which part the groups
+        listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.5, seed=seed))
+        of = {split: {values[row.number] for row in rows} - {None} for split, rows in listing.splits.items()}
+        assert not of["train"] & of["test"]
+        assert not listing.notes
+    tables = read_all(listing)
+    texts = tables.landmarks["group"] if column == "group" else tables.images["sequence"]
+    by_id = dict(zip(tables.images["image_id"].to_pylist(), texts.to_pylist(), strict=True))
+    for i in ids:
+        for j in ids:
+            assert (by_id[i] == by_id[j]) == (values[int(i)] == values[int(j)])
+
+
+def test_a_missing_group_is_no_group(tmp_path):
+    ids = [f"{number:03d}" for number in range(200)]
+    for missing in (pa.nulls(200), pa.array([float("nan")] * 200), pa.array([None] * 200, pa.string())):
+        write(tmp_path / "all.parquet", {**table(ids, group=None, landmarks=None, visible=None), "group": missing})
+        listing = list_parquet(Folder.at(tmp_path), {"all.parquet": None}, IngestOptions(test_share=0.5))
+        assert min(map(len, listing.splits.values())) > 60
+
+
+def test_groups_that_the_files_part_are_said(tmp_path):
+    write(tmp_path / "train.parquet", table(["a", "b"], group=[3, 4]))
+    write(tmp_path / "test.parquet", table(["c"], group=[3]))
+    listing = list_parquet(Folder.at(tmp_path), GIVEN, IngestOptions())
+    assert list(listing.notes) == ["1 groups are in train and test, as their files say, e.g. '3'"]
+
+
+def test_ids_of_whole_numbers_are_text_and_this_is_said(tmp_path):
+    write(tmp_path / "all.parquet", table([7, 8]))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert read_all(listing).images["image_id"].to_pylist() == ["7", "8"]
+    assert list(listing.notes) == ["image_id is of whole numbers in all.parquet: they are read as text"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "ids"),
+    [
+        (["x/a.jpg", "x/b.jpg"], ["x/a.jpg", "x/b.jpg"]),
+        (["a.jpg", "a.jpg"], ["row-000000", "row-000001"]),
+        (["a.jpg", None], ["row-000000", "row-000001"]),
+        (None, ["row-000000", "row-000001"]),
+    ],
+)
+def test_images_without_ids_are_called_by_their_paths_if_all_differ_else_by_their_rows(tmp_path, paths, ids):
+    columns = table(["", ""])
+    del columns["image_id"]
+    if paths:
+        columns["image"] = [{"bytes": b, "path": p} for b, p in zip(columns["image"], paths, strict=True)]
+    write(tmp_path / "all.parquet", columns)
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    tables = read_all(listing)
+    assert tables.images["image_id"].to_pylist() == ids == tables.landmarks["image_id"].to_pylist()
+    assert "no column image_id" in listing.notes[0]
+    write(tmp_path / "more.parquet", columns)
+    both = list_parquet(Folder.at(tmp_path), {"all.parquet": "train", "more.parquet": "test"}, IngestOptions())
+    assert len(set(read_all(both).images["image_id"].to_pylist())) == 4
+
+
+def test_all_x_then_all_y_is_turned_and_said(tmp_path):
+    turned = [[[1.0, 2.0, 3.0, None], [5.0, 6.0, 7.0, 8.0]], None]
+    write(tmp_path / "all.parquet", table(["a", "b"], landmarks=turned, visible=None))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    first, second = np.array(read_all(listing).landmarks["landmarks"].to_pylist())
+    np.testing.assert_array_equal(first, [[1, 5], [2, 6], [3, 7], [np.nan, np.nan]])
+    assert np.isnan(second).all()
+    assert list(listing.notes) == ["all.parquet: landmarks are stored as 2 x 4: all x, then all y"]
+
+
+def test_a_missing_point_is_not_annotated(tmp_path):
+    nan = float("nan")
+    points = [[[1.0, 2.0], None], [[nan, 4.0], [3.0, None]], [[1.0, float("inf")], [5.0, 6.0]]]
+    write(tmp_path / "all.parquet", table(["a", "b", "c"], landmarks=points, visible=None))
+    found = read_all(list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())).landmarks
+    assert np.isnan(np.array(found["landmarks"].to_pylist())).all(axis=2).tolist() == [[0, 1], [1, 1], [1, 0]]
+    assert found["visible"].to_pylist() == [[True, False], [False, False], [False, True]]
+
+
+def test_of_several_files_a_damaged_one_is_rejected_and_the_others_are_read(tmp_path):
+    write(tmp_path / "train-0.parquet", table(["a"]))
+    for name, content in {"train-1": b"", "train-2": (tmp_path / "train-0.parquet").read_bytes()[:-9]}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(content)
+    files = {f"train-{i}.parquet": "train" for i in range(3)}
+    listing = list_parquet(Folder.at(tmp_path), files, IngestOptions())
+    assert read_all(listing).images["image_id"].to_pylist() == ["a"]
+    assert [(name, reason.partition(":")[0]) for name, reason in listing.rejected] == [
+        ("train-1.parquet", "unreadable"),
+        ("train-2.parquet", "unreadable"),
+    ]
+    del files["train-0.parquet"]
+    with pytest.raises(DataError, match=r"train-1\.parquet: not readable as Parquet"):
+        list_parquet(Folder.at(tmp_path), files, IngestOptions())
+
+
+def test_a_page_that_is_damaged_is_one_line_with_the_file(tmp_path):
+    write(
+        tmp_path / "all.parquet", table([f"{i:04d}" * 9 for i in range(500)]), compression="zstd", use_dictionary=False
+    )
+    content = bytearray((tmp_path / "all.parquet").read_bytes())
+    content[4:4000] = bytes(3996)
+    (tmp_path / "all.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"all\.parquet: not readable as Parquet") as caught:
+        list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert "\n" not in str(caught.value)
+
+
+def test_of_points_with_one_coordinate_the_number_is_said(tmp_path):
+    nan = float("nan")
+    points = [[[nan, 4.0], [3.0, None]], [None, [nan, nan]]]
+    write(tmp_path / "all.parquet", table(["a", "b"], landmarks=points, visible=None))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    said = "all.parquet: 2 landmarks have one coordinate: they are taken as not annotated"
+    assert list(listing.notes) == [said]
+
+
+def test_numbers_of_any_size_are_attributes_and_coordinates_beyond_float32_are_not_annotated(tmp_path, recwarn):
+    columns = table(["a"], landmarks=[[[1e300, 1.0], [3.0, 4.0]]], visible=None, yaw=[2**62], roll=[Decimal("1.5")])
+    write(tmp_path / "all.parquet", columns)
+    [row] = read_all(list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())).landmarks.to_pylist()
+    assert dict(row["attributes"]) == {"yaw": 2.0**62, "roll": 1.5}
+    assert row["visible"] == [False, True]
+    assert not recwarn
+
+
+def test_ids_that_are_no_utf_8_are_kept_with_escapes_and_empty_ones_are_rejected(tmp_path):
+    raw = pa.array([b"Mu\xf1oz", b"b", b""], pa.binary())
+    ids = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    write(tmp_path / "all.parquet", {**table(["", "", ""]), "image_id": ids})
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert read_all(listing).images["image_id"].to_pylist() == ["Mu\\xf1oz", "b"]
+    assert listing.rejected == [("all.parquet row 2", "no image_id")]
+
+
+@pytest.mark.parametrize("kind", [pa.binary_view(), pa.large_binary(), pa.dictionary(pa.int8(), pa.binary())], ids=str)
+def test_pictures_of_any_binary_type_are_read(tmp_path, kind):
+    pictures = pa.array(table(["a", "b", "c"])["image"], pa.binary())
+    stored = pictures.dictionary_encode() if pa.types.is_dictionary(kind) else pictures.cast(kind)
+    write(tmp_path / "all.parquet", table(["a", "b", "c"], image=stored))
+    listing = list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
+    assert listing.read_part(listing.splits["train"][1:]).images["image"].to_pylist() == pictures.to_pylist()[1:]
+
+
+def test_lists_of_fixed_size_with_a_missing_row_are_named(tmp_path):
+    points = pa.array([[[1.0, 2.0]], None], pa.list_(pa.list_(pa.float32(), 2), 1))
+    write(tmp_path / "all.parquet", table(["a", "b"], landmarks=points, visible=None))
+    with pytest.raises(
+        DataError, match="a column of lists of fixed size has a missing row; store it as lists of any size"
+    ):
+        list_parquet(Folder.at(tmp_path), {"all.parquet": "train"}, IngestOptions())
