@@ -135,7 +135,9 @@ class Folder:
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return list(self._retry(lambda: self.filesystem.get_file_info(selector)))
+        return [
+            info for info in self._retry(lambda: self.filesystem.get_file_info(selector)) if _is_named_in_utf8(info)
+        ]
 
     def parts(self) -> list[str]:
         """Return the sorted names of a table's parts, `part-00000.parquet` and so on."""
@@ -282,6 +284,14 @@ class Folder:
         if self.is_local:
             return error.errno in _TRANSIENT
         return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+
+
+def _is_named_in_utf8(info: pafs.FileInfo) -> bool:
+    """Return whether a file has a name that pyarrow decodes; none of ours has another one."""
+    try:
+        return bool(info.base_name)
+    except UnicodeDecodeError:
+        return False
 
 
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
