@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ray_kplm import config_parsing
+from ray_kplm.config_paths import of_run_directory
 from ray_kplm.config_rules import check_rules
 from ray_kplm.ranges import (
     BatchSize,
@@ -456,6 +458,8 @@ class Config:
 def load_config(path: str | os.PathLike[str] | None, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration from a YAML file and overrides.
 
+    That of a run directory which was moved or copied continues this directory, and a line says so.
+
     Args:
         path: a YAML file, or the name of a ready configuration; None: all defaults.
         overrides: `section.key=value`, applied in their order.
@@ -466,7 +470,13 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Iterable[str] = 
     Raises:
         ConfigError: the file is missing or unreadable, a key is unknown, a value has a wrong type or breaks a rule.
     """
-    return from_dict(with_overrides({} if path is None else config_parsing.read_yaml(path), overrides))
+    if path is None:
+        return from_dict(with_overrides({}, overrides))
+    tree, moved = of_run_directory(path, config_parsing.read_yaml(path))
+    given = list(overrides)
+    if moved and not any(override.startswith("run=") for override in given):
+        print(f"kplm: {moved}", file=sys.stderr, flush=True)
+    return from_dict(with_overrides(tree, given))
 
 
 def with_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

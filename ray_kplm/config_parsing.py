@@ -64,9 +64,18 @@ _Loader.yaml_implicit_resolvers = {
 
 def read_value(text: str) -> Any:
     """Return the value of an override, which is written as in YAML; text that is no YAML stays text."""
+    if not text:
+        return ""
+    if text[:1] in ("[", "{", '"', "'"):
+        try:
+            return yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError):
+            return text
+    loader = _Loader("")  # a scalar may be a path, with any of the characters that begin something in YAML
+    tag = loader.resolve(yaml.ScalarNode, text.strip(), (True, False))
     try:
-        return yaml.load(text, _Loader) if text else ""
-    except (yaml.YAMLError, ValueError):
+        return loader.construct_object(yaml.ScalarNode(tag, text.strip()))
+    except (yaml.YAMLError, ValueError):  # of `=` and `<<`, and of numbers as 0b
         return text
 
 

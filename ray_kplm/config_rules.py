@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import check_ranges
+from ray_kplm.redaction import has_credentials, way_out
 
 if TYPE_CHECKING:
     from ray_kplm.config import ComputeConfig, Config
@@ -39,6 +40,7 @@ def check_rules(config: Config) -> None:
 def all_rules(config: Config) -> Iterator[Rule]:
     """Yield the rules of all sections."""
     for rules in (
+        _uri_rules,
         _method_rules,
         _network_rules,
         _keypoints_rules,
@@ -47,6 +49,12 @@ def all_rules(config: Config) -> Iterator[Rule]:
         _stage2_rules,
     ):
         yield from rules(config)
+
+
+def _uri_rules(c: Config) -> Iterator[Rule]:
+    for path, value in c.flat().items():
+        if isinstance(value, str) and "://" in value:
+            yield Rule(path, value, way_out(value), not has_credentials(value))
 
 
 def _method_rules(c: Config) -> Iterator[Rule]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ray_kplm.redaction import redact
+
 
 class KplmError(ValueError):
     """Base of all errors that name something the user can change. The command line prints them without a traceback."""
 
     exit_code: ClassVar[int] = 1
     """Exit status of a command that raises it; the meanings are in `ray_kplm.cli.main.EXIT_CODES`."""
+
+    def __init__(self, *arguments: object) -> None:
+        """Make the error; its message is kept without credentials."""
+        super().__init__(*(redact(argument) if isinstance(argument, str) else argument for argument in arguments))
 
 
 class ConfigError(KplmError):

@@ -24,6 +24,7 @@ from ray_kplm.methods.facing import FACING, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
+from ray_kplm.redaction import redact
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
@@ -86,7 +87,7 @@ def export(run: Run, folder: Folder) -> None:
     source = run.folder / "stage2"
     folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
     folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
-    folder.write_bytes("config.yaml", run.folder.read_bytes("config.yaml"))
+    folder.write_bytes("config.yaml", redact(run.folder.read_bytes("config.yaml").decode()).encode())
     rule = FacingRule.of_detector(run.folder, run.config)
     if rule is not None:
         rule.write(folder / FACING)

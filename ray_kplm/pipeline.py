@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.report.choice_table import choice_line
 from ray_kplm.run import Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
-from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.choose import CHOICE, has_auto, resolve
 from ray_kplm.steps.executor import AfterRound, Executor
 from ray_kplm.steps.recorder import record
-from ray_kplm.tracking import ParentRun, send_pending, track_run
+from ray_kplm.tracking import ParentRun, check_environment, has_pending, send_pending, track_run
 
 
 def discover(
@@ -48,23 +42,30 @@ def discover(
     Raises:
         KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
+    check_environment()
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
-    recording = record(run, dataset)
-    if recording.is_finished():
-        Executor(run, recording, progress).clean_up()
-        send_pending(run, dataset.meta, lambda: _examples(dataset, config))
+    if record(run, dataset).is_finished():
+        _finish_up(run, dataset, progress)
         return run, False
-    with (
-        lock_folder(run.folder) as lock,
-        session(config.compute),
-        track_run(run.save(), dataset.meta, parent) as tracker,
-    ):
-        executor = Executor(run, recording, progress, tracker)
-        with executor.workers():
-            executor.execute(check=lock.check, after_round=after_round)
-            tracker.log_model(run, _examples(dataset, config))
+    with lock_folder(run.folder) as lock:
+        owned = replace(run, folder=lock.folder)
+        with session(config.compute), track_run(owned.save(), dataset.meta, parent) as tracker:
+            executor = Executor(owned, record(owned, dataset), progress, tracker)
+            with executor.workers():
+                executor.execute(check=lock.check, after_round=after_round)
+                tracker.log_model(owned)
     return run, True
+
+
+def _finish_up(run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], ProgressDisplay]) -> None:
+    """Do what a driver left that was killed after the last step; nothing is written if it left nothing."""
+    executor = Executor(run, record(run, dataset), progress)
+    if executor.has_leftovers or has_pending(run):
+        with lock_folder(run.folder) as lock:
+            owned = replace(run, folder=lock.folder)
+            Executor(owned, record(owned, dataset), progress).clean_up()
+            send_pending(owned, dataset.meta)
 
 
 def _choose_numbers(run: Run, dataset: Dataset, progress: Callable[[dict[str, float]], ProgressDisplay]) -> Run:
@@ -74,21 +75,14 @@ def _choose_numbers(run: Run, dataset: Dataset, progress: Callable[[dict[str, fl
     if run.manifest(CHOICE) is None:
         path = (run.folder / CHOICE).path
         display = progress({path: 1.0})
-        with lock_folder(run.folder), session(run.config.compute):
-            if not run.folder.is_file("config.yaml"):
-                run.save()  # makes the folder a run, which an interruption leaves to be continued
+        with lock_folder(run.folder) as lock, session(run.config.compute):
+            owned = replace(run, folder=lock.folder)
+            if not owned.folder.is_file("config.yaml"):
+                owned.save()  # makes the folder a run, which an interruption leaves to be continued
             display.begin(path, "numbers of landmarks and clusters")
-            resolve(run, dataset, display.advance)
-            choice = run.finished(CHOICE)
+            resolve(owned, dataset, display.advance)
+            choice = owned.finished(CHOICE)
             display.finish(choice_line(choice))
             for doubt in choice.get("doubts", ()):
                 display.print_line(f"unsure: {doubt}")
     return replace(run, config=resolve(run, dataset))
-
-
-def _examples(dataset: Dataset, config: Config, count: int = 2) -> NDArray[np.uint8]:
-    """The first training images as the landmark detector takes them: uint8 (count, S, S, 3)."""
-    folder = dataset.images(TRAIN)
-    stored = (e for part in dataset.parts(TRAIN) for e in folder.read_table(part, ["image"])["image"])
-    inputs = [letterbox(decode_crop(e), config.network.image_size)[0] for e in itertools.islice(stored, count)]
-    return np.stack(inputs)

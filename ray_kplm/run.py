@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,8 +27,10 @@ import yaml
 
 from ray_kplm.config import Config, from_dict
 from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
+from ray_kplm.config_paths import with_dataset_at
 from ray_kplm.errors import RunError
 from ray_kplm.number_format import AUTO_KEYS, resolve_auto
+from ray_kplm.redaction import has_credentials, way_out, without_credentials
 from ray_kplm.storage import Folder
 
 MANIFEST = "manifest.json"
@@ -115,6 +118,7 @@ class Step:
             "reads": dict(self.reads),
             "inputs": dict(self.inputs),
             "began": time.time(),
+            **self._owner(),
         }
         self.folder.write_json(CLAIM, claim)
 
@@ -134,11 +138,17 @@ class Step:
             "reads": dict(self.reads),
             "inputs": dict(self.inputs),
             "seconds": round(time.time() - began, 1),
+            **self._owner(),
             **facts,
         }
         self.folder.write_json(MANIFEST, manifest)
         self.folder.delete_file(CLAIM)
         return manifest
+
+    def _owner(self) -> dict[str, str]:
+        """Return the token of the driver that writes the step, if it holds a lock (`run_lock`)."""
+        guard = self.folder.guard
+        return {"owner": guard.token} if guard else {}
 
     def _mismatch(self, stored: Mapping[str, Any], state: str) -> RunError:
         """Return the error for a stored manifest or claim of another fingerprint, which names what changed."""
@@ -224,11 +234,18 @@ class Run:
 
     @classmethod
     def open(cls, uri: str) -> Run:
-        """Open an existing run. Raises RunError if there is none."""
+        """Open an existing run. Raises RunError if there is none.
+
+        A dataset that was moved along is found. Credentials that the configuration of an old run holds are left out, and a line
+        says so.
+        """
         folder = Folder.at(uri)
         if not folder.is_file("config.yaml"):
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
-        return cls(folder, from_dict(to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))))
+        tree = to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))
+        if folder.is_local:
+            tree = with_dataset_at(folder.path, tree)
+        return cls(folder, from_dict(_without_credentials(tree, folder)))
 
     def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
         """Return the step that writes to `<run>/<path>`; see `fingerprint` for the other arguments."""
@@ -263,6 +280,17 @@ def _stored_config(folder: Folder) -> dict[str, Any] | None:
         return None
     tree: dict[str, Any] = yaml.safe_load(folder.read_bytes("config.yaml")) or {}
     return tree
+
+
+def _without_credentials(tree: Any, folder: Folder) -> Any:
+    """Return a run's configuration without the credentials in its URIs."""
+    if isinstance(tree, dict):
+        return {key: _without_credentials(value, folder) for key, value in tree.items()}
+    if not isinstance(tree, str) or not has_credentials(tree):
+        return tree
+    uri = without_credentials(tree)
+    print(f"kplm: {folder}/config.yaml: {uri} {way_out(uri)}; remove them from the file", file=sys.stderr, flush=True)
+    return uri
 
 
 def round_path(number: int) -> str:

@@ -1,227 +1,259 @@
-"""A lock on a folder that admits one driver at a time, on any storage.
+"""A lock on a folder that admits one driver at a time, on any storage, and shuts out one that has lost it.
 
-Each driver writes a claim of its own, `.driver-<token>.json`. It holds the lock if a listing after that shows no other claim:
-of two drivers that come at the same time, at least one sees the other's claim. So no exclusive creation is needed, which object
-stores lack.
+**Claims.** A driver writes a claim, `.driver-<term>.json`, whose number is larger than those of all claims that it sees. Only
+one driver can create a file of a name (`exclusive_files`). Then it lists the folder: it holds the lock if it sees no other
+claim but those of drivers that it found dead, and now removes. Where storage has no exclusive creation, the names are
+`.driver-<term>-<token>.json`, and this listing alone decides: of two drivers that come at the same time, at least one sees
+the other's claim.
 
-No clock is compared either. A holder increases the counter `beat` in its claim every few seconds, and a waiting driver measures
-with its own clock for how long the counter has stood still. If the holder ran on the same machine, its process is looked up
-instead. The claim of a killed holder stays in the folder, and the next driver takes over from it.
+**Heartbeat.** No clocks of two machines are compared. A holder rewrites its claim with a counter every few seconds, and a
+driver that wants the lock measures with its own clock for how long the file has not changed. After `PATIENCE_S` its holder
+counts as dead. If the holder runs on the same machine, its process is looked up instead: it is dead when it has ended. A
+stopped one (Ctrl-Z, SIGSTOP) is alive, as the user can let it go on or end it. A claim that is empty, torn or of an unknown
+form is somebody's too: it is waited for, and removed if it does not change.
+
+**Fence.** A dead driver may come back: its process or its machine was suspended, or it could not reach the storage. So the
+folder that a lock gives out (`FolderLock.folder`), and all below it, in this process and in those of Ray, read the claim from
+storage before each file that is published and before each deletion (`Fence`). If it is gone, the successor removed it, which
+is the first thing that a successor does: the change is refused with RunError. What remains is the moment between this look
+and the change itself.
+
+**Loss.** A lock is lost when the claim is gone, when no heartbeat could be written for `PATIENCE_S`, and when the thread of
+the heartbeat has ended. A thread watches that, and notices that the process was suspended. If the lock was taken by the main
+thread, that thread is then interrupted as by Ctrl-C, which ends a driver and its workers within seconds, and `lock_folder`
+raises RunError with the reason. Workers look for themselves (`Patrol`), as their driver may be suspended still.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import socket
+import _thread
+import signal
 import sys
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from types import FrameType
 from typing import Any
 
-import psutil
-
-from ray_kplm.errors import RunError, StorageError
+from ray_kplm.driver_claims import claim_content, read_claim, read_claims
+from ray_kplm.driver_fence import Fence, stopping
+from ray_kplm.driver_takeover import acquire, clock
+from ray_kplm.errors import KplmError, RunError, StorageError
+from ray_kplm.exclusive_files import ExclusiveFiles, exclusive_files
 from ray_kplm.storage import Folder
 
 BEAT_S = 5.0
 """Between two heartbeats of a holder, seconds."""
 PATIENCE_S = 30.0
-"""A holder on another machine without a heartbeat for this many seconds counts as dead."""
-_PREFIX, _SUFFIX = ".driver-", ".json"
-_ATTEMPTS = 20
-_POLL_S = 1.0
+"""A holder on another machine without a heartbeat for this many seconds counts as dead, and gives up itself."""
+_WATCH_S = 0.5
+"""Between two looks at the heartbeat."""
+_SUSPENDED_S = 2.0
+"""A look that comes later than this by so much shows that the process was suspended."""
 
-Claim = dict[str, Any]
+
+class LeaseLost(KeyboardInterrupt):
+    """Interrupts the main thread of a driver that has lost its lock: it ends as by Ctrl-C, without waiting for its workers."""
 
 
 class FolderLock:
-    """A lock that this process holds until `release`, or until another driver takes it over after missing heartbeats."""
+    """A lock that this process holds until `release`, or until it is lost."""
 
-    def __init__(self, folder: Folder, claim: Claim, beat_s: float) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        values: dict[str, Any],
+        files: ExclusiveFiles,
+        beat_s: float = BEAT_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         """Start the heartbeat.
 
         Args:
             folder: the locked folder.
-            claim: this process's claim in it.
+            name: file of this process's claim on it.
+            values: what the claim says.
+            files: what rewrites it.
             beat_s: between two heartbeats, seconds.
+            patience_s: how long the heartbeat may fail, seconds.
         """
-        self._folder, self._claim, self._beat_s = folder, claim, beat_s
-        self._loss = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
-        self._thread.start()
+        self._values, self._files, self._beat_s, self._patience_s = values, files, beat_s, patience_s
+        self._name, self._fence = name, Fence(folder, name, values["token"])
+        self._loss, self._reason = "", "the storage does not answer"
+        self._losing, self._stop, self._beat_now = threading.Lock(), threading.Event(), threading.Event()
+        self._trouble_since: float | None = None
+        self._on_loss: Callable[[], None] = lambda: None
+        self._heart = threading.Thread(target=self._keep_alive, name="kplm-heartbeat", daemon=True)
+        self._watch = threading.Thread(target=self._watch_heart, name="kplm-heartbeat-watch", daemon=True)
+        self._heart.start()
+        self._watch.start()
+
+    @property
+    def folder(self) -> Folder:
+        """The locked folder. What is published or deleted in it, or below, asks first whether the lock is still held."""
+        return replace(self._fence.folder, guard=self._fence)
 
     @property
     def is_lost(self) -> bool:
-        """Whether another driver took the lock over."""
+        """Whether the lock is known to be lost."""
         return bool(self._loss)
 
     def check(self) -> None:
-        """Raise RunError if the lock is lost: another driver took over while this process was suspended."""
-        if self.is_lost:
-            raise RunError(f"{self._folder}: {self._loss}; this driver stops, so that two do not work on one run")
+        """Look at the claim on storage, and raise RunError if the lock is lost."""
+        if not self._loss:
+            self._note_loss(self._fence.loss(), tell=False)
+        if self._loss:
+            raise RunError(self.loss)
+
+    @property
+    def loss(self) -> str:
+        """How the lock was lost as far as is known, in one line; empty if it is held."""
+        return stopping(self._fence.folder, self._loss) if self._loss else ""
+
+    def call_on_loss(self, function: Callable[[], None]) -> None:
+        """Have a function called by another thread when that finds out that the lock is lost."""
+        with self._losing:
+            self._on_loss = function
 
     def release(self) -> None:
-        """Remove the claim."""
+        """Remove the claim, unless it is lost."""
         self._stop.set()
-        self._thread.join()
+        self._beat_now.set()
+        for thread in (self._heart, self._watch):
+            thread.join(self._patience_s)  # it may hang in a request
+        self._remove_claim()
+
+    def _remove_claim(self) -> None:
         with suppress(OSError, StorageError):  # if it cannot be removed, the next driver takes over from it
-            self._folder.delete_file(_name(self._claim))
+            if (claim := read_claim(self._fence.folder, self._name)) and claim.token == self._fence.token:
+                self._fence.folder.delete_file(self._name)
+
+    def _note_loss(self, loss: str, *, tell: bool = True) -> None:
+        with self._losing:
+            if loss and not self._loss:
+                self._loss = loss
+                if tell:
+                    self._on_loss()
 
     def _keep_alive(self) -> None:
-        while not self._stop.wait(self._beat_s):
-            with suppress(
-                OSError, StorageError
-            ):  # storage that is full or fails for a while does not end the heartbeat
-                self._loss = self._find_loss(_claims(self._folder))
-                if self._loss:
-                    return
-                self._claim["beat"] += 1
-                _write(self._folder, self._claim)
+        """Write the heartbeats."""
+        while not self._stop.is_set():
+            self._beat_now.wait(self._beat_s)
+            self._beat_now.clear()
+            if self._stop.is_set() or self._loss:
+                return
+            self._trouble_since = self._trouble_since or clock()
+            try:
+                self._note_loss(self._beat())
+                self._trouble_since = None
+            except (OSError, StorageError) as error:  # storage that is full or fails for a while
+                self._reason = " ".join(str(error).split())
+            except Exception as error:
+                self._note_loss(f"the heartbeat of this process failed ({' '.join(str(error).split())})")
 
-    def _find_loss(self, claims: list[Claim]) -> str:
-        """Return how the lock was lost, "" if it is held."""
-        token = self._claim["token"]
-        for claim in claims:
-            if token in claim["replaces"]:
-                return f"taken over by {_describe(claim)}, which saw no heartbeat of this process"
-        return "" if any(claim["token"] == token for claim in claims) else f"{_name(self._claim)} was removed"
+    def _beat(self) -> str:
+        """Write a heartbeat; return how the lock was lost, "" if it is held."""
+        if loss := self._fence.loss():
+            return loss
+        self._values["beat"] += 1
+        if not self._files.rewrite(self._name, claim_content(self._values)):
+            return self._fence.loss() or f"{self._name}, the claim of this process, was replaced"
+        if not self._files.is_exclusive and any(self._values["token"] in c.replaced for c in read_claims(self.folder)):
+            loss = self._fence.describe_loss()
+            self._remove_claim()  # the successor had removed it, and the heartbeat brought it back
+            return loss
+        return ""
+
+    def _watch_heart(self) -> None:
+        """Find out that the heartbeat has ended or cannot be written, or that the process was suspended."""
+        looked, awake_since, pause = clock(), 0.0, min(_WATCH_S, self._beat_s / 2)
+        while not self._stop.wait(pause):
+            now = clock()
+            if now - looked > pause + _SUSPENDED_S:
+                awake_since = now
+                self._beat_now.set()
+            looked, since = now, self._trouble_since
+            if self._loss:
+                break
+            if not self._heart.is_alive():
+                self._note_loss("the thread that writes the heartbeat of this process has ended")
+            elif since is not None and now - max(since, awake_since) > self._patience_s:
+                self._note_loss(f"no heartbeat could be written for {self._patience_s:.0f} s ({self._reason})")
+        if self._loss:
+            self._remove_claim()  # then workers on other machines see it too
 
 
 @contextmanager
 def lock_folder(
-    folder: Folder, *, beat_s: float = BEAT_S, patience_s: float = PATIENCE_S, log: Callable[[str], None] | None = None
+    folder: Folder,
+    *,
+    beat_s: float | None = None,
+    patience_s: float | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Iterator[FolderLock]:
-    """Hold the lock of a folder while the block runs.
+    """Hold the lock of a folder while the block runs. What the block writes it writes to `FolderLock.folder`.
 
     Args:
         folder: the folder, which need not exist.
-        beat_s: between two heartbeats, seconds.
-        patience_s: how long to wait for a heartbeat of a holder on another machine, seconds.
+        beat_s: between two heartbeats, seconds; `BEAT_S` by default.
+        patience_s: how long to wait for a heartbeat of a holder on another machine, and how long the own one may fail,
+            seconds; `PATIENCE_S` by default.
         log: gets a line when this wait begins; standard error by default.
 
     Raises:
-        RunError: another driver holds the lock; the message says which.
+        RunError: another driver holds the lock, and the message says which; or it was lost during the block.
     """
-    lock = FolderLock(folder, _acquire(folder, patience_s, log or _print), beat_s)
+    beat_s, patience_s = beat_s or BEAT_S, patience_s or PATIENCE_S
+    files = exclusive_files(folder)
+    lock = FolderLock(folder, *acquire(folder, files, patience_s, log or _print), files, beat_s, patience_s)
     try:
-        yield lock
+        with _interrupted_on_loss(lock):
+            yield lock
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if not isinstance(error, StorageError):
+            with suppress(OSError, KplmError):
+                lock.check()
+        if lock.loss:  # whatever failed, failed because of it
+            raise RunError(lock.loss) from error
+        raise
     finally:
         lock.release()
 
 
-def _acquire(folder: Folder, patience_s: float, log: Callable[[str], None]) -> Claim:
-    claim: Claim = {
-        "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "held": False,
-        "beat": 0,
-        "replaces": [],
-    }
-    for _ in range(_ATTEMPTS):
-        for other in _claims(folder):
-            if _is_alive(folder, other, patience_s, log):
-                if other["held"]:
-                    raise RunError(_refusal(folder, other, patience_s))
-            else:
-                claim["replaces"].append(other["token"])
-                folder.delete_file(_name(other))
-        _write(folder, claim)
-        if len(_claims(folder)) == 1:
-            claim["held"] = True
-            _write(folder, claim)
-            return claim
-        folder.delete_file(_name(claim))  # another driver came at the same moment: both retry after a random pause
-        time.sleep(random.uniform(0.05, 0.5))
-    raise RunError(f"{folder}: several drivers claim it at the same time; start one of them")
+def _interrupt_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # also in the middle of a system call
+    else:
+        _thread.interrupt_main()
 
 
-def _is_alive(folder: Folder, claim: Claim, patience_s: float, log: Callable[[str], None]) -> bool:
-    """Return whether the process of a claim is running, or may be. Waits up to `patience_s` if it is on another machine."""
-    if claim["machine"] == _machine():
-        known = _is_process_alive(claim["pid"], claim["started"])
-        if known is not None:
-            return known
-    deadline = time.monotonic() + patience_s
-    logged = not claim["held"]
-    while time.monotonic() < deadline:
-        if not logged:
-            log(f"{folder}: claimed by {_describe(claim)}; waiting up to {patience_s:.0f} s for a heartbeat")
-            logged = True
-        time.sleep(min(_POLL_S, patience_s / 10))
-        now = _read(folder, _name(claim))
-        if now is None:
-            return False
-        if (now["beat"], now["held"]) != (claim["beat"], claim["held"]):
-            claim.update(now)
-            return True
-    return False
+@contextmanager
+def _interrupted_on_loss(lock: FolderLock) -> Iterator[None]:
+    """Raise LeaseLost in the block when the lock is lost, if this is the main thread; other threads find out by the fence."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, is_inside = signal.getsignal(signal.SIGINT), True
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if lock.is_lost:
+            if is_inside:
+                raise LeaseLost
+        elif callable(before):
+            before(number, frame)
 
-def _is_process_alive(pid: int, started: float) -> bool | None:
-    """Return whether a process of this machine is running; None if another process may have its number."""
+    signal.signal(signal.SIGINT, interrupt)
+    lock.call_on_loss(_interrupt_main_thread)
     try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return True if abs(process.create_time() - started) < 1 else None
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return None
-
-
-def _machine() -> str:
-    """Return what identifies the processes that can be looked up by number: host, boot and PID namespace."""
-    boot, pid_namespace = "", ""
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as stream:
-        boot = stream.read().strip()
-    with suppress(OSError):
-        pid_namespace = os.readlink("/proc/self/ns/pid")
-    return " ".join((socket.gethostname(), boot, pid_namespace))
-
-
-def _refusal(folder: Folder, claim: Claim, patience_s: float) -> str:
-    return (
-        f"{folder}: in use by {_describe(claim)}; only one driver at a time works on it. Wait for that process or stop it; if "
-        f"it has died, the same command takes over: at once on the same machine, after {patience_s:.0f} s without a heartbeat "
-        f"on another one"
-    )
-
-
-def _describe(claim: Claim) -> str:
-    return f"host {claim['host']}, process {claim['pid']}, since {claim['since']}"
-
-
-def _name(claim: Claim) -> str:
-    return f"{_PREFIX}{claim['token']}{_SUFFIX}"
-
-
-def _claims(folder: Folder) -> list[Claim]:
-    names = [name for name in folder.names(suffix=_SUFFIX) if name.startswith(_PREFIX)]
-    return [claim for name in names if (claim := _read(folder, name)) is not None]
-
-
-def _read(folder: Folder, name: str) -> Claim | None:
-    """Return a claim, None if it was removed since it was listed."""
-    try:
-        claim: Claim = folder.read_json(name)
-        return claim
-    except FileNotFoundError:
-        return None
-
-
-def _write(folder: Folder, claim: Claim) -> None:
-    folder.write_json(_name(claim), claim)
+        yield
+    finally:
+        is_inside = False
+        lock.call_on_loss(lambda: None)
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 def _print(text: str) -> None:

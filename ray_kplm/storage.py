@@ -7,7 +7,8 @@ Requests to storage that does not answer are repeated for about half a minute, i
 Full storage is a `StorageError` at once. After either error the same command continues the run.
 
 The endpoint and the credentials of an object store are read from the environment, under the names that its own tools use
-(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), or from the URI: `s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`.
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). The endpoint may also stand in the URI,
+`s3://bucket/key?endpoint_override=http://127.0.0.1:9000&scheme=http`; credentials there are refused.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from ray_kplm.errors import DataError, StorageError
+from ray_kplm.errors import ConfigError, DataError, StorageError
+from ray_kplm.redaction import has_credentials, redact, way_out
 
 _T = TypeVar("_T")
 NO_SPACE = "no space is left; free some, and the same command continues with what is finished"
@@ -50,6 +52,22 @@ _TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECON
 """Error codes of a shared file system whose server does not answer."""
 
 
+class Guard(Protocol):
+    """Who owns a folder and those below: what is asked before each change of them. Picklable. See `run_lock.Fence`."""
+
+    @property
+    def token(self) -> str:
+        """What identifies the owner."""
+
+    def check(self, change: str = "", path: str = "") -> None:
+        """Raise RunError if the owner is not the owner any more.
+
+        Args:
+            change: `publish` a file, or `delete` a file or a folder.
+            path: what is changed.
+        """
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on a filesystem. It need not exist; the object is cheap to make and picklable.
@@ -60,6 +78,8 @@ class Folder:
 
     filesystem: pafs.FileSystem
     path: str
+    guard: Guard | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """Asked before each file that is published or deleted here and below; None: nobody owns the folder."""
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> Folder:
@@ -67,9 +87,12 @@ class Folder:
 
         Raises:
             DataError: the URI names no known kind of storage.
+            ConfigError: the URI holds credentials.
         """
         text = os.fspath(uri)
         if "://" in text:
+            if has_credentials(text):
+                raise ConfigError(f"{text}: {way_out(text)}")
             try:
                 filesystem, path = pafs.FileSystem.from_uri(text)
             except pa.ArrowInvalid as error:
@@ -81,7 +104,7 @@ class Folder:
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, f"{self.path}/{name}")
+        return Folder(self.filesystem, f"{self.path}/{name}", guard=self.guard)
 
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
@@ -94,7 +117,7 @@ class Folder:
     @property
     def parent(self) -> Folder:
         """The folder that contains this one."""
-        return Folder(self.filesystem, self.path.rsplit("/", 1)[0])
+        return Folder(self.filesystem, self.path.rsplit("/", 1)[0], guard=self.guard)
 
     @property
     def name(self) -> str:
@@ -146,17 +169,38 @@ class Folder:
     def delete(self) -> None:
         """Remove the folder with everything in it; nothing happens if it does not exist."""
         if self.exists():
+            self._ask_guard("delete")
             self.filesystem.delete_dir(self.path)
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it does not exist, or if another process removes it at the same time."""
         if self.exists(name):
+            self._ask_guard("delete", name)
             with suppress(FileNotFoundError):
                 self.filesystem.delete_file(f"{self.path}/{name}")
 
+    def _ask_guard(self, change: str, name: str = "") -> None:
+        """Raise RunError if the folder's owner, who makes a change, is not the owner any more."""
+        if self.guard is not None:
+            self.guard.check(change, f"{self.path}/{name}" if name else self.path)
+
     @contextmanager
     def writing(self, name: str) -> Iterator[pa.NativeFile]:
-        """Open a binary stream whose content is published under `name` when the block ends without an error."""
+        """Open a binary stream whose content is published under `name` when the block ends without an error.
+
+        Raises:
+            StorageError: the storage is full.
+        """
+        try:
+            with self._writing(name) as stream:
+                yield stream
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StorageError(f"{self}: {NO_SPACE}") from error
+            raise
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[pa.NativeFile]:
         if self.is_local:
             with self._writing_by_rename(name) as stream:
                 yield stream
@@ -166,6 +210,7 @@ class Folder:
             # when the content is complete.
             yield pa.PythonFile(buffer, mode="w")
             buffer.seek(0)
+            self._ask_guard("publish", name)
             stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
             while chunk := buffer.read(_CHUNK_BYTES):
                 stream.write(chunk)
@@ -180,6 +225,7 @@ class Folder:
         try:
             with self.filesystem.open_output_stream(partial, compression=None) as stream:
                 yield stream
+            self._ask_guard("publish", name)
             self.filesystem.move(partial, target)
         except BaseException:
             if self.filesystem.get_file_info(partial).type == pafs.FileType.File:
@@ -267,7 +313,8 @@ class Folder:
                         f"{self}: does not answer ({reason}); the same command continues when it does"
                     ) from error
                 if pause == _LOGGED_PAUSE_S:
-                    print(f"kplm: {self} does not answer ({reason}): trying again", file=sys.stderr, flush=True)
+                    line = redact(f"kplm: {self} does not answer ({reason}): trying again")
+                    print(line, file=sys.stderr, flush=True)
                 time.sleep(pause)
 
     def _is_refusal(self, error: OSError) -> bool:

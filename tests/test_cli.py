@@ -49,7 +49,16 @@ def commands_with_figures(replace):
         print("a library's banner")
         return FIGURES
 
-    for name in ("correspondence", "train", "evaluation", "rounds", "label_free", "fault_injection", "endurance"):
+    for name in (
+        "correspondence",
+        "train",
+        "evaluation",
+        "rounds",
+        "label_free",
+        "fault_injection",
+        "boundary_faults",
+        "endurance",
+    ):
         replace(f"bench.{name}", bench=work, lines=lambda found: ["seconds 2.500"])
     replace("bench.kmeans_speed", Sizes=lambda *_: None)
     replace("experiments.ablation", ablate=work, plain=lambda rows: FIGURES, table_lines=lambda rows: ["seconds 2.500"])
@@ -61,7 +70,8 @@ def commands_with_figures(replace):
 
 @pytest.mark.parametrize("command", [
     ["bench", "correspondence"], ["bench", "train"], ["bench", "evaluation"], ["bench", "rounds"],
-    ["bench", "quality", "RUN"], ["bench", "chaos"], ["bench", "endurance"], ["quality", "RUN"],
+    ["bench", "quality", "RUN"], ["bench", "chaos"], ["bench", "chaos", "--victims", "node"],
+    ["bench", "endurance"], ["quality", "RUN"],
     ["ablate", "demo", "--over", "mirror"],
 ])  # fmt: skip
 def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, replace, capsys):
@@ -78,9 +88,16 @@ def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, repl
 
 
 def test_a_check_that_fails_prints_its_result_and_ends_with_1(replace, capsys):
-    replace("bench.fault_injection", bench=lambda *_: {"same": False}, lines=lambda found: ["it differs"])
-    assert main(["bench", "chaos"]) == 1
-    assert capsys.readouterr().out == "it differs\n"
+    for name, options in (("boundary_faults", []), ("fault_injection", ["--together"])):
+        replace(f"bench.{name}", bench=lambda *_: {"same": False}, lines=lambda found: ["it differs"])
+        assert main(["bench", "chaos", *options]) == 1
+        assert capsys.readouterr().out == "it differs\n"
+
+
+@pytest.mark.parametrize("options", [["--boundaries", "0"], ["--boundaries", "3", "--victims", "node"]])
+def test_chaos_at_boundaries_that_make_no_sense_is_refused(options, capsys):
+    assert main(["bench", "chaos", *options]) == 2
+    assert "--boundaries" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 import yaml
 
 from ray_kplm.config import load_config
+from ray_kplm.redaction import redact
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -46,8 +50,16 @@ def section(required: list[str], **properties: Any) -> dict[str, Any]:
 TEXT, WHOLE, FLAG, MAP = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}, {"type": "object"}
 QUANTITIES = {"type": "object", "additionalProperties": {"anyOf": [{"type": "integer"}, TEXT]}}
 PARAMETERS = {"type": "object", "additionalProperties": TEXT}
+CAPABILITIES = section([], add={"type": "array", "items": TEXT}, drop={"type": "array", "items": TEXT})
+SECURITY = section(
+    [], runAsNonRoot=FLAG, runAsUser=WHOLE, runAsGroup=WHOLE, allowPrivilegeEscalation=FLAG, privileged=FLAG,
+    readOnlyRootFilesystem=FLAG, capabilities=CAPABILITIES, seccompProfile=section(["type"], type=TEXT),
+)  # fmt: skip
+POD_SECURITY = section(
+    [], runAsNonRoot=FLAG, runAsUser=WHOLE, runAsGroup=WHOLE, fsGroup=WHOLE, seccompProfile=section(["type"], type=TEXT)
+)
 CONTAINER = section(
-    ["name"], name=TEXT, image=TEXT, env={"type": "array"}, envFrom={"type": "array"},
+    ["name"], name=TEXT, image=TEXT, securityContext=SECURITY, env={"type": "array"}, envFrom={"type": "array"},
     ports={"type": "array", "items": section(["containerPort"], containerPort=WHOLE, name=TEXT)},
     resources=section([], limits=QUANTITIES, requests=QUANTITIES),
     volumeMounts={"type": "array", "items": section(["name", "mountPath"], name=TEXT, mountPath=TEXT)},
@@ -55,7 +67,8 @@ CONTAINER = section(
 POD = section(
     [], metadata=MAP,
     spec=section(["containers"], containers={"type": "array", "items": CONTAINER}, volumes={"type": "array"},
-                 tolerations={"type": "array"}, nodeSelector=PARAMETERS),
+                 tolerations={"type": "array"}, nodeSelector=PARAMETERS, securityContext=POD_SECURITY,
+                 automountServiceAccountToken=FLAG, restartPolicy={"enum": ["Never", "OnFailure", "Always"]}),
 )  # fmt: skip
 HEAD = section(["template"], rayStartParams=PARAMETERS, template=POD, serviceType=TEXT, labels=PARAMETERS)
 WORKERS = section(
@@ -66,10 +79,12 @@ RAY_JOB = section(
     ["apiVersion", "kind", "metadata", "spec"], apiVersion={"const": "ray.io/v1"}, kind={"const": "RayJob"}, metadata=MAP,
     spec=section(
         [], entrypoint=TEXT, runtimeEnvYAML=TEXT, backoffLimit=WHOLE, shutdownAfterJobFinishes=FLAG, suspend=FLAG,
+        submitterPodTemplate=POD,
         ttlSecondsAfterFinished=WHOLE, activeDeadlineSeconds=WHOLE, submissionMode={"enum": ["K8sJobMode", "HTTPMode"]},
         rayClusterSpec=section(
-            ["headGroupSpec"], rayVersion=TEXT, enableInTreeAutoscaling=FLAG, headGroupSpec=HEAD,
-            autoscalerOptions=section([], idleTimeoutSeconds=WHOLE, upscalingMode=TEXT),
+            ["headGroupSpec"], rayVersion=TEXT, authOptions=section(["mode"], mode={"enum": ["disabled", "token"]}),
+            enableInTreeAutoscaling=FLAG, headGroupSpec=HEAD,
+            autoscalerOptions=section([], idleTimeoutSeconds=WHOLE, upscalingMode=TEXT, securityContext=SECURITY),
             workerGroupSpecs={"type": "array", "items": WORKERS},
         ),
     ),
@@ -86,11 +101,75 @@ def test_kuberay_accepts_the_job():
         jsonschema.validate(wrong, RAY_JOB)
     cluster = job["spec"]["rayClusterSpec"]
     assert cluster["rayVersion"] == RAY
-    (workers,) = cluster["workerGroupSpecs"]
-    pods = [pod["template"]["spec"]["containers"][0] for pod in (cluster["headGroupSpec"], workers)]
-    assert len({pod["image"] for pod in pods}) == 1
-    assert [pod["resources"]["limits"].get("nvidia.com/gpu") for pod in pods] == [None, "1"]
+    containers = {name: pod["containers"][0] for name, pod in pods(job).items()}
+    assert len({container["image"] for container in containers.values()}) == 1
+    limits = {name: container["resources"]["limits"].get("nvidia.com/gpu") for name, container in containers.items()}
+    assert limits == {"ray-job-submitter": None, "ray-head": None, "ray-worker": "1"}
     assert isinstance(yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], dict)
+
+
+def pods(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The pods of a job by the name of their first container."""
+    cluster = job["spec"]["rayClusterSpec"]
+    templates = [
+        job["spec"]["submitterPodTemplate"], cluster["headGroupSpec"]["template"],
+        *(group["template"] for group in cluster["workerGroupSpecs"]),
+    ]  # fmt: skip
+    return {template["spec"]["containers"][0]["name"]: template["spec"] for template in templates}
+
+
+def test_pods_run_without_root_and_without_privileges():
+    """The rules of the Pod Security Standard `restricted`."""
+    job = read("jobs/rayjob.yaml")
+    assert set(pods(job)) == {"ray-job-submitter", "ray-head", "ray-worker"}
+    contexts = [job["spec"]["rayClusterSpec"]["autoscalerOptions"]["securityContext"]]
+    for pod in pods(job).values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all(set(volume) <= {"name", "emptyDir", "secret", "configMap"} for volume in pod.get("volumes", ()))
+        contexts += [container["securityContext"] for container in pod["containers"]]
+    for context in contexts:
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_clusters_ask_for_a_token():
+    assert read("jobs/rayjob.yaml")["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    cluster = read("cluster.yaml")
+    assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    for kind in ("head", "worker"):
+        (start,) = [line for line in cluster[f"{kind}_start_ray_commands"] if "ray start" in line]
+        assert start.startswith("RAY_AUTH_MODE=token ")
+
+
+def test_ray_reads_the_token_from_where_the_launcher_puts_it(tmp_path):
+    """`ray get-auth-token` prints what `~/.ray/auth_token` holds, and makes one only if it is asked to."""
+    command = [str(Path(sys.executable).parent / "ray"), "get-auth-token"]
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        environment.pop(name, None)
+    missing = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert missing.returncode != 0
+    made = subprocess.run([*command, "--generate"], env=environment, capture_output=True, text=True, timeout=300)
+    assert (tmp_path / ".ray" / "auth_token").read_text().strip() == made.stdout.strip() != ""
+
+
+def test_files_for_clusters_hold_no_secret_and_no_plain_http():
+    for name in ("cluster.yaml", "jobs/rayjob.yaml", "jobs/runtime_env.yaml", "jobs/Containerfile"):
+        text = (ROOT / name).read_text()
+        assert redact(text) == text
+        assert not [uri for uri in re.findall(r"http://[\w.-]+", text) if uri != "http://127.0.0.1"], name
+        assert not re.search(r"(SECRET_ACCESS_KEY|PASSWORD|TOKEN)\s*[=:]\s*[\w+/]{8,}", text), name
+
+
+@pytest.mark.parametrize("path", ["cluster.yaml", "jobs/rayjob.yaml", "jobs/Containerfile"])
+def test_each_file_says_how_an_image_is_pinned_by_its_digest(path):
+    comments = [line for line in (ROOT / path).read_text().splitlines() if line.startswith("#")]
+    assert any(
+        re.search(r"skopeo inspect .*Digest|imagetools inspect .*Digest|--digestfile", line) for line in comments
+    )
 
 
 def test_the_job_runs_a_script_and_a_configuration_that_exist():

@@ -323,3 +323,21 @@ def test_every_field_and_every_section_is_documented():
                     undocumented.append(f"{node.name}.{ast.unparse(statement.target)}")
     assert fields == len(Config().flat()) + len(dataclasses.fields(WorkerRange))  # in place of one number
     assert not undocumented
+
+
+ODD_PATHS = [
+    "50% #1", "a #b", "#1", "a: b", "- a", "&x y", "*x", "!x", "%20x", "what?x=1", "2026-11-30", "it's", "=", "<<", "[x",
+    "a\tb", "größe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD_PATHS)
+def test_a_path_may_hold_what_begins_something_in_yaml(text):
+    assert load_config(None, [f"run={text}"]).run == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("0.5", 0.5), ("5", 5.0), ("'0.25'", 0.25), (".5", 0.5), ("+1", 1.0)]
+)
+def test_a_number_is_read_as_in_yaml(text, value):
+    assert load_config(None, [f"stage1.learning_rate={text}"]).stage1.learning_rate == value

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.analysis.predictions import landmarks_of
+from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import DataError
+from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
+from ray_kplm.inference.dataset import predict_batches
+from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
@@ -34,38 +39,113 @@ def show(
         The sheet as PNG.
 
     Raises:
+        ConfigError: `count` or `tile` is too small.
         DataError: The dataset has no images of the split.
         RunError: The run is not finished.
     """
+    dataset = _open(run, split, count, tile)
+    xy, confidence = landmarks_of(run, dataset, split)
+    chosen = _choose(run, dataset, split, count)
+    landmarks = _Landmarks(xy[chosen], confidence[chosen], np.median(confidence, axis=0))
+    png = _draw(run, dataset, split, chosen, landmarks, columns, tile, keypoints)
+    (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
+    return png
+
+
+def draw_sheet(
+    run: Run, split: str = TEST, count: int = 48, *, columns: int = 8, tile: int = 160, keypoints: bool = False
+) -> bytes:
+    """Draw the sheet of `show` and write nothing: landmarks that the run does not hold yet are predicted for its images only.
+
+    Ray is not needed. The arguments, the result and the errors are those of `show`.
+    """
+    dataset = _open(run, split, count, tile)
+    chosen = _choose(run, dataset, split, count)
+    stored = stored_landmarks_of(run, dataset, split)
+    if stored is None:
+        xy, confidence = _predict(run, dataset, split, chosen)
+        landmarks = _Landmarks(xy, confidence, np.median(confidence, axis=0))
+    else:
+        landmarks = _Landmarks(stored[0][chosen], stored[1][chosen], np.median(stored[1], axis=0))
+    return _draw(run, dataset, split, chosen, landmarks, columns, tile, keypoints)
+
+
+class _Landmarks(NamedTuple):
+    """Landmarks of the N images of a sheet."""
+
+    xy: NDArray[np.float32]
+    """(N, K, 2), crop frame."""
+    confidence: NDArray[np.float32]
+    """(N, K)."""
+    median: NDArray[np.float32]
+    """(K,), median confidences: landmarks far below are drawn hollow."""
+
+
+def _open(run: Run, split: str, count: int, tile: int) -> Dataset:
+    for name, value, least in (("count", count, 1), ("tile", tile, 16)):
+        if value < least:
+            raise ConfigError(f"--{name} {value}: must be at least {least}")
     dataset = Dataset.open(run.config.dataset)
     if split not in dataset.manifest["splits"] or not dataset.count(split):
         raise DataError(f"{dataset.root}: has no {split} images; take --split {TRAIN}")
-    find = _generic_keypoints(run, dataset, split) if keypoints else None
-    xy, confidence = landmarks_of(run, dataset, split)
-    total = dataset.count(split)
-    chosen = np.sort(np.random.default_rng(run.config.seed).permutation(total)[:count])
+    return dataset
+
+
+def _choose(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
+    """Return the indices of a seeded sample of a split's images, ascending."""
+    return np.sort(np.random.default_rng(run.config.seed).permutation(dataset.count(split))[:count])
+
+
+def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the parts that hold chosen images, and their rows there."""
     starts = np.cumsum([0, *dataset.rows(split)])
-    images, generic = [], []
     for part, first, last in zip(dataset.parts(split), starts[:-1], starts[1:], strict=True):
         rows = chosen[(chosen >= first) & (chosen < last)] - first
         if len(rows):
-            images += [decode_crop(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
-            generic += find(part, rows) if find else []
+            yield part, rows
+
+
+def _predict(
+    run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the landmarks (N, K, 2) of the chosen images in the crop frame, and their confidences (N, K)."""
+    config = run.resolved
+    predictor = replace(landmark_predictor(run), config=config)(worker_placement(config.compute))
+    images = dataset.images(split)
+    batches = (
+        batch for part, rows in _parts(dataset, split, chosen) for batch in read_inputs(images, part, rows, config)
+    )
+    _, xy, confidence = predict_batches(batches, predictor)
+    return np.stack(xy).astype(np.float32), confidence
+
+
+def _draw(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    chosen: NDArray[np.int64],
+    landmarks: _Landmarks,
+    columns: int,
+    tile: int,
+    keypoints: bool,
+) -> bytes:
+    find = _generic_keypoints(run, dataset, split) if keypoints else None
+    images, generic = [], []
+    for part, rows in _parts(dataset, split, chosen):
+        images += [decode_crop(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
+        generic += find(part, rows) if find else []
     above = f"{run.config.keypoints.detector} keypoints (above) and " if keypoints else ""
-    title = f"{run.folder.name}: {above}{xy.shape[1]} landmarks on {len(images)} of {total} {split} images"
-    median = np.median(confidence, axis=0)  # landmarks far below their median confidence are drawn hollow
+    number = landmarks.xy.shape[1]
     sheet = contact_sheet(
         images,
-        list(xy[chosen]),
-        confidence=list(confidence[chosen] / median.clip(1e-6)),
+        list(landmarks.xy),
+        confidence=list(landmarks.confidence / landmarks.median.clip(1e-6)),
         keypoints=generic if keypoints else None,
         columns=columns,
         tile=tile,
-        title=title,
+        title=f"{run.folder.name}: {above}{number} landmarks on {len(images)} of {dataset.count(split)} {split} images",
     )
-    png = encode_png(sheet)
-    (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
-    return png
+    return encode_png(sheet)
 
 
 def picture_name(split: str, keypoints: bool = False) -> str:

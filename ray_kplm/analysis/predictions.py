@@ -85,6 +85,14 @@ def landmarks_of(
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 
+def stored_landmarks_of(
+    run: Run, dataset: Dataset, split: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return what `landmarks_of` returns if it is on storage, else None. Changes nothing."""
+    step = _predictions(run, dataset, STAGE2, (split,))[0].step
+    return read_predictions(step.folder, dataset, split) if step.state() == "done" else None
+
+
 def evaluation_path(run: Run, dataset: Dataset) -> str:
     """Return the folder within the run for scores and predictions on a dataset.
 

@@ -1,4 +1,7 @@
-"""`kplm bench chaos`: kill processes of small runs on three local nodes, and compare the results with an undisturbed run."""
+"""`kplm bench chaos --victims`: kill processes of small runs on three local nodes.
+
+The results are compared with those of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -231,10 +234,10 @@ class _Case:
         It is at most that of the next checkpoint. If Ray Train has not registered the newest checkpoint yet, for which a worker
         waits, it is that checkpoint's.
         """
-        folder = Folder.at(self._run_folder / Path(CHECKPOINT).parent)
-        newest = max((name for name in folder.folders() if name.startswith("checkpoint_")), default="")
-        if not newest or not fault.step.endswith(("train", "stage2")):
+        newest_path = max(self._run_folder.glob(CHECKPOINT), key=lambda path: path.name, default=None)
+        if newest_path is None or not fault.step.endswith(("train", "stage2")):
             return
+        folder, newest = Folder.at(newest_path.parent), newest_path.name
         with contextlib.suppress(FileNotFoundError):  # the checkpoint is being written; the one before is the newest
             registered = newest.encode() in folder.read_bytes("checkpoint_manager_snapshot.json")
             iteration = int((folder / newest).read_json("position.json")["iteration"])

@@ -1,4 +1,4 @@
-"""Faults that `kplm bench chaos` injects: the process to kill and the moment to kill it."""
+"""Faults that `kplm bench chaos --victims` injects: the process to kill and the moment to kill it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TITLES = {
 }
 """Part of the title of the Ray process of each victim."""
 
-CHECKPOINT, PART = "ray/checkpoint_*", "part-*.parquet"
+CHECKPOINT, PART = "ray/*/checkpoint_*", "part-*.parquet"
 """Patterns of files: checkpoints, below the run, of the training step at work; parts, below the step."""
 
 

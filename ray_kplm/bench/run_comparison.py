@@ -15,11 +15,11 @@ from ray_kplm.runtime.train_loop import METRICS
 from ray_kplm.storage import Folder
 
 
-def outputs(run: Run) -> dict[str, Any]:
+def outputs(run: Run, *, scored: bool = True) -> dict[str, Any]:
     """Return everything that must be equal in two runs of one configuration.
 
-    These are the networks with their optimisers, the training metrics, the labels, the clusters and the scores, by path in the
-    run.
+    These are the networks with their optimisers, the training metrics, the labels, the clusters and, of runs that are `scored`,
+    the scores, by path in the run.
     """
     results: dict[str, Any] = {}
     rounds = [round_path(number) for number in range(run.config.stage1.rounds + 1)]
@@ -31,8 +31,9 @@ def outputs(run: Run) -> dict[str, Any]:
         folder = Folder.at(f"{run.folder.path}/{path}")
         results[f"{path}/{CLUSTERS}"] = read_clusters(folder)
         results[f"{path}/labels"] = [(folder / "labels").read_table(part) for part in (folder / "labels").parts()]
-    scores = (run.folder / "evaluation").read_json("metrics.json")
-    results["evaluation"] = {name: value for name, value in scores.items() if name not in ("seconds", "folder")}
+    if scored:
+        scores = (run.folder / "evaluation").read_json("metrics.json")
+        results["evaluation"] = {name: value for name, value in scores.items() if name not in ("seconds", "folder")}
     return results
 
 

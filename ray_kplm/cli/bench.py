@@ -7,6 +7,7 @@ from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command, figures_text
 from ray_kplm.cli.parser import Number
+from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import COUNTS, ROUNDS, Range
 
 VICTIMS = ("worker", "extraction", "shard", "coordinator", "controller", "driver", "node")
@@ -20,6 +21,7 @@ def add(commands: Any) -> None:
         "Examples:\n"
         "  kplm bench train faces_cpu\n"
         "  kplm bench correspondence --json\n"
+        "  kplm bench chaos --boundaries 10\n"
         "  kplm bench chaos --victims worker node"
     )
     parser = commands.add_parser("bench", help=text, description=text, epilog=epilog)
@@ -111,17 +113,22 @@ def _add_quality(kinds: Any) -> None:
 
 def _add_chaos(kinds: Any) -> None:
     text = (
-        "Kill processes of small runs and check that the result is the same. The runs are on a cluster of three nodes on this "
-        "machine and must end with the same bits as one without faults; a minute or two each."
+        "Kill processes of small runs and check that the result is the same. By default driver and workers of one round are "
+        "killed at every boundary, that is before each file that they publish or delete. With --victims or --together "
+        "processes are killed on a cluster of three nodes on this machine, at three moments each. The runs must end with the "
+        "same bits as one without faults; some ten seconds a boundary, a minute or two a moment."
     )
     parser = command(kinds, "chaos", _chaos, text)
     parser.add_argument(
-        "--victims", nargs="+", choices=VICTIMS, metavar="VICTIM", help=f"only these of {', '.join(VICTIMS)}"
+        "--boundaries", type=int, metavar="N", help="only so many boundaries, evenly spread; default: all of the round"
+    )
+    parser.add_argument(
+        "--victims", nargs="+", choices=VICTIMS, metavar="VICTIM", help=f"kill these on a cluster: {', '.join(VICTIMS)}"
     )
     parser.add_argument(
         "--together",
         action="store_true",
-        help="three runs, in each of which all victims are killed; default: a run for each",
+        help="three runs on the cluster, in each of which all victims are killed; default: a run for each",
     )
     add_json(parser, "the figures")
 
@@ -177,8 +184,21 @@ def _quality(options: argparse.Namespace) -> Result:
 
 
 def _chaos(options: argparse.Namespace) -> Result:
+    if options.victims or options.together:
+        return _chaos_on_a_cluster(options)
+    from ray_kplm.bench.boundary_faults import bench, lines
+
+    if options.boundaries is not None and options.boundaries < 1:
+        raise ConfigError(f"--boundaries {options.boundaries}: must be at least 1")
+    figures = bench(options.boundaries, options.console.show)
+    return Result("\n".join(lines(figures)), figures, exit_code=0 if figures["same"] else 1)
+
+
+def _chaos_on_a_cluster(options: argparse.Namespace) -> Result:
     from ray_kplm.bench.fault_injection import bench, lines
 
+    if options.boundaries is not None:
+        raise ConfigError("--boundaries: is for kills without --victims and --together; leave one of them out")
     figures = bench(options.victims or VICTIMS, options.together, options.console.show)
     return Result("\n".join(lines(figures)), figures, exit_code=0 if figures["same"] else 1)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_kplm.redaction import redact
 from ray_kplm.report.text_table import align_values
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ class Console:
 
     def inform(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._out, flush=True)
+        print(redact(text), file=self._out, flush=True)
 
     def show(self, share: float, text: str) -> None:
         """Show the share of the work that is done, a `ray_kplm.progress.ProgressCallback`: on a terminal in one moving line."""
         is_terminal = self._out.isatty()
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
-        print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
+        print(redact(f"{start}[{share:4.0%}] {text}"), end=end, file=self._out, flush=True)
 
     def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run; see `ray_kplm.progress` for the weights."""
@@ -70,9 +71,9 @@ class _Discard(io.StringIO):
 
 
 def emit(text: str) -> None:
-    """Print to stdout. If its reader has ended, exit silently with the code of SIGPIPE."""
+    """Print to stdout, without credentials. If its reader has ended, exit silently with the code of SIGPIPE."""
     try:
-        print(text, flush=True)
+        print(redact(text), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its exit
         raise SystemExit(OUTPUT_CLOSED) from None

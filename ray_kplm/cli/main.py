@@ -18,7 +18,8 @@ from ray_kplm import ready_configs
 from ray_kplm.cli import bench, data, results, search, steps, train
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
-from ray_kplm.errors import KplmError
+from ray_kplm.errors import ConfigError, KplmError
+from ray_kplm.redaction import RedactingFormatter, has_credentials, print_traceback, way_out
 from ray_kplm.report.text_table import align
 
 INTERRUPTED = 130
@@ -54,9 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     verbosity = getattr(options, "verbosity", None)
     options.console = Console(quiet=verbosity == "quiet")
-    logging.basicConfig()
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(logging.BASIC_FORMAT))
+    logging.basicConfig(handlers=[handler])
+    sys.excepthook = print_traceback
     logging.getLogger().setLevel(logging.INFO if verbosity == "verbose" else logging.WARNING)
     try:
+        _refuse_credentials(options)
         with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             result: Result = options.call(options)
     except KplmError as error:
@@ -68,6 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     emit(result.as_json() if getattr(options, "json", False) else result.text)
     return result.exit_code
+
+
+def _refuse_credentials(options: argparse.Namespace) -> None:
+    """Raise ConfigError if an argument is or holds a URI with credentials: before anything is written or sent."""
+    for value in vars(options).values():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and has_credentials(word):
+                key, separator, uri = word.partition("=")
+                given = uri if separator and "://" not in key else word
+                raise ConfigError(f"{word}: {way_out(given)}")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,10 +7,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_kplm.cli.console import emit
 from ray_kplm.ranges import FILE_BYTES, PIXELS, Range
+from ray_kplm.redaction import redact
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -55,6 +56,10 @@ class Parser(argparse.ArgumentParser):
         if words is not None:
             setattr(options, words, [*getattr(options, words), *rest])
         return options, []
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, without credentials, and exit."""
+        super().error(redact(message))
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; a reader that ends early is no error."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 from ray_kplm.cli.console import Result, add_json, command
@@ -132,11 +131,16 @@ def _add_predict(commands: Any) -> None:
 
 
 def _add_show(commands: Any) -> None:
-    text = "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png."
+    text = (
+        "Draw a contact sheet of images with the landmarks of a finished run. It is written to RUN/evaluation/SPLIT.png, or to "
+        "--out alone."
+    )
     epilog = "Examples:\n  kplm show runs/mine\n  kplm show runs/mine --keypoints --count 6 --out before_and_after.png"
     parser = command(commands, "show", _show, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory")
-    parser.add_argument("--out", metavar="PNG", help="write the picture here, too")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the picture here and nothing else: .png, .jpg, .webp, .tif, .pdf, ..."
+    )
     parser.add_argument("--split", default="test", choices=["test", "train"], help="the split that the images are from")
     parser.add_argument("--count", type=Number(int, Range(1, 10_000)), default=48, help="number of images")
     parser.add_argument(
@@ -177,7 +181,9 @@ def _add_template(commands: Any) -> None:
     parser = command(commands, "template", _template, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory; its rounds must be finished")
     parser.add_argument("image_id", metavar="IMAGE_ID", nargs="?", help="a training image; default: the run's template")
-    parser.add_argument("--out", metavar="PNG", help="where the picture is written; default: RUN/template/IMAGE_ID.png")
+    parser.add_argument(
+        "--out", metavar="FILE", help="where the picture is written; default: RUN/template/IMAGE_ID.png"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
@@ -242,19 +248,22 @@ def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.contact_sheet import picture_name, show
+    from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
+    from ray_kplm.analysis.picture_file import PictureFile
     from ray_kplm.run import Run
     from ray_kplm.runtime.session import session
     from ray_kplm.tracking import add_picture
 
+    file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
+    if file:
+        file.write(draw_sheet(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints))
+        return Result(options.out)
     with session(run.config.compute):
         png = show(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints)
     name = picture_name(options.split, options.keypoints)
     add_picture(run, png, name)
-    if options.out:
-        Path(options.out).write_bytes(png)
-    return Result(options.out or f"{run.folder}/evaluation/{name}")
+    return Result(f"{run.folder}/evaluation/{name}")
 
 
 def _report(options: argparse.Namespace) -> Result:
@@ -269,14 +278,16 @@ def _report(options: argparse.Namespace) -> Result:
 
 
 def _template(options: argparse.Namespace) -> Result:
+    from ray_kplm.analysis.picture_file import PictureFile
     from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
 
+    file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
     image_id, png = template_picture(run, options.image_id)
     name = f"{image_id.replace('/', '_')}.png"
-    if options.out:
-        Path(options.out).write_bytes(png)
+    if file:
+        file.write(png)
     else:
         (run.folder / "template").write_bytes(name, png)
     return Result(options.out or f"{run.folder}/template/{name}")

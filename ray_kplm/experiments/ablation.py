@@ -13,18 +13,20 @@ from typing import Any
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.driver_fence import Patrol, end_process
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
 from ray_kplm.run import Run
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.trial_actor import Report, Values
 from ray_kplm.runtime.tune import Search, run_trials
 from ray_kplm.steps.choose import LANDMARKS, resolve
-from ray_kplm.storage import Folder
-from ray_kplm.tracking import ParentRun, add_evaluation, track_group
+from ray_kplm.storage import Folder, Guard
+from ray_kplm.tracking import ParentRun, add_evaluation, check_environment, track_group
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,25 @@ def ablate(
     """
     if not config.run:
         raise ConfigError("run = '': name the folder of all runs, for example run=runs/ablation")
+    check_environment()
     cells = grid(over, seeds)
     config = absolute(config)
     configs = {run_name(cell): configured(config, cell) for cell in cells}
     dataset = Dataset.open(config.dataset)
     parameters = {"over": ", ".join(over), "seeds": list(seeds), **config.flat()}
-    scratch = Folder.at(config.run) / "tune"
-    scratch.delete()  # of a process that was killed: finished runs are the state
-    with session(config.compute, max_concurrent), track_group(Folder.at(config.run), dataset.meta, parameters) as group:
+    with (
+        lock_folder(Folder.at(config.run)) as lock,
+        session(config.compute, max_concurrent),
+        track_group(lock.folder, dataset.meta, parameters) as group,
+    ):
+        scratch = lock.folder / "tune"
+        scratch.delete()  # of a process that was killed: finished runs are the state
         if not any(name.partition("=")[0] == LANDMARKS for name in over):
-            config = resolve(Run(Folder.at(config.run), config), dataset, progress)
+            config = resolve(Run(lock.folder, config), dataset, progress)
             configs = {run_name(cell): configured(config, cell) for cell in cells}
         figures = _Figures()
         run_trials(
-            partial(_trial, group.parent, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
+            partial(_trial, group.parent, lock.folder.guard, configs), Search({_RUN: ("grid_search", list(configs))}), figures,
             name=lambda number, values: values[_RUN].replace("/", "_"), compute=lambda values: configs[values[_RUN]].compute,
             max_concurrent=max_concurrent, folder=scratch, progress=progress,
         )  # fmt: skip
@@ -170,7 +177,7 @@ def ablate(
         rows = [{"cell": cell, **figures.state[run_name(cell)], "thesis": _thesis(cell)} for cell in cells]
         group.log_file("rows.json", json.dumps(plain(rows), indent=1).encode())
         if picture := curve(rows):
-            Folder.at(config.run).write_bytes(CURVE, picture)
+            lock.folder.write_bytes(CURVE, picture)
             group.log_file(CURVE, picture)
     return rows
 
@@ -235,6 +242,7 @@ class _Figures:
 
 def _trial(
     parent: ParentRun,
+    guard: Guard | None,
     configs: Mapping[str, Config],
     name: str,
     values: Values,
@@ -243,9 +251,10 @@ def _trial(
 ) -> dict[str, Any]:
     config = configs[values[_RUN]]
     below = Folder.at(config.run).parent
-    run = discover_with_reuse([below / folder for folder in below.folders()], config, progress, parent)
-    metrics = evaluate(run, progress)
-    add_evaluation(run, metrics)
+    with Patrol(guard, on_loss=end_process):
+        run = discover_with_reuse([below / folder for folder in below.folders()], config, progress, parent)
+        metrics = evaluate(run, progress)
+        add_evaluation(run, metrics)
     names = ("forward_nme", "backward_nme", "stage1_forward_nme", "stage1_backward_nme", "mean_shape_nme", "landmarks",
              "stage1_points_per_image")  # fmt: skip
     return {"figures": {name: metrics.get(name) for name in names}}

@@ -47,8 +47,9 @@ def choose_numbers(
     if loaded.method.landmarks:
         raise ConfigError(f"method.landmarks = {loaded.method.landmarks}: is what `kplm choose` chooses; leave it out")
     opened, home = Dataset.open(dataset), Folder.at(folder)
-    step = choice_step(Run(home, loaded), opened)
-    with lock_folder(home):
+    with lock_folder(home) as lock:
+        home = lock.folder
+        step = choice_step(Run(home, loaded), opened)
         if step.is_current():
             choice = step.manifest() or {}
         else:

@@ -16,6 +16,7 @@ from ray_kplm.config import Config
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
 from ray_kplm.experiments.space import read_interval, shown
 from ray_kplm.experiments.sweep_results import Trial, from_dict, ranked, short_names
+from ray_kplm.inference.export.csv_cells import guard
 from ray_kplm.report.text_table import align
 
 _BANDS = 3
@@ -62,10 +63,10 @@ def results_csv(results: Mapping[str, Any]) -> str:
     for trial in trials:
         writer.writerow([
             trial["number"], trial["state"],
-            *(shown(trial["values"][path]) for path in results["space"]),
+            *(guard(shown(trial["values"][path])) for path in results["space"]),
             last(trial), len(trial["reports"]),
             *(trial["figures"].get(name) for name in figures),
-            trial["seconds"], trial["error"],
+            trial["seconds"], guard(trial["error"] or ""),
         ])  # fmt: skip
     return out.getvalue()
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.driver_fence import Patrol, end_process
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, choose_objective, measure_round, measure_run
 from ray_kplm.experiments.space import Choice, Space, Values, configured, read_space
@@ -45,8 +46,8 @@ from ray_kplm.steps.choose import LANDMARKS, resolve
 from ray_kplm.steps.context import LAYOUT
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import record
-from ray_kplm.storage import Folder
-from ray_kplm.tracking import ParentRun, add_evaluation, track_group
+from ray_kplm.storage import Folder, Guard
+from ray_kplm.tracking import ParentRun, add_evaluation, check_environment, track_group
 
 _DEFINITION = "sweep.json"
 
@@ -88,6 +89,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
     """
     if not config.run:
         raise ConfigError("run = '': name the sweep's folder, for example run=runs/sweep")
+    check_environment()
     config, folder = absolute(config), Folder.at(config.run)
     dataset, space = Dataset.open(config.dataset), read_space(options.over, config)
     objective = choose_objective(options.objective, dataset)
@@ -102,15 +104,16 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
     if sum(from_dict(tree).is_over for tree in results["trials"]) < samples:
         parameters = {"objective": objective, "search": search.algorithm, **space.to_dict()}
         with (
-            lock_folder(folder),
+            lock_folder(folder) as lock,
             session(config.compute, options.max_concurrent or 1),
-            track_group(folder, dataset.meta, parameters) as group,
+            track_group(lock.folder, dataset.meta, parameters) as group,
         ):
+            folder = lock.folder
             if LANDMARKS not in search.space:
                 config = resolve(Run(folder, config), dataset, progress)
             trials = SweepEvents(folder, config, space, objective, dataset, samples, group, progress)
             run_trials(
-                partial(_trial, config, objective, group.parent), search, trials,
+                partial(_trial, config, objective, group.parent, folder.guard), search, trials,
                 name=run_name, compute=partial(_compute, config), max_concurrent=options.max_concurrent,
                 folder=folder / "tune", progress=progress,
             )  # fmt: skip
@@ -199,6 +202,7 @@ def _trial(
     base: Config,
     objective: str,
     parent: ParentRun,
+    guard: Guard | None,
     name: str,
     values: Values,
     progress: ProgressCallback,
@@ -215,10 +219,11 @@ def _trial(
             executor.track_round(finished, {f"sweep/{objective}": value})
         report({OBJECTIVE: _reported(value), ROUND: finished})
 
-    run = discover_with_reuse(siblings, config, progress, parent, after_round)
-    value, figures, metrics = measure_run(objective, run, progress)
-    if metrics:
-        add_evaluation(run, metrics)
+    with Patrol(guard, on_loss=end_process):
+        run = discover_with_reuse(siblings, config, progress, parent, after_round)
+        value, figures, metrics = measure_run(objective, run, progress)
+        if metrics:
+            add_evaluation(run, metrics)
     return {OBJECTIVE: _reported(value), "figures": figures}
 
 

@@ -69,6 +69,7 @@ class SweepEvents:
         if folder.is_file("keypoints/manifest.json"):
             return
         run = Run.start(configured(self._config, values, str(folder)))
+        run = replace(run, folder=replace(run.folder, guard=self._folder.guard))
         run.save()
         progress = progress_to(lambda share, text: self._progress(share, f"{name}: {text}"))
         recording = record(run, self._dataset)

@@ -132,7 +132,9 @@ def predict_images(
     images = open_source(source, reading)
     target = Folder.at(out)
     step = _step(run, images, target, options)
-    with lock_folder(target):
+    with lock_folder(target) as lock:
+        target = lock.folder
+        step = replace(step, folder=target)
         manifest = step.manifest()
         existed = manifest is not None
         if manifest is None:

@@ -26,6 +26,7 @@ from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
 from ray_kplm.correspondence.shard import DescriptorShard
+from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError
 from ray_kplm.methods.base import Method
 from ray_kplm.progress import ProgressCallback, ignore_progress
@@ -102,11 +103,15 @@ class CorrespondenceActor(ProgressChannel):
         self._shards = ActorShards(method.config, features, parts)
 
     def run(self, round_number: int, previous: Folder | None, background: Background | None) -> dict[str, Any]:
-        """Run the update of a round, write its output, and return its facts."""
+        """Run the update of a round, write its output, and return its facts; it ends when the driver has lost the run."""
         previous_clusters = None if previous is None else read_clusters(previous)
-        result = self._method.cluster(
-            self._shards, self._labels, round_number, previous_clusters, self.send, background
-        )
+        with Patrol(self._target.guard) as patrol:
+
+            def send(progress: Any, message: Any) -> None:
+                patrol.check()
+                self.send(progress, message)
+
+            result = self._method.cluster(self._shards, self._labels, round_number, previous_clusters, send, background)
         write_clusters(self._target, result.arrays())
         memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
         return result.facts() | {

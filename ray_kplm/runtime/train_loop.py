@@ -25,14 +25,13 @@ from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
+from ray_kplm.runtime.checkpoints import POSITION, STATE, Position
 from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.storage import Folder
 
 METRICS = "metrics.json"
 """Last metrics of a training, in the folder of its step."""
-_STATE, _POSITION = "state.pt", "position.json"
-"""Files of a checkpoint: weights and optimiser; job and iteration."""
 _METRICS_EVERY = 10
 """Iterations over which metrics are averaged before they are sent."""
 
@@ -61,14 +60,19 @@ class Job:
     """A training for the workers of a Ray Train fit, which may run several one after another."""
 
     name: str
-    """Path and fingerprint of the step. A checkpoint of another job is not resumed from."""
+    """Fingerprint of the step. A checkpoint of another job is not resumed from."""
     training: Training
     target: Folder
     """Where the network and its metrics are written."""
+    inherited: Folder | None = None
+    """A checkpoint of this job that another driver left; used while there is no own one."""
 
 
 def train_loop(
-    job: Job, on_begin: Callable[[int], object], on_metrics: Callable[[int, dict[str, float]], object]
+    job: Job,
+    on_begin: Callable[[int], object],
+    on_metrics: Callable[[int, dict[str, float]], object],
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the end, from the job's last checkpoint if one exists. Called in every worker of a Ray Train fit.
 
@@ -76,6 +80,7 @@ def train_loop(
         job: the training.
         on_begin: called on rank 0 with the first iteration, when its batch is ready.
         on_metrics: called on rank 0 with the iterations done and the mean metrics since the last call.
+        check: called before each iteration; it raises if the training must not go on.
 
     Raises:
         CollapseError: the loss is not finite.
@@ -103,6 +108,7 @@ def train_loop(
     metrics: dict[str, float] = {}
     last, throughput = training.plan.iterations, Throughput(first)
     for iteration, batch in enumerate(views, start=first):
+        check()
         if rank == 0 and iteration == first:
             on_begin(first)
         recent.append(learner.step(iteration, batch))
@@ -151,10 +157,13 @@ def _resume(learner: Learner, job: Job) -> int:
     checkpoint, training = ray.train.get_checkpoint(), job.training
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            position = json.loads((Path(folder) / _POSITION).read_text())
-            if position["job"] == job.name:
-                learner.restore((Path(folder) / _STATE).read_bytes())
-                return int(position["iteration"])
+            position = Position.of(json.loads((Path(folder) / POSITION).read_text()))
+            if position.job == job.name:
+                learner.restore((Path(folder) / STATE).read_bytes())
+                return position.iteration
+    if job.inherited is not None:
+        learner.restore(job.inherited.read_bytes(STATE))
+        return Position.of(job.inherited.read_json(POSITION)).iteration
     if training.start is not None:
         folder, use = training.start
         state = folder.read_bytes(NETWORK)
@@ -169,8 +178,8 @@ def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: 
         ray.train.report(report)
         return
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / _STATE).write_bytes(learner.state())
-        (Path(folder) / _POSITION).write_text(json.dumps({"job": job.name, "iteration": iteration}))
+        (Path(folder) / STATE).write_bytes(learner.state())
+        (Path(folder) / POSITION).write_text(json.dumps({"job": job.name, "iteration": iteration}))
         ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 

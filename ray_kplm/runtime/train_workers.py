@@ -21,19 +21,23 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_kplm.config import ComputeConfig
+from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import KplmError, RunError, StorageError
 from ray_kplm.run import Step
 from ray_kplm.runtime import placement_groups, session
+from ray_kplm.runtime.checkpoints import inherit_checkpoint
 from ray_kplm.runtime.job_queue import JobQueue
 from ray_kplm.runtime.progress_channel import MetricsCallback, forward_progress
 from ray_kplm.runtime.ray_private import ControllerCallback, PlacementGroupCleanerCallback
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.scaling import ScaleUpRequest, choose_now
 from ray_kplm.runtime.train_loop import METRICS, Job, Training, train_loop
-from ray_kplm.storage import NO_SPACE, Folder
+from ray_kplm.storage import NO_SPACE, Folder, Guard
 
 _JobQueueActor: Any = ray.remote(num_cpus=0)(JobQueue)
 _RAY_FOLDER = "ray"
+_NO_OWNER = "unlocked"
+"""Folder of the checkpoints of trainings in a folder that nobody locked."""
 _POLL_S = 1.0
 """Interval at which the driver checks that the workers are alive."""
 _CONTROLLER_FAILURES = 2
@@ -56,10 +60,18 @@ class TrainWorkerPool:
 
         Args:
             compute: number of workers, and what each reserves.
-            folder: Ray Train writes the checkpoints of unfinished trainings below it.
+            folder: Ray Train writes the checkpoints of unfinished trainings below it. Each driver has a folder of its own
+                there, named by its token, so none writes over or deletes what another one writes. It begins with what the
+                others left.
         """
-        self._compute, self._folder = compute, folder / _RAY_FOLDER
+        self._compute, self._checkpoints = compute, folder / _RAY_FOLDER
+        self._folder = self._checkpoints / (folder.guard.token if folder.guard else _NO_OWNER)
         self._trainer: _TrainerThread | None = None
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there are checkpoints that `close` deletes."""
+        return self._checkpoints.exists()
 
     def prepare(self, batch: int) -> None:
         """Start Ray Train's controller ahead of a training, which takes seconds.
@@ -87,7 +99,12 @@ class TrainWorkerPool:
             RunError: the workers failed too often.
             StorageError: storage is full.
         """
-        job = Job(f"{step.folder.path} {step.fingerprint}", training, step.folder)
+        job = Job(
+            step.fingerprint,
+            training,
+            step.folder,
+            inherit_checkpoint(self._checkpoints, self._folder, step.fingerprint),
+        )
         facts = self._run_with_retries(step, job, on_metrics)
         metrics = step.folder.read_json(METRICS)
         manifest = step.finish(iterations=training.plan.iterations, metrics=metrics, **facts)
@@ -98,7 +115,7 @@ class TrainWorkerPool:
     def close(self) -> None:
         """Stop the workers, and delete the checkpoints of finished trainings. Not to be called while a training runs."""
         self._stop_workers()
-        self._folder.delete()
+        self._checkpoints.delete()
 
     def _stop_workers(self) -> None:
         if self._trainer:
@@ -195,15 +212,20 @@ class _TrainerThread:
 
 
 class _StartBarrier(ControllerCallback):
-    """Delays the start of the workers until the queue has a job: until then, no CPUs and GPUs are reserved for them."""
+    """Delays the start of the workers until the queue has a job: until then, no CPUs and GPUs are reserved for them.
 
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
+    It refuses to start them for a driver that has lost its run to another one.
+    """
+
+    def __init__(self, queue: Any, guard: Guard | None) -> None:
+        self._queue, self._guard = queue, guard
 
     def on_controller_start_worker_group(self, *, scaling_config: ScalingConfig, num_workers: int) -> None:
         """Block until the queue has a job. Ray Train's controller calls it before it starts workers."""
         if not ray.get(self._queue.wait_for_first_job.remote()):
             raise RunError("the pool was closed before its first training")
+        if self._guard is not None:
+            self._guard.check()
 
 
 class _Trainer(TorchTrainer):
@@ -239,7 +261,7 @@ def _trainer(compute: ComputeConfig, folder: Folder, workers: int, queue: Any) -
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=failures, controller_failure_limit=controller_failures),
-            callbacks=[_StartBarrier(queue)],
+            callbacks=[_StartBarrier(queue, folder.guard)],
         ),
     )
 
@@ -254,7 +276,9 @@ def _worker_main(config: dict[str, Any]) -> None:
     queue, number, rank = config["queue"], -1, ray.train.get_context().get_world_rank()
     while (entry := ray.get(queue.after.remote(number))) is not None:
         number, (reference,) = entry
-        train_loop(ray.get(reference), queue.begin.remote, queue.send.remote)
+        job: Job = ray.get(reference)
+        with Patrol(job.target.guard) as patrol:
+            train_loop(job, queue.begin.remote, queue.send.remote, patrol.check)
         if rank == 0:
             ray.get(queue.finish.remote(number))
         gc.collect()

@@ -13,8 +13,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Protocol
@@ -27,14 +29,14 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, SearchGenerator
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.errors import ConfigError
+from ray_kplm.errors import ConfigError, StorageError
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.ranges import REDUCTIONS, ROUNDS, check_ranges
 from ray_kplm.runtime.progress_channel import open_channel
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import needed_cpus
 from ray_kplm.runtime.trial_actor import ERROR, FINAL, TrialActor, TrialFunction, Values
-from ray_kplm.storage import Folder
+from ray_kplm.storage import Folder, Guard
 
 OBJECTIVE, ROUND = "objective", "round"
 """Metrics of a sweep's trials: what Tune minimises, and the number of the finished round."""
@@ -42,6 +44,8 @@ GRID, RANDOM, TPE = "grid", "random", "tpe"
 
 _RESTARTS = 2
 """Times that Tune starts a trial again after an error, or after its process or its node died."""
+_CHECK_S = 1.0
+"""Between two looks whether the folder still belongs to this driver."""
 _MAX_ROUNDS = 10_000
 """More rounds than a run has: the largest rung of successive halving is below."""
 _HEAD_NODE = "node:__internal_head__"
@@ -158,7 +162,7 @@ def run_trials(
             resume_config=tune.ResumeConfig(errored=tune.ResumeConfig.ResumeType.RESUME) if is_known else None,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
             max_failures=_RESTARTS,
-            callbacks=[tune.logger.JsonLoggerCallback(), _Callback(events, scheduler)],
+            callbacks=[tune.logger.JsonLoggerCallback(), _Callback(events, scheduler, folder.guard)],
             trial_name_creator=partial(_trial_name, name=name, first=first),
             trial_dirname_creator=str,
             raise_on_failed_trial=False,
@@ -260,12 +264,20 @@ class _Variants(BasicVariantGenerator):
 class _Callback(tune.Callback):
     """Forwards Tune's events, and keeps the scheduler's state, which Tune does not (Ray 2.60)."""
 
-    def __init__(self, events: Events, scheduler: ASHAScheduler | None) -> None:
-        self._events, self._scheduler = events, scheduler
+    def __init__(self, events: Events, scheduler: ASHAScheduler | None, guard: Guard | None = None) -> None:
+        self._events, self._scheduler, self._guard = events, scheduler, guard
         self._started: set[str] = set()
+        self._next_check = 0.0
 
     def setup(self, **info: Any) -> None:
         self._events.began()
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        # Tune itself writes its state to the folder, and does not ask whether it is still this driver's.
+        if self._guard is not None and time.monotonic() >= self._next_check:
+            with suppress(OSError, StorageError):  # which shows nothing
+                self._guard.check()
+            self._next_check = time.monotonic() + _CHECK_S
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._started.add(str(trial))

@@ -69,6 +69,11 @@ class Executor:
             raise
         self._workers.close()  # not after Ctrl-C, which does not wait for them: they end with this process
 
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether `clean_up` has something to delete."""
+        return self._workers.has_checkpoints
+
     def clean_up(self) -> None:
         """Delete what a finished run needs no more, in case the process was killed after the last task."""
         self._workers.close()
@@ -78,6 +83,7 @@ class Executor:
         if manifest is None and task.is_transient and self._recording.is_consumed(task):
             self.progress.skip(task.folder.path)
         elif manifest is None:
+            self._remove_half_written(task)
             task.step.begin()
             if task.starts_workers:
                 self._prepare_workers(task)
@@ -88,6 +94,13 @@ class Executor:
                 self.progress.set_points_per_image(manifest["points_per_image"])
         for taken in task.takes:
             self._delete_if_consumed(taken)
+
+    def _remove_half_written(self, task: Task) -> None:
+        """Remove what processes were writing for a task when they were killed."""
+        beside = [task.folder.parent] if task.folder.parent != self.run.folder else []
+        for folder in (task.folder, *beside):
+            for name in folder.names(suffix=".partial"):
+                folder.delete_file(name)
 
     def _delete_if_consumed(self, task: Task) -> None:
         if task.is_transient and not self.run.config.keep_features and self._recording.is_consumed(task):

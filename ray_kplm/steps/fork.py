@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
@@ -10,6 +11,7 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import RunError
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.run import MANIFEST, Run
+from ray_kplm.run_lock import lock_folder
 from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
 from ray_kplm.storage import Folder, copy_file
@@ -22,14 +24,18 @@ def fork(source: Run, config: Config) -> list[str]:
         The paths of the copied steps.
 
     Raises:
-        RunError: there is a run already.
+        RunError: there is a run already, or another driver is at work there.
     """
     target = Run.start(config)
     if target.folder.is_file("config.yaml"):
         raise RunError(f"{target.folder}: is a run already; fork into a new folder")
-    dataset = Dataset.open(config.dataset)
+    with lock_folder(target.folder) as lock:
+        return _fork(source, replace(target, folder=lock.folder))
+
+
+def _fork(source: Run, target: Run) -> list[str]:
     taken: list[str] = []
-    for task in record(target, dataset):
+    for task in record(target, Dataset.open(target.config.dataset)):
         found = source.manifest(task.path)
         if found is None or found["fingerprint"] != task.fingerprint:
             continue
@@ -53,9 +59,6 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
     folder = Folder.at(config.run)
     recording = record(Run(folder, config), Dataset.open(config.dataset))
     prints = {task.path: task.fingerprint for task in recording}
-    if not folder.names() and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
-        folder.delete()
-    Run.start(config)
 
     def common(source: Run) -> int:
         found = [source.manifest(path) for path in prints]
@@ -64,8 +67,14 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
             for manifest, wanted in zip(found, prints.values(), strict=True)
         )
 
-    best = max(sources, key=common, default=None)
-    return fork(best, config) if best and common(best) else []
+    with lock_folder(folder) as lock:
+        files = [name for name in folder.names() if not name.startswith(".")]
+        if not files and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
+            for name in folder.folders():
+                (lock.folder / name).delete()
+        target = replace(Run.start(config), folder=lock.folder)
+        best = max(sources, key=common, default=None)
+        return _fork(best, target) if best and common(best) else []
 
 
 def _copy_step(source: Run, task: Task) -> None:

@@ -117,8 +117,8 @@ def ingest(
             skipped=listing.skipped,
             notes=notes,
         )
-    with lock_folder(root):
-        return _ingest(source, root, listing, fingerprint, options, progress)
+    with lock_folder(root) as lock:
+        return _ingest(source, lock.folder, listing, fingerprint, options, progress)
 
 
 def _ingest(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
+from ray_kplm.tracking.client import open_client
+from ray_kplm.tracking.messages import print_line
 from ray_kplm.tracking.record import Record, recorded_location
 from ray_kplm.tracking.sender import Sender
 from ray_kplm.tracking.spool import Point, Spool, milliseconds
-from ray_kplm.tracking.store import MlflowRun, open_client
-from ray_kplm.tracking.tracker import print_line, track_run
+from ray_kplm.tracking.store import MlflowRun
+from ray_kplm.tracking.tracker import track_run
 
 _NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
 """Characters that MLflow does not allow in the name of a metric."""
@@ -52,7 +51,7 @@ def add_report(run: Run, report: str | os.PathLike[str] | Folder | None = None) 
         _add(run, {}, {f"report/{path}": source.read_bytes(path) for path in source.walk()})
 
 
-def send_pending(run: Run, dataset: Mapping[str, Any], examples: Callable[[], NDArray[np.uint8]]) -> None:
+def send_pending(run: Run, dataset: Mapping[str, Any]) -> None:
     """Send what MLflow does not have yet of a finished run: its server was unreachable, or the process was killed at the end.
 
     Where nothing is missing this is quick, and does not import MLflow.
@@ -60,7 +59,6 @@ def send_pending(run: Run, dataset: Mapping[str, Any], examples: Callable[[], ND
     Args:
         run: the run.
         dataset: the content of its `dataset.json`.
-        examples: makes the example images of `Tracker.log_model`; called if they are needed.
     """
     record = Record(run.folder)
     if not _is_tracked(record):
@@ -69,7 +67,16 @@ def send_pending(run: Run, dataset: Mapping[str, Any], examples: Callable[[], ND
         _send(run, Spool(run.folder / "tracking"))
         return
     with track_run(run, dataset) as tracker:
-        tracker.log_model(run, examples())
+        tracker.log_model(run)
+
+
+def has_pending(run: Run) -> bool:
+    """Return whether `send_pending` has something to do."""
+    record = Record(run.folder)
+    if not _is_tracked(record):
+        return False
+    ended = record["run_id"] and record["status"] in (None, "FINISHED")
+    return not ended or not Spool(run.folder / "tracking").is_empty()
 
 
 def audit(run: Run) -> dict[str, Any]:
@@ -82,14 +89,15 @@ def audit(run: Run) -> dict[str, Any]:
     record = Record(run.folder)
     client = open_client(recorded_location(run.folder.parent, record))
     mlflow_run = client.get_run(record["run_id"])
-    same_folder = f"tags.run_directory = '{mlflow_run.data.tags['run_directory']}'"
+    directory = mlflow_run.data.tags["run_directory"]
+    found = client.search_runs([mlflow_run.info.experiment_id])
     steps = {
         name: Counter(point.step for point in client.get_metric_history(mlflow_run.info.run_id, name))
         for name in mlflow_run.data.metrics
         if not name.startswith("system/")
     }
     return {
-        "runs": len(client.search_runs([mlflow_run.info.experiment_id], same_folder)),
+        "runs": sum(one.data.tags.get("run_directory") == directory for one in found),
         "status": mlflow_run.info.status,
         "repeated": sorted(name for name, counts in steps.items() if max(counts.values()) > 1),
     }

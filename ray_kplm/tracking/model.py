@@ -62,21 +62,34 @@ def _load_pyfunc(path: str) -> ImageModel:
     return ImageModel(LandmarkDetector.load(path))
 
 
-def export_model(run: Run, examples: NDArray[np.uint8], step: int, folder: Folder) -> None:
+def export_model(run: Run, step: int, folder: Folder) -> None:
     """Write all that `build_model` needs into a folder.
 
     Args:
         run: a finished run.
-        examples: uint8 (N, S, S, 3) RGB, N >= 2, the input example of the model.
         step: the global iteration.
         folder: where to write.
     """
     export(run, folder)
     buffer = io.BytesIO()
-    np.save(buffer, examples)
+    np.save(buffer, example_images(run.config.network.image_size))
     folder.write_bytes(_EXAMPLE, buffer.getvalue())
     fingerprint = run.finished("stage2")["fingerprint"]
     folder.write_json(FACTS, {"name": _NAME, "fingerprint": fingerprint, "step": step})
+
+
+def example_images(size: int) -> NDArray[np.uint8]:
+    """Return two drawn images, uint8 (2, size, size, 3) RGB, as the input example of a model: no image of the dataset leaves.
+
+    A bright ellipse with two dark dots on a background of soft colours; the second image is the mirror image of the first.
+    """
+    y, x = np.mgrid[0:size, 0:size] / size
+    image = 80 + 60 * np.stack([x, y, 1 - x], axis=-1)
+    image[((x - 0.45) / 0.28) ** 2 + ((y - 0.5) / 0.36) ** 2 <= 1] = (225, 190, 150)
+    for centre in (0.35, 0.55):
+        image[(x - centre) ** 2 + (y - 0.42) ** 2 <= 0.05**2] = (40, 30, 30)
+    first = image.astype(np.uint8)
+    return np.stack([first, first[:, ::-1]])
 
 
 def build_model(exported: Folder, target: Path, run_id: str, model_id: str) -> None:

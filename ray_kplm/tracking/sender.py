@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ray_kplm.storage import Folder
+from ray_kplm.errors import RunError
+from ray_kplm.storage import NO_SPACE, Folder
+from ray_kplm.tracking.messages import first_line, is_full
 from ray_kplm.tracking.spool import FACTS, Point, Spool, milliseconds
 from ray_kplm.tracking.store import MlflowRun, RunDeletedError
 
@@ -150,12 +152,13 @@ class Sender:
                     return not self._pending
                 self._pending = False  # what is added from here on sets it again
             try:
+                self.spool.check_owner()
                 self.mlflow_run.connect()
                 self._send_points()
                 self._send_files()
                 self._send_model()
                 self._send_end()
-            except _Abandoned:
+            except (_Abandoned, RunError):  # the latter: another driver took over the run directory, and its queue
                 return False
             except RunDeletedError as error:
                 self.log(f"{error}: nothing is added to it")
@@ -235,7 +238,7 @@ class Sender:
             self.log(f"MLflow at {self.mlflow_run.uri} refuses some numbers ({first_line(error)}): they are left out")
 
     def failed(self, error: Exception) -> None:
-        """Note that MLflow does not answer: pause before the next attempt, and log it the first time."""
+        """Note that MLflow does not take what is sent: pause before the next attempt, and log it the first time."""
         self.mlflow_run.disconnect()
         with self._lock:
             if self._abandoned:
@@ -245,6 +248,9 @@ class Sender:
         self._next = time.monotonic() + self._pause
         if not self._failure_logged:
             self._failure_logged = True
+            if is_full(error):
+                self.log(f"{self.spool} or MLflow at {self.mlflow_run.uri}: {NO_SPACE}")
+                return
             self.log(
                 f"MLflow at {self.mlflow_run.uri} does not answer ({first_line(error)}): the run continues; its numbers are "
                 f"kept in {self.spool} and sent when MLflow answers again"
@@ -292,9 +298,3 @@ class SystemMetrics:
             monitor.clear_metrics()
         step = (now - self._began) // 1000
         return [Point(f"system/{name}", float(value), step, now) for name, value in values.items()]
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, at most 200 characters of it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]} ..."

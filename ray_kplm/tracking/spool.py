@@ -58,6 +58,11 @@ class Spool:
         self._seen: Counter[str] = Counter()  # metric -> points logged by this process
         self._stride: dict[str, int] = {}  # metric -> of so many points one is kept, 1 where it is missing
 
+    def check_owner(self) -> None:
+        """Raise RunError if the driver that uses the queue has lost the run directory to another one."""
+        if self._folder.guard is not None:
+            self._folder.guard.check()
+
     # -- points
 
     def add(self, points: Iterable[Point]) -> None:

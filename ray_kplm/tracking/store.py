@@ -1,27 +1,30 @@
-"""Requests to MLflow: its client with timeouts, and one MLflow run as seen through it. Every request may block or fail."""
+"""Requests to MLflow about one run. Every request may block or fail."""
 
 from __future__ import annotations
 
-import fcntl
-import logging
+import itertools
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ray_kplm.redaction import redact
 from ray_kplm.storage import Folder
-from ray_kplm.tracking.record import SQLITE, Record, StoreLocation
+from ray_kplm.tracking.client import artifact_repository, fail_fast, open_client
+from ray_kplm.tracking.messages import print_line
+from ray_kplm.tracking.moves import is_copy
+from ray_kplm.tracking.record import Record, StoreLocation, sqlite_path
 from ray_kplm.tracking.spool import FACTS, Point
 
 PARENT_TAG = "mlflow.parentRunId"
 """MLflow's tag for the parent of a run."""
+_DIRECTORY_TAG, _COPY_TAG = "run_directory", "kplm.copied_from"
+_ENDED = ("FINISHED", "FAILED", "KILLED")
 _TIMEOUT_S, _UPLOAD_TIMEOUT_S = 5, 60
 """Timeouts of a request: to connect, and between two pieces of the response."""
-_PARAMETERS_PER_REQUEST, _PARAMETER_LENGTH, _NAME_LENGTH = 100, 6_000, 250
+_PARAMETERS_PER_REQUEST, _METRICS_PER_REQUEST, _PARAMETER_LENGTH, _NAME_LENGTH = 100, 1_000, 6_000, 250
 """MLflow's limits."""
 _NOT_BY_ITERATION = ("system/", "evaluation/")
 """Prefixes of curves whose step is not the global iteration."""
@@ -54,7 +57,8 @@ class MlflowRun:
         """
         self._record, self._location, self._identity = record, location, identity
         self._client: Any = None
-        self._experiment_id = ""
+        self._original: Any = None  # the MLflow run of the directory that this one is a copy of
+        self._artifacts = self._experiment_id = ""
         self._connected = False
         self._last: dict[str, tuple[int, float]] = {}  # metric -> its last step in the store, and the value there
 
@@ -90,10 +94,11 @@ class MlflowRun:
         if self._connected:
             return
         with fail_fast(_TIMEOUT_S):
+            self._check_database()
             self._client = self._client or open_client(self._location)
             run = self._find() or self._create()
             self._last = {m.key: (m.step, m.value) for m in run.data.to_proto().metrics}
-            self._experiment_id = run.info.experiment_id
+            self._experiment_id, self._artifacts = run.info.experiment_id, run.info.artifact_uri
             if self._identity:
                 self._complete(run, self._identity)
         self._connected = True
@@ -102,8 +107,14 @@ class MlflowRun:
         """Make the next `connect` read the run again: after a failed request it is not known what the store received."""
         self._connected = False
 
+    def _check_database(self) -> None:
+        """Raise RunDeletedError for an ended run whose database is not beside it: nothing is created for it."""
+        database = sqlite_path(self.uri)
+        if self._identity is None and database is not None and not os.path.exists(database):
+            raise RunDeletedError(f"MLflow run {self.run_id} is no longer at {self.uri} (there is no such file)")
+
     def _find(self) -> Any:
-        """Return the recorded run, None if the store does not have it or it was deleted."""
+        """Return the recorded run, None if the store does not have it, or it was deleted or belongs to another directory."""
         from mlflow.exceptions import MlflowException
 
         if not self.run_id:
@@ -114,46 +125,92 @@ class MlflowRun:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return run if run.info.lifecycle_stage == "active" else None
-
-    def _create(self) -> Any:
-        if self._identity is None:
-            raise RunDeletedError(f"MLflow run {self.run_id} is no longer at {self.uri}")
-        folder = self._record.folder
-        tags = {"run_directory": str(folder), **self._identity.tags}
-        experiment_id = self._find_or_create_experiment(self._identity.experiment)
-        run = self._client.create_run(experiment_id, run_name=folder.name, tags=tags)
-        self._record.update(
-            run_id=run.info.run_id, tracking_uri=self.uri, beside=self._location.beside, began=run.info.start_time
-        )
+        if run.info.lifecycle_stage != "active":
+            return None
+        place, here = self._record["place"] or run.data.tags.get(_DIRECTORY_TAG), str(self._record.folder)
+        if place and is_copy(self._record, place, self._location):
+            print_line(f"{here} is a copy of {place}, whose MLflow run stays as it is: the copy gets one of its own")
+            self._original = run
+            return None
+        if place != here or run.data.tags.get(_DIRECTORY_TAG) != here:
+            self._client.set_tag(self.run_id, _DIRECTORY_TAG, here)
+            self._record.adopt(self.run_id, self._location)
         return run
 
+    def _create(self) -> Any:
+        if self._identity is None and self._original is None:
+            raise RunDeletedError(
+                f"MLflow run {self.run_id} is no longer at {self.uri} (if it was deleted there, "
+                f"`mlflow runs restore --run-id {self.run_id}` brings it back)"
+            )
+        folder, original, identity = self._record.folder, self._original, self._identity
+        tags = {_DIRECTORY_TAG: str(folder)}
+        tags |= {_COPY_TAG: original.info.run_id} if original else {}
+        tags |= identity.tags if identity else {}
+        experiment_id = (
+            self._find_or_create_experiment(identity.experiment) if identity else original.info.experiment_id
+        )
+        run = self._client.create_run(experiment_id, run_name=folder.name, tags=tags)
+        self._record.adopt(run.info.run_id, self._location, began=run.info.start_time)
+        if original:
+            self._record.update(model=None)
+            self._take_over(original)
+            self._original = None
+        return self._client.get_run(run.info.run_id) if original else run
+
+    def _take_over(self, original: Any) -> None:
+        """Log the last values, and for an ended run the parameters and the status, of the run that this one is a copy of."""
+        from mlflow.entities import Metric
+
+        last = [Metric(m.key, m.value, m.timestamp, m.step) for m in original.data.to_proto().metrics]
+        for start in range(0, len(last), _METRICS_PER_REQUEST):
+            self._client.log_batch(self.run_id, metrics=last[start : start + _METRICS_PER_REQUEST])
+        if self._identity is None:
+            self._log_parameters(original.data.params, ())
+            status = self._record["status"]
+            self._client.set_terminated(self.run_id, status if status in _ENDED else "FINISHED")
+
     def _find_or_create_experiment(self, name: str) -> str:
+        """Return the id of the experiment of this name, or, if that was deleted, of `name (2)` and so on."""
         from mlflow.exceptions import MlflowException
 
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return str(self._client.create_experiment(name, self._location.artifacts))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process created it since the request above
-                    raise
-                experiment = self._client.get_experiment_by_name(name)
-        return str(experiment.experiment_id)
+        for number in itertools.count(1):
+            full_name = name if number == 1 else f"{name} ({number})"
+            experiment = self._client.get_experiment_by_name(full_name)
+            if experiment is None:
+                try:
+                    return str(self._client.create_experiment(full_name, self._location.artifacts))
+                except MlflowException as error:
+                    if (
+                        error.error_code != "RESOURCE_ALREADY_EXISTS"
+                    ):  # another process created it since the request above
+                        raise
+                    experiment = self._client.get_experiment_by_name(full_name)
+            if experiment.lifecycle_stage == "active":
+                return str(experiment.experiment_id)
+            print_line(
+                f"MLflow experiment {full_name!r} was deleted at {self.uri}: this run is tracked in "
+                f"'{name} ({number + 1})'; `mlflow experiments restore --experiment-id {experiment.experiment_id}` brings the "
+                "deleted one back"
+            )
+        raise AssertionError("an endless count ended")
 
     def _complete(self, run: Any, identity: RunIdentity) -> None:
         """Log the parameters that the run does not have yet, and set its status to RUNNING."""
+        self._log_parameters(identity.parameters, run.data.params)
+        if run.info.status != "RUNNING":
+            self._client.update_run(run.info.run_id, status="RUNNING")
+
+    def _log_parameters(self, parameters: Mapping[str, Any], known: Container[str]) -> None:
         from mlflow.entities import Param
 
         missing = [
-            Param(name[:_NAME_LENGTH], str(value)[:_PARAMETER_LENGTH])
-            for name, value in identity.parameters.items()
-            if name[:_NAME_LENGTH] not in run.data.params
+            Param(name[:_NAME_LENGTH], redact(str(value))[:_PARAMETER_LENGTH])
+            for name, value in parameters.items()
+            if name[:_NAME_LENGTH] not in known
         ]
         for start in range(0, len(missing), _PARAMETERS_PER_REQUEST):
-            self._client.log_batch(run.info.run_id, params=missing[start : start + _PARAMETERS_PER_REQUEST])
-        if run.info.status != "RUNNING":
-            self._client.update_run(run.info.run_id, status="RUNNING")
+            self._client.log_batch(self.run_id, params=missing[start : start + _PARAMETERS_PER_REQUEST])
 
     def log_metrics(self, points: Sequence[Point]) -> None:
         """Log the points that are new: those after the metric's last step, and replacements of the value at that step.
@@ -179,7 +236,11 @@ class MlflowRun:
         parent, _, name = path.rpartition("/")
         with tempfile.TemporaryDirectory() as folder, fail_fast(_UPLOAD_TIMEOUT_S):
             (Path(folder) / name).write_bytes(content)
-            self._client.log_artifact(self.run_id, str(Path(folder) / name), parent or None)
+            file, target = str(Path(folder) / name), parent or None
+            if self._location.beside:
+                artifact_repository(self._artifacts).log_artifact(file, target)
+            else:
+                self._client.log_artifact(self.run_id, file, target)
 
     def log_model(self, exported: Folder, save_facts: Callable[[dict[str, Any]], None]) -> None:
         """Log an exported detector as a model; nothing happens if it is logged already.
@@ -203,7 +264,11 @@ class MlflowRun:
                 facts["model_id"] = created.model_id
                 save_facts(facts)
             build_model(exported, Path(folder) / "model", self.run_id, facts["model_id"])
-            self._client.log_model_artifacts(facts["model_id"], str(Path(folder) / "model"))
+            if self._location.beside:
+                model = self._client.get_logged_model(facts["model_id"])
+                artifact_repository(model.artifact_location).log_artifacts(str(Path(folder) / "model"))
+            else:
+                self._client.log_model_artifacts(facts["model_id"], str(Path(folder) / "model"))
             self._client.finalize_logged_model(facts["model_id"], "READY")
             self._client.log_outputs(self.run_id, [LoggedModelOutput(facts["model_id"], facts["step"])])
         self._record.update(model=facts["fingerprint"])
@@ -220,75 +285,3 @@ class MlflowRun:
             for child in self._client.search_runs([self._experiment_id], running):
                 self._client.set_terminated(child.info.run_id, "KILLED", time)
             self._client.set_terminated(self.run_id, status, time)
-
-
-def open_client(location: StoreLocation) -> Any:
-    """Return MLflow's client of a store. The default database is created by one process at a time."""
-    import mlflow  # takes seconds to import, and most commands do not need it
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    if not location.beside:
-        return mlflow.MlflowClient(tracking_uri=location.uri)
-    database = Path(location.uri.removeprefix(SQLITE))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with _file_lock(database.with_name(f".{database.name}.lock")):  # the first client creates the tables
-        return mlflow.MlflowClient(tracking_uri=location.uri)
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, against other processes of this machine, if the file system has locks."""
-    with path.open("a") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-class _SharedEnvironment:
-    """Environment variables that are set while at least one thread needs them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._ours: list[str] = []
-
-    def enter(self, variables: Mapping[str, str]) -> None:
-        with self._lock:
-            if not self._users:
-                self._ours = [name for name in variables if name not in os.environ]
-            self._users += 1
-            os.environ.update({name: variables[name] for name in self._ours})
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                for name in self._ours:
-                    os.environ.pop(name, None)
-
-
-_environment = _SharedEnvironment()
-
-
-@contextmanager
-def fail_fast(timeout_s: int) -> Iterator[None]:
-    """Make MLflow's requests in this block fail after one attempt, and print nothing to stdout.
-
-    MLflow reads these settings from the environment at each request, so they are set while requests are made only. Values that
-    the user has set are kept.
-
-    Args:
-        timeout_s: time to connect, and between two pieces of the response, seconds.
-    """
-    _environment.enter(
-        {
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
-            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        }
-    )
-    try:
-        yield
-    finally:
-        _environment.leave()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ray_kplm.errors import StoppedEarly, TrackingError
+from ray_kplm.errors import KplmError, StoppedEarly, StorageError, TrackingError
 from ray_kplm.run import NUMBER_FORMAT, Run
-from ray_kplm.storage import Folder
+from ray_kplm.storage import NO_SPACE, Folder
+from ray_kplm.tracking.messages import first_line, is_full, print_line
 from ray_kplm.tracking.model import export_model, installed_packages
-from ray_kplm.tracking.record import Record, StoreLocation, choose_location
-from ray_kplm.tracking.sender import Sender, first_line
+from ray_kplm.tracking.record import RECORD, URI_VARIABLE, Record, StoreLocation, choose_location, sqlite_path
+from ray_kplm.tracking.sender import Sender
 from ray_kplm.tracking.spool import Point, Spool, milliseconds
 from ray_kplm.tracking.store import PARENT_TAG, MlflowRun, RunIdentity
 
@@ -43,6 +41,7 @@ class Tracker:
         Raises:
             TrackingError: the run does not exist and cannot be created. A child run is created later instead: its parent was
                 created in the same store, so the store is unreachable for a while only.
+            StorageError: there is no space for it.
         """
         self._record = Record(folder)
         self._location = location
@@ -58,10 +57,7 @@ class Tracker:
             mlflow_run.connect()
         except Exception as error:
             if not mlflow_run.run_id and not is_child:
-                raise TrackingError(
-                    f"{self.uri}: no MLflow run can be created there ({first_line(error)}); start the server, or unset "
-                    f"MLFLOW_TRACKING_URI to track in a file beside the run"
-                ) from error
+                raise _no_run(self._location, self._record.folder, error) from error
             self._sender.failed(error)
         self._record.update(status="RUNNING")
         self._sender.start()
@@ -95,15 +91,10 @@ class Tracker:
         """Log an artifact by its path in the MLflow run, which is the path in the run directory."""
         self._sender.put_file(path, content)
 
-    def log_model(self, run: Run, examples: NDArray[np.uint8]) -> None:
-        """Log the landmark detector of a finished run, see `tracking.model`.
-
-        Args:
-            run: the run.
-            examples: uint8 (N, S, S, 3) RGB, N >= 2, the input example of the model.
-        """
+    def log_model(self, run: Run) -> None:
+        """Log the landmark detector of a finished run, see `tracking.model`."""
         if self._record["model"] != run.finished("stage2")["fingerprint"]:
-            self._sender.put_model(partial(export_model, run, examples, self._step))
+            self._sender.put_model(partial(export_model, run, self._step))
 
     def end(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED. What cannot be sent now stays in the run directory to be sent later."""
@@ -117,9 +108,19 @@ class Tracker:
             )
 
 
-def print_line(text: str) -> None:
-    """Print a line for the user to standard error."""
-    print(f"kplm: {text}", file=sys.stderr, flush=True)
+def _no_run(location: StoreLocation, folder: Folder, error: Exception) -> KplmError:
+    """Return the error for a store in which no run can be created."""
+    database = sqlite_path(location.uri)
+    if is_full(error):
+        return StorageError(f"{database or location.uri}: {NO_SPACE}")
+    mend = "start the server" if database is None else "let it be written, or move that file away: a new one is made"
+    other = ""
+    if os.environ.get(URI_VARIABLE):
+        other = f", or unset {URI_VARIABLE} to track in a file beside the run"
+    elif not location.beside and location.artifacts is None:
+        other = f", or remove {folder}/{RECORD} to track in a file beside the run"
+    reason = first_line(error)
+    return TrackingError(f"{database or location.uri}: no MLflow run can be created there ({reason}); {mend}{other}")
 
 
 @contextmanager

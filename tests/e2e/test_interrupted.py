@@ -14,10 +14,10 @@ from ray_kplm.methods.trainer import NETWORK, load_weights
 
 DEADLINE_S = 240
 MOMENTS = [
-    ("rounds/000/train", "ray/checkpoint_*"),
+    ("rounds/000/train", "ray/*/checkpoint_*"),
     ("rounds/000/features", "rounds/000/features/claim.json"),
     ("rounds/000/labels", "rounds/000/labels/claim.json"),
-    ("stage2", "ray/checkpoint_*"),
+    ("stage2", "ray/*/checkpoint_*"),
 ]
 """A step, and the pattern of a path in the run whose appearance during the step is the moment of the kill."""
 STEPS = {"keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2"}

@@ -12,7 +12,7 @@ from ray_kplm.errors import RunError
 from ray_kplm.landmark_detector import LandmarkDetector, export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.tracking.model import build_model, export_model, installed_packages, model_requirements
+from ray_kplm.tracking.model import build_model, example_images, export_model, installed_packages, model_requirements
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def finished(run, finish) -> Run:
 @pytest.fixture
 def model(finished, images, tmp_path) -> mlflow.pyfunc.PyFuncModel:
     kept = Folder.at(tmp_path / "kept")
-    export_model(finished, images, 400, kept)
+    export_model(finished, 400, kept)
     build_model(kept, tmp_path / "model", "0" * 32, "m-1")
     kept.delete()
     finished.folder.delete()
@@ -69,7 +69,7 @@ def test_the_raw_model_takes_files_and_encoded_images_of_any_size(model, images,
 
 
 def test_the_model_has_an_example_and_its_requirements(model, images, tmp_path):
-    np.testing.assert_array_equal(model.input_example, images)
+    np.testing.assert_array_equal(model.input_example, example_images(64))
     needed = (tmp_path / "model" / "requirements.txt").read_text().splitlines()
     assert needed == list(model_requirements())
     assert f"torch=={torch.__version__.split('+')[0]}" in needed

@@ -1,9 +1,11 @@
 """The thread that sends the queue to MLflow, with an MLflow run that only records what it gets."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
+from ray_kplm.errors import RunError
 from ray_kplm.storage import Folder
 from ray_kplm.tracking import sender as module
 from ray_kplm.tracking.sender import Sender
@@ -45,6 +47,26 @@ class FakeRun:
 @pytest.fixture
 def spool(tmp_path) -> Spool:
     return Spool(Folder.at(tmp_path / "tracking"))
+
+
+class Lost:
+    """The guard of a run directory that another driver took over."""
+
+    token = "mine"
+
+    def check(self, change: str = "", path: str = "") -> None:
+        raise RunError("taken over by another driver")
+
+
+def test_a_driver_that_lost_the_run_directory_sends_nothing_and_leaves_the_queue(spool, tmp_path):
+    spool.add([Point("loss", 1.0, 10, 1_000)])
+    spool.put_file("config.yaml", b"seed: 7")
+    run, lines = FakeRun(), []
+    sender = Sender(run, Spool(replace(Folder.at(tmp_path / "tracking"), guard=Lost())), lines.append)
+    assert not sender.send()
+    assert run.got == lines == []
+    assert spool.files() == ["config.yaml"]
+    assert len(spool.segments()) == 1
 
 
 def test_everything_is_sent_in_order_and_removed(spool):

@@ -56,7 +56,7 @@ def test_a_run_is_complete_on_the_server_and_its_model_needs_nothing_else(
         for step in range(10, 2_010, 10):
             tracker.log_metrics({"stage1/loss": 1 / step, "stage1/detector": 2 / step}, step)
         finish(run)
-        tracker.log_model(run, images)
+        tracker.log_model(run)
     assert tracker.uri == server.uri
     found = stored(run)
     assert found.info.status == "FINISHED"
@@ -120,7 +120,7 @@ def test_a_run_that_ended_without_its_server_is_completed_later(
             again.log_metrics({"loss": 2 / step}, step)
         again.log_file("evaluation/test.png", b"png")
         finish(run)
-        again.log_model(run, images)
+        again.log_model(run)
     ended = time.time_ns() // 1_000_000
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
@@ -132,7 +132,7 @@ def test_a_run_that_ended_without_its_server_is_completed_later(
     assert "does not answer" in capsys.readouterr().err
 
     server.start()
-    send_pending(run, DATASET, lambda: images)
+    send_pending(run, DATASET)
     found = stored(run)
     assert (found.info.status, found.info.run_id) == ("FINISHED", tracker.run_id)
     assert found.info.end_time <= ended
@@ -141,7 +141,7 @@ def test_a_run_that_ended_without_its_server_is_completed_later(
     assert len(found.outputs.model_outputs) == 1
     assert [a.path for a in client(run).list_artifacts(tracker.run_id, "evaluation")] == ["evaluation/test.png"]
     assert not run.folder.exists("tracking")
-    send_pending(run, DATASET, lambda: images)
+    send_pending(run, DATASET)
     assert len(stored(run).outputs.model_outputs) == 1
 
 

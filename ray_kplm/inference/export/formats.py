@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from ray_kplm.inference.export.csv_cells import to_cell
 
 Tables = Callable[[], Iterable[pa.Table]]
 """Function that returns the tables of all parts, in order; it may be called several times."""
@@ -25,16 +26,17 @@ _VISIBLE, _NOT_LABELLED = 2, 0
 def to_csv(tables: Tables) -> Iterator[str]:
     """Yield a CSV file in pieces: `image_id,landmark,x,y,confidence`, with one line for each detected landmark.
 
-    Coordinates are source pixels with pixel centres at integers.
+    Coordinates are source pixels with pixel centres at integers. An id that a spreadsheet would take for a formula has an
+    apostrophe before it, see `csv_cells`.
     """
     yield "image_id,landmark,x,y,confidence\n"
     for table in tables():
         text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
         for row in table.to_pylist():
+            cell = to_cell(row["image_id"])
             for landmark, ((x, y), confidence) in enumerate(zip(row["xy"], row["confidence"], strict=True)):
                 if np.isfinite(x):
-                    lines.writerow([row["image_id"], landmark, f"{x:.3f}", f"{y:.3f}", f"{confidence:.4f}"])
+                    text.write(f"{cell},{landmark},{x:.3f},{y:.3f},{confidence:.4f}\n")
         yield text.getvalue()
 
 

@@ -1,0 +1,162 @@
+"""`kplm show` and `kplm template` with --out: one file, in the format of its name, and nothing else."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from ray_kplm.analysis.contact_sheet import draw_sheet, show
+from ray_kplm.analysis.picture_file import FORMATS, PictureFile
+from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
+from ray_kplm.cli.main import main
+from ray_kplm.config import load_config
+from ray_kplm.datasets.dataset import Dataset, PartBuilder
+from ray_kplm.errors import ConfigError, StorageError
+from ray_kplm.imaging import coordinates
+from ray_kplm.imaging.draw import encode_png
+from ray_kplm.inference import dataset as inference
+from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.network.hourglass import LandmarkNetwork
+from ray_kplm.run import Run
+from ray_kplm.storage import Folder
+
+SMALL = [
+    "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "method.landmarks=4",
+    "method.mirror=none", "compute.precision=fp32", "compute.threads=1",
+]  # fmt: skip
+COUNTS = {"train": 5, "test": 7}
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A finished run with seeded weights that holds no landmarks yet, and its dataset of two parts a split."""
+    root, table = Folder.at(tmp_path / "dataset"), {}
+    rng = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        rows = [count - 2, 2]
+        for number, size in enumerate(rows):
+            part = PartBuilder(0)
+            for i in range(size):
+                image = rng.integers(0, 256, (64, 48, 3), np.uint8)
+                name = f"{split}/{number}-{i}"
+                part.add(name, encode_png(image), image, None, coordinates.translation(0, 0), {})
+            (root / split / "images").write_table(f"part-0000{number}.parquet", part.tables().images)
+        table[split] = {"images": count, "parts": ["part-00000.parquet", "part-00001.parquet"], "rows": rows}
+    root.write_json("dataset.json", {"name": "noise"})
+    root.write_json("manifest.json", {"kind": "dataset", "fingerprint": "f" * 64, "splits": table, "landmarks": 0})
+    run = Run.start(load_config(None, [f"dataset={root.path}", f"run={tmp_path / 'run'}", *SMALL])).save()
+    torch.manual_seed(0)
+    buffer = io.BytesIO()
+    torch.save({"network": LandmarkNetwork(run.config.network, 4).state_dict()}, buffer)
+    stage2 = run.step("stage2", "train", {}, {})
+    stage2.folder.write_bytes("network.pt", buffer.getvalue())
+    stage2.folder.write_json(CHANNELS, Channels.first(np.ones(4, bool)).to_dict())
+    stage2.finish()
+    return run
+
+
+@pytest.fixture
+def stored(run, monkeypatch) -> Run:
+    """The same run with its landmarks on storage, predicted in this process."""
+
+    def in_process(kind, arguments, selection, pool, progress):
+        worker = kind(**arguments)
+        return [worker(part, rows) for part, rows in zip(selection.parts, selection.rows, strict=True)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inference, "map_parts", in_process)
+        landmarks_of(run, Dataset.open(run.config.dataset), "test")
+    return run
+
+
+def snapshot(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(("suffix", "kind"), FORMATS.items())
+def test_the_file_is_in_the_format_of_its_name_and_nothing_else_is_written(run, tmp_path, suffix, kind, capsys):
+    before = snapshot(tmp_path)
+    out = tmp_path / "new folder" / "a%20b" / f"sheet.v2{suffix.upper()}"
+    assert main(["show", str(run.folder), "--count", "3", "--tile", "64", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    after = snapshot(tmp_path)
+    content = after.pop(str(out))
+    assert after == before
+    if kind == "PDF":
+        assert content.startswith(b"%PDF")
+    else:
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.format == kind
+            assert picture.width == 3 * 64
+
+
+def test_landmarks_that_are_stored_are_drawn_and_those_that_are_not_are_predicted(stored, tmp_path):
+    dataset = Dataset.open(stored.config.dataset)
+    assert stored_landmarks_of(stored, dataset, "train") is None
+    assert stored_landmarks_of(stored, dataset, "test") is not None
+    without = draw_sheet(stored, count=7, tile=64)
+    assert not stored.folder.is_file("evaluation/test.png")
+    assert without == show(stored, count=7, tile=64)
+    assert stored.folder.read_bytes("evaluation/test.png") == without
+    (stored.folder / "evaluation" / "stage2").delete()
+    assert draw_sheet(stored, count=7, tile=64) == without
+    assert not stored.folder.exists("evaluation/stage2")
+
+
+def test_a_result_of_another_network_is_neither_drawn_nor_deleted(stored):
+    network = stored.folder / "stage2"
+    network.write_json("manifest.json", network.read_json("manifest.json") | {"fingerprint": "another"})
+    before = snapshot_of(stored)
+    draw_sheet(stored, count=2, tile=64)
+    assert snapshot_of(stored) == before
+
+
+def snapshot_of(run: Run) -> dict[str, bytes]:
+    return {name: run.folder.read_bytes(name) for name in run.folder.walk()}
+
+
+@pytest.mark.parametrize("given", ["sheet", "sheet.xyz", "sheet.png.txt", "folder.", ".png", "sheet.mp4"])
+def test_a_name_without_a_known_format_is_refused_before_any_work(given, tmp_path, capsys):
+    assert main(["show", f"{tmp_path}/missing", "--out", f"{tmp_path}/{given}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"end it in one of {', '.join(FORMATS)}")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    places = {
+        f"{tmp_path}/file/sheet.png": "cannot be written",
+        f"{tmp_path}/folder.png": "is a folder; name a file in it",
+    }
+    for place, text in places.items():
+        assert main(["show", str(run.folder), "--count", "2", "--out", place]) in (2, 4)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert text in line
+    assert os.listdir(tmp_path / "folder.png") == []
+
+
+def test_a_picture_that_a_format_cannot_hold_is_one_line(tmp_path):
+    wide = encode_png(np.zeros((8, 20_000, 3), np.uint8))
+    with pytest.raises(ConfigError, match="WEBP does not hold 20000 x 8 pixels"):
+        PictureFile.at(f"{tmp_path}/sheet.webp").write(wide)
+    assert list(tmp_path.iterdir()) == []
+    PictureFile.at(f"{tmp_path}/sheet.png").write(wide)
+    with pytest.raises(StorageError):
+        PictureFile.at(f"{tmp_path}/sheet.png/sheet.png").write(wide)
+
+
+@pytest.mark.parametrize("option", [["--count", "0"], ["--count", "-1"], ["--tile", "0"]])
+def test_sizes_without_meaning_are_one_line(run, tmp_path, option, capsys):
+    assert main(["show", str(run.folder), *option, "--out", f"{tmp_path}/a.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option[0]} {option[1]}: must be at least" in line
