@@ -12,7 +12,8 @@ import pytest
 from pyarrow import fs as pafs
 
 from ray_kplm.datasets import source_files
-from ray_kplm.datasets.source_files import SourceFile, list_files, read_file, same_content, starts
+from ray_kplm.datasets.duplicates import same_content
+from ray_kplm.datasets.source_files import list_files, read_file, starts
 from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
@@ -204,22 +205,6 @@ def test_errors_of_one_file_are_reasons_and_those_of_the_storage_are_not(tmp_pat
     failing_with(OSError(errno.ETIMEDOUT, "Connection timed out"))
     with pytest.raises(StorageError):
         read_file(source, "x.jpg")
-
-
-def test_same_content_is_found_without_reading_what_differs(tmp_path, monkeypatch):
-    long = bytes(range(256)) * 64
-    contents = {
-        "a": long, "b": long[:-1] + b"!", "c": long, "d": b"!" + long[1:], "e": b"short", "f": b"short", "g": b"",
-        "h": b"", "i": b"trohs", "j": long, "k": long + b"!",
-    }  # fmt: skip
-    for name, content in contents.items():
-        put(tmp_path / name, content)
-    files, _ = list_files(Folder.at(tmp_path))
-    digest, read = source_files._file_digest, []
-    monkeypatch.setattr(source_files, "_file_digest", lambda source, path: read.append(path) or digest(source, path))
-    groups = same_content(Folder.at(tmp_path), [*files, SourceFile("nowhere", 5, 0)])
-    assert sorted(groups) == [["a", "c", "j"], ["e", "f"]]
-    assert sorted(read) == ["a", "b", "c", "j"]
 
 
 def test_the_start_of_many_files_is_read_in_order(tmp_path):

@@ -10,7 +10,8 @@ from typing import Any
 
 from ray_kplm.datasets import file_kinds
 from ray_kplm.datasets.dataset import IngestOptions, split_of
-from ray_kplm.datasets.source_files import SourceFile, list_files, same_content, starts
+from ray_kplm.datasets.duplicates import same_content
+from ray_kplm.datasets.source_files import SourceFile, list_files, starts
 from ray_kplm.datasets.split_names import VAL, are_splits, role_of_path, split_of_role
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
