@@ -119,7 +119,9 @@ def _ingest(
     images = {split: table["images"] for split, table in splits.items()}
     if not images[schemas.TRAIN]:
         losses = losses_text(kinds_of(rejected), listing.other_files, listing.skipped)
-        raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/{REJECTED}")
+        raise DataError(
+            f"{source}: no image to train on is left; {'; '.join([losses, *example(rejected)])}; see {root}"
+        )
     points = reduce(PointCounts.plus, (part.points for part in built.values()), PointCounts())
     manifest = {
         "kind": "dataset",
