@@ -16,6 +16,7 @@ import yaml
 from ray_kplm import ready_configs
 from ray_kplm.config_names import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
 from ray_kplm.errors import ConfigError
+from ray_kplm.file_content import check_sealed_text, parsing
 
 
 def put(tree: dict[str, Any], override: str) -> None:
@@ -240,8 +241,11 @@ def _read_tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file, or the ready configuration of this name, as a plain tree. Raises ConfigError."""
     try:
-        with open(ready_configs.find(path), encoding="utf-8") as stream:
-            tree = yaml.load(stream, _Loader) or {}
+        with open(ready_configs.find(path), "rb") as stream:
+            content = stream.read()
+        with parsing(os.fspath(path), "give the configuration that the run was made by, and it is written again"):
+            check_sealed_text(content)
+        tree = yaml.load(content.decode("utf-8-sig"), _Loader) or {}
     except (FileNotFoundError, NotADirectoryError):
         near = ready_configs.near(path)
         hint = f"did you mean {', '.join(near)}?" if near else "`kplm configs` lists the ready ones"

@@ -36,6 +36,10 @@ class StorageError(KplmError):
     exit_code = 4
 
 
+class DamageError(StorageError):
+    """A published file is damaged or lost: its content is not what was written, or cannot be read."""
+
+
 class RunError(KplmError):
     """A run directory does not fit the request: it was made by another configuration, is unfinished or in use."""
 

@@ -18,14 +18,16 @@ from ray_kplm.datasets.given_images import Image, as_images, rgb_of
 from ray_kplm.datasets.ingest_source import box_fault
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.errors import DataError
+from ray_kplm.file_content import seal_text
 from ray_kplm.imaging import coordinates
+from ray_kplm.integrity import CheckedFolder
 from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.facing import FACING, FacingRule
+from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.network.compute import Placement
 from ray_kplm.redaction import redact
-from ray_kplm.run import Run
+from ray_kplm.run import CONFIG, Run
 from ray_kplm.storage import Folder
 
 
@@ -50,14 +52,30 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
 
     Raises:
         RunError: The run is not finished.
+        DamageError: A file of the detector is damaged.
     """
-    folder = run.folder
-    if not _is_exported(folder):
+    folder = _exported(run.folder) if _is_exported(run.folder) else run.unit("stage2")
+    if not _is_exported(run.folder):
         run.finished("stage2")
-        folder /= "stage2"
-    channels = Channels.from_dict(folder.read_json(CHANNELS))
-    rule = FacingRule.of_detector(run.folder, run.config)
-    return LandmarkPredictorFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule)
+    channels = Channels.read(folder)
+    return LandmarkPredictorFactory(
+        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, facing_rule(run)
+    )
+
+
+def facing_rule(run: Run) -> FacingRule | None:
+    """Return the rule that gives the facing of any image; None if mirror images of the run's category are no `facing`.
+
+    Raises:
+        DamageError: The rule is damaged or lost.
+    """
+    exported = _is_exported(run.folder)
+    folder = _exported(run.folder) / FACING if exported else run.unit(FACING)
+    found = FacingRule.of_detector(folder, run.config)
+    manifest = None if exported else run.manifest(FACING)
+    if found is None and manifest is not None and manifest.get("mirror") == "facing":
+        raise folder.damage(TEMPLATE, "is lost, and mirror images face the other way")
+    return found
 
 
 def detector_fingerprint(run: Run) -> str:
@@ -72,25 +90,33 @@ def detector_fingerprint(run: Run) -> str:
 
 
 def _is_exported(folder: Folder) -> bool:
-    return folder.is_file(NETWORK) and folder.is_file(CHANNELS)
+    return folder.is_file(CHANNELS)
+
+
+def _exported(folder: Folder) -> CheckedFolder:
+    return CheckedFolder.of(folder, "export the detector of the run again")
 
 
 def export(run: Run, folder: Folder) -> None:
     """Copy the files that the detector needs to a folder: `network.pt` (only the weights), `channels.json`, `config.yaml`.
 
-    `LandmarkDetector.load` reads the folder.
+    `LandmarkDetector.load` reads the folder, and checks the files by its `manifest.json`.
 
     Raises:
         RunError: The run is not finished.
+        DamageError: A file of the detector is damaged.
     """
-    run.finished("stage2")
-    source = run.folder / "stage2"
-    folder.write_bytes(NETWORK, strip_optimiser(source.read_bytes(NETWORK)))
-    folder.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
-    folder.write_bytes("config.yaml", redact(run.folder.read_bytes("config.yaml").decode()).encode())
-    rule = FacingRule.of_detector(run.folder, run.config)
+    fingerprint = run.finished("stage2")["fingerprint"]
+    source, target = run.unit("stage2"), _exported(folder)
+    with source.parsing(NETWORK):
+        state = strip_optimiser(source.read_bytes(NETWORK))
+    target.write_bytes(NETWORK, state)
+    target.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    target.write_bytes(CONFIG, seal_text(redact(run.folder.read_bytes(CONFIG).decode())))
+    rule = facing_rule(run)
     if rule is not None:
-        rule.write(folder / FACING)
+        rule.write(target / FACING)
+    target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())
 
 
 class LandmarkDetector:
@@ -135,6 +161,7 @@ class LandmarkDetector:
 
         Raises:
             RunError: The run is not finished.
+            DamageError: A file of the detector is damaged.
         """
         opened = Run.open(os.fspath(run))
         make = landmark_predictor(opened)

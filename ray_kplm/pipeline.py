@@ -45,7 +45,9 @@ def discover(
     check_environment()
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
-    if record(run, dataset).is_finished():
+    recording = record(run, dataset)
+    recording.check_outputs()
+    if recording.is_finished():
         _finish_up(run, dataset, progress)
         return run, False
     with lock_folder(run.folder) as lock:

@@ -13,6 +13,7 @@ When a run is continued, a step whose fingerprint matches is skipped; a mismatch
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -28,15 +29,20 @@ import yaml
 from ray_kplm.config import Config, from_dict
 from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
 from ray_kplm.config_paths import with_dataset_at
-from ray_kplm.errors import RunError
+from ray_kplm.errors import DamageError, RunError
+from ray_kplm.file_content import check_seal, check_sealed_text, parsing, seal, seal_text
+from ray_kplm.integrity import CLAIM as CLAIM
+from ray_kplm.integrity import MANIFEST as MANIFEST
+from ray_kplm.integrity import CheckedFolder, Record, read_manifest
 from ray_kplm.number_format import AUTO_KEYS, resolve_auto
 from ray_kplm.redaction import has_credentials, way_out, without_credentials
 from ray_kplm.storage import Folder
 
-MANIFEST = "manifest.json"
-CLAIM = "claim.json"
+CONFIG = "config.yaml"
 NUMBER_FORMAT = "number_format.json"
 """File with what `auto` precision and memory format are in a run: the driver that begins the run decides it."""
+_LAST_SECTION = dataclasses.fields(Config)[-1].name
+"""Of a configuration on storage: where it is missing, the file was cut."""
 _REPORTED = (
     "ray-kplm",
     "torch",
@@ -67,7 +73,7 @@ def fingerprint(name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) 
 class Step:
     """A unit of work in a run: where it writes, and what its result depends on."""
 
-    folder: Folder
+    folder: CheckedFolder
     name: str
     reads: Mapping[str, Any]
     inputs: Mapping[str, str]
@@ -84,29 +90,36 @@ class Step:
 
         Raises:
             RunError: the folder holds a result, or work in progress, of another configuration or of other inputs.
+            DamageError: the manifest or the claim is damaged.
         """
         for name, state in ((MANIFEST, "finished"), (CLAIM, "begun")):
             if self.folder.is_file(name):
-                stored: dict[str, Any] = self.folder.read_json(name)
+                stored = _read_identity(self.folder, name)
                 if stored["fingerprint"] != self.fingerprint:
                     raise self._mismatch(stored, state)
                 return stored if name == MANIFEST else None
         return None
 
     def state(self) -> str:
-        """Return `done`, `begun`, `to do`, or `stale` for a result of another configuration or of other inputs."""
+        """Return `done`, `begun`, `to do`, `damaged`, or `stale` for a result of another configuration or of other inputs."""
         try:
             if self.manifest() is not None:
+                self.folder.check_sizes()
                 return "done"
         except RunError:
             return "stale"
+        except DamageError:
+            return "damaged"
         return "begun" if self.folder.is_file(CLAIM) else "to do"
 
     def is_current(self) -> bool:
-        """Return whether the step is finished, and delete a result of another configuration: for results that are cheap."""
+        """Return whether the step is finished and undamaged, and delete any other result: for results that are cheap."""
         try:
-            return self.manifest() is not None
-        except RunError:
+            if self.manifest() is None:
+                return False
+            self.folder.check()
+            return True
+        except (RunError, DamageError):
             self.folder.delete()
             return False
 
@@ -120,19 +133,22 @@ class Step:
             "began": time.time(),
             **self._owner(),
         }
-        self.folder.write_json(CLAIM, claim)
+        self.folder.write_json(CLAIM, seal(claim))
 
-    def finish(self, **facts: Any) -> dict[str, Any]:
+    def finish(self, *, outputs: Mapping[str, Record] | None = None, **facts: Any) -> dict[str, Any]:
         """Publish the result, which nothing reads before.
 
         Args:
+            outputs: records of files beyond those that were written to the step's folder, by their path relative to it.
             facts: what else the manifest holds.
 
         Returns:
             The manifest. Its `seconds` are the time since the step was last begun.
         """
-        began = self.folder.read_json(CLAIM)["began"] if self.folder.is_file(CLAIM) else time.time()
-        manifest = {
+        began = (
+            read_manifest(self.folder, CLAIM).get("began", time.time()) if self.folder.is_file(CLAIM) else time.time()
+        )
+        facts = {
             "step": self.name,
             "fingerprint": self.fingerprint,
             "reads": dict(self.reads),
@@ -141,7 +157,7 @@ class Step:
             **self._owner(),
             **facts,
         }
-        self.folder.write_json(MANIFEST, manifest)
+        manifest = self.folder.publish(facts, outputs=outputs)
         self.folder.delete_file(CLAIM)
         return manifest
 
@@ -163,6 +179,14 @@ class Step:
             changes.append(f"its input changed ({', '.join(changed) or 'another set of inputs'})")
         what = "; ".join(changes) or "another version of the step"
         return RunError(f"{self.folder}: {state} under another configuration: {what}. {self.remedy}")
+
+
+def _read_identity(folder: CheckedFolder, name: str) -> dict[str, Any]:
+    """Return a manifest or claim that says what its step is."""
+    stored = read_manifest(folder, name)
+    with folder.parsing(name):
+        stored["fingerprint"], stored["reads"].items(), stored["inputs"].items()
+    return stored
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -191,14 +215,15 @@ class Run:
 
         Raises:
             RunError: the folder holds something other than a run.
+            DamageError: its configuration is damaged.
         """
         if not config.run:
             raise RunError("run = '': name the run directory, for example run=runs/faces")
         folder = Folder.at(config.run)
         content = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".")]
-        if content and not folder.is_file("config.yaml"):
+        if content and not folder.is_file(CONFIG) and not folder.is_file(NUMBER_FORMAT):
             raise RunError(f"{folder}: is not empty and no run directory; set run= to a new folder")
-        stored = _stored_config(folder)
+        stored = stored_config(folder)
         if stored is not None:
             config = from_dict(as_begun(config.to_dict(), stored, Config().flat()))
         return cls(folder, config)
@@ -209,14 +234,15 @@ class Run:
         Writes the configuration, the library versions and, the first time, the number format.
         """
         tree = self.config.to_dict()
-        stored = _stored_config(self.folder)
+        stored = stored_config(self.folder)
         if stored is not None:
             tree = to_stored_names(tree, stored)
-        self.folder.write_bytes("config.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
+        self.folder.write_bytes(CONFIG, seal_text(yaml.safe_dump(tree, sort_keys=False)))
         self.folder.write_json("versions.json", versions())
         if not self.folder.is_file(NUMBER_FORMAT):
             compute = self.resolved.compute
-            self.folder.write_json(NUMBER_FORMAT, {name: getattr(compute, name) for name in AUTO_KEYS})
+            self.folder.write_json(NUMBER_FORMAT, seal({name: getattr(compute, name) for name in AUTO_KEYS}))
+        self.folder.sync()
         return self
 
     @property
@@ -227,37 +253,59 @@ class Run:
         Fingerprints are made of `config`, which keeps `auto`.
         """
         compute = self.config.compute
-        if self.folder.is_file(NUMBER_FORMAT):
-            record = self.folder.read_json(NUMBER_FORMAT)
+        if record := self.number_format():
             compute = replace(compute, **{name: record[name] for name in AUTO_KEYS if getattr(compute, name) == "auto"})
         return replace(self.config, compute=resolve_auto(compute, gpu=compute.gpus_per_worker > 0))
 
+    def number_format(self) -> dict[str, Any]:
+        """Return what `auto` precision and memory format are in the run, empty if that is not recorded."""
+        return stored_number_format(self.folder)
+
     @classmethod
     def open(cls, uri: str) -> Run:
-        """Open an existing run. Raises RunError if there is none.
+        """Open an existing run.
 
         A dataset that was moved along is found. Credentials that the configuration of an old run holds are left out, and a line
         says so.
+
+        Raises:
+            RunError: there is none.
+            DamageError: its configuration is damaged.
         """
         folder = Folder.at(uri)
-        if not folder.is_file("config.yaml"):
+        stored = stored_config(folder)
+        if stored is None:
             raise RunError(f"{folder}: no run directory (no config.yaml in it); `kplm train` makes one")
-        tree = to_current_names(yaml.safe_load(folder.read_bytes("config.yaml")))
+        tree = to_current_names(stored)
         if folder.is_local:
             tree = with_dataset_at(folder.path, tree)
         return cls(folder, from_dict(_without_credentials(tree, folder)))
 
-    def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
-        """Return the step that writes to `<run>/<path>`; see `fingerprint` for the other arguments."""
+    def unit(self, path: str) -> CheckedFolder:
+        """Return the folder of a step by its path, whose files are checked when they are read."""
         folder = self.folder
         for piece in path.split("/"):
             folder /= piece
-        return Step(folder, name, json.loads(json.dumps(dict(reads))), dict(inputs))
+        return CheckedFolder.of(folder, self._remedy(path))
+
+    def _remedy(self, path: str) -> str:
+        """Return how a damaged step is made again."""
+        here = "" if Folder.at(self.config.run or "").path == self.folder.path else f" run={self.folder}"
+        again = (
+            "the command that wrote it"
+            if path.startswith("evaluation")
+            else f"`kplm train {self.folder}/{CONFIG}{here}`"
+        )
+        return f"`kplm verify {self.folder} --repair` removes what is damaged of {path}, and {again} makes it again"
+
+    def step(self, path: str, name: str, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> Step:
+        """Return the step that writes to `<run>/<path>`; see `fingerprint` for the other arguments."""
+        return Step(self.unit(path), name, json.loads(json.dumps(dict(reads))), dict(inputs))
 
     def manifest(self, path: str) -> dict[str, Any] | None:
-        """Return the manifest of a step by its path, None if it is not finished."""
-        name = f"{path}/{MANIFEST}"
-        return self.folder.read_json(name) if self.folder.is_file(name) else None
+        """Return the manifest of a step by its path, None if it is not finished. Raises DamageError if it is damaged."""
+        folder = self.unit(path)
+        return _read_identity(folder, MANIFEST) if folder.is_file(MANIFEST) else None
 
     def finished(self, path: str) -> dict[str, Any]:
         """Return the manifest of a step by its path. Raises RunError if it is not finished."""
@@ -274,12 +322,35 @@ class Run:
         return [number for number in numbers if self.manifest(f"{round_path(number)}/labels")]
 
 
-def _stored_config(folder: Folder) -> dict[str, Any] | None:
-    """Return the configuration that a run's folder holds, under the names of its time; None if it holds none."""
-    if not folder.is_file("config.yaml"):
+def stored_config(folder: Folder) -> dict[str, Any] | None:
+    """Return the configuration that a run's folder holds, under the names of its time; None if it holds none.
+
+    Raises:
+        DamageError: it is not what was written, or not all of it.
+    """
+    if not folder.is_file(CONFIG):
         return None
-    tree: dict[str, Any] = yaml.safe_load(folder.read_bytes("config.yaml")) or {}
+    with parsing(f"{folder}/{CONFIG}", "remove it, and `kplm train` with the run's configuration writes it again"):
+        content = folder.read_bytes(CONFIG)
+        check_sealed_text(content)
+        tree = yaml.safe_load(content)
+        if not isinstance(tree, dict) or not isinstance(tree.get(_LAST_SECTION), dict):
+            raise ValueError(f"its last section, {_LAST_SECTION}, is missing")
     return tree
+
+
+def stored_number_format(folder: Folder) -> dict[str, Any]:
+    """Return what `auto` precision and memory format are in a run's folder, empty if that is not recorded.
+
+    Raises:
+        DamageError: it is not what was written.
+    """
+    if not folder.is_file(NUMBER_FORMAT):
+        return {}
+    with parsing(f"{folder}/{NUMBER_FORMAT}", "remove it, and `kplm train` with this run writes it again"):
+        record = folder.read_object(NUMBER_FORMAT)
+        check_seal(record)
+        return {name: record[name] for name in AUTO_KEYS}
 
 
 def _without_credentials(tree: Any, folder: Folder) -> Any:

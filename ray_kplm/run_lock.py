@@ -49,6 +49,8 @@ PATIENCE_S = 30.0
 """A holder on another machine without a heartbeat for this many seconds counts as dead, and gives up itself."""
 _WATCH_S = 0.5
 """Between two looks at the heartbeat."""
+_REPEAT_S = 30.0
+"""Between two interruptions of a driver that has lost its lock and does not end."""
 _SUSPENDED_S = 2.0
 """A look that comes later than this by so much shows that the process was suspended."""
 
@@ -183,6 +185,9 @@ class FolderLock:
                 self._note_loss(f"no heartbeat could be written for {self._patience_s:.0f} s ({self._reason})")
         if self._loss:
             self._remove_claim()  # then workers on other machines see it too
+        while not self._stop.wait(_REPEAT_S):  # the interruption can be lost where Python ignores exceptions
+            with self._losing:
+                self._on_loss()
 
 
 @contextmanager

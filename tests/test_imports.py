@@ -29,6 +29,7 @@ LEVELS = [
         "progress",
         "number_format",
         "config_reference",
+        "verify",
     },
     {
         "schemas",
@@ -43,6 +44,8 @@ LEVELS = [
         "ranges",
         "redaction",
         "storage",
+        "file_content",
+        "integrity",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""

@@ -358,6 +358,21 @@ def test_the_lock_is_lost_when_its_claim_is_removed(tmp_path):
     assert claims(tmp_path) == []
 
 
+def test_a_driver_that_does_not_end_is_interrupted_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_REPEAT_S", 0.05)
+    swallowed = []
+
+    def swallow(lock: FolderLock) -> None:
+        remove_claim(tmp_path)
+        while len(swallowed) < 3:
+            try:
+                wait_for(lambda: False)
+            except run_lock.LeaseLost:
+                swallowed.append(1)
+
+    assert "was removed" in lose(tmp_path, swallow, beat_s=0.01)[1]
+
+
 def fail(*arguments) -> bool:
     raise StorageError("no space is left")
 

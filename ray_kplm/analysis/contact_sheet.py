@@ -160,5 +160,5 @@ def _generic_keypoints(
     run.finished("keypoints")
     config = run.config
     return keypoint_finder(
-        dataset.images(split), dataset.landmarks(split), run.folder / "keypoints", config.keypoints, config.seed
+        dataset.images(split), dataset.landmarks(split), run.unit("keypoints"), config.keypoints, config.seed
     )

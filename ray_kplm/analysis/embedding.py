@@ -14,8 +14,10 @@ from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
+from ray_kplm.evaluation.stages import STAGE2
+from ray_kplm.file_content import load_arrays
 from ray_kplm.methods import build_method
-from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.channels import Channels
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.embedding import Described, match_by_place, sampled, tsne
 from ray_kplm.report.run_page import Embedding
@@ -87,7 +89,8 @@ def _sample(dataset: Dataset, seed: int) -> Selection:
 
 def read_embeddings(run: Run, step: Step) -> list[Embedding]:
     """Read the embeddings that `embed` kept: of the warm-up and of the last round."""
-    with np.load(io.BytesIO(step.folder.read_bytes(_FILE))) as arrays:
+    with step.folder.parsing(_FILE):
+        arrays = load_arrays(step.folder.read_bytes(_FILE))
         return [Embedding(_title(n), arrays[f"xy_{n}"], arrays[f"landmark_{n}"]) for n in _rounds(run)]
 
 
@@ -102,17 +105,18 @@ def _described(run: Run, dataset: Dataset, sample: Selection, number: int, targe
         target: Folder for the features, which is deleted at the end.
     """
     method, options = build_method(run.resolved), run.config.detection
-    folder = run.folder / "rounds" / f"{number:03d}"
+    folder = run.unit(f"{round_path(number)}/labels").parent
     per_landmark = options.points_per_landmark if number else options.warmup_points_per_landmark
     extraction = Extraction(
         method,
         number,
-        folder / "train",
+        run.unit(f"{round_path(number)}/train"),
         dataset.images(TRAIN),
         sample,
         per_landmark,
         target,
         frozen_share=method.frozen_share(number),
+        beside=folder,
     )
     extract(extraction, sample)
     clusters = read_clusters(folder)
@@ -134,7 +138,7 @@ def _landmarks(run: Run, described: list[Described]) -> tuple[int, list[NDArray[
     The last round's clusters became the channels of stage 2. The first round's clusters correspond to these by number if
     clusters keep their numbers, and otherwise by the places of their keypoints.
     """
-    channels = Channels.from_dict((run.folder / "stage2").read_json(CHANNELS))
+    channels = Channels.read(run.unit(STAGE2))
     last = channels.landmark_to_channel.astype(np.int64)
     if len(described) == 1:
         return len(channels), [last]

@@ -178,7 +178,7 @@ class _Annotation:
 
     def of_keypoints(self, run: Run) -> dict[str, Any]:
         """Return the number of generic keypoints per training image, and the share of these near an annotated point."""
-        folder, arrays = run.folder / "keypoints", self.arrays[TRAIN]
+        folder, arrays = run.unit("keypoints"), self.arrays[TRAIN]
         tables = folder.read_tables(folder.parts(), ["image_id", "xy"])
         ids = [name for table in tables for name in table["image_id"].to_pylist()]
         keypoints = [np.reshape(xy, (-1, 2)) for table in tables for xy in table["xy"].to_pylist()]

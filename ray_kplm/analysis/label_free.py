@@ -36,7 +36,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.run import Run, Step
+from ray_kplm.run import Run, Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.storage import Folder
@@ -133,7 +133,7 @@ def _detector(run: Run, stage: str) -> tuple[PredictorFactory, NDArray[np.int16]
     make, source = predictor(run, stage)
     if isinstance(make, LandmarkPredictorFactory):
         return make, make.flip_map, source
-    clusters = read_clusters(run.folder / "rounds" / f"{int(stage):03d}")
+    clusters = read_clusters(run.unit(f"{round_path(int(stage))}/labels").parent)
     landmarks = len(source["label_counts"])
     return make, clusters.get("flip_map", np.full(landmarks, NONE, np.int16)), source
 

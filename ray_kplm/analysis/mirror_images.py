@@ -33,7 +33,7 @@ def mirror_images(run: Run, dataset: Dataset) -> MirrorImages | None:
         return MirrorImages(line)
     selection = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
     selection = selection.sample(_IMAGES, (run.config.seed, _SAMPLE), SAMPLE_PARTS)
-    images, facings, found = dataset.images(TRAIN), Facings(run.folder / FACING), []
+    images, facings, found = dataset.images(TRAIN), Facings(run.unit(FACING)), []
     for part, rows in zip(selection.parts, selection.rows, strict=True):
         found.append(facings.of(part, images.read_table(part, ["image_id"]).take(rows)["image_id"].to_pylist()))
     strips = choose_strips(np.concatenate(found), DOUBTFUL, run.config.seed)

@@ -75,7 +75,7 @@ class ObservePart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Write the observations of the rows of a part."""
         work = self._work
-        if not work.target.is_file(part):
+        if not work.target.is_whole(part):
             table = work.images.read_table(part, ["image_id", "image", "box"])
             last: NDArray[np.uint8] | None = None  # an image before the batch, whose background the batch may use
             tables = []
@@ -297,7 +297,7 @@ class PredictPart:
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Write the landmarks of the rows of a part."""
         work = self._work
-        if not work.target.is_file(part):
+        if not work.target.is_whole(part):
             side = work.config.network.image_size
             ids, landmarks = [], []
             for images, _, names, boxes in read_inputs(work.images, part, rows, work.config):

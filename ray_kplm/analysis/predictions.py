@@ -13,9 +13,8 @@ from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
-from ray_kplm.landmark_detector import landmark_predictor
+from ray_kplm.landmark_detector import facing_rule, landmark_predictor
 from ray_kplm.methods import build_method
-from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
@@ -43,10 +42,10 @@ def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
         return landmark_predictor(run), run.finished("stage2")
     number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
     labels = run.finished(f"{round_path(number)}/labels")
-    folder = run.folder / "rounds" / f"{number:03d}"
-    method = build_method(config)
-    make = method.stage1_predictor(folder / "train", read_clusters(folder), labels["threshold"])
-    return replace(make, facing=FacingRule.of_detector(run.folder, config)), labels
+    folder = run.unit(f"{round_path(number)}/labels").parent
+    network = run.unit(f"{round_path(number)}/train")
+    make = build_method(config).stage1_predictor(network, read_clusters(folder), labels["threshold"])
+    return replace(make, round=folder, facing=facing_rule(run)), labels
 
 
 def stage_title(stage: str) -> str:
@@ -99,7 +98,9 @@ def evaluation_path(run: Run, dataset: Dataset) -> str:
     A dataset other than the run's own has a folder of its own, named by its name and content.
     """
     own = Folder.at(run.config.dataset)
-    if own == dataset.root or (own.is_file(MANIFEST) and own.read_json(MANIFEST)["fingerprint"] == dataset.fingerprint):
+    if own == dataset.root.unchecked or (
+        own.is_file(MANIFEST) and Dataset.open(own).fingerprint == dataset.fingerprint
+    ):
         return "evaluation"
     name = "".join(c if c.isalnum() else "_" for c in str(dataset.meta.get("name") or "unnamed"))
     return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"

@@ -20,11 +20,11 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
 from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging.crops import crop_sizes, decode_crop
-from ray_kplm.methods.channels import CHANNELS
+from ray_kplm.methods.channels import Channels
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.cards import Findings, choose, make_album
 from ray_kplm.report.run_page import Evidence, build_page
-from ray_kplm.run import NUMBER_FORMAT, Run
+from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.choose import CHOICE
@@ -67,11 +67,11 @@ def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback)
     missing: list[Callable[[ProgressCallback], Any]] = []
     if dataset.has_landmarks and split == TEST and not folder.is_file("metrics.json"):
         missing.append(lambda show: evaluate(run, show))
-    if run.manifest(f"evaluation/{STAGE2}/{split}") is None:
+    if not run.unit(f"evaluation/{STAGE2}/{split}").is_sound():
         missing.append(lambda show: landmarks_of(run, dataset, split, show))
     if not folder.is_file("quality.json"):
         missing.append(lambda show: measure_quality(run, progress=show))
-    if embedding is not None and embedding.manifest() is None:
+    if embedding is not None and not embedding.is_current():
         missing.append(lambda show: embed(run, dataset, embedding, show))
     if missing:
         with session(run.config.compute):
@@ -81,7 +81,7 @@ def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback)
 
 def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
     folder, embedding = run.folder / "evaluation", embedding_step(run)
-    quality, metrics = (folder.read_json(n) if folder.is_file(n) else None for n in ("quality.json", "metrics.json"))
+    quality, metrics = (folder.read_object(n) if folder.is_file(n) else None for n in ("quality.json", "metrics.json"))
     findings = _findings(run, dataset, split, metrics or {})
     chosen = choose(findings.difficulty(), images, run.config.seed)
     return Evidence(
@@ -93,7 +93,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
         total=len(findings.ids),
         findings=findings,
         album=make_album(findings, chosen, _images(dataset, split, chosen)),
-        flip_map=(run.folder / "stage2").read_json(CHANNELS)["flip_map"],
+        flip_map=Channels.read(run.unit(STAGE2)).flip_map.tolist(),
         quality=quality,
         metrics=metrics,
         rounds=rounds(run, dataset),
@@ -134,8 +134,8 @@ def _facts(run: Run, dataset: Dataset) -> dict[str, str]:
     config = run.config
     manifests = [task.step.manifest() for task in record(run, dataset)]
     seconds = sum(m["seconds"] + m.get("extraction_seconds", 0) for m in manifests if m)
-    versions = run.folder.read_json("versions.json") if run.folder.is_file("versions.json") else {}
-    decided = run.folder.read_json(NUMBER_FORMAT) if run.folder.is_file(NUMBER_FORMAT) else {}
+    versions = run.folder.read_object("versions.json") if run.folder.is_file("versions.json") else {}
+    decided = run.number_format()
     return {
         "Written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "Method": config.method.kind,

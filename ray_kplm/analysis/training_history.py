@@ -37,7 +37,7 @@ def rounds(run: Run, dataset: Dataset) -> list[dict[str, Any]]:
         facts |= {name: (training.get("metrics") or {}).get(name) for name in _LOSSES}
         measured = f"quality_{number:03d}.json"
         if (run.folder / "evaluation").is_file(measured):
-            facts["equivariance_error"] = (run.folder / "evaluation").read_json(measured).get("equivariance_error")
+            facts["equivariance_error"] = (run.folder / "evaluation").read_object(measured).get("equivariance_error")
         facts |= _objectives(labels, run.config.clustering.fit_points)
         if last is not None and number != numbers[-1]:
             facts |= _agreement(run, dataset, number, last)
@@ -87,7 +87,7 @@ def _labels(run: Run, dataset: Dataset, number: int, parts: list[str] | None = N
     Returns:
         The points, or None if the round has none with a label.
     """
-    folder = run.folder / "rounds" / f"{number:03d}" / "labels"
+    folder = run.unit(f"{round_path(number)}/labels")
     stored = folder.parts()
     rows: dict[str, int] = {}
     image, label, xy, sides = [], [], [], []

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from ray_kplm.file_content import load_arrays
+
 RADIUS = 0.015
 """Keypoints within this distance, a share of the input's side, are at the same place: 1.5 pixels of 96."""
 SURROUNDINGS = 0.045
@@ -100,8 +102,8 @@ class Background:
     @classmethod
     def from_bytes(cls, content: bytes) -> Background:
         """Return the background of `to_bytes`."""
-        with np.load(io.BytesIO(content)) as arrays:
-            return cls(arrays["xy"], arrays["descriptors"])
+        arrays = load_arrays(content)
+        return cls(arrays["xy"], arrays["descriptors"])
 
 
 def find_background(

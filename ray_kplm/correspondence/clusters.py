@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.file_content import load_arrays
 from ray_kplm.storage import Folder
 
 CLUSTERS = "clusters.npz"
@@ -23,5 +24,5 @@ def write_clusters(folder: Folder, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_clusters(folder: Folder) -> dict[str, NDArray[Any]]:
     """Return the arrays of a folder's `clusters.npz` by name."""
-    with np.load(io.BytesIO(folder.read_bytes(CLUSTERS))) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    with folder.parsing(CLUSTERS):
+        return load_arrays(folder.read_bytes(CLUSTERS))

@@ -92,15 +92,13 @@ def read_features(folder: Folder, part: str) -> Features:
     """Read one part of features.
 
     Raises:
-        DataError: The part is missing, truncated or of another schema. The message names the part.
+        DataError: The part is missing or of another schema. The message names the part.
+        DamageError: The part is damaged.
     """
     try:
         table = folder.read_table(part)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).split(". Detail")[0].splitlines()[0]
-        raise DataError(
-            f"{folder}/{part}: unreadable features ({reason}); delete the round's folder to redo it"
-        ) from None
+    except FileNotFoundError:
+        raise DataError(f"{folder}/{part}: no such features; delete the round's folder to redo it") from None
     dim = int((table.schema.metadata or {}).get(b"descriptor_dim", 0))
     if not dim or not table.schema.equals(schemas.features_schema(dim)):
         raise DataError(

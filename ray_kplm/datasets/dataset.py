@@ -21,11 +21,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.datasets.description import read_description
+from ray_kplm.datasets.description import check_description
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
+from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
 from ray_kplm.ranges import FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
 
@@ -231,11 +232,23 @@ class PartBuilder:
         )
 
 
+DATASET = "dataset.json"
+"""What the source states of a dataset, in its folder."""
+
+
+def dataset_folder(folder: Folder) -> CheckedFolder:
+    """Return the folder of a dataset, whose files are checked when they are read."""
+    repair, again = f"`kplm verify {folder} --repair`", f"`kplm ingest SOURCE {folder}`"
+    return CheckedFolder.of(
+        folder, f"{repair} removes what is damaged, and {again} with the same options makes it again"
+    )
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A complete dataset on storage."""
 
-    root: Folder
+    root: CheckedFolder
     manifest: dict[str, Any] = field(repr=False, hash=False)
     meta: dict[str, Any] = field(repr=False, hash=False)
     """name, landmark_names, swap_pairs, nme, licence, source."""
@@ -246,16 +259,21 @@ class Dataset:
 
         Raises:
             DataError: There is no complete dataset.
+            DamageError: What describes it is damaged.
         """
-        root = uri if isinstance(uri, Folder) else Folder.at(uri)
-        if not root.is_file("manifest.json"):
+        root = dataset_folder(uri if isinstance(uri, Folder) else Folder.at(uri))
+        if not root.is_file(MANIFEST):
             raise DataError(f"{root} is no finished dataset (it has no manifest.json); run `kplm ingest SOURCE {root}`")
-        manifest = root.read_json("manifest.json")
+        manifest = read_manifest(root)
         if manifest.get("kind") != "dataset":
             raise DataError(
                 f"{root} is no dataset: its manifest.json is of kind {manifest.get('kind')!r}; pass what `kplm ingest` wrote"
             )
-        return cls(root, manifest, read_description(root))
+        with root.parsing(MANIFEST):
+            str(manifest["fingerprint"]), int(manifest["landmarks"])
+            for split in manifest["splits"].values():
+                list(split["parts"]), list(split["rows"]), int(split["images"])
+        return cls(root, manifest, check_description(root.read_object(DATASET), f"{root}/{DATASET}"))
 
     @property
     def fingerprint(self) -> str:
@@ -272,11 +290,11 @@ class Dataset:
         """Whether images are frames of videos."""
         return bool(self.manifest.get("sequences", False))
 
-    def images(self, split: str) -> Folder:
+    def images(self, split: str) -> CheckedFolder:
         """Return the folder of the split's image parts."""
         return self.root / split / "images"
 
-    def landmarks(self, split: str) -> Folder:
+    def landmarks(self, split: str) -> CheckedFolder:
         """Return the folder of the split's landmark parts, which have the names of the image parts."""
         return self.root / split / "landmarks"
 

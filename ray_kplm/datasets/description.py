@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,9 @@ def read_description(folder: Folder) -> dict[str, Any]:
     """
     if not folder.is_file(NAME):
         return {}
+    content = folder.read_bytes(NAME)
     try:
-        meta = folder.read_json(NAME)
-    except DataError:
-        raise
+        meta = json.loads(content)
     except (ValueError, RecursionError) as error:  # also of text that is no UTF-8
         raise DataError(f"{folder}/{NAME}: is no JSON ({error}); correct it, or leave it out") from None
     return check_description(meta, f"{folder}/{NAME}")

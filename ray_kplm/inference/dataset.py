@@ -81,7 +81,7 @@ class _PredictPart:
     def __call__(self, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         index, part = name.split("/")
         work = self._work[int(index)]
-        if work.target.is_file(part):
+        if work.target.is_whole(part):
             return {"images": work.target.rows(part)}
         if work.make not in self._predictors:
             self._predictors[work.make] = work.make(self._placement)

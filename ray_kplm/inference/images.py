@@ -29,6 +29,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
+from ray_kplm.integrity import CheckedFolder
 from ray_kplm.landmark_detector import detector_fingerprint, landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -133,9 +134,11 @@ def predict_images(
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
-        target = lock.folder
+        target = replace(step.folder, guard=lock.folder.guard)
         step = replace(step, folder=target)
         manifest = step.manifest()
+        if manifest is not None:
+            step.folder.check_sizes()
         existed = manifest is not None
         if manifest is None:
             step.begin()
@@ -150,7 +153,7 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         raise RunError(f"{target} is a file; the last path is the folder that the landmarks are written to")
     content = [name for name in (*target.names(), *target.folders()) if not name.startswith(".")]
     claim = next((name for name in (MANIFEST, CLAIM) if target.is_file(name)), None)
-    if content and (claim is None or target.read_json(claim).get("step") != _STEP):
+    if content and (claim is None or target.read_object(claim).get("step") != _STEP):
         raise RunError(f"{target}: is not empty and holds no predictions; choose a new folder")
     reads: dict[str, Any] = {
         "source": images.identity,
@@ -162,8 +165,9 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
+    damaged = f"`kplm verify {target} --repair` removes what is damaged, and the same prediction makes it again"
     remedy = "Predict into another folder, or remove this one"
-    return Step(target, _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
+    return Step(CheckedFolder.of(target, damaged), _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
 
 
 def _predict(
@@ -191,7 +195,7 @@ class _PredictPart:
         self._predictor = make(worker_placement(make.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_file(part):
+        if self._target.is_whole(part):
             return {"images": self._target.rows(part)}
         tables = self._read(part)
         if tables.rejected.num_rows:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.correspondence.merging import Merged
 from ray_kplm.schemas import NONE
+from ray_kplm.storage import Folder
 
 CHANNELS = "channels.json"
 """File of `Channels.to_dict` in the folder of the step that trains them."""
@@ -84,6 +85,12 @@ class Channels:
             "flip_map": self.flip_map.tolist(),
             "history": [vars(merge) for merge in self.history],
         }
+
+    @classmethod
+    def read(cls, folder: Folder) -> Channels:
+        """Return the channels in the folder of a detector. Raises DamageError if they cannot be read."""
+        with folder.parsing(CHANNELS):
+            return cls.from_dict(folder.read_object(CHANNELS))
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Channels:

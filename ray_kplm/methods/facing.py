@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence.facing import FacingTemplate, facings
 from ray_kplm.dense_features import DenseFeatures, build_features, describe_images
+from ray_kplm.file_content import load_arrays
 from ray_kplm.schemas import FACINGS
 from ray_kplm.storage import Folder
 
 FACING = "facing"
 """The folder of the facings and of the template, in a run and in an exported detector."""
-_TEMPLATE = "template.npz"
+TEMPLATE = "template.npz"
 _MOST, _ENLARGED = (0.05, 0.95), 1.25
 """Quantiles of the points that a box is put around, and the factor by which it is enlarged to hold the object."""
 DOUBTFUL = 0.5
@@ -89,20 +90,20 @@ class FacingRule:
         """Write the rule to a folder."""
         buffer, template = io.BytesIO(), self.template
         np.savez(buffer, mean=template.mean, direction=template.direction, sharpness=template.sharpness, box=self.box)
-        folder.write_bytes(_TEMPLATE, buffer.getvalue())
+        folder.write_bytes(TEMPLATE, buffer.getvalue())
 
     @classmethod
     def read(cls, folder: Folder, config: Config) -> FacingRule:
         """Return the rule that `write` wrote."""
-        with np.load(io.BytesIO(folder.read_bytes(_TEMPLATE))) as arrays:
+        with folder.parsing(TEMPLATE):
+            arrays = load_arrays(folder.read_bytes(TEMPLATE))
             template = FacingTemplate(arrays["mean"], arrays["direction"], float(arrays["sharpness"]))
             return cls(config, template, arrays["box"])
 
     @classmethod
     def of_detector(cls, folder: Folder, config: Config) -> FacingRule | None:
-        """Return the rule of a run or of an exported detector; None if its mirror images are not `facing`."""
-        facing = folder / FACING
-        return cls.read(facing, config) if facing.is_file(_TEMPLATE) else None
+        """Return the rule in a folder; None if it has none, as mirror images are not `facing`."""
+        return cls.read(folder, config) if folder.is_file(TEMPLATE) else None
 
 
 def box_around(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ray_kplm.dense_features.blend import Projection, blend, describe_keypoints
 from ray_kplm.dense_features.feature_map import DenseFeatures
 from ray_kplm.errors import CollapseError
+from ray_kplm.file_content import load_arrays
 from ray_kplm.methods.extractor import Detected
 from ray_kplm.storage import Folder
 
@@ -66,7 +67,8 @@ class FrozenDescriptors:
     @classmethod
     def read(cls, folder: Folder, features: DenseFeatures) -> FrozenDescriptors:
         """Return the model with the projection and the share of a round's folder."""
-        with np.load(io.BytesIO(folder.read_bytes(PROJECTION))) as arrays:
+        with folder.parsing(PROJECTION):
+            arrays = load_arrays(folder.read_bytes(PROJECTION))
             return cls(features, Projection(arrays["mean"], arrays["components"]), float(arrays["share"]))
 
 

@@ -20,7 +20,7 @@ from ray_kplm.methods.extractor import Detected, detect_keypoints
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
 from ray_kplm.methods.landmark_objective import mirrored_mean
-from ray_kplm.methods.trainer import NETWORK, load_weights
+from ray_kplm.methods.trainer import read_weights
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
@@ -310,7 +310,7 @@ class LandmarkPredictorFactory:
 
     def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
-        weights = load_weights(self.network.read_bytes(NETWORK))
+        weights = read_weights(self.network)
         flip = self.flip and self.facing is None
         predictor = LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=flip)
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
@@ -322,21 +322,25 @@ class ClusterPredictorFactory:
 
     config: Config
     network: Folder
-    """Folder of the stored state of a round, beside which its projection lies."""
+    """Folder of the stored state of a round."""
     centroids: NDArray[np.float32]
     threshold: float
     cutoff: NDArray[np.float64] | None = None
     """(K,) cut-off distances of `assign_hungarian`; None for `assign_unique`."""
     facing: FacingRule | None = None
     """Which way objects face, if the network was trained on images as they face one way."""
+    round: Folder | None = None
+    """Folder of the round, in which its projection lies; by default the one around `network`."""
 
     def __call__(self, placement: Placement) -> ClusterPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
-        weights = load_weights(self.network.read_bytes(NETWORK))
+        weights = read_weights(self.network)
         assign = assign_unique(self.centroids) if self.cutoff is None else assign_hungarian(self.centroids, self.cutoff)
         frozen = None
         if self.centroids.shape[1] > self.config.network.descriptor_dim:  # of blended descriptors
-            frozen = FrozenDescriptors.read(self.network.parent, build_features(self.config, placement.device))
+            frozen = FrozenDescriptors.read(
+                self.round or self.network.parent, build_features(self.config, placement.device)
+            )
         predictor = ClusterPredictor(
             self.config, weights, assign, self.centroids, self.threshold, placement, frozen=frozen
         )

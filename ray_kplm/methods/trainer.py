@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.labels import Labels
 from ray_kplm.network.compute import Placement
+from ray_kplm.storage import Folder
 
 NETWORK = "network.pt"
 """A stored state (weights and optimiser) in the folder of the step that trained it."""
@@ -160,6 +161,12 @@ def load_weights(state: bytes) -> dict[str, Tensor]:
     """Return the network's weights in a stored state, by name."""
     weights: dict[str, Tensor] = _load(state)["network"]
     return weights
+
+
+def read_weights(folder: Folder) -> dict[str, Tensor]:
+    """Return the network's weights in a folder, by name. Raises DamageError if they cannot be read."""
+    with folder.parsing(NETWORK):
+        return load_weights(folder.read_bytes(NETWORK))
 
 
 def strip_optimiser(state: bytes) -> bytes:

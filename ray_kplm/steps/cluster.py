@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config_names import as_recorded, drop_static_as_recorded
 from ray_kplm.correspondence.clusters import read_clusters
+from ray_kplm.integrity import OUTPUTS
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
@@ -112,8 +113,11 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         executor.progress.set_points_per_image(facts["points_per_image"])
+        beside = {name: record for name, record in extracted.get(OUTPUTS, {}).items() if name.startswith("../")}
         warning = _warning(facts.get("static_landmarks", []))
-        executor.finish(self, facts, metrics_of(facts), context.round_end(self.round), warning)
+        executor.finish(
+            self, facts | {"outputs": beside}, metrics_of(facts), context.round_end(self.round), warning
+        )  # the projection, which outlives the features
 
     def clusters(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of `clusters.npz`, which lies beside the folder of the labels."""

@@ -154,13 +154,13 @@ class DetectPart:
     def __init__(self, find: FindKeypoints, target: Folder, described: bool) -> None:
         faiss.omp_set_num_threads(1)
         self._find, self._target, self._described = find, target, described
-        rule = OutlierRule.from_bytes(target.read_bytes(_RULE)) if target.is_file(_RULE) else None
+        rule = _read_rule(target)
         self._background = _read_background(target)
         self._outlier_score = KNNOutlierScore(rule.sample) if rule else None
         self._limit = rule.limit if rule else np.inf
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_file(part):
+        if self._target.is_whole(part):
             kept = self._target.read_table(part, ["score"])["score"].combine_chunks().value_lengths().to_numpy()
             return {
                 "images": len(kept),
@@ -243,11 +243,21 @@ def keypoint_finder(
 
 def read_background(context: RunContext) -> Background | None:
     """Return the static background that a run's generic keypoints showed; None if there is none."""
-    return _read_background(context.run.folder / _PATH)
+    return _read_background(context.run.unit(_PATH))
 
 
 def _read_background(keypoints: Folder) -> Background | None:
-    return Background.from_bytes(keypoints.read_bytes(_BACKGROUND)) if keypoints.is_file(_BACKGROUND) else None
+    if not keypoints.is_file(_BACKGROUND):
+        return None
+    with keypoints.parsing(_BACKGROUND):
+        return Background.from_bytes(keypoints.read_bytes(_BACKGROUND))
+
+
+def _read_rule(keypoints: Folder) -> OutlierRule | None:
+    if not keypoints.is_file(_RULE):
+        return None
+    with keypoints.parsing(_RULE):
+        return OutlierRule.from_bytes(keypoints.read_bytes(_RULE))
 
 
 def _background_text(facts: dict[str, Any]) -> str:

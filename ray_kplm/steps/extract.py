@@ -30,7 +30,7 @@ from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.frozen_descriptors import PROJECTION, FrozenDescriptors, describe_detected, fit_projection
 from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.labels import Labels, keypoint_labels
-from ray_kplm.methods.trainer import NETWORK, load_weights
+from ray_kplm.methods.trainer import read_weights
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -154,7 +154,8 @@ class Extraction:
     sample: the images on which the threshold is calibrated, to `points_per_landmark` points for each landmark. known: labels
     whose points are described beside the detected ones. facings: which way images face, where mirror images are `facing`; the
     network then sees all as they face one way. described: whether `features` hold descriptors. frozen_share: of the descriptors
-    of the configured `features`, which are blended with the learnt ones; 0: nothing is blended.
+    of the configured `features`, which are blended with the learnt ones; 0: nothing is blended. beside: where the projection of
+    these is; by default the folder around that of the features.
     """
 
     method: Method
@@ -168,6 +169,7 @@ class Extraction:
     facings: Facings | None = None
     described: bool = True
     frozen_share: float = 0.0
+    beside: Folder | None = None
 
     @property
     def config(self) -> Config:
@@ -203,7 +205,7 @@ class ExtractPart:
     def __init__(self, extraction: Extraction) -> None:
         self._work = extraction
         placement = worker_placement(extraction.config.compute)
-        weights = load_weights(extraction.network.read_bytes(NETWORK))
+        weights = read_weights(extraction.network)
         self._extractor = extraction.method.extractor(weights, placement, extraction.round_number)
         self._threshold = self._calibrate()
         self._frozen = self._frozen_descriptors(placement.device) if extraction.frozen_share else None
@@ -222,7 +224,8 @@ class ExtractPart:
 
     def _frozen_descriptors(self, device: torch.device) -> FrozenDescriptors:
         """Return the frozen model with the projection of all processes, which the first one that has the sample writes."""
-        features, folder = build_features(self._work.config, device), self._work.network.parent
+        features = build_features(self._work.config, device)
+        folder = self._work.beside or self._work.features.parent
 
         def describe(batch: Inputs) -> NDArray[np.float32]:
             return np.concatenate(describe_detected(features, batch.images, self._find(batch)))
@@ -242,7 +245,7 @@ class ExtractPart:
         sample, shared = self._work.sample, self._work.features / _CALIBRATION / name
         for i in np.random.default_rng().permutation(len(sample.parts)):  # so that processes meet at the end only
             part = sample.parts[i]
-            if not shared.is_file(part):
+            if not shared.is_whole(part):
                 values = np.concatenate([measure(batch) for batch in self._read(part, sample.rows[i])])
                 rows = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
                 shared.write_table(part, pa.table({"value": rows}))

@@ -167,7 +167,7 @@ class _FacePart:
         self._sample = dict(zip(sample["image_id"].to_pylist(), sample["facing"].to_pylist(), strict=True))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
-        if not self._work.target.is_file(part):
+        if not self._work.target.is_whole(part):
             ids, facing = [], []
             for batch in read_inputs(self._work.images, part, rows, self._work.config):
                 ids += batch.ids

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import RunError
+from ray_kplm.errors import DamageError, RunError
+from ray_kplm.integrity import OUTPUTS, read_manifest
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.run import MANIFEST, Run
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
-from ray_kplm.storage import Folder, copy_file
+from ray_kplm.storage import Folder
 
 
 def fork(source: Run, config: Config) -> list[str]:
@@ -36,12 +39,16 @@ def fork(source: Run, config: Config) -> list[str]:
 def _fork(source: Run, target: Run) -> list[str]:
     taken: list[str] = []
     for task in record(target, Dataset.open(target.config.dataset)):
-        found = source.manifest(task.path)
-        if found is None or found["fingerprint"] != task.fingerprint:
-            continue
         try:
+            if not _fits(source, task):
+                continue
             _copy_step(source, task)
         except FileNotFoundError:  # features, which the source's own process has just deleted
+            continue
+        except DamageError as error:
+            print(f"kplm: {task.path} is not taken over: {error}", file=sys.stderr, flush=True)
+            for name in task.folder.unchecked.names():
+                task.folder.unchecked.delete_file(name)
             continue
         taken.append(task.path)
     target.save()
@@ -58,18 +65,17 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
     """
     folder = Folder.at(config.run)
     recording = record(Run(folder, config), Dataset.open(config.dataset))
-    prints = {task.path: task.fingerprint for task in recording}
 
     def common(source: Run) -> int:
-        found = [source.manifest(path) for path in prints]
-        return sum(
-            manifest is not None and manifest["fingerprint"] == wanted
-            for manifest, wanted in zip(found, prints.values(), strict=True)
-        )
+        count = 0
+        for task in recording:
+            with suppress(DamageError, FileNotFoundError):
+                count += _fits(source, task)
+        return count
 
     with lock_folder(folder) as lock:
         files = [name for name in folder.names() if not name.startswith(".")]
-        if not files and {*folder.folders()} <= {path.split("/")[0] for path in prints}:
+        if not files and {*folder.folders()} <= {task.path.split("/")[0] for task in recording}:
             for name in folder.folders():
                 (lock.folder / name).delete()
         target = replace(Run.start(config), folder=lock.folder)
@@ -77,13 +83,22 @@ def fork_best(sources: Sequence[Run], config: Config) -> list[str]:
         return _fork(best, target) if best and common(best) else []
 
 
+def _fits(source: Run, task: Task) -> bool:
+    """Return whether a run has the finished step that a task would make."""
+    found = source.manifest(task.path)
+    return found is not None and found["fingerprint"] == task.fingerprint
+
+
 def _copy_step(source: Run, task: Task) -> None:
-    """Copy all files of a step's folder, its manifest last; and the round's arrays beside the folder."""
-    folder = source.folder
-    for piece in task.path.split("/"):
-        folder /= piece
-    for name in (CLUSTERS, PROJECTION):
-        if folder.parent.is_file(name):
-            copy_file(folder.parent, task.folder.parent, name)
-    for name in sorted(folder.names(), key=lambda name: name == MANIFEST):
-        copy_file(folder, task.folder, name)
+    """Copy all files of a step, its manifest last; and the round's arrays beside its folder.
+
+    Raises:
+        FileNotFoundError: a file was deleted meanwhile.
+        DamageError: a file is damaged or lost.
+    """
+    folder, target = source.unit(task.path), task.folder
+    names = {*read_manifest(folder).get(OUTPUTS, {}), *folder.names()}  # an older version recorded no names
+    names |= {f"../{name}" for name in (CLUSTERS, PROJECTION) if folder.parent.is_file(name)}
+    for key in sorted(names, key=lambda name: name == MANIFEST):
+        (where, name), (there, _) = folder.place(key), target.place(key)
+        there.unchecked.write_bytes(name, where.read_bytes(name))

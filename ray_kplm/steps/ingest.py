@@ -18,18 +18,29 @@ import cv2
 import pyarrow as pa
 
 from ray_kplm import schemas
-from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables, printable
+from ray_kplm.datasets.dataset import (
+    DATASET,
+    Dataset,
+    IngestOptions,
+    Listing,
+    PartTables,
+    dataset_folder,
+    printable,
+)
 from ray_kplm.datasets.duplicates import digests_of, find_repeats
 from ray_kplm.datasets.ingest_report import NOTES, REJECTED, IngestReport, example, kinds_of, notes_text
 from ray_kplm.datasets.limits import DEFAULT_LIMITS
 from ray_kplm.datasets.listing import NoImageError, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
 
+_TABLES = ("images", "landmarks")
+"""Folders of the tables of a split."""
 _ASIDE = {REJECTED: ".rejected", NOTES: ".notes"}  # <split>/.rejected/part-00000.parquet until all parts are there
 _DIGESTS = ".digests"  # <split>/.digests/part-00000.parquet, likewise: of the part's pictures
 
@@ -70,14 +81,15 @@ def ingest(
         RunError: `target` holds something else.
     """
     options = options or IngestOptions()
-    root = Folder.at(target)
+    root = dataset_folder(Folder.at(target))
     try:
         listing = list_source(source, options)
     except NoImageError as error:
-        raise _list_losses(root, error) from None
+        raise _list_losses(Folder.at(target), error) from None
     fingerprint = _fingerprint(listing, options)
     if _is_finished(root, fingerprint):
-        manifest, rejected = root.read_json("manifest.json"), root.read_table(REJECTED)
+        root.check_sizes()
+        manifest, rejected = read_manifest(root), root.read_table(REJECTED)
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
         notes = [
             *listing.notes,
@@ -95,21 +107,22 @@ def ingest(
             skipped=listing.skipped,
             notes=notes,
         )
-    with lock_folder(root) as lock:
-        return _ingest(source, lock.folder, listing, fingerprint, options, progress)
+    with lock_folder(root.unchecked) as lock:
+        owned = dataset_folder(lock.folder)
+        return _ingest(source, owned, listing, fingerprint, options, progress)
 
 
 def _ingest(
     source: str | os.PathLike[str],
-    root: Folder,
+    root: CheckedFolder,
     listing: Listing,
     fingerprint: str,
     options: IngestOptions,
     progress: ProgressCallback,
 ) -> IngestReport:
-    if not root.is_file("dataset.json"):
+    if not root.is_file(DATASET):
         root.delete_file(REJECTED)  # of a source without a usable image
-    root.write_json("dataset.json", {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
+    root.write_json(DATASET, {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
@@ -133,7 +146,7 @@ def _ingest(
         "sequences": listing.sequences,
         "image_size": max(part.longest for part in built.values()),
     }
-    root.write_json("manifest.json", manifest)
+    root.publish(manifest, [f"{job.split}/{table}/{job.part}" for job in jobs for table in _TABLES])
     reused = sum(part.reused for part in built.values())
     notes = [*listing.notes, *points.lines(), *notes_text(root), *example(rejected)]
     return IngestReport(
@@ -150,7 +163,8 @@ def _ingest(
 
 def _list_losses(root: Folder, error: NoImageError) -> DataError:
     """Write what was rejected of a source without a usable image, unless the target holds something, and return the error."""
-    if not error.rejected or [name for name in [*root.names(), *root.folders()] if name != REJECTED]:
+    others = [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != REJECTED]
+    if others or not error.rejected:
         return error
     root.write_table(REJECTED, _table(sorted(set(error.rejected))))
     return DataError(f"{error}; see {root}/{REJECTED}")
@@ -172,14 +186,14 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
     return hashlib.sha256(decides.encode()).hexdigest()
 
 
-def _is_finished(root: Folder, fingerprint: str) -> bool:
+def _is_finished(root: CheckedFolder, fingerprint: str) -> bool:
     """Return whether the dataset is finished. dataset.json claims the folder for an unfinished one; RunError for others."""
     remedy = "choose another folder, or remove it"
-    if root.is_file("manifest.json"):
+    if root.is_file(MANIFEST):
         if Dataset.open(root).fingerprint == fingerprint:
             return True
         raise RunError(f"{root} is a dataset of another source or with other options; {remedy}")
-    claim = root.read_json("dataset.json").get("fingerprint") if root.is_file("dataset.json") else None
+    claim = root.read_object(DATASET).get("fingerprint") if root.is_file(DATASET) else None
     if claim == fingerprint:
         return False
     if claim:
@@ -196,7 +210,7 @@ def _jobs(listing: Listing, part_images: int) -> Iterator[_Job]:
 
 
 def _build(
-    root: Folder, listing: Listing, jobs: list[_Job], workers: int | None, progress: ProgressCallback
+    root: CheckedFolder, listing: Listing, jobs: list[_Job], workers: int | None, progress: ProgressCallback
 ) -> dict[tuple[str, str], _Built]:
     """Run the jobs, at most `workers` at a time."""
     read_part = Shared(listing.read_part)
@@ -212,13 +226,13 @@ def _build(
 
 
 def _build_part(
-    root: Folder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
+    root: CheckedFolder, read_part: Shared[Callable[[Sequence[Any]], PartTables]], job: _Job, annotated: bool
 ) -> _Built:
-    """Write one part, unless it exists."""
+    """Write one part, unless it exists undamaged."""
     cv2.setNumThreads(1)
     home = root / job.split
-    images, landmarks = home / "images", home / "landmarks"
-    if images.is_file(job.part) and (landmarks.is_file(job.part) or not annotated):
+    images, landmarks = (home / table for table in _TABLES)
+    if images.is_whole(job.part) and (not annotated or landmarks.is_whole(job.part)):
         annotation = landmarks.read_table(job.part, ["landmarks"]) if annotated else None
         digests = _stored_digests(home, job.part)
         return _measure(images.read_table(job.part, COLUMNS), annotation, digests, reused=True)
@@ -264,10 +278,10 @@ def _repeats(root: Folder, jobs: list[_Job], built: dict[tuple[str, str], _Built
     return found
 
 
-def _sweep(root: Folder, listing: Listing) -> None:
+def _sweep(root: CheckedFolder, listing: Listing) -> None:
     """Remove what a killed writer left half-written."""
     for split in listing.splits:
-        for folder in (root / split / "images", root / split / "landmarks"):
+        for folder in (root / split / table for table in _TABLES):
             for name in folder.names(suffix=".partial"):
                 folder.delete_file(name)
 

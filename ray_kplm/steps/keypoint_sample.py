@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
+from ray_kplm.file_content import load_arrays
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
@@ -67,8 +68,8 @@ class OutlierRule:
     @classmethod
     def from_bytes(cls, content: bytes) -> OutlierRule:
         """Return the rule of `to_bytes`."""
-        with np.load(io.BytesIO(content)) as arrays:
-            return cls(arrays["sample"], float(arrays["limit"]))
+        arrays = load_arrays(content)
+        return cls(arrays["sample"], float(arrays["limit"]))
 
 
 class KeypointSample(NamedTuple):

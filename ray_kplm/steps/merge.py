@@ -53,7 +53,7 @@ class MergeChannels(Task):
 
     def channels(self) -> Channels:
         """Return the channels that are left."""
-        return Channels.from_dict(self.folder.read_json(CHANNELS))
+        return Channels.read(self.folder)
 
     def run(self, executor: Executor) -> None:
         context, channels = self.context, self.detector.channels()

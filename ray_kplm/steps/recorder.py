@@ -139,6 +139,11 @@ class Recording:
         """
         return [task.step.manifest() for task in self.tasks][-1] is not None
 
+    def check_outputs(self) -> None:
+        """Raise DamageError if a file of a finished step is lost or has another size, or if the last step's are damaged."""
+        for task in self.tasks:
+            task.check_output(thoroughly=task is self.tasks[-1])
+
     def takers(self, task: Task) -> list[Task]:
         """Return the tasks that take the output of a task."""
         return [other for other in self.tasks if task in other.takes]

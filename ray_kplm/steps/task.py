@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.integrity import CheckedFolder, read_manifest
 from ray_kplm.methods.labels import Labels
-from ray_kplm.run import MANIFEST, Step
-from ray_kplm.storage import Folder
+from ray_kplm.run import Step
 
 if TYPE_CHECKING:
     from ray_kplm.steps.context import RunContext
@@ -41,6 +41,8 @@ class Task(ABC):
 
     is_transient: ClassVar[bool] = False
     """Whether the output is deleted once the tasks that take it are done."""
+    essential: ClassVar[tuple[str, ...]] = ()
+    """Files without which the finished step is useless, also where an older version kept no records of its files."""
     starts_workers: ClassVar[bool] = False
     """Whether the workers of the next training are started meanwhile: the task leaves CPUs and GPUs to them."""
 
@@ -84,15 +86,29 @@ class Task(ABC):
         return self.step.fingerprint
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> CheckedFolder:
         """The step's folder."""
         return self.step.folder
+
+    def check_output(self, *, thoroughly: bool = False) -> None:
+        """Raise DamageError if the step is finished and a file of it is lost, or has another size.
+
+        Args:
+            thoroughly: whether to compare the content of all files too.
+        """
+        if self.step.manifest() is None:
+            return
+        for name in self.essential:
+            if not self.folder.unchecked.is_file(name):
+                raise self.folder.damage(name, f"is lost, though {self.path} is finished")
+        self.folder.check_sizes()
+        if thoroughly:
+            self.folder.check()
 
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest of the finished step."""
-        found: dict[str, Any] = self.folder.read_json(MANIFEST)
-        return found
+        return read_manifest(self.folder)
 
 
 class RoundLabels(Task):

@@ -35,6 +35,8 @@ class TrainLandmarks(Task):
     """Whose network is continued: with a new head if stage 1 trained it, else with head and optimiser."""
     facing: FindFacing | None = None
 
+    essential = (NETWORK, CHANNELS)
+
     @property
     def _is_last(self) -> bool:
         return self.phase == self.context.method.num_phases - 1
@@ -104,6 +106,8 @@ class ExportJointHead(Task):
     network: Task
     labels: LandmarkLabels
     """What the head was trained on last."""
+
+    essential = (NETWORK, CHANNELS)
 
     @property
     def path(self) -> str:

@@ -106,7 +106,7 @@ def build_model(exported: Folder, target: Path, run_id: str, model_id: str) -> N
     from mlflow.types import Schema, TensorSpec
 
     data = target.parent / "detector"
-    for name in exported.names():
+    for name in exported.walk():
         if name not in (FACTS, _EXAMPLE):
             copy_file(exported, Folder.at(data), name)
     examples = np.load(io.BytesIO(exported.read_bytes(_EXAMPLE)))

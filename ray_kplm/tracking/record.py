@@ -44,7 +44,7 @@ class Record:
         """Read the record of a run directory, empty if there is none."""
         self.folder = folder
         self._lock = threading.Lock()
-        self._stored: dict[str, Any] = folder.read_json(RECORD) if folder.is_file(RECORD) else {}
+        self._stored: dict[str, Any] = folder.read_object(RECORD) if folder.is_file(RECORD) else {}
         self._values = dict(self._stored)
         if self._values.get("tracking_uri"):
             self._values["tracking_uri"] = without_credentials(self._values["tracking_uri"])

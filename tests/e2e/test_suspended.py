@@ -36,7 +36,7 @@ MOMENTS = {
     "stage2": ("stage2", "ray/*/checkpoint_*"),
 }
 """A step, and the pattern of a path in the run whose appearance during the step is the moment of the suspension."""
-TRAININGS = ("rounds/000/train", "rounds/001/train", "stage2")
+TRAININGS = ("rounds/000/train", "stage2")
 
 
 def wait_until(condition, process, deadline_s=DEADLINE_S) -> None:
@@ -86,7 +86,14 @@ def assert_same(one: dict[str, object], two: dict[str, object]) -> None:
 @pytest.fixture(scope="module")
 def arguments(small, folder):
     """Of the command that trains to a run."""
-    return lambda run: ["train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small]
+    return lambda run: [
+        "train",
+        folder / "empty.yaml",
+        f"dataset={folder / 'dataset'}",
+        f"run={run}",
+        *small,
+        "stage1.rounds=0",
+    ]
 
 
 @pytest.fixture(scope="module")

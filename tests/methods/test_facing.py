@@ -50,10 +50,10 @@ def test_facings_come_in_the_order_of_the_images(tmp_path):
 
 
 def test_a_rule_is_read_as_it_was_written(rule, tmp_path):
-    folder = Folder.at(tmp_path)
+    folder = Folder.at(tmp_path) / FACING
     assert FacingRule.of_detector(folder, CONFIG) is None
     box = FacingRule(CONFIG, rule.template, np.array([0.1, 0.2, 0.9, 0.7], np.float32))
-    box.write(folder / FACING)
+    box.write(folder)
     read = FacingRule.of_detector(folder, CONFIG)
     np.testing.assert_array_equal(read.box, box.box)
     np.testing.assert_array_equal(read.template.mean, rule.template.mean)

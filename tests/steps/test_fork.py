@@ -6,11 +6,11 @@ from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose_objective
+from ray_kplm.integrity import CheckedFolder
 from ray_kplm.run import Run
-from ray_kplm.steps import fork as forking
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.recorder import record
-from ray_kplm.storage import Folder, copy_file
+from ray_kplm.storage import Folder
 
 
 def write_dataset(root, *, landmarks=14, test=3):
@@ -90,12 +90,14 @@ def test_a_users_folder_is_not_taken_for_an_interrupted_fork(begin):
 def test_features_that_are_deleted_while_they_are_copied_are_left_out(begin, monkeypatch):
     source, target = begin("one", 4), begin("new", 0)
 
-    def copy(whole, to, name):
-        if whole.name == "features":
-            whole.delete()  # the source's own process: they are clustered
-        copy_file(whole, to, name)
+    read = CheckedFolder.read_bytes
 
-    monkeypatch.setattr(forking, "copy_file", copy)
+    def delete_and_read(folder, name):
+        if folder.name == "features":
+            folder.unchecked.delete()  # the source's own process: they are clustered
+        return read(folder, name)
+
+    monkeypatch.setattr(CheckedFolder, "read_bytes", delete_and_read)
     taken = fork_best([source], target.config)
     assert taken == ["keypoints", "rounds/000/train", "rounds/000/labels"]
     assert (target.folder / "rounds" / "000").is_file("clusters.npz")

@@ -32,7 +32,7 @@ def model(finished, images, tmp_path) -> mlflow.pyfunc.PyFuncModel:
 
 def test_an_exported_detector_finds_the_landmarks_of_the_run(finished, images, tmp_path):
     export(finished, Folder.at(tmp_path))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["channels.json", "config.yaml", "network.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["channels.json", "config.yaml", "manifest.json", "network.pt"]
     assert set(torch.load(io.BytesIO((tmp_path / "network.pt").read_bytes()), weights_only=True)) == {"network"}
     for flip in (None, False):
         there = LandmarkDetector.load(finished.folder.path, device="cpu", flip=flip).predict(list(images))

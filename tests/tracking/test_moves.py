@@ -125,6 +125,17 @@ def test_a_moved_folder_goes_on_where_it_is(home, tmp_path, curve):
     assert record_of(moved)["tracking_uri"] == f"sqlite:///{tmp_path}/moved/mlflow.db"
 
 
+def test_a_copy_without_the_files_says_where_the_earlier_ones_are(home, tmp_path, capsys):
+    identity = record_of(tracked(home))["run_id"]
+    shutil.copytree(home, tmp_path / "copy", ignore=shutil.ignore_patterns("mlartifacts"))
+    capsys.readouterr()
+    add_picture(Run.open(f"{tmp_path}/copy/run"), b"of the copy", "test.png")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"files that were logged before stay in {home}/mlartifacts")
+    assert pictures(home) == {identity: b"of the original"}
+    assert pictures(tmp_path / "copy") == {identity: b"of the copy"}
+
+
 def test_a_moved_database_that_the_environment_names_is_the_one_beside_the_run(home, tmp_path, monkeypatch):
     identity = record_of(tracked(home))["run_id"]
     home.rename(tmp_path / "moved")

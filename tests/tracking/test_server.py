@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
-from ray_kplm.tracking import add_evaluation, send_pending, track_group, track_run
+from ray_kplm.tracking import add_evaluation, add_picture, send_pending, track_group, track_run
 from ray_kplm.tracking.store import MlflowRun
 
 DATASET = {"name": "cats"}
@@ -196,3 +197,31 @@ def test_a_lost_response_leads_to_no_second_point(run, curve, monkeypatch):
         until(lambda: MlflowRun.log_metrics is taken)
         tracker.log_metrics({"loss": 0.5}, 20)
     assert curve(run, "loss") == [(10, 1.0), (20, 0.5)]
+
+
+def test_a_copy_on_a_server_leaves_the_run_of_the_original(run, stored, curve, client, tmp_path, capsys):
+    with track_run(run, DATASET) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 10)
+        tracker.log_file("evaluation/test.png", b"of the original")
+    shutil.copytree(run.folder.path, tmp_path / "copy")
+    copy = Run.open(str(tmp_path / "copy"))
+    capsys.readouterr()
+    add_evaluation(copy, {"forward_nme": 4.2})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a copy of" in line
+    add_picture(copy, b"of the copy", "test.png")
+    assert stored(copy).data.tags["kplm.copied_from"] == tracker.run_id
+    assert stored(copy).info.status == "FINISHED"
+    assert stored(copy).data.params == stored(run).data.params
+    assert curve(copy, "loss") == curve(run, "loss") == [(10, 1.0)]
+    assert curve(copy, "evaluation/forward_nme") == [(10, 4.2)]
+    assert curve(run, "evaluation/forward_nme") == []
+    for one, content in ((run, b"of the original"), (copy, b"of the copy")):
+        run_id = one.folder.read_json("mlflow.json")["run_id"]
+        path = client(one).download_artifacts(run_id, "evaluation/test.png", str(tmp_path))
+        assert Path(path).read_bytes() == content
+    with track_run(copy, DATASET) as again:
+        assert again.run_id not in ("", tracker.run_id)
+        again.log_metrics({"loss": 0.5}, 20)
+    assert curve(copy, "loss") == [(10, 1.0), (20, 0.5)]
+    assert curve(run, "loss") == [(10, 1.0)]
