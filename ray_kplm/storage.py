@@ -169,7 +169,9 @@ class Folder:
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return list(self._retry(lambda: self.filesystem.get_file_info(selector)))
+        return [
+            info for info in self._retry(lambda: self.filesystem.get_file_info(selector)) if _is_named_in_utf8(info)
+        ]
 
     def parts(self) -> list[str]:
         """Return the sorted names of a table's parts, `part-00000.parquet` and so on."""
@@ -375,6 +377,14 @@ class Folder:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
             return False
         return not any(word in str(error) for word in _UNREADABLE)
+
+
+def _is_named_in_utf8(info: pafs.FileInfo) -> bool:
+    """Return whether a file has a name that pyarrow decodes; none of ours has another one."""
+    try:
+        return bool(info.base_name)
+    except UnicodeDecodeError:
+        return False
 
 
 def _sync(path: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ray_kplm.datasets import file_kinds
 from ray_kplm.datasets.dataset import IngestOptions, Listing, printable
@@ -12,7 +12,8 @@ from ray_kplm.datasets.readers.folder import list_folder
 from ray_kplm.datasets.readers.parquet import list_parquet
 from ray_kplm.datasets.readers.shards import split_shards, split_word
 from ray_kplm.datasets.registry import AUTO, load_reader
-from ray_kplm.errors import DataError
+from ray_kplm.datasets.source_files import list_files
+from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
 _SHARD_FOLDERS = ("data", "default")
@@ -71,19 +72,47 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
 def _shards(folder: Folder) -> list[str]:
     """Return the paths of the Parquet files of a source of Parquet files, [] for a folder of images.
 
-    A folder with `train.parquet` is such a source in any case; others are one if they hold no images. The files lie in the
-    folder, or in folders that are called data, default or as splits.
+    A folder with `train.parquet` is such a source in any case; others are one if they hold no images, not even in folders. The
+    files lie in the folder, or in folders that are called data, default or as splits.
     """
-    names = [name for name in folder.names() if not name.startswith(".")]
-    files = [name for name in names if name.endswith(".parquet")]
-    if "train.parquet" in files:
-        return files
-    if any(file_kinds.is_picture(file_kinds.extension_of(name)) for name in names):
+    if folder.is_file("train.parquet"):
+        return _parquet_files(folder)
+    files = _parquet_files(folder)
+    for name in _listed(folder.folders):
+        if _may_hold_shards(name):
+            below = folder / name
+            files += [f"{name}/{file}" for file in _parquet_files(below)]
+            files += [
+                f"{name}/{deeper}/{file}"
+                for deeper in _listed(below.folders)
+                if _may_hold_shards(deeper)
+                for file in _parquet_files(below / deeper)
+            ]
+    if not files:
         return []
-    for name in folder.folders():
-        if name in _SHARD_FOLDERS or split_word(name):
-            files += [f"{name}/{file}" for file in _shards(folder / name)]
-    return files
+    there = [file.path for file in list_files(folder).files]  # each folder once, in spite of links
+    has_pictures = any(file_kinds.is_picture(file_kinds.extension_of(path)) for path in there)
+    return [] if has_pictures else sorted(set(files) & set(there))
+
+
+def _parquet_files(folder: Folder) -> list[str]:
+    return [name for name in _listed(folder.names) if name.endswith(".parquet") and not file_kinds.is_hidden(name)]
+
+
+def _may_hold_shards(name: str) -> bool:
+    return not file_kinds.is_hidden(name) and (name in _SHARD_FOLDERS or split_word(name) is not None)
+
+
+def _listed(names: Callable[[], list[str]]) -> list[str]:
+    """Return the names in a folder, none if it cannot be read: its reader names it then."""
+    try:
+        return names()
+    except OSError:
+        return []
+    except StorageError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return []
+        raise
 
 
 def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
@@ -101,7 +130,12 @@ def losses_text(kinds: Mapping[str, int], other_files: int, skipped: Mapping[str
     """
     reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     line = f"{sum(kinds.values())} rejected{f' ({reasons})' if reasons else ''}, {other_files} other files"
+    return "; ".join([line, *skipped_texts(skipped or {})])
+
+
+def skipped_texts(skipped: Mapping[str, int]) -> list[str]:
+    """Return what is to do about files that are not read, of which `skipped` has the number by extension."""
     by_advice: dict[str, list[str]] = {}
-    for extension, count in (skipped or {}).items():
+    for extension, count in skipped.items():
         by_advice.setdefault(file_kinds.advice(extension), []).append(f"{count} {extension}")
-    return "; ".join([line, *(f"{', '.join(counts)} skipped: {advice}" for advice, counts in by_advice.items())])
+    return [f"{', '.join(counts)} skipped: {advice}" for advice, counts in by_advice.items()]

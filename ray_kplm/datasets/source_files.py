@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import heapq
 import os
 import stat
@@ -11,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from itertools import islice
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from pyarrow import fs as pafs
 
@@ -24,8 +24,7 @@ _READERS = 16
 _PAUSES_S = (0.5, 1.0, 2.0)
 """Pauses before a folder of a server that does not answer is listed again, seconds."""
 _TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT)
-_CHUNK_BYTES = 1 << 20
-_START_BYTES = 4096
+_CHUNK_PATHS = 32
 _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -225,72 +224,34 @@ def read_file(
         raise
 
 
+def open_file(source: Folder, path: str) -> BinaryIO:
+    """Open a file; of a local disk in a way that takes a third of pyarrow's time."""
+    at = f"{source.path}/{path}"
+    return open(at, "rb", buffering=0) if source.is_local else source.filesystem.open_input_file(at)
+
+
 def starts(source: Folder, paths: Iterable[str], size: int) -> Iterator[bytes]:
     """Yield the first `size` bytes of files, in their order; those of a file that cannot be read are b""."""
 
     def start(path: str) -> bytes:
         try:
-            with source.filesystem.open_input_file(f"{source.path}/{path}") as stream:
+            with open_file(source, path) as stream:
                 return bytes(stream.read(size))
         except OSError:
             return b""
 
-    yield from _map(start, paths)
+    yield from map_paths(start, paths)
 
 
-def _map(function: Callable[[str], _T], paths: Iterable[str]) -> Iterator[_T]:
-    """Yield a function's results in the order of the paths, a bounded number of them at a time."""
-    waiting: deque[str] = deque()
+def map_paths(function: Callable[[str], _T], paths: Iterable[str]) -> Iterator[_T]:
+    """Yield a function's results in the order of the paths; a bounded number of them is there at a time."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="look") as pool:
-        for path in paths:
-            waiting.append(path)
-            if len(waiting) == 64 * _READERS:
-                yield from pool.map(function, waiting)
-                waiting.clear()
-        yield from pool.map(function, waiting)
+        for chunks in _batches(_batches(paths, _CHUNK_PATHS), _READERS):
+            for results in pool.map(lambda chunk: [function(path) for path in chunk], chunks):
+                yield from results
 
 
-def same_content(source: Folder, files: Iterable[SourceFile]) -> list[list[str]]:
-    """Return the groups of paths whose files have the same bytes, each with two paths at least, in the order of `files`.
-
-    Only files of equal size are opened, and read whole only if they also begin alike. A digest of 16 bytes is held for each
-    of them. Files that cannot be read are in no group.
-    """
-    by_size: dict[int, list[str]] = {}
-    for file in files:
-        if file.size:
-            by_size.setdefault(file.size, []).append(file.path)
-    suspects = [(size, paths) for size, paths in by_size.items() if len(paths) > 1]
-    starting: dict[tuple[int, bytes], list[str]] = {}
-    order = [(size, path) for size, paths in suspects for path in paths]
-    for (size, path), start in zip(order, starts(source, (p for _, p in order), _START_BYTES), strict=True):
-        if start:
-            starting.setdefault((size, _digest(start)), []).append(path)
-    groups = [paths for (size, _), paths in starting.items() if len(paths) > 1 and size <= _START_BYTES]
-    longer = [
-        (key, path) for key, paths in starting.items() if len(paths) > 1 and key[0] > _START_BYTES for path in paths
-    ]
-    whole: dict[tuple[tuple[int, bytes], bytes], list[str]] = {}
-    for (key, path), digest in zip(
-        longer, _map(lambda path: _file_digest(source, path), (p for _, p in longer)), strict=True
-    ):
-        if digest:
-            whole.setdefault((key, digest), []).append(path)
-    groups += [paths for paths in whole.values() if len(paths) > 1]
-    return groups
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()[:16]
-
-
-def _file_digest(source: Folder, path: str) -> bytes:
-    """Return the digest of a file's content; b"" if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with source.filesystem.open_input_file(f"{source.path}/{path}") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError:
-        return b""
-    return digest.digest()[:16]
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
-from ray_kplm.datasets.listing import list_source
+from ray_kplm.datasets.listing import list_source, skipped_texts
 from ray_kplm.errors import DataError
 from ray_kplm.inference.chosen_files import expanded, list_chosen
 from ray_kplm.run import MANIFEST
@@ -109,7 +109,8 @@ def _listed(listing: Listing, options: SourceOptions) -> ImageSource:
     read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
     identity = f"{len(entries)} images, {listing.identity[:16]}"
     counts = [len(piece) for piece in pieces]
-    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, listing.notes)
+    notes = (*listing.notes, *skipped_texts(listing.skipped))
+    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, notes)
 
 
 def _dataset_source(dataset: Dataset, options: SourceOptions) -> ImageSource:

@@ -28,8 +28,9 @@ from ray_kplm.datasets.dataset import (
     printable,
 )
 from ray_kplm.datasets.duplicates import digests_of, find_repeats
+from ray_kplm.datasets.ingest_report import NOTES, REJECTED, IngestReport, example, kinds_of, notes_text
 from ray_kplm.datasets.limits import DEFAULT_LIMITS
-from ray_kplm.datasets.listing import NoImageError, count_kinds, list_source, losses_text
+from ray_kplm.datasets.listing import NoImageError, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
@@ -40,36 +41,8 @@ from ray_kplm.storage import Folder
 
 _TABLES = ("images", "landmarks")
 """Folders of the tables of a split."""
-_REJECTED, _NOTES = "rejected.parquet", "notes.parquet"
-_ASIDE = {_REJECTED: ".rejected", _NOTES: ".notes"}  # <split>/.rejected/part-00000.parquet until all parts are there
+_ASIDE = {REJECTED: ".rejected", NOTES: ".notes"}  # <split>/.rejected/part-00000.parquet until all parts are there
 _DIGESTS = ".digests"  # <split>/.digests/part-00000.parquet, likewise: of the part's pictures
-
-
-@dataclasses.dataclass(frozen=True)
-class IngestReport:
-    """What became of a source."""
-
-    dataset: str
-    images: dict[str, int]
-    """Images of each split."""
-    rejected: dict[str, int]
-    """Rejected inputs by kind of reason; each one is in rejected.parquet."""
-    other_files: int
-    """Files of the source that are no images."""
-    reused_parts: int
-    """Parts that an interrupted run had left whole."""
-    existed: bool
-    """The same dataset was already there; nothing was done."""
-    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Files of kinds that are not read, by extension."""
-    notes: list[str] = dataclasses.field(default_factory=list)
-    """What was decided about the source, and what is doubtful about it, a line each."""
-
-    def __str__(self) -> str:
-        splits = ", ".join(f"{count} {split}" for split, count in self.images.items())
-        lead = "already there: " if self.existed else ""
-        line = f"{self.dataset}: {lead}{splits}; {losses_text(self.rejected, self.other_files, self.skipped)}"
-        return "\n".join([line, *self.notes])
 
 
 class _Job(NamedTuple):
@@ -112,17 +85,22 @@ def ingest(
     try:
         listing = list_source(source, options)
     except NoImageError as error:
-        raise _list_losses(root, error) from None
+        raise _list_losses(Folder.at(target), error) from None
     fingerprint = _fingerprint(listing, options)
     if _is_finished(root, fingerprint):
         root.check_sizes()
-        manifest, rejected = read_manifest(root), root.read_table(_REJECTED)
+        manifest, rejected = read_manifest(root), root.read_table(REJECTED)
         images = {split: manifest["splits"][split]["images"] for split in listing.splits}
-        notes = [*listing.notes, *PointCounts(*manifest.get("points", ())).lines(), *_notes_text(root)]
+        notes = [
+            *listing.notes,
+            *PointCounts(*manifest.get("points", ())).lines(),
+            *notes_text(root),
+            *example(rejected),
+        ]
         return IngestReport(
             str(root),
             images,
-            _kinds(rejected),
+            kinds_of(rejected),
             listing.other_files,
             0,
             existed=True,
@@ -143,18 +121,20 @@ def _ingest(
     progress: ProgressCallback,
 ) -> IngestReport:
     if not root.is_file(DATASET):
-        root.delete_file(_REJECTED)  # of a source without a usable image
+        root.delete_file(REJECTED)  # of a source without a usable image
     root.write_json(DATASET, {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
-    rejected = _publish(root, listing, _REJECTED, listing.rejected)
-    _publish(root, listing, _NOTES, _repeats(root, jobs, built))
+    rejected = _publish(root, listing, REJECTED, listing.rejected)
+    _publish(root, listing, NOTES, _repeats(root, jobs, built))
     splits = {split: _split_manifest(split, jobs, built) for split in listing.splits}
     images = {split: table["images"] for split, table in splits.items()}
     if not images[schemas.TRAIN]:
-        losses = losses_text(_kinds(rejected), listing.other_files, listing.skipped)
-        raise DataError(f"{source}: no image to train on is left; {losses}; see {root}/{_REJECTED}")
+        losses = losses_text(kinds_of(rejected), listing.other_files, listing.skipped)
+        raise DataError(
+            f"{source}: no image to train on is left; {'; '.join([losses, *example(rejected)])}; see {root}"
+        )
     points = reduce(PointCounts.plus, (part.points for part in built.values()), PointCounts())
     manifest = {
         "kind": "dataset",
@@ -168,11 +148,11 @@ def _ingest(
     }
     root.publish(manifest, [f"{job.split}/{table}/{job.part}" for job in jobs for table in _TABLES])
     reused = sum(part.reused for part in built.values())
-    notes = [*listing.notes, *points.lines(), *_notes_text(root)]
+    notes = [*listing.notes, *points.lines(), *notes_text(root), *example(rejected)]
     return IngestReport(
         str(root),
         images,
-        _kinds(rejected),
+        kinds_of(rejected),
         listing.other_files,
         reused,
         existed=False,
@@ -183,10 +163,11 @@ def _ingest(
 
 def _list_losses(root: Folder, error: NoImageError) -> DataError:
     """Write what was rejected of a source without a usable image, unless the target holds something, and return the error."""
-    if not error.rejected or [name for name in [*root.names(), *root.folders()] if name != _REJECTED]:
+    others = [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != REJECTED]
+    if others or not error.rejected:
         return error
-    root.write_table(_REJECTED, _table(sorted(set(error.rejected))))
-    return DataError(f"{error}; see {root}/{_REJECTED}")
+    root.write_table(REJECTED, _table(sorted(set(error.rejected))))
+    return DataError(f"{error}; see {root}/{REJECTED}")
 
 
 def _fingerprint(listing: Listing, options: IngestOptions) -> str:
@@ -217,7 +198,7 @@ def _is_finished(root: CheckedFolder, fingerprint: str) -> bool:
         return False
     if claim:
         raise RunError(f"{root} is an unfinished dataset of another source or with other options; {remedy}")
-    if [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != _REJECTED]:
+    if [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != REJECTED]:
         raise RunError(f"{root} is not empty and no dataset; choose another folder")
     return False
 
@@ -256,7 +237,7 @@ def _build_part(
         digests = _stored_digests(home, job.part)
         return _measure(images.read_table(job.part, COLUMNS), annotation, digests, reused=True)
     tables = read_part.get()(job.entries)
-    for name, table in ((_REJECTED, tables.rejected), (_NOTES, tables.noted)):
+    for name, table in ((REJECTED, tables.rejected), (NOTES, tables.noted)):
         if table.num_rows:
             (home / _ASIDE[name]).write_table(job.part, table)
     digests = digests_of(tables.images["image"].to_pylist())
@@ -318,7 +299,7 @@ def _publish(root: Folder, listing: Listing, name: str, known: list[tuple[str, s
     for table in tables:
         rows.update(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True))
     gathered = _table(sorted(rows))
-    if rows or name == _REJECTED:
+    if rows or name == REJECTED:
         root.write_table(name, gathered)
     for split in listing.splits:
         (root / split / _ASIDE[name]).delete()
@@ -330,20 +311,7 @@ def _table(rows: list[tuple[str, str]]) -> pa.Table:
     return pa.table([[printable(row[0]) for row in rows], [printable(row[1]) for row in rows]], schema=schemas.REJECTED)
 
 
-def _notes_text(root: Folder) -> list[str]:
-    """Return a line about the inputs that are used and of which something is to say."""
-    if not root.is_file(_NOTES):
-        return []
-    kinds = _kinds(root.read_table(_NOTES))
-    return [f"used, and listed in {_NOTES}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"]
-
-
 def _split_manifest(split: str, jobs: list[_Job], built: dict[tuple[str, str], _Built]) -> dict[str, Any]:
     rows = {job.part: built[split, job.part].rows for job in jobs if job.split == split}
     kept = {part: count for part, count in rows.items() if count}
     return {"images": sum(kept.values()), "parts": list(kept), "rows": list(kept.values())}
-
-
-def _kinds(rejected: pa.Table) -> dict[str, int]:
-    """Number of inputs of such a table by kind."""
-    return count_kinds(rejected["reason"].to_pylist())

@@ -1,8 +1,11 @@
-"""Stored pictures that are the same."""
+"""Files and stored pictures that are the same."""
 
 import numpy as np
 
-from ray_kplm.datasets.duplicates import Repeat, digests_of, find_repeats
+from ray_kplm.datasets import duplicates
+from ray_kplm.datasets.duplicates import Repeat, digests_of, find_repeats, same_content
+from ray_kplm.datasets.source_files import SourceFile, list_files
+from ray_kplm.storage import Folder
 
 
 def test_each_repeat_names_the_first_of_its_kind():
@@ -30,3 +33,19 @@ def test_many_pictures_agree_with_a_plain_search():
                 expected.append(Repeat(number, row, *first[picture]))
     assert list(find_repeats([digests_of(part) for part in parts])) == expected
     assert len(expected) > 50
+
+
+def test_same_content_is_found_without_reading_what_differs(tmp_path, monkeypatch):
+    long = bytes(range(256)) * 64
+    contents = {
+        "a": long, "b": long[:-1] + b"!", "c": long, "d": b"!" + long[1:], "e": b"short", "f": b"short", "g": b"",
+        "h": b"", "i": b"trohs", "j": long, "k": long + b"!",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    files, _ = list_files(Folder.at(tmp_path))
+    digest, read = duplicates._file_digest, []
+    monkeypatch.setattr(duplicates, "_file_digest", lambda source, path: read.append(path) or digest(source, path))
+    groups = same_content(Folder.at(tmp_path), [*files, SourceFile("nowhere", 5, 0)])
+    assert sorted(groups) == [["a", "c", "j"], ["e", "f"]]
+    assert sorted(read) == ["a", "b", "c", "j"]

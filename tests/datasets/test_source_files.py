@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pyarrow import fs as pafs
 
 from ray_kplm.datasets import source_files
-from ray_kplm.datasets.source_files import SourceFile, list_files, read_file, same_content, starts
+from ray_kplm.datasets.duplicates import same_content
+from ray_kplm.datasets.source_files import list_files, read_file, starts
 from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
@@ -205,24 +207,28 @@ def test_errors_of_one_file_are_reasons_and_those_of_the_storage_are_not(tmp_pat
         read_file(source, "x.jpg")
 
 
-def test_same_content_is_found_without_reading_what_differs(tmp_path, monkeypatch):
-    long = bytes(range(256)) * 64
-    contents = {
-        "a": long, "b": long[:-1] + b"!", "c": long, "d": b"!" + long[1:], "e": b"short", "f": b"short", "g": b"",
-        "h": b"", "i": b"trohs", "j": long, "k": long + b"!",
-    }  # fmt: skip
-    for name, content in contents.items():
-        put(tmp_path / name, content)
-    files, _ = list_files(Folder.at(tmp_path))
-    digest, read = source_files._file_digest, []
-    monkeypatch.setattr(source_files, "_file_digest", lambda source, path: read.append(path) or digest(source, path))
-    groups = same_content(Folder.at(tmp_path), [*files, SourceFile("nowhere", 5, 0)])
-    assert sorted(groups) == [["a", "c", "j"], ["e", "f"]]
-    assert sorted(read) == ["a", "b", "c", "j"]
-
-
 def test_the_start_of_many_files_is_read_in_order(tmp_path):
     names = [f"{i:04d}" for i in range(1500)]
     for name in names:
         put(tmp_path / name, name.encode() * 3)
     assert list(starts(Folder.at(tmp_path), names, 4)) == [name.encode() for name in names]
+
+
+def test_an_object_store_is_listed_and_compared_likewise():
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for name, content in {"a.jpg": b"123", "b/c.jpg": b"123", "b/._c.jpg": b"1", "d": b"\xff\xd8\xff"}.items():
+        store.pipe(f"/listing/{name}", content)
+    source = Folder(pafs.PyFileSystem(pafs.FSSpecHandler(store)), "/listing")
+    files, faults = list_files(source)
+    assert [(file.path, file.size, file.inode) for file in files] == [
+        ("a.jpg", 3, None),
+        ("b/c.jpg", 3, None),
+        ("d", 3, None),
+    ]
+    assert not faults
+    assert same_content(source, files) == [["a.jpg", "b/c.jpg"]]
+    assert list(starts(source, ["d", "nowhere"], 2)) == [b"\xff\xd8", b""]
+    assert [file.path for file in list_files(source, "b").files] == ["b/c.jpg"]
+    with pytest.raises(DataError, match="cannot be listed"):
+        list_files(source, "nowhere")

@@ -1,5 +1,6 @@
 """The ingest step: the files that it leaves, its report, and how it continues after an interruption."""
 
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.landmark_arrays import landmark_arrays
 from ray_kplm.datasets.listing import list_source
 from ray_kplm.errors import DataError, RunError
-from ray_kplm.steps.ingest import ingest
+from ray_kplm.steps.ingest import _fingerprint, ingest
 from ray_kplm.storage import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -262,6 +263,99 @@ def test_a_source_without_usable_images_is_an_error_of_one_line(tmp_path):
         ingest(source, tmp_path / "dataset", IngestOptions(test_share=0))
     assert len(pq.read_table(tmp_path / "dataset/rejected.parquet")) == 2
     assert not (tmp_path / "dataset/manifest.json").exists()
+
+
+def test_what_was_rejected_of_a_source_without_images_is_listed_and_the_folder_can_be_used(tmp_path, source):
+    os.symlink("nothing", source / "a.png")
+    for folder in "ab":
+        (source / folder).rename(tmp_path / folder)
+    target = tmp_path / "dataset"
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=r"no image found; 1 rejected .*e\.g\. a\.png: unreadable: .*; see .*/rejected"
+        ) as e:
+            ingest(source, target, OPTIONS)
+    assert "\n" not in str(e.value)
+    assert pq.read_table(target / "rejected.parquet")["source"].to_pylist() == ["a.png"]
+    (source / "a.png").unlink()
+    (tmp_path / "a").rename(source / "a")
+    assert ingest(source, target, OPTIONS).rejected == {"truncated": 1}
+    assert pq.read_table(target / "rejected.parquet")["source"].to_pylist() == ["a/cut.png"]
+
+
+def test_the_summary_names_what_is_skipped_and_what_was_decided(source, tmp_path):
+    for name in ("a/1.nef", "a/2.nef", "b/film.mp4"):
+        (source / name).write_bytes(b"content")
+    (source / "a").rename(source / "train")
+    (source / "b").rename(source / "val")
+    report = ingest(source, tmp_path / "dataset", OPTIONS)
+    first, *others = str(report).splitlines()
+    assert first.startswith(f"{tmp_path}/dataset: 10 train, 10 test; 2 rejected (")
+    assert "1 other files; 2 .nef skipped: raw camera files, " in first
+    assert "; 1 .mp4 skipped: videos, " in first
+    assert others == [
+        "in folders named val: 11 pictures, used for testing",
+        "not used, and listed in rejected.parquet, e.g. train/cut.png: truncated",
+    ]
+    again = ingest(source, tmp_path / "dataset", OPTIONS)
+    assert str(again).replace("already there: ", "") == str(report)
+
+
+def test_pictures_that_are_there_twice_are_counted_and_listed(source, tmp_path):
+    (source / "a").rename(source / "train")
+    (source / "b").rename(source / "test")
+    (source / "train/leak.png").write_bytes((source / "test/03.png").read_bytes())
+    (source / "train/again.png").write_bytes((source / "train/05.png").read_bytes())
+    target = tmp_path / "dataset"
+    report = ingest(source, target, OPTIONS)
+    assert report.images == {"train": 12, "test": 10}
+    expected = {
+        "test/03.png": "in both splits: the same picture as train/leak.png",
+        "train/again.png": "repeated in its split: the same picture as train/05.png",
+    }
+
+    def noted():
+        rows = pq.read_table(target / "notes.parquet").to_pylist()
+        return {row["source"]: row["reason"] for row in rows}
+
+    assert {frozenset((name, text.rpartition(" ")[2])) for name, text in noted().items()} == {
+        frozenset((name, text.rpartition(" ")[2])) for name, text in expected.items()
+    }
+    line = "used, and listed in notes.parquet: 1 in both splits, 1 repeated in its split"
+    assert line in str(report).splitlines()
+    first, manifest = noted(), (target / "manifest.json").read_bytes()
+    for name in ("manifest.json", "notes.parquet", "train/images/part-00001.parquet"):
+        (target / name).unlink()
+    assert str(ingest(source, target, OPTIONS)) == str(report)
+    assert (noted(), (target / "manifest.json").read_bytes()) == (first, manifest)
+    assert not list(target.rglob(".digests/*"))
+
+
+def test_a_name_that_is_no_text_ends_in_the_list_of_rejected_inputs(source, tmp_path):
+    (source / "a").rename(source / "images")
+    held = {
+        "images": [{"id": 0, "file_name": "00.png"}, {"id": 1, "file_name": "\ud800.png"}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "bbox": [4, 4, 40, 40], "keypoints": [9, 8, 2]} for n in (0, 1)
+        ],
+        "categories": [{"id": 1, "keypoints": ["nose"]}],
+    }
+    (source / "annotations").mkdir()
+    (source / "annotations/train.json").write_text(json.dumps(held))
+    ingest(source, tmp_path / "dataset", IngestOptions(format="coco", test_share=0))
+    rejected = pq.read_table(tmp_path / "dataset/rejected.parquet")["source"].to_pylist()
+    assert rejected == ["annotation 1", "image 1"]
+
+
+def test_options_of_later_versions_leave_the_fingerprint_of_a_dataset_as_it_was(source):
+    listing = list_source(source, IngestOptions())
+    read = {"margin": 0.2, "min_side": 32, "part_images": 512, "seed": 0, "size": 256, "test_share": 0.1}
+    columns = ["image_id", "image", "width", "height", "box", "crop_to_source", "sequence", "frame"]
+    images = pa.schema([schemas.IMAGES.field(name) for name in columns])
+    content = [read, listing.identity, listing.meta, [str(images), str(schemas.LANDMARKS)]]
+    expected = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert _fingerprint(listing, IngestOptions(workers=3)) == expected
+    assert _fingerprint(listing, IngestOptions(drop_duplicates=True)) != expected
 
 
 def test_a_part_without_usable_images_is_not_written(tmp_path, source):

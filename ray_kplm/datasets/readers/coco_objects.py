@@ -62,18 +62,20 @@ class CocoObjects:
             if not isinstance(row, dict):
                 self._reject(file, name, RowError(f"it is no object but {show(row)}"))
                 continue
-            picture = pictures.get(row_id(row.get("image_id")) or "")
-            matched += picture is not None
+            given = row.get("image_id")
+            none = RowError(f"images has no id {show(given)}, which is its image_id")
+            picture = pictures.get(row_id(given) or "", none)
+            matched += isinstance(picture, _Picture)
             sample = self._sample(file, name, row, picture, categories)
             if sample is not None:
                 samples.append(sample)
         self._layout.match(f"annotations of {posixpath.basename(file)}", matched, len(rows))
         return samples
 
-    def _pictures(self, file: str, rows: list[Any]) -> dict[str, _Picture | None]:
-        """Return the picture of each image id; None: it names several."""
+    def _pictures(self, file: str, rows: list[Any]) -> dict[str, _Picture | RowError]:
+        """Return the picture of each image id, or why there is none."""
         places = CocoPictures(self._layout, file)
-        pictures: dict[str, _Picture | None] = {}
+        pictures: dict[str, _Picture | RowError] = {}
         found = 0
         for number, row in enumerate(rows):
             name = named(row, number, "images")
@@ -81,16 +83,18 @@ class CocoObjects:
                 image = read_image(row)
                 picture = _Picture(places.path(image.file_name), image.size)
                 found += self._layout.find(picture.path) is not None
-                if pictures.setdefault(image.id, picture) != picture:
-                    pictures[image.id] = None
-                    raise RowError(f"its id is that of another picture, {image.file_name}", "repeated")
+                first = pictures.setdefault(image.id, picture)
+                if first != picture:
+                    raise RowError(f"its id is that of two pictures, one of which is {image.file_name}", "repeated")
             except RowError as error:
                 self._reject(file, name, error)
+                if (identity := row_id(row.get("id")) if isinstance(row, dict) else None) is not None:
+                    pictures[identity] = error
         self._layout.match(f"images of {posixpath.basename(file)}", found, len(rows))
         return pictures
 
     def _sample(
-        self, file: str, name: str, row: dict[str, Any], picture: _Picture | None, categories: Categories
+        self, file: str, name: str, row: dict[str, Any], picture: _Picture | RowError, categories: Categories
     ) -> Sample | None:
         """Return an object as a sample; None if it is left out or rejected."""
         category = row_id(row.get("category_id"))
@@ -110,9 +114,8 @@ class CocoObjects:
         if found is None:
             self._left_out["without a labelled keypoint"] += 1
             return None
-        if picture is None:
-            missing = RowError(f"no usable row of images has its image_id {show(row.get('image_id'))}", "missing")
-            self._reject(file, name, missing)
+        if isinstance(picture, RowError):
+            self._reject(file, name, RowError(f"no picture: {picture}", "missing"))
             return None
         image_id = f"{picture.path}#{self._objects[picture.path]}"
         self._objects[picture.path] += 1

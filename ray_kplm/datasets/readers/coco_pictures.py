@@ -8,7 +8,7 @@ import re
 from ray_kplm.datasets.readers.layout import Layout
 from ray_kplm.datasets.split_names import words_of
 
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|\w+://")
+_ABSOLUTE = re.compile(r"/|\w+:/")  # also a drive or an address
 
 
 class CocoPictures:

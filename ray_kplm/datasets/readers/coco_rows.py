@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.datasets.dataset import printable
 from ray_kplm.datasets.ingest_source import Box
 from ray_kplm.errors import DataError
 
@@ -95,6 +96,8 @@ def read_image(row: Any) -> ImageRow:
     if not isinstance(name, str) or not name.strip():
         others = f"; it has {', '.join(sorted(map(str, row)))}" if name is None else ""
         raise RowError(f"file_name is {show(name) if 'file_name' in row else 'missing'}{others}")
+    if printable(name) != name:
+        raise RowError(f"file_name is {show(name)}, which is no text")
     return ImageRow(identity, name, _size(row))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ray_kplm.datasets import file_kinds
 from ray_kplm.datasets.dataset import IngestOptions, split_of
-from ray_kplm.datasets.source_files import SourceFile, list_files, same_content, starts
+from ray_kplm.datasets.duplicates import same_content
+from ray_kplm.datasets.source_files import SourceFile, list_files, starts
 from ray_kplm.datasets.split_names import VAL, are_splits, role_of_path, split_of_role
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
@@ -64,6 +65,9 @@ def list_pictures(source: Folder, options: IngestOptions) -> Pictures:
     for file in used:
         pictures.decided(file.path, str(file.size), str(file.modified_ns))
     paths = [file.path for file in used]
+    if options.input_size is not None:  # landmarks are predicted for every name, of whatever split
+        pictures.paths = paths
+        return pictures
     _find_splits(pictures, paths)
     links, used = _links(used, pictures.split)
     if has_tables(options):

@@ -103,3 +103,73 @@ def test_errors_name_the_file(aflw):
     aflw.remove("aflw/data/aflw.sqlite")
     with pytest.raises(DataError, match=r"aflw/data/aflw\.sqlite.*tugraz.*on request"):
         aflw.read(list_aflw)
+
+
+@pytest.mark.parametrize("log", ["checkpointed", "left behind"])
+def test_a_database_with_a_write_ahead_log_is_read_with_what_the_log_holds(aflw, log):
+    path = aflw.root / "aflw/data/aflw.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=wal")
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    database.execute("UPDATE FaceRect SET w = 40 WHERE face_id = 55862")
+    database.commit()
+    if log == "left behind":
+        files = {
+            name: (aflw.root / name).read_bytes() for name in ("aflw/data/aflw.sqlite", "aflw/data/aflw.sqlite-wal")
+        }
+        database.close()
+        for name, content in files.items():
+            aflw.content(name, content)
+    database.close()
+    assert path.read_bytes()[18:20] == b"\2\2"
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+    read = aflw.read(list_aflw)
+    assert read.splits == {"train": {"55319", "55862"}, "test": {"61619"}}
+    assert read.box_in_source("55862") == [15, 16, 55, 77]
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()} == before
+
+
+def test_a_file_that_is_no_database_is_one_line(aflw):
+    for content in (b"", b"no database", b"SQLite format 3\0" + bytes(80)):
+        aflw.content("aflw/data/aflw.sqlite", content)
+        with pytest.raises(DataError, match=r"aflw\.sqlite is no database of AFLW: ") as caught:
+            aflw.read(list_aflw)
+        assert "\n" not in str(caught.value)
+
+
+def test_odd_rows_and_names_are_rejected_one_by_one(aflw):
+    database = sqlite3.connect(aflw.root / "aflw/data/aflw.sqlite")
+    database.execute("UPDATE FaceRect SET w = 'wide' WHERE face_id = 55319")
+    database.execute("UPDATE FacePose SET yaw = 'left' WHERE face_id = 61619")
+    database.execute("UPDATE FeatureCoords SET x = 'left' WHERE face_id = 55862 AND feature_id = 1")
+    database.execute("UPDATE FaceImages SET bw = CAST(x'f1' AS TEXT)")
+    database.commit()
+    database.close()
+    aflw.text("aflw_train_images.txt", "image00010_55319.jpg", "", "no face", "image00597_55862.jpg")
+    read = aflw.read(list_aflw)
+    assert read.splits == {"train": {"55862"}, "test": set()}
+    assert read.rejected == {
+        "55319": "bad annotation",
+        "61619": "bad annotation",
+        "aflw_train_images.txt: no": "bad name",
+    }
+    assert np.isnan(read.points("55862")[0]).all()
+
+
+def test_pictures_that_were_scaled_are_read_and_others_rejected(aflw, scattered):
+    aflw.picture("aflw/data/flickr/0/image00010.jpg", width=200, height=180)
+    aflw.picture("aflw/data/flickr/3/image02340.jpg", width=128, height=128)
+    read = aflw.read(list_aflw)
+    assert read.rejected == {"61619": "other size"}
+    expected = (scattered(21, seed=55319) + 0.5) * 2 - 0.5
+    expected[FEATURES.index(HIDDEN)] = np.nan
+    assert np.allclose(read.in_source("55319"), expected, atol=1e-3, equal_nan=True)
+
+
+def test_a_database_without_sizes_is_read(aflw):
+    database = sqlite3.connect(aflw.root / "aflw/data/aflw.sqlite")
+    database.execute("ALTER TABLE FaceImages DROP COLUMN width")
+    database.execute("ALTER TABLE FaceImages DROP COLUMN height")
+    database.commit()
+    database.close()
+    assert aflw.read(list_aflw).splits == {"train": {"55319", "55862"}, "test": {"61619"}}

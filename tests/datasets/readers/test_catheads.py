@@ -64,3 +64,13 @@ def test_missing_lists_are_an_error(cats):
     cats.remove("cat_train_images.txt")
     with pytest.raises(DataError, match=r"cat_train_images\.txt.*Zhang et al\. 2018.*lists of your own.*terms"):
         cats.read(list_catheads)
+
+
+def test_hidden_files_beside_the_pictures_do_not_exist(cats):
+    before = cats.read(list_catheads)
+    for path in [path for path in cats.root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7" + bytes(60))
+    (cats.root / "__MACOSX/CAT_00").mkdir(parents=True)
+    after = cats.read(list_catheads)
+    assert (after.splits, after.rejected) == (before.splits, before.rejected)
+    assert after.listing.identity == before.listing.identity

@@ -84,3 +84,32 @@ def test_identity_follows_the_content(celeba):
     assert celeba.read(list_celeba).listing.identity == before
     celeba.text("MAFL/testing.txt", "000006.jpg")
     assert celeba.read(list_celeba).listing.identity != before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_that_a_spreadsheet_saved_are_read(celeba, encoding):
+    before = celeba.read(list_celeba)
+    for path in celeba.root.rglob("*.txt"):
+        lines = path.read_text().splitlines()
+        rows = [", ".join(line.split()) for line in [*lines, lines[0], lines[1], ""]]
+        path.write_bytes("\r\n".join(rows).encode(encoding))
+    after = celeba.read(list_celeba)
+    assert (after.splits, after.rejected) == (before.splits, before.rejected)
+
+
+def test_aligned_pictures_of_another_scale_are_read_and_those_of_another_shape_rejected(celeba):
+    celeba.picture("Img/img_align_celeba/000001.jpg", width=356, height=436)
+    celeba.picture("Img/img_align_celeba/000002.jpg", width=1024, height=1024)
+    celeba.picture("Img/img_align_celeba/000006.jpg", width=128, height=128)
+    read = celeba.read(list_celeba)
+    assert read.rejected == {"000002.jpg": "other size", "000006.jpg": "other size"}
+    scaled = (np.array(POINTS["000001.jpg"]) + 0.5) * 2 - 0.5
+    assert np.allclose(read.in_source("000001.jpg").ravel(), scaled, atol=1e-3)
+    assert read.box_in_source("000001.jpg") == [54.5, 114.5, 300.5, 360.5]
+
+
+def test_the_report_says_how_many_ids_matched(celeba):
+    celeba.text("MAFL/training.txt", "000003.jpg", "999999.jpg")
+    celeba.remove("Img/img_align_celeba/000001.jpg")
+    note = "matched: landmarks 7 of 7, MAFL's training list 1 of 2, MAFL's test list 2 of 2, pictures 4 of 5"
+    assert celeba.read(list_celeba).listing.notes == (note,)

@@ -233,3 +233,14 @@ def test_a_picture_that_is_something_else_says_what(tmp_path):
     assert reasons["a.jpg"].startswith("not an image: a web page")
     assert reasons["b.jpg"].startswith("not an image: a .mp4 file: videos")
     assert reasons["c.jpg"] == "not an image"
+
+
+def test_landmarks_are_predicted_for_every_name_of_a_picture(tmp_path):
+    for name in ("train/a.png", "test/b.png"):
+        picture(tmp_path / name, seed=0)
+    os.symlink(tmp_path / "train/a.png", tmp_path / "link.png")
+    (tmp_path / "c.nef").write_bytes(b"raw")
+    found = pictures(tmp_path, test_share=0.0, input_size=64)
+    assert found.paths == ["link.png", "test/b.png", "train/a.png"]
+    assert not found.notes
+    assert found.skipped == {".nef": 1}
