@@ -31,6 +31,7 @@ from ray_kplm.run import Run
 from ray_kplm.steps import extract
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
+from ray_kplm.verify import verify
 
 FILES = [
     "run/stage2/network.pt", "run/stage2/channels.json", "run/stage2/manifest.json", "run/config.yaml",
