@@ -409,6 +409,14 @@ def read_manifest(folder: Folder, name: str = MANIFEST) -> dict[str, Any]:
     return value
 
 
+def unit_of(path: str) -> str | None:
+    """Return the folder of the unit that a file tells of: its manifest, its claim, or a record. None for other files."""
+    folder, name = posixpath.split(path)
+    if posixpath.basename(folder) == _WRITTEN:
+        return posixpath.dirname(folder)
+    return folder if name in (MANIFEST, CLAIM) else None
+
+
 def _parsed(folder: Folder, name: str) -> Record | None:
     """Return the record in a file, None if it is not there or was cut by a crash."""
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest
+from ray_kplm.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest, unit_of
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CONFIG, NUMBER_FORMAT, stored_config, stored_number_format
 from ray_kplm.run_lock import lock_folder
@@ -88,7 +88,7 @@ def verify(folder: Folder, *, repair: bool = False, progress: ProgressCallback =
         RunError: the folder holds nothing that can be verified, or a driver works on it.
     """
     names = folder.walk()
-    units = sorted({posixpath.dirname(n) for n in names if posixpath.basename(n) in (MANIFEST, CLAIM)})
+    units = sorted({unit for name in names if (unit := unit_of(name)) is not None})
     if not units and CONFIG not in names:
         raise RunError(f"{folder}: neither a run nor a dataset (no {CONFIG} and no {MANIFEST} in it)")
     found = Verification(str(folder), "run" if CONFIG in names or NUMBER_FORMAT in names else "")
@@ -127,9 +127,9 @@ def _unit(folder: Folder, path: str) -> CheckedFolder:
 
 def _verify_unit(unit: CheckedFolder, path: str, found: Verification, state: _Progress) -> Iterator[str]:
     """Yield the names of the files of a unit that are damaged or lost, relative to it."""
-    name = MANIFEST if unit.is_file(MANIFEST) else CLAIM
+    name = next((name for name in (MANIFEST, CLAIM) if unit.is_file(name)), "")
     try:
-        manifest = read_manifest(unit, name)
+        manifest = read_manifest(unit, name) if name else {}
         records = manifest.get(OUTPUTS) if name == MANIFEST else unit.written()
         records = None if records is None else {key: dict(record) for key, record in records.items()}
     except (DamageError, AttributeError, TypeError, ValueError) as error:

@@ -31,6 +31,7 @@ from ray_kplm.run import Run
 from ray_kplm.steps import extract
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
+from ray_kplm.verify import verify
 
 FILES = [
     "run/stage2/network.pt", "run/stage2/channels.json", "run/stage2/manifest.json", "run/config.yaml",
@@ -193,3 +194,41 @@ def cell(command: str, path: str, fault: str, kept: Path, expected) -> str:
         return "as before"
     assert found == MADE_AGAIN, f"{command} after {fault} of {path}: silently something else"
     return "made again"
+
+
+TABLE = [
+    ("run/stage2/network.pt", "flip"), ("run/stage2/network.pt", "delete"), ("run/stage2/network.pt", "hole"),
+    ("run/stage2/channels.json", "cut"), ("run/stage2/manifest.json", "hole"), ("run/stage2/manifest.json", "flip"),
+    ("run/config.yaml", "cut"), ("run/config.yaml", "flip"), ("run/number_format.json", "empty"),
+    ("run/mlflow.json", "hole"), ("run/facing/template.npz", "delete"), ("run/facing/template.npz", "flip"),
+    ("run/keypoints/part-00001.parquet", "flip"), ("run/rounds/001/train/network.pt", "cut"),
+    ("run/rounds/001/clusters.npz", "flip"), ("run/rounds/001/labels/part-00000.parquet", "flip"),
+    ("run/rounds/001/labels/part-00000.parquet", "delete"), ("run/rounds/001/labels/manifest.json", "empty"),
+    ("run/evaluation/stage2/test/part-00000.parquet", "hole"), ("run/evaluation/metrics.json", "cut"),
+    ("data/dataset.json", "delete"), ("data/manifest.json", "hole"), ("data/train/images/part-00001.parquet", "cut"),
+    ("data/test/images/part-00000.parquet", "flip"), ("data/test/landmarks/part-00000.parquet", "delete"),
+]  # fmt: skip
+
+
+def test_every_fault_is_one_line_or_does_not_matter(kept, expected):
+    cells = {(path, fault): [cell(c, path, fault, kept, expected) for c in COMMANDS] for path, fault in TABLE}
+    assert all(expected[c] is not None for c in COMMANDS)
+    for (path, fault), row in cells.items():
+        noticed = [found for found in row if found not in ("as before", "made again")]
+        assert all(path.split("/")[-1] in found or "kplm" in found for found in noticed), (path, fault, row)
+    of_detector = [row[list(COMMANDS).index("detector")] for row in cells.values()]
+    assert sum(found != "as before" for found in of_detector) >= 8  # its network, channels, configuration, template
+
+
+def test_what_is_repaired_is_made_again_as_it_was(kept, ray_cluster):
+    work = restored(kept)
+    lost = ["stage2/network.pt", "rounds/001/clusters.npz", "keypoints/part-00001.parquet", "facing/template.npz"]
+    for path, fault in zip(lost, ("flip", "cut", "delete", "hole"), strict=True):
+        spoil(work / "run" / path, fault)
+    assert isinstance(outcome("train", work), tuple)
+    folder = Folder.at(work / "run")
+    assert {finding.path for finding in verify(folder, repair=True).faults} == {*lost}
+    assert discover(load_config(None, json.loads((work / "overrides.json").read_text())))[1]
+    assert not verify(folder).findings
+    for path in [*lost, "rounds/001/labels/part-00000.parquet", "rounds/001/train/network.pt"]:
+        assert (work / "run" / path).read_bytes() == (kept / "run" / path).read_bytes(), path
