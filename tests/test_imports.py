@@ -29,6 +29,7 @@ LEVELS = [
         "ready_configs",
         "errors",
         "storage",
+        "time_limit",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""
