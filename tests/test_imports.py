@@ -28,6 +28,7 @@ LEVELS = [
         "config_schema",
         "ready_configs",
         "errors",
+        "job_copy",
         "storage",
         "time_limit",
     },

@@ -10,7 +10,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from ray_kplm.report.text_table import align_values
 if TYPE_CHECKING:
     from ray_kplm.progress import ProgressDisplay
 
+WAIT_S = 1.0
+"""After this time without a word a command says what it waits for, seconds."""
 OUTPUT_CLOSED = 141
 """128 + SIGPIPE: the exit code of a program whose reader, for example `head`, has ended."""
 
@@ -54,6 +58,21 @@ class Console:
         is_terminal = self._out.isatty()
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
         print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
+
+    @contextmanager
+    def waiting(self, text: str, after_s: float = WAIT_S) -> Iterator[None]:
+        """Print a line if the block takes longer than `after_s` seconds."""
+        timer = threading.Timer(after_s, self.inform, [f"{text} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Return a context for the import of the libraries that take seconds."""
+        return self.waiting("loading PyTorch and Ray")
 
     def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run; see `ray_kplm.progress` for the weights."""

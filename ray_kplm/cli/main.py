@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, results, search, steps, train
+from ray_kplm.cli import bench, data, process, results, search, steps, train
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
-from ray_kplm.errors import KplmError
+from ray_kplm.errors import KplmError, StorageError
 from ray_kplm.report.text_table import align
 
 INTERRUPTED = 130
@@ -50,7 +50,12 @@ _log = logging.getLogger("ray_kplm.cli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. Errors that the user can act on are printed as one line."""
+    """Run a command and return its exit code. Errors that the user can act on are printed as one line.
+
+    Without arguments it takes those of the process, which ends with the command; see `ray_kplm.cli.process`.
+    """
+    if arguments is None:
+        process.run_as_process(lambda: main(sys.argv[1:]))
     options = build_parser().parse_args(arguments)
     verbosity = getattr(options, "verbosity", None)
     options.console = Console(quiet=verbosity == "quiet")
@@ -60,14 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             result: Result = options.call(options)
     except KplmError as error:
-        _log.info("traceback of the error:", exc_info=error)
-        print(f"kplm: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error, str(error), error.exit_code)
+    except OSError as error:  # of a file or of a connection
+        line = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+        return _failed(error, line, StorageError.exit_code)
     except KeyboardInterrupt:
-        print("kplm: interrupted; the same command continues", file=sys.stderr)
+        if process.received() is None:  # else the process says so
+            print("kplm: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
     emit(result.as_json() if getattr(options, "json", False) else result.text)
     return result.exit_code
+
+
+def _failed(error: Exception, line: str, code: int) -> int:
+    """Print the line of an error, unless it is a consequence of a signal; return the exit code."""
+    if process.received() is None:
+        _log.info("traceback of the error:", exc_info=error)
+        print(f"kplm: {line}", file=sys.stderr)
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.errors import ConfigError
 
@@ -159,14 +160,14 @@ def _add_template(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.report.score_table import score_lines
-    from ray_kplm.run import Run
-    from ray_kplm.tracking import add_evaluation
-
     if (options.run is None) == (options.model is None):
         raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
-    run = Run.open(options.run or options.model)
+    run = checks.finished_run(options.run or options.model)
+    checks.dataset_of(run, options.data)
+    with options.console.loading():
+        from ray_kplm.analysis.evaluate import Options, evaluate
+        from ray_kplm.report.score_table import score_lines
+        from ray_kplm.tracking import add_evaluation
     chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
     metrics = evaluate(run, options.console.show, chosen)
     if not options.data:
@@ -176,14 +177,16 @@ def _evaluate(options: argparse.Namespace) -> Result:
 
 
 def _quality(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.label_free import measure_quality
-    from ray_kplm.report.quality_table import quality_table
     from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
 
     run = Run.open(options.run)
+    other = Run.open(options.against) if options.against else None
+    checks.dataset_of(run)
+    with options.console.loading():
+        from ray_kplm.analysis.label_free import measure_quality
+        from ray_kplm.report.quality_table import quality_table
+        from ray_kplm.runtime.session import session
     with session(run.config.compute):
-        other = Run.open(options.against) if options.against else None
         quality = measure_quality(
             run, options.stage, images=options.images, against=other, progress=options.console.show
         )
@@ -192,12 +195,14 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
-    from ray_kplm.inference.images import PredictOptions, predict_images
-    from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
 
-    run = Run.open(options.run)
+    run = checks.finished_run(options.run)
     config = from_dict(with_overrides(run.config.to_dict(), options.overrides))
+    checks.source(options.source, options.boxes)
+    checks.target(options.out, "OUT")
+    with options.console.loading():
+        from ray_kplm.inference.images import PredictOptions, predict_images
+        from ray_kplm.runtime.session import session
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     chosen = PredictOptions(**{name: getattr(options, name) for name in names})
     with session(config.compute):
@@ -206,12 +211,13 @@ def _predict(options: argparse.Namespace) -> Result:
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.contact_sheet import picture_name, show
-    from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
-    from ray_kplm.tracking import add_picture
-
-    run = Run.open(options.run)
+    run = checks.finished_run(options.run)
+    checks.dataset_of(run)
+    checks.target_file(options.out)
+    with options.console.loading():
+        from ray_kplm.analysis.contact_sheet import picture_name, show
+        from ray_kplm.runtime.session import session
+        from ray_kplm.tracking import add_picture
     with session(run.config.compute):
         png = show(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints)
     name = picture_name(options.split, options.keypoints)
@@ -222,21 +228,25 @@ def _show(options: argparse.Namespace) -> Result:
 
 
 def _report(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.report import report
-    from ray_kplm.run import Run
-    from ray_kplm.tracking import add_report
-
-    run = Run.open(options.run)
+    run = checks.finished_run(options.run)
+    checks.dataset_of(run)
+    checks.target(options.run, "RUN")
+    with options.console.loading():
+        from ray_kplm.analysis.report import report
+        from ray_kplm.tracking import add_report
     path = report(run, options.console.show, options.images)
     add_report(run)
     return Result(str(path))
 
 
 def _template(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
 
     run = Run.open(options.run)
+    checks.dataset_of(run)
+    checks.target_file(options.out)
+    with options.console.loading():
+        from ray_kplm.analysis.template_picture import template_picture
     image_id, png = template_picture(run, options.image_id)
     name = f"{image_id.replace('/', '_')}.png"
     if options.out:
