@@ -58,7 +58,7 @@ _READERS = 16
 """Tables that are read concurrently."""
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses before a failed request is repeated, seconds."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _TOO_LARGE = (
     "a file grows beyond what the file system or `ulimit -f` allows; the same command continues with what is finished"
 )

@@ -29,6 +29,7 @@ LEVELS = [
         "ready_configs",
         "errors",
         "job_copy",
+        "notes",
         "storage",
         "time_limit",
     },

@@ -10,19 +10,17 @@ import io
 import json
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_kplm import notes
 from ray_kplm.report.text_table import align_values
 
 if TYPE_CHECKING:
     from ray_kplm.progress import ProgressDisplay
 
-WAIT_S = 1.0
-"""After this time without a word a command says what it waits for, seconds."""
 OUTPUT_CLOSED = 141
 """128 + SIGPIPE: the exit code of a program whose reader, for example `head`, has ended."""
 
@@ -48,6 +46,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._out = _Discard() if quiet else sys.stderr
+        notes.is_quiet = quiet
 
     def inform(self, text: str) -> None:
         """Print a line."""
@@ -59,20 +58,9 @@ class Console:
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
         print(f"{start}[{share:4.0%}] {text}", end=end, file=self._out, flush=True)
 
-    @contextmanager
-    def waiting(self, text: str, after_s: float = WAIT_S) -> Iterator[None]:
-        """Print a line if the block takes longer than `after_s` seconds."""
-        timer = threading.Timer(after_s, self.inform, [f"{text} ..."])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     def loading(self) -> AbstractContextManager[None]:
         """Return a context for the import of the libraries that take seconds."""
-        return self.waiting("loading PyTorch and Ray")
+        return notes.waiting("kplm: loading PyTorch and Ray ...")
 
     def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run; see `ray_kplm.progress` for the weights."""
