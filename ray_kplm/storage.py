@@ -186,7 +186,7 @@ class Folder:
         try:
             yield
         except OSError as error:
-            if (what := _about_space(error)) is None:
+            if (what := about_space(error)) is None:
                 raise
             where = self if self.is_local else f"{tempfile.gettempdir()}, which buffers what goes to {self}"
             raise StorageError(f"{where}: {what}") from error
@@ -306,7 +306,7 @@ class Folder:
                 raise StorageError(f"{self}: {_SILENT.format(limit.limit_s)}") from error
             except OSError as error:
                 reason = " ".join(str(error).split())
-                if (what := _about_space(error)) is not None:
+                if (what := about_space(error)) is not None:
                     raise StorageError(f"{self}: {what}") from error
                 if self._is_refusal(error):
                     raise StorageError(f"{self}: {reason}; check that it exists and who may use it") from error
@@ -374,7 +374,7 @@ def _say(text: str) -> None:
         print(f"kplm: {text}", file=sys.stderr, flush=True)
 
 
-def _about_space(error: OSError) -> str | None:
+def about_space(error: OSError) -> str | None:
     """Return what to say about full storage, None for another error."""
     if error.errno in _FULL:
         return NO_SPACE

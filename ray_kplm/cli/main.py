@@ -67,14 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KplmError as error:
         return _failed(error, str(error), error.exit_code)
     except OSError as error:  # of a file or of a connection
-        line = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
-        return _failed(error, line, StorageError.exit_code)
+        return _failed(error, _line(error), StorageError.exit_code)
     except KeyboardInterrupt:
         if process.received() is None:  # else the process says so
             print("kplm: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
     emit(result.as_json() if getattr(options, "json", False) else result.text)
     return result.exit_code
+
+
+def _line(error: OSError) -> str:
+    from ray_kplm.storage import about_space
+
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{about_space(error) or error.strerror or ' '.join(str(error).split())}"
 
 
 def _failed(error: Exception, line: str, code: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ _LINES = {
 _received: list[int] = []
 """The first signal, once there was one."""
 _children: set[Any] = set()
+_is_raised = threading.Lock()
+"""Locked as soon as the main thread is interrupted."""
 _is_said = threading.Lock()
 """Locked as soon as the line about the signal is printed."""
 
@@ -71,35 +74,35 @@ def _watch_signals(console: int) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
-    def raise_once(number: int, frame: FrameType | None) -> None:
-        if len(_received) < 2:  # a second one finds the main thread cleaning up
-            raise KeyboardInterrupt
-
     for number in _LINES:
-        signal.signal(number, raise_once)
+        signal.signal(number, _interrupt)
     # The interpreter writes the number at once, even while the main thread is in a library that does not return.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_end_after_signal, args=(reader, console), name="signals", daemon=True).start()
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt at the first signal. A second one finds the main thread cleaning up."""
+    if not _is_raised.acquire(blocking=False):
+        return
+    _record(number)
+    raise KeyboardInterrupt
+
+
+def _record(number: int) -> None:
+    if not _received:
+        _received.append(number)
+
+
 def _end_after_signal(reader: int, console: int) -> None:
     while (number := os.read(reader, 1)[0]) not in _LINES:
         continue  # of a handler that a library installed
-    _received.append(number)
+    _record(number)
     _note_children()
-    if _is_quiet_until_second_signal(reader):
-        _received.append(number)
+    select.select([reader], [], [], GRACE_S)  # a second signal ends it
     _say(console, number)
     _kill_children()
     _end(exit_code(number))
-
-
-def _is_quiet_until_second_signal(reader: int) -> bool:
-    """Wait for `GRACE_S` seconds or for another signal; return whether there was one."""
-    import select
-
-    ready, _, _ = select.select([reader], [], [], GRACE_S)
-    return bool(ready)
 
 
 def _note_children() -> None:

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -88,7 +90,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _silent_stderr() as console:
+    with _silent_stderr() as console, _handler_kept(signal.SIGTERM):
         if os.environ.get("RAY_ADDRESS"):
             with waiting(f"kplm: joining Ray at {os.environ['RAY_ADDRESS']} ...", descriptor=console):
                 _join_cluster(quiet)
@@ -138,6 +140,17 @@ def _worker_environment() -> dict[str, str]:
     set_by_job = (job.get("runtime_env") or {}).get("env_vars") or {}
     storage = {name: os.environ[name] for name in _STORAGE_VARIABLES if name in os.environ}
     return {name: value for name, value in {**ENVIRONMENT, **storage}.items() if name not in set_by_job}
+
+
+@contextlib.contextmanager
+def _handler_kept(number: signal.Signals) -> Iterator[None]:
+    """Restore a signal's handler after the block, if the program has one: Ray replaces that of SIGTERM."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
