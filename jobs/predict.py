@@ -3,6 +3,7 @@
 import sys
 
 from ray_kplm.cli.main import main
+from ray_kplm.cli.process import run_as_process
 
 if __name__ == "__main__":
-    sys.exit(main(["predict", *sys.argv[1:]]))
+    run_as_process(lambda: main(["predict", *sys.argv[1:]]))

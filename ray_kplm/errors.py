@@ -47,7 +47,7 @@ class RunError(KplmError):
 
 
 class ClusterError(KplmError):
-    """The Ray cluster cannot be joined."""
+    """The Ray cluster cannot be joined, or a local Ray does not start."""
 
     exit_code = 5
 

@@ -4,8 +4,8 @@ Every write is published atomically: on a file system by a rename, on an object 
 when the content is complete. So every file that can be read is complete. On a file system the content is on the medium before
 it has its name, so that this holds after a loss of power too.
 
-Requests to storage that does not answer are repeated for about half a minute, in addition to the retries of its own client.
-Full storage is a `StorageError` at once. After either error the same command continues the run.
+Requests to storage that does not answer are repeated for a minute, the retries of its own client included; see `LIMIT_S`. Full
+storage is a `StorageError` at once. After either error the same command continues the run.
 
 The endpoint and the credentials of an object store are read from the environment, under the names that its own tools use
 (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...). The endpoint may also stand in the URI,
@@ -14,6 +14,7 @@ The endpoint and the credentials of an object store are read from the environmen
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -26,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,10 +36,26 @@ from pyarrow import fs as pafs
 from ray_kplm.errors import ConfigError, DamageError, DataError, StorageError
 from ray_kplm.file_content import encode_table, parsing
 from ray_kplm.redaction import has_credentials, redact, way_out
+from ray_kplm.time_limit import (
+    TimeLimit,
+    TimeLimitError,
+    allow,
+    check_wanted,
+    end_in_spite_of_stuck_requests,
+    is_within_request,
+    watched,
+)
 
 _T = TypeVar("_T")
 NO_SPACE = "no space is left; free some, and the same command continues with what is finished"
 """What an error says about full storage."""
+LIMIT_S = 60.0
+"""An object store answers within this time, retries included, or the request fails, seconds. It grows with the content, by what
+that takes at `time_limit.SLOWEST_BYTES_S`."""
+_NOTICE_S, _MOUNTED_NOTICE_S = 5.0, 30.0
+"""After this time without an answer, of an object store or of a file system of this machine, a line is printed, seconds."""
+_NOTICES_APART_S = 20.0
+_SILENT = "does not answer within {:.0f} s; the same command continues when it does"
 _MEMORY_BYTES = 64 * 2**20
 """Files for an object store that are larger than this are buffered on disk before they are uploaded."""
 _CHUNK_BYTES = 16 * 2**20
@@ -46,17 +63,22 @@ _READERS = 16
 """Tables that are read concurrently."""
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses before a failed request is repeated, seconds."""
-_LOGGED_PAUSE_S = _PAUSES_S[2]
-"""At this pause a line is printed for the user."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_TOO_LARGE = (
+    "a file grows beyond what the file system or `ulimit -f` allows; the same command continues with what is finished"
+)
 _REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN")
 """Error codes of object stores for requests that would fail again."""
-_TRANSIENT = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EREMOTEIO)
-"""Error codes of a shared file system whose server does not answer."""
+_TRANSIENT_NAMES = ("EIO", "ESTALE", "EAGAIN", "ETIMEDOUT", "ECONNRESET", "EREMOTEIO")
+_TRANSIENT = tuple(getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name))
+"""Error codes of a shared file system whose server does not answer. Not every system has all of them."""
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EISDIR)
 """Error codes of file systems that cannot flush a file or a folder to the medium."""
 _UNREADABLE = ("CRC checksum", "thrift", "Parquet", "Unexpected end of stream", "decompress", "Corrupt", "page header")
 """Words of pyarrow's errors about the content of a Parquet file, which a repeated request would not change."""
+
+# Here, after the import of pyarrow: exit functions run in reverse order.
+atexit.register(end_in_spite_of_stuck_requests)
 
 
 class Guard(Protocol):
@@ -100,13 +122,7 @@ class Folder:
         if "://" in text:
             if has_credentials(text):
                 raise ConfigError(f"{text}: {way_out(text)}")
-            try:
-                filesystem, path = pafs.FileSystem.from_uri(text)
-            except pa.ArrowInvalid as error:
-                reason = str(error).splitlines()[0]
-                raise DataError(
-                    f"{text}: no storage of this kind ({reason}); give a path, s3://bucket/key, gs://..."
-                ) from None
+            filesystem, path = _open(text)
             return cls(filesystem, path.rstrip("/"))
         return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
 
@@ -181,14 +197,14 @@ class Folder:
         """Remove the folder with everything in it; nothing happens if it does not exist."""
         if self.exists():
             self._ask_guard("delete")
-            self.filesystem.delete_dir(self.path)
+            self._retry(lambda: self.filesystem.delete_dir(self.path))
 
     def delete_file(self, name: str) -> None:
         """Remove a file; nothing happens if it does not exist, or if another process removes it at the same time."""
         if self.exists(name):
             self._ask_guard("delete", name)
             with suppress(FileNotFoundError):
-                self.filesystem.delete_file(f"{self.path}/{name}")
+                self._retry(lambda: self.filesystem.delete_file(f"{self.path}/{name}"))
 
     def _ask_guard(self, change: str, name: str = "") -> None:
         """Raise RunError if the folder's owner, who makes a change, is not the owner any more."""
@@ -206,47 +222,60 @@ class Folder:
         Raises:
             StorageError: the storage is full.
         """
-        try:
-            with self._writing(name, durable) as stream:
-                yield stream
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageError(f"{self}: {NO_SPACE}") from error
-            raise
+        with self._naming_full_storage():
+            if self.is_local:
+                with self._writing_by_rename(name, durable) as stream:
+                    yield stream
+            else:
+                with self._writing_by_upload(name) as stream:
+                    yield stream
 
     @contextmanager
-    def _writing(self, name: str, durable: bool) -> Iterator[pa.NativeFile]:
-        if self.is_local:
-            with self._writing_by_rename(name, durable) as stream:
-                yield stream
-            return
+    def _naming_full_storage(self) -> Iterator[None]:
+        """Turn errors about full storage into StorageError; the block may read other files, whose errors stay as they are."""
+        try:
+            yield
+        except OSError as error:
+            if (what := about_space(error)) is None:
+                raise
+            where = self if self.is_local else f"{tempfile.gettempdir()}, which buffers what goes to {self}"
+            raise StorageError(f"{where}: {what}") from error
+
+    @contextmanager
+    def _writing_by_upload(self, name: str) -> Iterator[pa.NativeFile]:
         with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as buffer:
             # If an error closes an object store's stream, the part that was written is published (pyarrow 25). So it is opened
             # when the content is complete.
             yield pa.PythonFile(buffer, mode="w")
-            buffer.seek(0)
             self._ask_guard("publish", name)
-            stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
-            while chunk := buffer.read(_CHUNK_BYTES):
-                stream.write(chunk)
-            stream.close()
+            self._retry(lambda: self._upload(name, buffer))
+
+    def _upload(self, name: str, buffer: IO[bytes]) -> None:
+        allow(buffer.seek(0, os.SEEK_END))
+        buffer.seek(0)
+        check_wanted()
+        stream = self.filesystem.open_output_stream(f"{self.path}/{name}", compression=None)
+        while chunk := buffer.read(_CHUNK_BYTES):
+            stream.write(chunk)
+        stream.close()
 
     @contextmanager
     def _writing_by_rename(self, name: str, durable: bool) -> Iterator[pa.NativeFile]:
         target = f"{self.path}/{name}"
         parent = target.rsplit("/", 1)[0]
-        self.filesystem.create_dir(parent, recursive=True)
-        partial = f"{parent}/.{uuid.uuid4().hex}.partial"
+        self._retry(lambda: self.filesystem.create_dir(parent, recursive=True))
+        unfinished = f"{parent}/.{uuid.uuid4().hex}.partial"
         try:
-            with self.filesystem.open_output_stream(partial, compression=None) as stream:
+            with self._retry(lambda: self.filesystem.open_output_stream(unfinished, compression=None)) as stream:
                 yield stream
             if durable:
-                _sync(partial)
+                _sync(unfinished)
+            check_wanted()
             self._ask_guard("publish", name)
-            self.filesystem.move(partial, target)
+            self._retry(lambda: self.filesystem.move(unfinished, target))
         except BaseException:
-            if self.filesystem.get_file_info(partial).type == pafs.FileType.File:
-                self.filesystem.delete_file(partial)
+            if self.filesystem.get_file_info(unfinished).type == pafs.FileType.File:
+                self.filesystem.delete_file(unfinished)
             raise
 
     def sync(self, names: Iterable[str] = ("",)) -> None:
@@ -273,6 +302,7 @@ class Folder:
         def read() -> bytes:
             with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
                 # With the size this is one request; a stream of unknown length makes one for each 64 KiB.
+                allow(file.size())
                 return bytes(file.read(file.size()))
 
         return self._retry(read)
@@ -312,9 +342,15 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a Parquet file as a table, with all columns or these. Raises DamageError if it is none, or lacks them."""
         path = f"{self.path}/{name}"
-        options: dict[str, Any] = {"columns": columns, "page_checksum_verification": True}
+
+        def read() -> pa.Table:
+            if not self.is_local:
+                allow(self.size(name))
+            options: dict[str, Any] = {"columns": columns, "page_checksum_verification": True}
+            return pq.read_table(path, filesystem=self.filesystem, **options)
+
         with self.parsing(name):
-            return self._retry(lambda: pq.read_table(path, filesystem=self.filesystem, **options))
+            return self._retry(read)
 
     def read_tables(self, names: Sequence[str], columns: list[str] | None = None) -> list[pa.Table]:
         """Return several tables in the order of `names`, read concurrently: a request to an object store takes about 30 ms."""
@@ -334,37 +370,42 @@ class Folder:
             return self._retry(read)
 
     def _retry(self, request: Callable[[], _T]) -> _T:
-        """Make a request, and repeat it after transient errors.
+        """Make a request, and repeat it after transient errors, all within the time limit.
 
         Raises:
-            StorageError: the storage is full, refuses access, or does not answer after all attempts.
+            StorageError: the storage is full, refuses access, or does not answer within the limit.
             OSError: another error, for example FileNotFoundError.
         """
+        if is_within_request():
+            return request()
+        limit = _time_limit(self)
         pauses = iter(_PAUSES_S)
         while True:
             try:
-                return request()
+                return self._in_place(request) if self.is_local else limit.call(request)
+            except TimeLimitError as error:
+                raise StorageError(f"{self}: {_SILENT.format(limit.limit_s)}") from error
             except OSError as error:
                 reason = " ".join(str(error).split())
-                if error.errno in _FULL:
-                    raise StorageError(f"{self}: {NO_SPACE}") from error
+                if (what := about_space(error)) is not None:
+                    raise StorageError(f"{self}: {what}") from error
                 if self._is_refusal(error):
                     raise StorageError(f"{self}: {reason}; check that it exists and who may use it") from error
                 if not self._is_transient(error):
                     raise
-                if (pause := next(pauses, None)) is None:
+                if (pause := next(pauses, None)) is None or pause >= limit.left_s:
                     raise StorageError(
                         f"{self}: does not answer ({reason}); the same command continues when it does"
                     ) from error
-                if pause == _LOGGED_PAUSE_S:
-                    line = redact(f"kplm: {self} does not answer ({reason}): trying again")
-                    print(line, file=sys.stderr, flush=True)
-                time.sleep(pause)
+                limit.sleep(pause)
+
+    def _in_place(self, request: Callable[[], _T]) -> _T:
+        with watched(_MOUNTED_NOTICE_S, lambda: _say(f"{self} does not answer: waiting until its file system does")):
+            return request()
 
     def _is_refusal(self, error: OSError) -> bool:
-        return isinstance(error, PermissionError) or (
-            not self.is_local and any(word in str(error) for word in _REFUSALS)
-        )
+        refused = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        return refused or (not self.is_local and any(word in str(error) for word in _REFUSALS))
 
     def _is_transient(self, error: OSError) -> bool:
         """Return whether a request may succeed when it is repeated.
@@ -387,6 +428,50 @@ def _is_named_in_utf8(info: pafs.FileInfo) -> bool:
         return False
 
 
+def _open(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the filesystem of a URI, and the path in it. The store may be asked for the region of a bucket.
+
+    Raises:
+        DataError: it is no URI of a known kind.
+        StorageError: the store does not answer, or refuses.
+    """
+    try:
+        filesystem, path = _time_limit(uri).call(lambda: pafs.FileSystem.from_uri(uri))
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{uri}: no storage of this kind ({reason}); give a path, s3://bucket/key, gs://...") from None
+    except TimeLimitError as error:
+        raise StorageError(f"{uri}: {_SILENT.format(LIMIT_S)}") from error
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise StorageError(
+            f"{uri}: cannot be opened ({reason}); check the bucket, its region and the network"
+        ) from error
+    return filesystem, path
+
+
+def _time_limit(where: object) -> TimeLimit:
+    return TimeLimit(LIMIT_S, _NOTICE_S, lambda: _say(f"{where} does not answer: waiting for up to {LIMIT_S:.0f} s"))
+
+
+_last_said: list[float] = []
+
+
+def _say(text: str) -> None:
+    """Print a line, unless one was printed a moment ago: many requests may wait at a time."""
+    now = time.monotonic()
+    if not _last_said or now - _last_said[-1] > _NOTICES_APART_S:
+        _last_said[:] = [now]
+        print(redact(f"kplm: {text}"), file=sys.stderr, flush=True)
+
+
+def about_space(error: OSError) -> str | None:
+    """Return what to say about full storage, None for another error."""
+    if error.errno in _FULL:
+        return NO_SPACE
+    return _TOO_LARGE if error.errno == errno.EFBIG else None
+
+
 def _sync(path: str) -> None:
     """Bring a file's content, or a folder's entries, to the medium."""
     try:
@@ -406,7 +491,12 @@ def _sync(path: str) -> None:
 
 def copy_file(source: Folder, target: Folder, name: str) -> None:
     """Copy a file from one folder to another, possibly on another filesystem."""
-    read = source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None)
-    with read as stream, target.writing(name) as out:
-        while chunk := stream.read(_CHUNK_BYTES):
+
+    def read(stream: pa.NativeFile) -> bytes:
+        allow(_CHUNK_BYTES)
+        return bytes(stream.read(_CHUNK_BYTES))
+
+    opened = source._retry(lambda: source.filesystem.open_input_stream(f"{source.path}/{name}", compression=None))
+    with opened as stream, target.writing(name) as out:
+        while chunk := source._retry(lambda: read(stream)):
             out.write(chunk)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from ray_kplm import errors
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import OUTPUT_CLOSED
 from ray_kplm.cli.main import EXIT_CODES, build_parser, main
 from ray_kplm.errors import KplmError
@@ -27,6 +28,15 @@ FIGURES = {"seconds": 2.5, "same": True, "rounds": [], "time_ratio_largest_to_sm
 def replace(monkeypatch):
     """Puts names in the place of a module that a command imports when it is called."""
     return lambda module, **names: monkeypatch.setitem(sys.modules, f"ray_kplm.{module}", SimpleNamespace(**names))
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Makes commands take inputs that do not exist."""
+    run = SimpleNamespace(config=SimpleNamespace(compute=None))
+    monkeypatch.setattr(checks, "training", lambda *_, **__: None)
+    for name in ("dataset_of", "finished_run"):
+        monkeypatch.setattr(checks, name, lambda *_: run)
 
 
 @pytest.fixture
@@ -74,7 +84,7 @@ def commands_with_figures(replace):
     ["bench", "endurance"], ["quality", "RUN"],
     ["ablate", "demo", "--over", "mirror"],
 ])  # fmt: skip
-def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, replace, capsys):
+def test_json_is_alone_on_stdout_and_the_table_is_there_without_it(command, replace, unchecked, capsys):
     commands_with_figures(replace)
     assert main([*command, "--json"]) == 0
     said = capsys.readouterr()
@@ -231,7 +241,7 @@ def test_a_mistyped_word_gets_a_suggestion(arguments, words, capsys):
     ["train", "demo", "-q", "seed=5", "run=x"], ["train", "demo", "seed=5", "-q", "run=x"],
     ["-q", "train", "demo", "seed=5", "run=x"], ["train", "-q", "demo", "seed=5", "run=x"],
 ])  # fmt: skip
-def test_overrides_may_stand_among_options(arguments, replace):
+def test_overrides_may_stand_among_options(arguments, replace, unchecked):
     seen = []
     run = SimpleNamespace(folder="x")
     replace("pipeline", discover=lambda config, progress: seen.append((config.seed, config.run)) or (run, False))

@@ -43,9 +43,12 @@ LEVELS = [
         "errors",
         "ranges",
         "redaction",
+        "job_copy",
+        "notes",
         "storage",
         "file_content",
         "integrity",
+        "time_limit",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs as pafs
 
-from ray_kplm import schemas, storage
+from ray_kplm import schemas
 from ray_kplm.errors import DataError, StorageError
 from ray_kplm.storage import Folder
 
@@ -217,7 +218,7 @@ def flaky(path, times, number=errno.EIO) -> Folder:
 
 def test_requests_are_repeated_after_transient_errors(tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     table = pa.table({"a": [1, 2]})
     flaky(tmp_path, 3).write_table("part-00000.parquet", table)
     assert flaky(tmp_path, 3).read_table("part-00000.parquet").equals(table)
@@ -232,7 +233,7 @@ def test_requests_are_repeated_after_transient_errors(tmp_path, monkeypatch):
 
 
 def test_permanent_errors_are_raised_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
+    monkeypatch.setattr(time, "sleep", lambda s: pytest.fail("it waits"))
     with pytest.raises(FileNotFoundError):
         Folder.at(tmp_path).read_bytes("nothing")
     with pytest.raises(FileNotFoundError):

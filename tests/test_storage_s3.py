@@ -251,6 +251,6 @@ def test_requests_are_repeated_while_the_server_is_down(s3, monkeypatch):
 
 
 def test_a_missing_bucket_is_an_error_at_once(s3, monkeypatch):
-    monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("it waits"))
+    monkeypatch.setattr(time, "sleep", lambda s: pytest.fail("it waits"))
     with pytest.raises(StorageError, match="NO_SUCH_BUCKET"):
         Folder.at(f"{s3}-not/run").write_bytes("a", b"1")

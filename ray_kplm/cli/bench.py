@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command, figures_text
 from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError
@@ -147,8 +148,9 @@ def _add_endurance(kinds: Any) -> None:
 
 
 def _correspondence(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.correspondence import bench
-    from ray_kplm.bench.kmeans_speed import Sizes
+    with options.console.loading():
+        from ray_kplm.bench.correspondence import bench
+        from ray_kplm.bench.kmeans_speed import Sizes
 
     sizes = Sizes(options.points, options.dim, options.clusters, options.iterations)
     figures = bench(sizes, memory=options.memory, run=options.run, progress=options.console.show)
@@ -156,9 +158,10 @@ def _correspondence(options: argparse.Namespace) -> Result:
 
 
 def _train(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.train import bench
-    from ray_kplm.config import load_config
-    from ray_kplm.ready_configs import path_of
+    with options.console.loading():
+        from ray_kplm.bench.train import bench
+        from ray_kplm.config import load_config
+        from ray_kplm.ready_configs import path_of
 
     config = load_config(options.config or path_of("faces_cpu"), options.overrides)
     figures = bench(config, options.iterations, options.console.show)
@@ -166,21 +169,26 @@ def _train(options: argparse.Namespace) -> Result:
 
 
 def _evaluation(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.evaluation import bench
+    with options.console.loading():
+        from ray_kplm.bench.evaluation import bench
 
     figures = bench(options.images, options.points, options.landmarks, options.console.show)
     return Result(figures_text(figures), figures)
 
 
 def _rounds(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.rounds import bench, lines
+    with options.console.loading():
+        from ray_kplm.bench.rounds import bench, lines
 
     figures = bench(options.sizes, options.images, options.console.show)
     return Result("\n".join(lines(figures)), figures)
 
 
 def _quality(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.label_free import bench, lines
+    for run in options.runs:
+        checks.finished_run(run)
+    with options.console.loading():
+        from ray_kplm.bench.label_free import bench, lines
 
     figures = bench(options.runs, options.console.show)
     return Result("\n".join(lines(figures)), figures)
@@ -189,14 +197,16 @@ def _quality(options: argparse.Namespace) -> Result:
 def _chaos(options: argparse.Namespace) -> Result:
     if options.victims or options.together:
         return _chaos_on_a_cluster(options)
-    from ray_kplm.bench.boundary_faults import bench, lines
+    with options.console.loading():
+        from ray_kplm.bench.boundary_faults import bench, lines
 
     figures = bench(options.boundaries, options.console.show)
     return Result("\n".join(lines(figures)), figures, exit_code=0 if figures["same"] else 1)
 
 
 def _chaos_on_a_cluster(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.fault_injection import bench, lines
+    with options.console.loading():
+        from ray_kplm.bench.fault_injection import bench, lines
 
     if options.boundaries is not None:
         raise ConfigError("--boundaries: is for kills without --victims and --together; leave one of them out")
@@ -205,7 +215,8 @@ def _chaos_on_a_cluster(options: argparse.Namespace) -> Result:
 
 
 def _endurance(options: argparse.Namespace) -> Result:
-    from ray_kplm.bench.endurance import bench
+    with options.console.loading():
+        from ray_kplm.bench.endurance import bench
 
     figures = bench(options.rounds, options.rounds_per_fit, options.console.show)
     return Result(figures_text(figures), figures)

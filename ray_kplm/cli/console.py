@@ -11,9 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_kplm import notes
 from ray_kplm.redaction import redact
 from ray_kplm.report.text_table import align_values
 
@@ -45,6 +47,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._out = _Discard() if quiet else sys.stderr
+        notes.is_quiet = quiet
 
     def inform(self, text: str) -> None:
         """Print a line."""
@@ -55,6 +58,10 @@ class Console:
         is_terminal = self._out.isatty()
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
         print(redact(f"{start}[{share:4.0%}] {text}"), end=end, file=self._out, flush=True)
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Return a context for the import of the libraries that take seconds."""
+        return notes.waiting("kplm: loading PyTorch and Ray ...")
 
     def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run; see `ray_kplm.progress` for the weights."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, command
 from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PART_SHARES, PROCESSES, SEEDS, SHARES, SIDES, Range
@@ -61,7 +62,9 @@ def _add_synth(commands: Any) -> None:
 
 
 def _synth(options: argparse.Namespace) -> Result:
-    from ray_kplm.imaging.synthetic.category import write_category
+    checks.target(options.folder, "DIR")
+    with options.console.loading():
+        from ray_kplm.imaging.synthetic.category import write_category
 
     names = ("kind", "test_share", "size", "seed", "mark", "background_marks")
     chosen = {name: getattr(options, name) for name in names}
@@ -156,16 +159,19 @@ def _add_ingest_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _ingest(options: argparse.Namespace) -> Result:
-    from ray_kplm.config import ComputeConfig
     from ray_kplm.datasets.dataset import IngestOptions
-    from ray_kplm.runtime.session import session
-    from ray_kplm.steps.ingest import ingest
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
         "drop_duplicates", "max_pixels", "max_bytes", "workers",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
+    checks.source(options.source, options.boxes, options.landmarks, options.sequences)
+    checks.target(options.dataset, "DATASET")
+    with options.console.loading():
+        from ray_kplm.config import ComputeConfig
+        from ray_kplm.runtime.session import session
+        from ray_kplm.steps.ingest import ingest
     with session(ComputeConfig()):
         summary = ingest(options.source, options.dataset, chosen, progress=options.console.show)
     return Result(str(summary))

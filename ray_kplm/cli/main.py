@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, results, search, steps, train, verify
+from ray_kplm.cli import bench, data, process, results, search, steps, train, verify
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
-from ray_kplm.errors import ConfigError, KplmError
-from ray_kplm.redaction import RedactingFormatter, has_credentials, print_traceback, way_out
+from ray_kplm.errors import ConfigError, KplmError, StorageError
+from ray_kplm.redaction import RedactingFormatter, has_credentials, print_traceback, redact, way_out
 from ray_kplm.report.text_table import align
 
 INTERRUPTED = 130
@@ -51,7 +51,12 @@ _log = logging.getLogger("ray_kplm.cli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. Errors that the user can act on are printed as one line."""
+    """Run a command and return its exit code. Errors that the user can act on are printed as one line.
+
+    Without arguments it takes those of the process, which ends with the command; see `ray_kplm.cli.process`.
+    """
+    if arguments is None:
+        process.run_as_process(lambda: main(sys.argv[1:]))
     options = build_parser().parse_args(arguments)
     verbosity = getattr(options, "verbosity", None)
     options.console = Console(quiet=verbosity == "quiet")
@@ -65,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the result
             result: Result = options.call(options)
     except KplmError as error:
-        _log.info("traceback of the error:", exc_info=error)
-        print(f"kplm: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error, str(error), error.exit_code)
+    except OSError as error:  # of a file or of a connection
+        return _failed(error, _line(error), StorageError.exit_code)
     except KeyboardInterrupt:
-        print("kplm: interrupted; the same command continues", file=sys.stderr)
+        if process.received() is None:  # else the process says so
+            print("kplm: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
     emit(result.as_json() if getattr(options, "json", False) else result.text)
     return result.exit_code
@@ -83,6 +89,21 @@ def _refuse_credentials(options: argparse.Namespace) -> None:
                 key, separator, uri = word.partition("=")
                 given = uri if separator and "://" not in key else word
                 raise ConfigError(f"{word}: {way_out(given)}")
+
+
+def _line(error: OSError) -> str:
+    from ray_kplm.storage import about_space
+
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{about_space(error) or error.strerror or ' '.join(str(error).split())}"
+
+
+def _failed(error: Exception, line: str, code: int) -> int:
+    """Print the line of an error, unless it is a consequence of a signal; return the exit code."""
+    if process.received() is None:
+        _log.info("traceback of the error:", exc_info=error)
+        print(redact(f"kplm: {line}"), file=sys.stderr)
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
@@ -187,14 +188,14 @@ def _add_template(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.evaluate import Options, evaluate
-    from ray_kplm.report.score_table import score_lines
-    from ray_kplm.run import Run
-    from ray_kplm.tracking import add_evaluation
-
     if (options.run is None) == (options.model is None):
         raise ConfigError("evaluate: name one run directory, as RUN or as --model RUN")
-    run = Run.open(options.run or options.model)
+    run = checks.finished_run(options.run or options.model)
+    checks.dataset_of(run, options.data)
+    with options.console.loading():
+        from ray_kplm.analysis.evaluate import Options, evaluate
+        from ray_kplm.report.score_table import score_lines
+        from ray_kplm.tracking import add_evaluation
     chosen = Options(options.data, options.protocol, tuple(options.by), options.visible_only)
     metrics = evaluate(run, options.console.show, chosen)
     if not options.data:
@@ -204,14 +205,16 @@ def _evaluate(options: argparse.Namespace) -> Result:
 
 
 def _quality(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.label_free import measure_quality
-    from ray_kplm.report.quality_table import quality_table
     from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
 
     run = Run.open(options.run)
+    other = Run.open(options.against) if options.against else None
+    checks.dataset_of(run)
+    with options.console.loading():
+        from ray_kplm.analysis.label_free import measure_quality
+        from ray_kplm.report.quality_table import quality_table
+        from ray_kplm.runtime.session import session
     with session(run.config.compute):
-        other = Run.open(options.against) if options.against else None
         quality = measure_quality(
             run, options.stage, images=options.images, against=other, progress=options.console.show
         )
@@ -220,19 +223,21 @@ def _quality(options: argparse.Namespace) -> Result:
 
 def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
-    from ray_kplm.datasets.limits import Limits
-    from ray_kplm.inference.images import PredictOptions, predict_images
-    from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
 
-    source, out, overrides = _split_words([*options.source, options.out, *options.overrides])
-    run = Run.open(options.run)
+    sources, out, overrides = _split_words([*options.source, options.out, *options.overrides])
+    run = checks.finished_run(options.run)
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
+    checks.sources(sources, options.boxes)
+    checks.target(out, "OUT")
+    with options.console.loading():
+        from ray_kplm.datasets.limits import Limits
+        from ray_kplm.inference.images import PredictOptions, predict_images
+        from ray_kplm.runtime.session import session
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     limits = Limits(options.max_pixels, options.max_bytes)
     chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
     with session(config.compute):
-        summary = predict_images(run, source, out, chosen, config=config, progress=options.console.show)
+        summary = predict_images(run, sources, out, chosen, config=config, progress=options.console.show)
     return Result(str(summary))
 
 
@@ -248,14 +253,16 @@ def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 def _show(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
     from ray_kplm.analysis.picture_file import PictureFile
-    from ray_kplm.run import Run
-    from ray_kplm.runtime.session import session
-    from ray_kplm.tracking import add_picture
 
+    run = checks.finished_run(options.run)
+    checks.dataset_of(run)
+    checks.target_file(options.out)
     file = PictureFile.at(options.out) if options.out else None
-    run = Run.open(options.run)
+    with options.console.loading():
+        from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
+        from ray_kplm.runtime.session import session
+        from ray_kplm.tracking import add_picture
     if file:
         file.write(draw_sheet(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints))
         return Result(options.out)
@@ -267,11 +274,12 @@ def _show(options: argparse.Namespace) -> Result:
 
 
 def _report(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.report import report
-    from ray_kplm.run import Run
-    from ray_kplm.tracking import add_report
-
-    run = Run.open(options.run)
+    run = checks.finished_run(options.run)
+    checks.dataset_of(run)
+    checks.target(options.run, "RUN")
+    with options.console.loading():
+        from ray_kplm.analysis.report import report
+        from ray_kplm.tracking import add_report
     path = report(run, options.console.show, options.images)
     add_report(run)
     return Result(str(path))
@@ -279,11 +287,14 @@ def _report(options: argparse.Namespace) -> Result:
 
 def _template(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.picture_file import PictureFile
-    from ray_kplm.analysis.template_picture import template_picture
     from ray_kplm.run import Run
 
     file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
+    checks.dataset_of(run)
+    checks.target_file(options.out)
+    with options.console.loading():
+        from ray_kplm.analysis.template_picture import template_picture
     image_id, png = template_picture(run, options.image_id)
     name = f"{image_id.replace('/', '_')}.png"
     if file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number
 from ray_kplm.ranges import PROCESSES, REDUCTIONS, ROUNDS, SEEDS, TRIALS
@@ -49,11 +50,14 @@ def _add_choose(commands: Any) -> None:
 
 
 def _choose(options: argparse.Namespace) -> Result:
-    from ray_kplm.experiments.choice import PICTURE, choose_numbers
-    from ray_kplm.report.choice_table import choice_table
+    from ray_kplm.config import load_config
 
     given: list[str] = options.overrides
     config = given.pop(0) if given and "=" not in given[0] else None
+    checks.training(load_config(config, [*given, f"dataset={options.dataset}", f"run={options.folder}"]), is_run=False)
+    with options.console.loading():
+        from ray_kplm.experiments.choice import PICTURE, choose_numbers
+        from ray_kplm.report.choice_table import choice_table
     choice = choose_numbers(options.dataset, config, given, options.folder, options.console.show)
     numbers = f"method.landmarks={choice['landmarks']} method.clusters={choice['clusters']}"
     files = f"picture: {options.folder}/{PICTURE}   next: kplm train CONFIG dataset={options.dataset} run=NEW {numbers}"
@@ -159,9 +163,11 @@ def _add_sweep(commands: Any) -> None:
 
 def _ablate(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load_config
-    from ray_kplm.experiments.ablation import ablate, plain, table_lines
 
     config = load_config(options.config, options.overrides)
+    checks.training(config, is_run=False)
+    with options.console.loading():
+        from ray_kplm.experiments.ablation import ablate, plain, table_lines
     rows = ablate(
         config, options.over, options.seeds, max_concurrent=options.max_concurrent,
         progress=options.console.show,
@@ -171,14 +177,17 @@ def _ablate(options: argparse.Namespace) -> Result:
 
 def _sweep(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load_config
-    from ray_kplm.experiments.pages import sweep_table
-    from ray_kplm.experiments.sweep import SweepOptions, sweep
-    from ray_kplm.runtime.tune import Halving
+
+    config = load_config(options.config, options.overrides)
+    checks.training(config, is_run=False)
+    with options.console.loading():
+        from ray_kplm.experiments.pages import sweep_table
+        from ray_kplm.experiments.sweep import SweepOptions, sweep
+        from ray_kplm.runtime.tune import Halving
 
     names = ("over", "search", "samples", "max_concurrent", "seed", "objective")
     halving = Halving(options.grace_rounds, options.reduction) if options.asha else None
     chosen = SweepOptions(**{name: getattr(options, name) for name in names}, halving=halving)
-    config = load_config(options.config, options.overrides)
     results = sweep(config, chosen, options.console.show)
     files = f"picture: {config.run}/index.html   next: kplm train {config.run}/best.yaml run=NEW"
     return Result(f"{sweep_table(results)}\n{files}", {name: results[name] for name in ("best", "trials")})

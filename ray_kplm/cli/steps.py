@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.report.text_table import align
 
@@ -25,12 +26,13 @@ def add(commands: Any) -> None:
 
 
 def _steps(options: argparse.Namespace) -> Result:
-    from ray_kplm.datasets.dataset import Dataset
     from ray_kplm.run import Run
-    from ray_kplm.steps.recorder import record
 
     run = Run.open(options.run)
-    recording = record(run, Dataset.open(run.config.dataset))
+    dataset = checks.dataset_of(run)
+    with options.console.loading():
+        from ray_kplm.steps.recorder import record
+    recording = record(run, dataset)
     if options.mermaid:
         return Result(recording.picture())
     rows = [

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number
 from ray_kplm.errors import DataError
@@ -40,22 +41,25 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> Result:
-    from ray_kplm.analysis.contact_sheet import show
-    from ray_kplm.analysis.evaluate import evaluate
     from ray_kplm.config import load_config
-    from ray_kplm.datasets.dataset import IngestOptions
-    from ray_kplm.imaging.synthetic.category import write_category
-    from ray_kplm.pipeline import discover
     from ray_kplm.ready_configs import path_of
-    from ray_kplm.report.score_table import score_lines
-    from ray_kplm.runtime.session import session
-    from ray_kplm.steps.ingest import ingest
-    from ray_kplm.tracking import add_evaluation, add_picture
 
     started = time.monotonic()
     root = Path(options.folder)
     config = load_config(path_of("demo"), [f"dataset={root / 'dataset'}", f"run={root / 'run'}", *options.overrides])
-    if not _is_rendered(root / "images", options.images):
+    checks.target(options.folder, "--folder")
+    is_rendered = _is_rendered(root / "images", options.images)
+    with options.console.loading():
+        from ray_kplm.analysis.contact_sheet import show
+        from ray_kplm.analysis.evaluate import evaluate
+        from ray_kplm.datasets.dataset import IngestOptions
+        from ray_kplm.imaging.synthetic.category import write_category
+        from ray_kplm.pipeline import discover
+        from ray_kplm.report.score_table import score_lines
+        from ray_kplm.runtime.session import session
+        from ray_kplm.steps.ingest import ingest
+        from ray_kplm.tracking import add_evaluation, add_picture
+    if not is_rendered:
         options.console.inform(f"rendering {options.images} images to {root / 'images'}")
         write_category(root / "images", options.images, size=config.network.image_size, seed=config.seed)
     with session(config.compute):
@@ -99,10 +103,12 @@ def _add_train(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> Result:
     from ray_kplm.config import load_config
-    from ray_kplm.pipeline import discover
 
     started = time.monotonic()
     config = load_config(options.config, options.overrides)
+    checks.training(config)
+    with options.console.loading():
+        from ray_kplm.pipeline import discover
     run, worked = discover(config, options.console.run_progress)
     state = f"done in {time.monotonic() - started:.0f} s" if worked else "was finished before, nothing to do"
     return Result(f"{run.folder}: {state}; next: kplm evaluate {run.folder}, kplm show {run.folder}")
@@ -126,10 +132,13 @@ def _add_fork(commands: Any) -> None:
 def _fork(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
     from ray_kplm.run import Run
-    from ray_kplm.steps.fork import fork
 
     source = Run.open(options.run)
     config = from_dict(with_overrides(source.config.to_dict(), [*options.overrides, f"run={options.target}"]))
+    checks.target(options.target, "NEW")
+    checks.training(config)
+    with options.console.loading():
+        from ray_kplm.steps.fork import fork
     taken = fork(source, config)
     state = f"took over {', '.join(taken) or 'nothing'}"
     return Result(f"{options.target}: {state}; next: kplm train {options.target}/config.yaml")

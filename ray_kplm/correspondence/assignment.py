@@ -17,10 +17,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from ray_kplm.correspondence.faiss_import import faiss
 
 BLOCK = 4096
 """Descriptors of a block on a CPU: as many as a core's cache holds. Larger blocks make conversions and sums 3 times slower."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import eigsh, svds
 
 _NEIGHBOURS = 30
 """Comparisons that are used for each image: those with the largest |W_nm|. Chance likeness of distant pairs is left out."""
@@ -80,6 +79,8 @@ def mirror_evidence(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -
 
 def _leading(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the direction of the largest second moment of vectors (N, D): (D,)."""
+    from scipy.sparse.linalg import svds  # not needed to predict
+
     first = np.random.default_rng(0).standard_normal(min(vectors.shape))
     direction: NDArray[np.float32] = svds(vectors, k=1, v0=first, return_singular_vectors="vh")[2][0]
     return direction
@@ -95,6 +96,8 @@ def synchronise(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> tu
     Returns:
         The facings, +1 or -1, (N,), and their agreement: the mean of W_nm z_n z_m relative to that of |W_nm|, 1 if all agree.
     """
+    from scipy.sparse.linalg import eigsh  # not needed to predict
+
     a, b = _unit(plain), _unit(mirrored)
     compared = a @ a.T - a @ b.T
     compared = (compared + compared.T) / 2

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ray_kplm.correspondence.assignment import exact_scores
 from ray_kplm.correspondence.reduction import Reducible
@@ -70,6 +69,8 @@ def match(
         The cluster of each keypoint, (N,). NONE for a keypoint beyond the cluster's cut-off, and for those that remain where an
         image has more keypoints than there are clusters.
     """
+    from scipy.optimize import linear_sum_assignment  # not needed to predict
+
     assigned = np.full(len(descriptors), NONE, np.int16)
     ends = np.cumsum(counts)
     for start, end in zip(ends - counts, ends, strict=True):
@@ -89,5 +90,7 @@ def match_to_previous(previous: NDArray[np.float32], centroids: NDArray[np.float
 
     Cluster i of the previous round corresponds to centroids[order[i]].
     """
+    from scipy.optimize import linear_sum_assignment  # not needed to predict
+
     squared = ((previous[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=-1)
     return np.asarray(linear_sum_assignment(squared)[1], np.int64)

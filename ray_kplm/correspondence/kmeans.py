@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ray_kplm.correspondence.assignment import BLOCK, Assigner, Search, as_float32, on_grid
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.reduction import Reducible
 
 _SQUARE_UNIT = 2.0**-20

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from ray_kplm.correspondence.faiss_import import faiss
 
 NEIGHBOURS = 100
 """Nearest neighbours of which the median distance is taken."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import os
 import resource
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import psutil
 import ray
@@ -25,6 +25,7 @@ from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError
@@ -309,5 +310,6 @@ class _MemoryUsage:
 
     def peak_mib(self) -> float:
         """Return the peak resident memory above that at the start, in MiB."""
-        peak: float = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - self._start / 2**20, 1)
-        return peak
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
+        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(round((peak - self._start) / 2**20, 1))

@@ -13,6 +13,9 @@ from typing import Any
 HOMES = {
     "memory_summary": "ray._private.internal_api",
     "state": "ray._private.state",
+    "node": "ray._private",
+    "services": "ray._private",
+    "get_default_ray_temp_dir": "ray._common.utils",
     "get_ray_address_file": "ray._private.utils",
     "Cluster": "ray.cluster_utils",
     "PlacementGroupTableData": "ray.core.generated.gcs_pb2",

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import ClusterError
+from ray_kplm.notes import waiting
+from ray_kplm.runtime.local_ray import start_local_ray
 from ray_kplm.runtime.ray_private import ExecutionCallback, memory_summary
 
 ENVIRONMENT = {
@@ -77,7 +81,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         runs: number of runs with this layout that execute at the same time.
 
     Raises:
-        ClusterError: no Ray cluster answers at RAY_ADDRESS.
+        ClusterError: no Ray cluster answers at RAY_ADDRESS, or a local Ray does not start.
     """
     if ray.is_initialized():
         configure_ray_data()
@@ -86,14 +90,15 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _silent_stderr():
+    with _silent_stderr() as console, _handler_kept(signal.SIGTERM):
         if os.environ.get("RAY_ADDRESS"):
-            _join_cluster(quiet)
+            with waiting(f"kplm: joining Ray at {os.environ['RAY_ADDRESS']} ...", descriptor=console):
+                _join_cluster(quiet)
         else:  # the processes of a local Ray inherit the environment, and start faster without a runtime_env
             for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
             cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            start_local_ray(console, num_cpus=cpus, include_dashboard=False, **quiet)
     configure_ray_data()
     _warn_if_too_small(compute, runs)
     try:
@@ -138,14 +143,28 @@ def _worker_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Discard stderr: Ray's C++ code writes its log level there while it starts. Errors are raised as exceptions."""
+def _handler_kept(number: signal.Signals) -> Iterator[None]:
+    """Restore a signal's handler after the block, if the program has one: Ray replaces that of SIGTERM."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[int]:
+    """Discard stderr: Ray's C++ code writes its log level there while it starts. Errors are raised as exceptions.
+
+    Yields a descriptor of what stderr was before.
+    """
     sys.stderr.flush()
     stderr_copy = os.dup(2)
     null_device = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null_device, 2)
     try:
-        yield
+        yield stderr_copy
     finally:
         os.dup2(stderr_copy, 2)
         os.close(stderr_copy)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config, KeypointsConfig
 from ray_kplm.config_names import as_recorded
 from ray_kplm.correspondence.background import Background, find_background
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import Selection

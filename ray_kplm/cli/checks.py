@@ -1,0 +1,121 @@
+"""What a command can tell in a moment: whether its configuration, its input and its target are usable.
+
+Commands ask this before they import PyTorch and start Ray, which takes many seconds.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ray_kplm.errors import ConfigError, DataError, StorageError
+
+if TYPE_CHECKING:
+    from ray_kplm.config import Config
+    from ray_kplm.datasets.dataset import Dataset
+    from ray_kplm.run import Run
+
+_NEEDED = {"torch": "", "ray": "", "faiss": ": one of the extras cpu, gpu, gpu-cu12 brings it"}
+"""Modules that training cannot do without, and what to add about a missing one."""
+
+
+def finished_run(uri: str) -> Run:
+    """Return a finished run. Raises RunError if it is none."""
+    from ray_kplm.run import Run
+
+    run = Run.open(uri)
+    run.finished("stage2")
+    return run
+
+
+def dataset_of(run: Run, other: str | None = None) -> Dataset:
+    """Return the dataset of a run, or another one. Raises DataError if it is not finished."""
+    from ray_kplm.datasets.dataset import Dataset
+
+    return Dataset.open(other or run.config.dataset)
+
+
+def training(config: Config, *, is_run: bool = True) -> None:
+    """Check what training takes, and where it writes.
+
+    Args:
+        config: of the run.
+        is_run: whether `config.run` is a run directory, and not the folder of several.
+
+    Raises:
+        KplmError: the dataset is not finished, the run directory cannot be written, or a package is missing.
+    """
+    from ray_kplm.datasets.dataset import Dataset
+    from ray_kplm.run import Run
+
+    if not config.dataset:
+        raise ConfigError("dataset = '': name the dataset that `kplm ingest` made, for example dataset=data/mine")
+    Dataset.open(config.dataset)
+    if config.run:
+        target(config.run, "run")
+    if is_run:
+        Run.start(config)
+    for name, hint in _NEEDED.items():
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"the package {name} is not installed{hint}; pip install -c constraints.txt -e '.[cpu]'")
+
+
+def source(uri: str, *tables: str | None) -> None:
+    """Raise DataError if a source of images, or a table about them, does not exist."""
+    from ray_kplm.storage import Folder
+
+    for path in (uri, *filter(None, tables)):
+        if not Folder.at(path).exists():
+            raise DataError(f"{path}: no such file or folder")
+
+
+def sources(uris: Sequence[str], *tables: str | None) -> None:
+    """Raise DataError if none of several sources of images exists, or a table about them does not. Patterns match later."""
+    from ray_kplm.storage import Folder
+
+    if len(uris) == 1 and not glob.has_magic(uris[0]):
+        source(uris[0], *tables)
+        return
+    if not any(glob.has_magic(uri) or Folder.at(uri).exists() for uri in uris):
+        raise DataError(f"{', '.join(uris[:3])}{', ...' if len(uris) > 3 else ''}: no such files or folders")
+    for path in filter(None, tables):
+        source(path)
+
+
+def target(uri: str, name: str) -> None:
+    """Check that a folder can be made or written to, and that it stays.
+
+    Args:
+        uri: the folder.
+        name: what it is, for messages.
+
+    Raises:
+        ConfigError: it lies in the copy of a folder that Ray deletes after the job.
+        StorageError: a file is in its way, or it is not writable.
+    """
+    from ray_kplm.job_copy import refuse_lost
+    from ray_kplm.storage import Folder
+
+    refuse_lost(uri, name)
+    folder = Folder.at(uri)
+    if not folder.is_local:
+        return
+    path = folder.path
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise StorageError(f"{name} {uri}: {path} is a file, and not a folder to write to; choose another place")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"{name} {uri}: {path} is not writable; check who may write there, or choose another place")
+
+
+def target_file(path: str | None) -> None:
+    """Check that a file can be written, if one is asked for; see `target` for the errors."""
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise StorageError(f"--out {path}: is a folder; give the name of a file")
+    target(os.path.dirname(os.path.abspath(path)), "--out")
