@@ -81,7 +81,10 @@ def _is_alive(folder: Folder, claim: Claim, patience_s: float, log: Callable[[st
     waited, pause, logged = 0.0, min(_POLL_S, patience_s / 10), not claim.is_held
     while waited < patience_s:
         if not logged:
-            log(f"{folder}: claimed by {claim}; waiting up to {patience_s:.0f} s for a heartbeat, then taking over")
+            hint = "" if claim.values else f"; to not wait, remove {claim.name} if nobody works there"
+            log(
+                f"{folder}: claimed by {claim}; waiting up to {patience_s:.0f} s for a heartbeat, then taking over{hint}"
+            )
             logged = True
         before = clock()
         time.sleep(pause)
