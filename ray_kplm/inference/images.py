@@ -28,7 +28,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, open_source
-from ray_kplm.integrity import CheckedFolder
+from ray_kplm.integrity import OUTPUTS, CheckedFolder
 from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -130,7 +130,9 @@ def predict_images(
             step.begin()
             manifest = _predict(step, images, make, config, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
-        _export(target, options, manifest["landmarks"], images.name)
+        _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
+        if target.written():
+            target.publish(manifest, (), manifest[OUTPUTS])
     return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed)
 
 
