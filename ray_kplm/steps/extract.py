@@ -90,6 +90,7 @@ class _Extract(Task):
             None if self.facing is None else self.facing.facings(),
             described=described,
             frozen_share=self.context.method.frozen_share(self.round) if described else 0.0,
+            beside=self.folder.parent,
         )
         facts = extract(extraction, selection, executor.progress.advance)
         executor.progress.set_points_per_image(facts["detected_per_image"])
@@ -155,7 +156,7 @@ class Extraction:
     whose points are described beside the detected ones. facings: which way images face, where mirror images are `facing`; the
     network then sees all as they face one way. described: whether `features` hold descriptors. frozen_share: of the descriptors
     of the configured `features`, which are blended with the learnt ones; 0: nothing is blended. beside: where the projection of
-    these is; by default the folder around that of the features.
+    these is; by default the folder around that of the network.
     """
 
     method: Method
@@ -225,7 +226,7 @@ class ExtractPart:
     def _frozen_descriptors(self, device: torch.device) -> FrozenDescriptors:
         """Return the frozen model with the projection of all processes, which the first one that has the sample writes."""
         features = build_features(self._work.config, device)
-        folder = self._work.beside or self._work.features.parent
+        folder = self._work.beside or self._work.network.parent
 
         def describe(batch: Inputs) -> NDArray[np.float32]:
             return np.concatenate(describe_detected(features, batch.images, self._find(batch)))

@@ -57,7 +57,7 @@ def reads(monkeypatch) -> list[str]:
             yield Inputs(batch, [np.eye(2, 3)] * len(batch), [str(i) for i in batch], boxes)
 
     monkeypatch.setattr(module, "read_inputs", read_inputs)
-    monkeypatch.setattr(module, "load_weights", lambda content: {})
+    monkeypatch.setattr(module, "read_weights", lambda folder: {})
     monkeypatch.setattr(module, "worker_placement", lambda compute: None)
     return found
 
@@ -171,7 +171,7 @@ class BrightSpots:
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """Makes the extraction of four images on storage, of which b and d face the other way if facings are given."""
-    monkeypatch.setattr(module, "load_weights", lambda content: {})
+    monkeypatch.setattr(module, "read_weights", lambda folder: {})
     monkeypatch.setattr(module, "worker_placement", lambda compute: None)
     BrightSpots.boxes = []
     images, facings, part = Folder.at(tmp_path / "images"), Folder.at(tmp_path / "facing"), "part-00000.parquet"
