@@ -16,7 +16,7 @@ import yaml
 from ray_kplm import ready_configs
 from ray_kplm.config_names import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
 from ray_kplm.errors import ConfigError
-from ray_kplm.file_content import check_sealed_text, parsing
+from ray_kplm.storage.file_content import check_sealed_text, parsing
 
 
 def put(tree: dict[str, Any], override: str) -> None:

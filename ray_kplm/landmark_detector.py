@@ -18,9 +18,7 @@ from ray_kplm.datasets.given_images import Image, as_images, rgb_of
 from ray_kplm.datasets.ingest_source import box_fault
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.errors import DataError
-from ray_kplm.file_content import seal_text
 from ray_kplm.imaging import coordinates
-from ray_kplm.integrity import CheckedFolder
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
@@ -29,6 +27,8 @@ from ray_kplm.network.compute import Placement
 from ray_kplm.redaction import redact
 from ray_kplm.run import CONFIG, Run
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal_text
+from ray_kplm.storage.integrity import CheckedFolder
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.report.choice_table import choice_line
 from ray_kplm.run import Run
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.steps.choose import CHOICE, has_auto, resolve
 from ray_kplm.steps.executor import AfterRound, Executor

@@ -30,13 +30,13 @@ from ray_kplm.config import Config, from_dict
 from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
 from ray_kplm.config_paths import with_dataset_at
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.file_content import check_seal, check_sealed_text, parsing, seal, seal_text
-from ray_kplm.integrity import CLAIM as CLAIM
-from ray_kplm.integrity import MANIFEST as MANIFEST
-from ray_kplm.integrity import CheckedFolder, Record, read_manifest
 from ray_kplm.number_format import AUTO_KEYS, resolve_auto
 from ray_kplm.redaction import has_credentials, way_out, without_credentials
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import check_seal, check_sealed_text, parsing, seal, seal_text
+from ray_kplm.storage.integrity import CLAIM as CLAIM
+from ray_kplm.storage.integrity import MANIFEST as MANIFEST
+from ray_kplm.storage.integrity import CheckedFolder, Record, read_manifest
 
 CONFIG = "config.yaml"
 NUMBER_FORMAT = "number_format.json"
@@ -162,7 +162,7 @@ class Step:
         return manifest
 
     def _owner(self) -> dict[str, str]:
-        """Return the token of the driver that writes the step, if it holds a lock (`run_lock`)."""
+        """Return the token of the driver that writes the step, if it holds a lock (`locking`)."""
         guard = self.folder.guard
         return {"owner": guard.token} if guard else {}
 

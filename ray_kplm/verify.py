@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest, unit_of
+from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CONFIG, NUMBER_FORMAT, stored_config, stored_number_format
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest, unit_of
 
 DAMAGED, LOST, UNRECORDED = "damaged", "lost", "not recorded"
 _DATASET = "dataset.json"

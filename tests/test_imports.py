@@ -21,11 +21,7 @@ LEVELS = [
     {
         "imaging",
         "run",
-        "run_lock",
-        "driver_claims",
-        "driver_fence",
-        "driver_takeover",
-        "exclusive_files",
+        "locking",
         "progress",
         "number_format",
         "config_reference",
@@ -46,9 +42,6 @@ LEVELS = [
         "job_copy",
         "notes",
         "storage",
-        "file_content",
-        "integrity",
-        "time_limit",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""

@@ -11,12 +11,12 @@ from ray_kplm.cli.main import main
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset, dataset_folder
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.file_content import seal_text
-from ray_kplm.integrity import _checked, _published
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal_text
+from ray_kplm.storage.integrity import _checked, _published
 from ray_kplm.verify import DAMAGED, LOST, UNRECORDED, verify
-from tests.test_integrity import change
+from tests.storage.test_integrity import change
 
 
 def write_run(root: Path) -> Run:

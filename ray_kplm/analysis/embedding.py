@@ -15,7 +15,6 @@ from ray_kplm.correspondence.features import read_features
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.evaluation.stages import STAGE2
-from ray_kplm.file_content import load_arrays
 from ray_kplm.methods import build_method
 from ray_kplm.methods.channels import Channels
 from ray_kplm.progress import ProgressCallback
@@ -25,6 +24,7 @@ from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
 from ray_kplm.steps.extract import Extraction, extract
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import load_arrays
 
 IMAGES = 200
 """Number of training images whose descriptors are embedded."""

@@ -1,7 +1,7 @@
 """The boundaries of a run: each file that its driver or a worker publishes, and each that it deletes.
 
 `python -m ray_kplm.bench.boundaries PLAN.json train ...` is `kplm train ...` that notes its boundaries, and dies by SIGKILL at
-one of them. It uses what every change of a locked folder asks beforehand (`driver_fence.Fence`), in all processes of the run.
+one of them. It uses what every change of a locked folder asks beforehand (`locking.fence.Fence`), in all processes of the run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_kplm import run_lock
-from ray_kplm.driver_fence import Fence
+from ray_kplm.locking import lock as run_lock
+from ray_kplm.locking.fence import Fence
 from ray_kplm.storage import Folder
 
 DRIVER, WORKER = "driver", "worker"

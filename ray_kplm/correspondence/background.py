@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from ray_kplm.file_content import load_arrays
+from ray_kplm.storage.file_content import load_arrays
 
 RADIUS = 0.015
 """Keypoints within this distance, a share of the input's side, are at the same place: 1.5 pixels of 96."""

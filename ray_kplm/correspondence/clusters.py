@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.file_content import load_arrays
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import load_arrays
 
 CLUSTERS = "clusters.npz"
 

@@ -26,9 +26,9 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
-from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
 from ray_kplm.ranges import FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import MANIFEST, CheckedFolder, read_manifest
 
 
 @dataclass(frozen=True)

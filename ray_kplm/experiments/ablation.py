@@ -13,14 +13,14 @@ from typing import Any
 from ray_kplm.analysis.evaluate import evaluate
 from ray_kplm.config import Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.driver_fence import Patrol, end_process
 from ray_kplm.errors import ConfigError
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
+from ray_kplm.locking import lock_folder
+from ray_kplm.locking.fence import Patrol, end_process
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import errors_over
 from ray_kplm.report.text_table import align
 from ray_kplm.run import Run
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.trial_actor import Report, Values
 from ray_kplm.runtime.tune import Search, run_trials

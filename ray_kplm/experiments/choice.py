@@ -12,10 +12,10 @@ from typing import Any
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError
+from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.report.figures import agreement_over
 from ray_kplm.run import Run
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.steps.choose import choice_step, choose
 from ray_kplm.storage import Folder

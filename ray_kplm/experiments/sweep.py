@@ -18,17 +18,17 @@ from typing import Annotated, Any
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.driver_fence import Patrol, end_process
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, choose_objective, measure_round, measure_run
 from ray_kplm.experiments.space import Choice, Space, Values, configured, read_space
 from ray_kplm.experiments.sweep_events import RESULTS, SweepEvents, keypoints_folder
 from ray_kplm.experiments.sweep_results import from_dict, run_name
 from ray_kplm.experiments.trial import absolute, discover_with_reuse
+from ray_kplm.locking import lock_folder
+from ray_kplm.locking.fence import Patrol, end_process
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.ranges import TRIALS, Processes, Seed, check_ranges
 from ray_kplm.run import Run
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.session import session
 from ray_kplm.runtime.trial_actor import Report
 from ray_kplm.runtime.tune import (

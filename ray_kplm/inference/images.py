@@ -29,8 +29,8 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
-from ray_kplm.integrity import OUTPUTS, CheckedFolder
 from ray_kplm.landmark_detector import detector_fingerprint, landmark_predictor
+from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION
@@ -38,9 +38,9 @@ from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
 
 _STEP = "predict_images"
 INPUT_VERSION = 2

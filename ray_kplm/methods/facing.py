@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.correspondence.facing import FacingTemplate, facings
 from ray_kplm.dense_features import DenseFeatures, build_features, describe_images
-from ray_kplm.file_content import load_arrays
 from ray_kplm.schemas import FACINGS
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import load_arrays
 
 FACING = "facing"
 """The folder of the facings and of the template, in a run and in an exported detector."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ray_kplm.dense_features.blend import Projection, blend, describe_keypoints
 from ray_kplm.dense_features.feature_map import DenseFeatures
 from ray_kplm.errors import CollapseError
-from ray_kplm.file_content import load_arrays
 from ray_kplm.methods.extractor import Detected
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import load_arrays
 
 PROJECTION = "projection.npz"
 """File of a round's projection and share, beside the folder of the round's network."""

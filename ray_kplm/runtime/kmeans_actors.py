@@ -27,8 +27,8 @@ from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
 from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.shard import DescriptorShard
-from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError
+from ray_kplm.locking.fence import Patrol
 from ray_kplm.methods.base import Method
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.progress_channel import ProgressChannel, forward_progress

@@ -21,8 +21,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_kplm.config import ComputeConfig
-from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import KplmError, RunError, StorageError
+from ray_kplm.locking.fence import Patrol
 from ray_kplm.run import Step
 from ray_kplm.runtime import placement_groups, session
 from ray_kplm.runtime.checkpoints import inherit_checkpoint

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ray_kplm.config_names import as_recorded, drop_static_as_recorded
 from ray_kplm.correspondence.clusters import read_clusters
-from ray_kplm.integrity import OUTPUTS
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.run import Step, round_path
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors
@@ -18,6 +17,7 @@ from ray_kplm.steps.detect import read_background
 from ray_kplm.steps.extract import ExtractFeatures
 from ray_kplm.steps.facing import decided_method
 from ray_kplm.steps.task import FORWARD_COST, LandmarkLabels, RoundLabels, Task, metrics_of
+from ray_kplm.storage.integrity import OUTPUTS
 
 if TYPE_CHECKING:
     from ray_kplm.steps.executor import Executor

@@ -11,13 +11,13 @@ from ray_kplm.config import Config
 from ray_kplm.correspondence.clusters import CLUSTERS
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.integrity import OUTPUTS, read_manifest
+from ray_kplm.locking import lock_folder
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.run import MANIFEST, Run
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.steps.recorder import record
 from ray_kplm.steps.task import Task
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import OUTPUTS, read_manifest
 
 
 def fork(source: Run, config: Config) -> list[str]:

@@ -33,11 +33,11 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS
 from ray_kplm.datasets.listing import NoImageError, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
-from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
+from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import MANIFEST, CheckedFolder, read_manifest
 
 _TABLES = ("images", "landmarks")
 """Folders of the tables of a split."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ray_kplm.config import KeypointsConfig
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, Selection
-from ray_kplm.file_content import load_arrays
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.keypoints import build_source
@@ -23,6 +22,7 @@ from ray_kplm.keypoints.source import Keypoints, KeypointSource
 from ray_kplm.runtime.map_parts import Pool
 from ray_kplm.runtime.tasks import run_tasks
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import load_arrays
 
 _SAMPLE = 37
 """Of the seed of the sample: other images than quality is measured on."""

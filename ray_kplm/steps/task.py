@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.integrity import CheckedFolder, read_manifest
 from ray_kplm.methods.labels import Labels
 from ray_kplm.run import Step
+from ray_kplm.storage.integrity import CheckedFolder, read_manifest
 
 if TYPE_CHECKING:
     from ray_kplm.steps.context import RunContext

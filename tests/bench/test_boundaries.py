@@ -12,14 +12,14 @@ import pytest
 
 from ray_kplm.bench.boundaries import DRIVER, WORKER, Boundary, BoundaryFence, Plan, read_log, write_plan
 from ray_kplm.bench.boundary_faults import is_leftover, lines, spread
-from ray_kplm.run_lock import lock_folder
+from ray_kplm.locking import lock_folder
 from ray_kplm.storage import Folder
 
 PROGRAM = r"""
 import multiprocessing, pickle, runpy, sys
-from ray_kplm import run_lock
+from ray_kplm.locking import lock as run_lock
 from ray_kplm.bench import boundaries
-from ray_kplm.run_lock import lock_folder
+from ray_kplm.locking import lock_folder
 from ray_kplm.storage import Folder
 
 def work(folder):

@@ -25,12 +25,12 @@ from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.inference import dataset as inference_dataset
 from ray_kplm.inference import images as inference_images
 from ray_kplm.inference.images import predict_images
-from ray_kplm.integrity import _checked, _published
 from ray_kplm.pipeline import discover
 from ray_kplm.run import Run
 from ray_kplm.steps import extract
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import _checked, _published
 from ray_kplm.verify import verify
 
 FILES = [

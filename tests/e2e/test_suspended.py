@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 300
 TAKE_OVER = r"""
 import sys
-from ray_kplm import run_lock
+from ray_kplm.locking import lock as run_lock
 run_lock.PATIENCE_S = 1.0
 from ray_kplm.cli.main import main
 sys.exit(main())

@@ -6,11 +6,11 @@ from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.experiments.objective import AUTO, FORWARD_NME, LABEL_FREE, choose_objective
-from ray_kplm.integrity import CheckedFolder
 from ray_kplm.run import Run
 from ray_kplm.steps.fork import fork_best
 from ray_kplm.steps.recorder import record
 from ray_kplm.storage import Folder
+from ray_kplm.storage.integrity import CheckedFolder
 
 
 def write_dataset(root, *, landmarks=14, test=3):

@@ -34,9 +34,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from ray_kplm.errors import ConfigError, DamageError, DataError, StorageError
-from ray_kplm.file_content import encode_table, parsing
 from ray_kplm.redaction import has_credentials, redact, way_out
-from ray_kplm.time_limit import (
+from ray_kplm.storage.file_content import encode_table, parsing
+from ray_kplm.storage.time_limit import (
     TimeLimit,
     TimeLimitError,
     allow,
@@ -82,7 +82,7 @@ atexit.register(end_in_spite_of_stuck_requests)
 
 
 class Guard(Protocol):
-    """Who owns a folder and those below: what is asked before each change of them. Picklable. See `run_lock.Fence`."""
+    """Who owns a folder and those below: what is asked before each change of them. Picklable. See `locking.fence.Fence`."""
 
     @property
     def token(self) -> str:

@@ -1,4 +1,4 @@
-"""How a driver gets the lock of a folder, and takes it over from a dead one; see `run_lock`."""
+"""How a driver gets the lock of a folder, and takes it over from a dead one; see `locking.lock`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ray_kplm.driver_claims import Claim, claim_content, claim_name, new_claim, read_claim, read_claims
-from ray_kplm.driver_fence import Fence
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.exclusive_files import ExclusiveFiles
+from ray_kplm.locking.claims import Claim, claim_content, claim_name, new_claim, read_claim, read_claims
+from ray_kplm.locking.exclusive_files import ExclusiveFiles
+from ray_kplm.locking.fence import Fence
 from ray_kplm.storage import Folder
 
 _ATTEMPTS = 20

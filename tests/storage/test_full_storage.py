@@ -11,7 +11,7 @@ import pytest
 
 from ray_kplm.errors import StorageError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITES = {
     "bytes": 'folder.write_bytes("a", content)',
     "table": 'folder.write_table("a", pa.table({"a": [os.urandom(2**22)]}))',
@@ -28,7 +28,7 @@ SCRIPT = """
     import os, sys, tempfile
     import pyarrow as pa
     from pyarrow import fs as pafs
-    from ray_kplm import storage
+    from ray_kplm.storage import folder as storage
     from ray_kplm.errors import StorageError
     from ray_kplm.inference.images import _write_text
     from ray_kplm.storage import Folder, copy_file

@@ -12,15 +12,16 @@ import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from ray_kplm import run_lock, storage
 from ray_kplm.config import load_config
-from ray_kplm.driver_claims import read_claims
-from ray_kplm.driver_takeover import acquire
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.exclusive_files import exclusive_files
+from ray_kplm.locking import FolderLock, lock_folder
+from ray_kplm.locking import lock as run_lock
+from ray_kplm.locking.claims import read_claims
+from ray_kplm.locking.exclusive_files import exclusive_files
+from ray_kplm.locking.takeover import acquire
 from ray_kplm.run import Run
-from ray_kplm.run_lock import FolderLock, lock_folder
 from ray_kplm.storage import Folder, copy_file
+from ray_kplm.storage import folder as storage
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The claims of drivers on a folder: `.driver-*.json`, one a driver. `run_lock` says what they are for."""
+"""The claims of drivers on a folder: `.driver-*.json`, one a driver. `locking.lock` says what they are for."""
 
 from __future__ import annotations
 

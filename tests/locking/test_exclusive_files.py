@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs as pafs
 
 from ray_kplm.errors import StorageError
-from ray_kplm.exclusive_files import exclusive_files
+from ray_kplm.locking.exclusive_files import exclusive_files
 from ray_kplm.storage import Folder
 
 

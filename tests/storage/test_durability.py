@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def crashing(work: str, folder: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.crashing", work, str(folder)]
+    command = [sys.executable, "-m", "tests.storage.crashing", work, str(folder)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -47,7 +47,7 @@ def test_a_crash_at_each_boundary_of_ingest_leaves_old_or_new(memory):
 SCRIPT = """
 from pathlib import Path
 import sys
-from tests.crashing import make_step
+from tests.storage.crashing import make_step
 make_step(Path(sys.argv[1]))
 """
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.file_content import (
+from ray_kplm.storage.file_content import (
     ARRAYS_BYTES,
     check_seal,
     check_sealed_text,

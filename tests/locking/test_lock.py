@@ -17,20 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from ray_kplm import driver_fence, driver_takeover, run_lock
 from ray_kplm.config import Config
-from ray_kplm.driver_claims import Claim, new_claim, read_claim
-from ray_kplm.driver_fence import Patrol
 from ray_kplm.errors import RunError, StorageError
-from ray_kplm.exclusive_files import exclusive_files
+from ray_kplm.locking import fence as driver_fence
+from ray_kplm.locking import lock as run_lock
+from ray_kplm.locking import takeover as driver_takeover
+from ray_kplm.locking.claims import Claim, new_claim, read_claim
+from ray_kplm.locking.exclusive_files import exclusive_files
+from ray_kplm.locking.fence import Patrol
+from ray_kplm.locking.lock import FolderLock, lock_folder
 from ray_kplm.run import Run
-from ray_kplm.run_lock import FolderLock, lock_folder
 from ray_kplm.storage import Folder
 
 HOLD = r"""
 import sys, time
 from ray_kplm.errors import KplmError
-from ray_kplm.run_lock import lock_folder
+from ray_kplm.locking.lock import lock_folder
 from ray_kplm.storage import Folder
 try:
     with lock_folder(Folder.at(sys.argv[1]), beat_s=0.05) as lock:
@@ -51,7 +53,7 @@ def holder(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, str(tmp_path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )  # fmt: skip
         started.append(process)
         assert process.stdout.readline() == "held\n", process.stderr.read()

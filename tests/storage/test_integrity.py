@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_kplm import integrity
 from ray_kplm.errors import DamageError
-from ray_kplm.file_content import SEAL
-from ray_kplm.integrity import MANIFEST, CheckedFolder, read_manifest
-from ray_kplm.storage import Folder
+from ray_kplm.storage import Folder, integrity
+from ray_kplm.storage.file_content import SEAL
+from ray_kplm.storage.integrity import MANIFEST, CheckedFolder, read_manifest
 
 WAY_OUT = "make it again"
 TABLE = pa.table({"image_id": ["a", "b"], "image": [bytes(100), bytes(range(100))]})

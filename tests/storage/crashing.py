@@ -1,4 +1,4 @@
-"""Work that dies at a boundary: run as a process, `python -m tests.crashing WORK FOLDER`.
+"""Work that dies at a boundary: run as a process, `python -m tests.storage.crashing WORK FOLDER`.
 
 Every operation of the file system at which a file appears, changes its name, is flushed or goes away is a boundary. For each a
 process is forked that ends there as by `kill -9`: without clean-up, and without what comes after. Then the folder is looked
@@ -22,12 +22,12 @@ import yaml
 from PIL import Image
 from pyarrow import fs as pafs
 
-from ray_kplm import storage
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, dataset_folder
-from ray_kplm.integrity import CLAIM, MANIFEST, CheckedFolder
 from ray_kplm.run import Run, Step
 from ray_kplm.storage import Folder
+from ray_kplm.storage import folder as storage
+from ray_kplm.storage.integrity import CLAIM, MANIFEST, CheckedFolder
 
 KILLED = 9
 _left = [0]

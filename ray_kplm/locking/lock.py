@@ -36,11 +36,11 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from ray_kplm.driver_claims import claim_content, read_claim, read_claims
-from ray_kplm.driver_fence import Fence, stopping
-from ray_kplm.driver_takeover import acquire, clock
 from ray_kplm.errors import KplmError, RunError, StorageError
-from ray_kplm.exclusive_files import ExclusiveFiles, exclusive_files
+from ray_kplm.locking.claims import claim_content, read_claim, read_claims
+from ray_kplm.locking.exclusive_files import ExclusiveFiles, exclusive_files
+from ray_kplm.locking.fence import Fence, stopping
+from ray_kplm.locking.takeover import acquire, clock
 from ray_kplm.storage import Folder
 
 BEAT_S = 5.0

@@ -1,4 +1,4 @@
-"""What shuts out a driver that has lost its lock, in its own process and in those of its workers; see `run_lock`."""
+"""What shuts out a driver that has lost its lock, in its own process and in those of its workers; see `locking.lock`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ray_kplm.driver_claims import read_claim, read_claims
 from ray_kplm.errors import RunError, StorageError
+from ray_kplm.locking.claims import read_claim, read_claims
 from ray_kplm.storage import Folder, Guard
 
 _PATROL_S = 2.0

@@ -120,7 +120,8 @@ def test_only_columns_with_repeated_values_are_dictionary_encoded(tmp_path, sche
     """Descriptors, points and encoded images never come twice."""
     values = {
         "image_id": "a", "image": b"jpeg", "width": 2, "height": 2, "box": [1.0], "crop_to_source": [1.0] * 6,
-        "sequence": "v", "frame": 3, "source_width": 2, "source_height": 2, "landmarks": [[1.0, 2.0]], "visible": [True], "group": "g",
+        "sequence": "v", "frame": 3, "source_width": 2, "source_height": 2,
+        "landmarks": [[1.0, 2.0]], "visible": [True], "group": "g",
         "attributes": [("yaw", 1.0)], "xy": [[1.0, 2.0]], "score": [0.5], "landmark": [1], "cluster": [1],
         "cluster_flipped": [1],
     }  # fmt: skip

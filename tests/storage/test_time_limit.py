@@ -17,12 +17,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ray_kplm import storage, time_limit
 from ray_kplm.errors import StorageError
-from ray_kplm.storage import Folder, copy_file
-from ray_kplm.time_limit import TimeLimit, TimeLimitError, allow, check_wanted
+from ray_kplm.storage import Folder, copy_file, time_limit
+from ray_kplm.storage import folder as storage
+from ray_kplm.storage.time_limit import TimeLimit, TimeLimitError, allow, check_wanted
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEADER = (
     b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nETag: "a"\r\nLast-Modified: Mon, 30 Nov 2026 00:00:00 GMT\r\n'
     b"Content-Type: application/xml\r\n\r\n"
@@ -221,7 +221,7 @@ def test_content_extends_the_limit(quick_slices, monkeypatch):
 
 def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path):
     code = (
-        "import time; from ray_kplm.time_limit import TimeLimit\n"
+        "import time; from ray_kplm.storage.time_limit import TimeLimit\n"
         "print('go', flush=True)\n"
         "print(TimeLimit(3.0, 2.0, lambda: None).call(lambda: time.sleep(1.5) or 'done'))"
     )
@@ -252,7 +252,7 @@ def test_a_process_ends_although_a_request_does_not(serve):
     folder = serve("trickles")
     host = folder.filesystem.__reduce__()[1][0]["endpoint_override"]
     code = (
-        "from ray_kplm import storage; storage.LIMIT_S = 1.0\n"
+        "from ray_kplm.storage import folder as storage; storage.LIMIT_S = 1.0\n"
         f"folder = storage.Folder.at('s3://bucket/run?endpoint_override={host}&scheme=http&region=us-east-1')\n"
         "try: folder.read_bytes('a')\nexcept storage.StorageError as error: print(error, flush=True)"
     )

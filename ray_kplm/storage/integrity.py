@@ -30,8 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_kplm.errors import DamageError
-from ray_kplm.file_content import check_seal, parquet_footer, seal
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import check_seal, parquet_footer, seal
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
