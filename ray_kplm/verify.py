@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest, unit_of
+from ray_kplm.file_records import unit_of
+from ray_kplm.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CONFIG, NUMBER_FORMAT, stored_config, stored_number_format
 from ray_kplm.run_lock import lock_folder

@@ -31,6 +31,7 @@ LEVELS = [
         "storage",
         "file_content",
         "integrity",
+        "file_records",
     },
 ]
 """From the top down: a module imports from its own level or from lower ones."""
