@@ -146,7 +146,10 @@ class Folder:
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return list(self._retry(lambda: self.filesystem.get_file_info(selector)))
+        try:
+            return list(self._retry(lambda: self.filesystem.get_file_info(selector)))
+        except NotADirectoryError:
+            raise StorageError(f"{self}: is a file; name a folder") from None
 
     def parts(self) -> list[str]:
         """Return the sorted names of a table's parts, `part-00000.parquet` and so on."""

@@ -19,6 +19,8 @@ from torch import nn
 
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
+from ray_kplm.file_content import check_seal, parsing, seal
+from ray_kplm.file_records import difference, record_of
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import Plan
@@ -150,10 +152,15 @@ def _resume(learner: Learner, job: Job) -> int:
     """Load the job's last checkpoint, or the network that it starts from; return the first iteration to do."""
     checkpoint, training = ray.train.get_checkpoint(), job.training
     if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
+        way_out = "remove the folder `ray` of the run; the same command then begins this training again"
+        with checkpoint.as_directory() as folder, parsing(f"{job.target}: the checkpoint of its training", way_out):
             position = json.loads((Path(folder) / _POSITION).read_text())
+            check_seal(position)
             if position["job"] == job.name:
-                learner.restore((Path(folder) / _STATE).read_bytes())
+                state = (Path(folder) / _STATE).read_bytes()
+                if "state" in position and (found := difference(position["state"], state)):
+                    raise ValueError(found)
+                learner.restore(state)
                 return int(position["iteration"])
     if training.start is not None:
         folder, use = training.start
@@ -169,8 +176,10 @@ def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: 
         ray.train.report(report)
         return
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / _STATE).write_bytes(learner.state())
-        (Path(folder) / _POSITION).write_text(json.dumps({"job": job.name, "iteration": iteration}))
+        state = learner.state()
+        (Path(folder) / _STATE).write_bytes(state)
+        position = {"job": job.name, "iteration": iteration, "state": record_of(_STATE, state)}
+        (Path(folder) / _POSITION).write_text(json.dumps(seal(position)))
         ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 
