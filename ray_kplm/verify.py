@@ -13,7 +13,8 @@ from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CONFIG, NUMBER_FORMAT, stored_config, stored_number_format
 from ray_kplm.storage import Folder
-from ray_kplm.storage.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest, unit_of
+from ray_kplm.storage.file_records import unit_of
+from ray_kplm.storage.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest
 
 DAMAGED, LOST, UNRECORDED = "damaged", "lost", "not recorded"
 _DATASET = "dataset.json"
@@ -136,6 +137,8 @@ def _verify_unit(unit: CheckedFolder, path: str, found: Verification, state: _Pr
         found.findings.append(Finding(posixpath.join(path, name), DAMAGED, _reason(error)))
         yield name
         return
+    except FileNotFoundError:  # a step that ended meanwhile
+        return
     if not path and name == MANIFEST:
         found.kind = str(manifest.get("kind") or found.kind or "predictions")
     if records is None:
@@ -173,6 +176,8 @@ def _verify_others(folder: Folder, names: list[str], units: list[str], found: Ve
         if name.endswith(".json") and loose and name not in of_units and name != NUMBER_FORMAT:
             try:
                 json.loads(folder.read_bytes(name))
+            except FileNotFoundError:
+                continue
             except ValueError as error:
                 found.findings.append(Finding(name, DAMAGED, f"no JSON: {error}"))
                 yield name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -76,10 +75,14 @@ def _demo(options: argparse.Namespace) -> Result:
 
 def _is_rendered(folder: Path, images: int) -> bool:
     """Return whether the demo's images exist. Raises DataError if there is another number of them."""
+    from ray_kplm.storage import Folder
+
     if not (folder / "dataset.json").exists():
         return False
-    meta = json.loads((folder / "dataset.json").read_text())
-    rendered = meta["n_train"] + meta["n_test"]
+    place = Folder.at(folder)
+    with place.parsing("dataset.json"):
+        meta = place.read_object("dataset.json")
+        rendered = int(meta["n_train"]) + int(meta["n_test"])
     if rendered != images:
         raise DataError(f"{folder}: holds {rendered} images, but --images is {images}; choose another --folder")
     return True

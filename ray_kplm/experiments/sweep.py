@@ -100,7 +100,7 @@ def sweep(config: Config, options: SweepOptions, progress: ProgressCallback) -> 
         math.prod(len(given) for _, given in search.space.values()) if search.algorithm == GRID else search.samples
     )
     _begin(folder, _definition(config, space, search.algorithm, objective, options))
-    results = folder.read_json(RESULTS) if folder.is_file(RESULTS) else {"trials": []}
+    results = folder.read_object(RESULTS) if folder.is_file(RESULTS) else {"trials": []}
     if sum(from_dict(tree).is_over for tree in results["trials"]) < samples:
         parameters = {"objective": objective, "search": search.algorithm, **space.to_dict()}
         with (
@@ -179,7 +179,7 @@ def _begin(folder: Folder, definition: Mapping[str, Any]) -> None:
             f"{folder}: was begun by a version that kept trials in trials/ and drew HIGH of randint too; set run= to a new "
             "folder"
         )
-    found = folder.read_json(_DEFINITION)
+    found = folder.read_object(_DEFINITION)
     changes = [
         f"{key} was {found.get(key)!r}, is {definition.get(key)!r}"
         for key in sorted({*found, *definition})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray.train
 import torch
@@ -25,7 +23,7 @@ from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
-from ray_kplm.runtime.checkpoints import POSITION, STATE, Position
+from ray_kplm.runtime.checkpoints import read_checkpoint, write_checkpoint
 from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.storage import Folder
@@ -157,13 +155,13 @@ def _resume(learner: Learner, job: Job) -> int:
     checkpoint, training = ray.train.get_checkpoint(), job.training
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            position = Position.of(json.loads((Path(folder) / POSITION).read_text()))
-            if position.job == job.name:
-                learner.restore((Path(folder) / STATE).read_bytes())
-                return position.iteration
-    if job.inherited is not None:
-        learner.restore(job.inherited.read_bytes(STATE))
-        return Position.of(job.inherited.read_json(POSITION)).iteration
+            found = read_checkpoint(Folder.at(folder), job.name, str(job.target))
+        if found is not None:
+            learner.restore(found.state)
+            return found.iteration
+    if job.inherited is not None and (found := read_checkpoint(job.inherited, job.name, str(job.target))) is not None:
+        learner.restore(found.state)
+        return found.iteration
     if training.start is not None:
         folder, use = training.start
         state = folder.read_bytes(NETWORK)
@@ -178,8 +176,7 @@ def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: 
         ray.train.report(report)
         return
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / STATE).write_bytes(learner.state())
-        (Path(folder) / POSITION).write_text(json.dumps({"job": job.name, "iteration": iteration}))
+        write_checkpoint(Folder.at(folder), learner.state(), job.name, iteration)
         ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 

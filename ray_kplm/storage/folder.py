@@ -185,9 +185,11 @@ class Folder:
 
     def _list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        return [
-            info for info in self._retry(lambda: self.filesystem.get_file_info(selector)) if _is_named_in_utf8(info)
-        ]
+        try:
+            found = self._retry(lambda: self.filesystem.get_file_info(selector))
+        except NotADirectoryError:
+            raise StorageError(f"{self}: is a file; name a folder") from None
+        return [info for info in found if _is_named_in_utf8(info)]
 
     def parts(self) -> list[str]:
         """Return the sorted names of a table's parts, `part-00000.parquet` and so on."""

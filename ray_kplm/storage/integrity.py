@@ -14,7 +14,6 @@ checksums of the pages that are read. A unit without records, of an older versio
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import posixpath
@@ -31,13 +30,15 @@ import pyarrow.parquet as pq
 
 from ray_kplm.errors import DamageError
 from ray_kplm.storage import Folder
-from ray_kplm.storage.file_content import check_seal, parquet_footer, seal
+from ray_kplm.storage.file_content import seal
+from ray_kplm.storage.file_records import CLAIM as CLAIM
+from ray_kplm.storage.file_records import MANIFEST as MANIFEST
+from ray_kplm.storage.file_records import OUTPUTS as OUTPUTS
+from ray_kplm.storage.file_records import WRITTEN, HashingStream, is_hidden, is_own, read_record, record_of
+from ray_kplm.storage.file_records import Record as Record
+from ray_kplm.storage.file_records import difference as difference
+from ray_kplm.storage.file_records import read_manifest as read_manifest
 
-MANIFEST = "manifest.json"
-CLAIM = "claim.json"
-OUTPUTS = "outputs"
-"""Key of the records in a manifest: the path of a file, relative to the unit, -> its record."""
-_WRITTEN = ".written"
 _NARROW_BYTES = 2**20
 """A Parquet file above this size is not read as a whole for few columns."""
 _NARROW_SHARE = 0.5
@@ -45,8 +46,6 @@ _NARROW_SHARE = 0.5
 _READERS = 16
 """Records that are read concurrently."""
 
-Record = dict[str, Any]
-"""`sha256`, `size` in bytes and, of Parquet files, `footer`: the CRC-32 of the footer."""
 _published: dict[str, dict[str, Record]] = {}
 """The records of units whose manifests this process has read, by the address of the unit."""
 _checked: set[tuple[str, str]] = set()
@@ -98,9 +97,9 @@ class CheckedFolder(Folder):
     def writing(self, name: str, *, durable: bool = True) -> Iterator[pa.NativeFile]:
         """Open a stream as `Folder.writing` does, and keep the record of what is written."""
         with super().writing(name, durable=durable) as stream:
-            hashing = _HashingStream(stream)
+            hashing = HashingStream(stream)
             yield pa.PythonFile(hashing, mode="w")
-        if not _is_own(name):
+        if not is_own(name):
             self._keep(name, hashing.record(name))
 
     def _keep(self, name: str, record: Record) -> None:
@@ -109,7 +108,7 @@ class CheckedFolder(Folder):
 
     @property
     def _records(self) -> Folder:
-        return Folder(self.filesystem, f"{self.root}/{_WRITTEN}", guard=self.guard)
+        return Folder(self.filesystem, f"{self.root}/{WRITTEN}", guard=self.guard)
 
     def _key(self, name: str) -> str:
         """Return the path of a file of this folder, relative to the unit."""
@@ -153,12 +152,12 @@ class CheckedFolder(Folder):
             name: of the file.
             again: whether to read a manifest that this process knows already.
         """
-        if _is_own(name):
+        if is_own(name):
             return None
         published = self._outputs(again=again)
         if published is not None:
             return published.get(self._key(name))
-        return _parsed(self._records, quote(self._key(name), safe=""))
+        return read_record(self._records, quote(self._key(name), safe=""))
 
     def _outputs(self, *, again: bool = False) -> dict[str, Record] | None:
         """Return the records in the manifest; none of an older version; None if there is no manifest."""
@@ -174,7 +173,7 @@ class CheckedFolder(Folder):
         if super().is_file(name):
             return True
         return (
-            not _is_own(name)
+            not is_own(name)
             and self._key(name) in (self._outputs() or {})
             and self.record(name, again=True) is not None
         )
@@ -292,7 +291,7 @@ class CheckedFolder(Folder):
         """Return the records of the unit's files; those that have none are read."""
         kept = self.written()
         here = self.unchecked.names() if names is None else names
-        wanted = {name for name in {*kept, *here} if not _is_own(name) and not _is_hidden(name)}
+        wanted = {name for name in {*kept, *here} if not is_own(name) and not is_hidden(name)}
         found = {}
         for name, size in self.sizes(wanted).items():
             record = kept.get(name) or self._record_of(name)
@@ -306,7 +305,7 @@ class CheckedFolder(Folder):
         """Return the records of what was written since the unit was published last, by path relative to the unit."""
         keys = self._records.names()
         with ThreadPoolExecutor(_READERS) as readers:
-            found = readers.map(lambda key: _parsed(self._records, key), keys)
+            found = readers.map(lambda key: read_record(self._records, key), keys)
             return {unquote(key): record for key, record in zip(keys, found, strict=True) if record is not None}
 
     def _record_of(self, key: str) -> Record:
@@ -351,85 +350,3 @@ class CheckedFolder(Folder):
         except DamageError:
             pass
         return False
-
-
-class _HashingStream(io.RawIOBase):
-    """A stream that hashes what goes through it."""
-
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream, self._sha256, self._size, self._last = stream, hashlib.sha256(), 0, b""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._stream.write(data)
-        self._sha256.update(data)
-        self._size += len(data)
-        self._last = data
-        return len(data)
-
-    def flush(self) -> None:
-        if not self._stream.closed:
-            self._stream.flush()
-
-    def record(self, name: str) -> Record:
-        """Return the record of what was written."""
-        return {"sha256": self._sha256.hexdigest(), "size": self._size, **_footer(name, self._last)}
-
-
-def record_of(name: str, content: bytes) -> Record:
-    """Return the record of a file."""
-    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **_footer(name, content)}
-
-
-def _footer(name: str, content: Any) -> dict[str, int]:
-    """Return the CRC-32 of a Parquet file's footer; nothing of other files."""
-    return {"footer": zlib.crc32(parquet_footer(content))} if name.endswith(".parquet") else {}
-
-
-def difference(record: Record, content: bytes) -> str:
-    """Return how the content of a file differs from its record; empty if it does not."""
-    if len(content) != record["size"]:
-        return f"it has {len(content)} bytes instead of {record['size']}"
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        return "its SHA-256 is not that of what was published"
-    return ""
-
-
-def read_manifest(folder: Folder, name: str = MANIFEST) -> dict[str, Any]:
-    """Return the manifest, or the claim, in a folder.
-
-    Raises:
-        DamageError: it is no JSON object, or its content is not what was written.
-    """
-    value = folder.read_object(name)
-    with folder.parsing(name):
-        check_seal(value)
-    return value
-
-
-def unit_of(path: str) -> str | None:
-    """Return the folder of the unit that a file tells of: its manifest, its claim, or a record. None for other files."""
-    folder, name = posixpath.split(path)
-    if posixpath.basename(folder) == _WRITTEN:
-        return posixpath.dirname(folder)
-    return folder if name in (MANIFEST, CLAIM) else None
-
-
-def _parsed(folder: Folder, name: str) -> Record | None:
-    """Return the record in a file, None if it is not there or was cut by a crash."""
-    try:
-        record = folder.read_object(name)
-    except (FileNotFoundError, DamageError):
-        return None
-    return record if {"sha256", "size"} <= record.keys() else None
-
-
-def _is_own(name: str) -> bool:
-    """Whether a file is no output but says the state of the unit."""
-    return name in (MANIFEST, CLAIM)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(piece.startswith(".") and piece != ".." for piece in name.split("/"))

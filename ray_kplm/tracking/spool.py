@@ -89,7 +89,8 @@ class Spool:
             lines = self._metrics.read_bytes(segment).splitlines()
         except FileNotFoundError:
             return []
-        return [Point(*json.loads(line)) for line in lines]
+        with self._metrics.parsing(segment):
+            return [Point(*json.loads(line)) for line in lines]
 
     def remove(self, segment: str) -> None:
         """Remove a file of points."""
@@ -166,7 +167,7 @@ class Spool:
     def end(self) -> dict[str, Any] | None:
         """Return `status` and `time` of the end, None if there is none."""
         try:
-            end: dict[str, Any] = self._folder.read_json(_END)
+            end: dict[str, Any] = self._folder.read_object(_END)
         except FileNotFoundError:
             return None
         return end

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ray_kplm.runtime import checkpoints
-from ray_kplm.runtime.checkpoints import POSITION, STATE, Position, inherit_checkpoint
+from ray_kplm.runtime.checkpoints import POSITION, STATE, inherit_checkpoint, position_of
 from ray_kplm.storage import Folder, copy_file
 
 JOB = "f" * 64
@@ -36,7 +36,7 @@ def inherit(tmp_path):
         if copy is None:
             return None
         assert copy.parent.path == ray.path
-        return copy.read_bytes(STATE).decode(), Position.of(copy.read_json(POSITION)).iteration
+        return copy.read_bytes(STATE).decode(), position_of(copy.read_json(POSITION)).iteration
 
     return call
 

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import fs as pafs
 
 from ray_kplm import schemas
-from ray_kplm.errors import DataError, StorageError
+from ray_kplm.errors import DamageError, DataError, StorageError
 from ray_kplm.storage import Folder
 
 
@@ -253,3 +253,34 @@ def test_a_full_disk_publishes_nothing_and_says_so():
     with pytest.raises(OSError, match="No space left") as caught, pa.OSFile(str(full), "wb") as stream:
         stream.write(b"0" * 2**20)
     assert caught.value.errno == errno.ENOSPC  # as pyarrow tells it, and Folder knows it
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for look in (Folder.names, Folder.folders, Folder.walk):
+        with pytest.raises(StorageError, match="is a file; name a folder"):
+            look(Folder.at(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table at all", bytes(500)])
+def test_what_is_no_table_is_one_line(tmp_path, content):
+    folder = Folder.at(tmp_path)
+    folder.write_bytes("a.parquet", content)
+    for read in (folder.read_table, folder.rows):
+        with pytest.raises(DamageError, match=r"a\.parquet: is damaged or of another kind") as caught:
+            read("a.parquet")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        folder.read_table("b.parquet")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", bytes(30), b"\xff\xfe", b"NaN]"])
+def test_what_is_no_json_is_one_line(tmp_path, content):
+    folder = Folder.at(tmp_path)
+    folder.write_bytes("a.json", content)
+    for read in (folder.read_json, folder.read_object):
+        with pytest.raises(DamageError, match=r"a\.json: is damaged or of another kind"):
+            read("a.json")
+    folder.write_json("a.json", [1])
+    with pytest.raises(DamageError, match="is no JSON object but list"):
+        folder.read_object("a.json")
