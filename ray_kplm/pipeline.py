@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.imaging.crops import decode_crop, letterbox
+from ray_kplm.job_copy import refuse_lost
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.report.choice_table import choice_line
 from ray_kplm.run import Run
@@ -48,6 +49,7 @@ def discover(
     Raises:
         KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
+    refuse_lost(config.run, "run")
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
     recording = record(run, dataset)

@@ -213,7 +213,7 @@ def _predict(options: argparse.Namespace) -> Result:
 def _show(options: argparse.Namespace) -> Result:
     run = checks.finished_run(options.run)
     checks.dataset_of(run)
-    checks.target_file(options.out)
+    checks.target_file(options.out, options.run)
     with options.console.loading():
         from ray_kplm.analysis.contact_sheet import picture_name, show
         from ray_kplm.runtime.session import session
@@ -244,7 +244,7 @@ def _template(options: argparse.Namespace) -> Result:
 
     run = Run.open(options.run)
     checks.dataset_of(run)
-    checks.target_file(options.out)
+    checks.target_file(options.out, options.run)
     with options.console.loading():
         from ray_kplm.analysis.template_picture import template_picture
     image_id, png = template_picture(run, options.image_id)

@@ -20,6 +20,7 @@ from ray_kplm import schemas
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.listing import count_kinds, list_source, losses_text
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.job_copy import refuse_lost
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run_lock import lock_folder
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
@@ -84,6 +85,7 @@ def ingest(
         RunError: `target` holds something else.
     """
     options = options or IngestOptions()
+    refuse_lost(target, "dataset")
     listing = list_source(source, options)
     fingerprint = _fingerprint(listing, options)
     root = Folder.at(target)
