@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.job_copy import refuse_lost
 from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.report.choice_table import choice_line
@@ -42,6 +43,7 @@ def discover(
     Raises:
         KplmError: in one line, what to change, or which other driver works on the run. What was finished is kept.
     """
+    refuse_lost(config.run, "run")
     check_environment()
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)

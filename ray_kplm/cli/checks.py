@@ -112,10 +112,10 @@ def target(uri: str, name: str) -> None:
         raise StorageError(f"{name} {uri}: {path} is not writable; check who may write there, or choose another place")
 
 
-def target_file(path: str | None) -> None:
-    """Check that a file can be written, if one is asked for; see `target` for the errors."""
+def target_file(path: str | None, run: str) -> None:
+    """Check that a file, by default one in the run, can be written; see `target` for the errors."""
     if path is None:
-        return
+        return target(run, "RUN")
     if os.path.isdir(path):
         raise StorageError(f"--out {path}: is a folder; give the name of a file")
     target(os.path.dirname(os.path.abspath(path)), "--out")

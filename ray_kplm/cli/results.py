@@ -257,7 +257,7 @@ def _show(options: argparse.Namespace) -> Result:
 
     run = checks.finished_run(options.run)
     checks.dataset_of(run)
-    checks.target_file(options.out)
+    checks.target_file(options.out, options.run)
     file = PictureFile.at(options.out) if options.out else None
     with options.console.loading():
         from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
@@ -292,7 +292,7 @@ def _template(options: argparse.Namespace) -> Result:
     file = PictureFile.at(options.out) if options.out else None
     run = Run.open(options.run)
     checks.dataset_of(run)
-    checks.target_file(options.out)
+    checks.target_file(options.out, options.run)
     with options.console.loading():
         from ray_kplm.analysis.template_picture import template_picture
     image_id, png = template_picture(run, options.image_id)

@@ -29,6 +29,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
+from ray_kplm.job_copy import refuse_lost
 from ray_kplm.landmark_detector import detector_fingerprint, landmark_predictor
 from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
@@ -120,6 +121,7 @@ def predict_images(
         ConfigError: `config` differs from the run's in more than `compute`.
     """
     options, config = options or PredictOptions(), config or run.config
+    refuse_lost(out, "out")
     if replace(config, compute=run.config.compute) != run.config:
         raise ConfigError(
             "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"

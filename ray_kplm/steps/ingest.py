@@ -33,6 +33,7 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS
 from ray_kplm.datasets.listing import NoImageError, list_source, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
+from ray_kplm.job_copy import refuse_lost
 from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.tasks import Shared, cluster_cpus, run_tasks
@@ -81,6 +82,7 @@ def ingest(
         RunError: `target` holds something else.
     """
     options = options or IngestOptions()
+    refuse_lost(target, "dataset")
     root = dataset_folder(Folder.at(target))
     try:
         listing = list_source(source, options)
