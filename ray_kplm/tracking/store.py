@@ -132,8 +132,9 @@ class MlflowRun:
             print_line(f"{here} is a copy of {place}, whose MLflow run stays as it is: the copy gets one of its own")
             self._original = run
             return None
-        if place != here or run.data.tags.get(_DIRECTORY_TAG) != here:
+        if run.data.tags.get(_DIRECTORY_TAG) != here:
             self._client.set_tag(self.run_id, _DIRECTORY_TAG, here)
+        if self._record["place"] != here:
             self._record.adopt(self.run_id, self._location)
         return run
 

@@ -192,6 +192,9 @@ def test_a_copy_of_a_run_of_the_previous_version_is_noticed(home, tmp_path):
     first, second = record_of(run)["run_id"], record_of(Run.open(f"{home}/copy"))["run_id"]
     assert pictures(home) == {first: b"of the original", second: f"of {home}/copy".encode()}
     assert pictures(tmp_path / "elsewhere") == {first: f"of {tmp_path}/elsewhere/run".encode()}
+    copied = record_of(Run.open(f"{tmp_path}/elsewhere/run"))
+    assert copied["place"] == f"{tmp_path}/elsewhere/run"
+    assert copied["tracking_uri"] == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
 
 
 def test_a_renamed_run_and_a_link_to_it_keep_their_mlflow_run(home, stored, capsys):
