@@ -85,8 +85,8 @@ def test_an_interruption_ends_a_command(kplm, monkeypatch, moments, moment):
     last = err.splitlines()[-1]
     assert last == LINES[signal.SIGINT]
     assert "Traceback" not in err
-    words = [line for line in err.splitlines() if not line.startswith(("[", "kplm: ")) and "plotted" not in line]
-    assert not words, words
+    for noise in ("Error", "Exception", "Aborted", "SIGTERM", "core dumped"):
+        assert noise not in err, err
 
 
 def test_a_termination_ends_a_command(kplm, monkeypatch, moments):
