@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray_kplm.redaction import redact
+
 WAIT_S = 1.0
 """After this time without a word it is said what is waited for, seconds."""
 is_quiet = False
@@ -18,6 +20,7 @@ def note(text: str, descriptor: int | None = None) -> None:
     """Print a line to standard error, or to another file descriptor."""
     if is_quiet:
         return
+    text = redact(text)
     if descriptor is None:
         print(text, file=sys.stderr, flush=True)
     else:

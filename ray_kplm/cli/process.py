@@ -14,11 +14,12 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
+
+from ray_kplm.redaction import print_traceback
 
 GRACE_S = 3.0
 """Between a signal and the end of the process at most, seconds; killing its children comes on top."""
@@ -58,7 +59,7 @@ def run_as_process(command: Callable[[], int]) -> NoReturn:
         code = ended.code
     except BaseException:
         if received() is None:
-            traceback.print_exc()
+            print_traceback(*sys.exc_info())
     number = received()
     if number is not None:
         _say(console, number)
