@@ -78,6 +78,8 @@ class BoundaryFence(Fence):
         relative = _VARYING.sub("*", path.removeprefix(f"{self.folder.path}/"))
         _seen[change, relative] = _seen.get((change, relative), 0) + 1
         boundary = Boundary(role, change, relative, _seen[change, relative])
+        if "*" in relative and boundary.occurrence > 1:
+            return  # how often depends on time
         with open(self.plan.log, "a") as log:
             log.write(json.dumps(vars(boundary)) + "\n")
         if boundary == self.plan.target:

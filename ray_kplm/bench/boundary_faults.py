@@ -62,10 +62,10 @@ def bench(count: int | None, progress: ProgressCallback) -> dict[str, Any]:
             ingest(str(folder / "images"), str(folder / "dataset"), IngestOptions(part_images=_PART_IMAGES))
         (folder / "defaults.yaml").touch()
         progress(0.0, "an undisturbed run")
-        calm = _Relay(folder, "calm")
+        calm, calm_started = _Relay(folder, "calm"), time.monotonic()
         if code := calm.start(None):
             raise RunError(f"the undisturbed run did not finish: exit code {code}, {calm.last_line()}")
-        calm_seconds, boundaries = time.monotonic() - started, read_log(calm.log)
+        calm_seconds, boundaries = time.monotonic() - calm_started, read_log(calm.log)
         chosen = spread(boundaries, count)
         relay = _Relay(folder, "relay")
         relay.kill_at(chosen, progress)
@@ -130,7 +130,10 @@ class _Relay:
         ]  # fmt: skip
         with self._output.open("ab") as output:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "ray_kplm.bench.boundaries", str(plan), *command], stdout=output, stderr=output
+                [sys.executable, "-m", "ray_kplm.bench.boundaries", str(plan), *command],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ray kills the process group of a driver that is killed
             )
         try:
             code = driver.wait(_DEADLINE_S)

@@ -35,7 +35,8 @@ def kplm(arguments):
         for name in "abcd":
             (step / "old").write_bytes(name, b"1")
         (step / "old").delete()
-        (lock.folder / "tracking").write_bytes("17000000000000000000.jsonl", b"")
+        for number in (1, 2):
+            (lock.folder / "tracking").write_bytes(f"1700000000000000000{number}.jsonl", b"")
         step.write_json("manifest.json", {})
         step.write_json("manifest.json", {})
     return 0

@@ -117,7 +117,7 @@ def test_a_driver_that_was_overtaken_ends_by_itself_and_changes_nothing(
 ):
     run = folder / f"{moment}-{woken}"
     step, pattern = MOMENTS[moment]
-    first = kplm(*arguments(run))
+    first = kplm(*arguments(run), start_new_session=True)  # if it is killed, Ray kills the processes of its group
     driver = psutil.Process(first.pid)
     processes.append(driver)
     begun = run / step / "claim.json"
@@ -133,6 +133,7 @@ def test_a_driver_that_was_overtaken_ends_by_itself_and_changes_nothing(
     second = subprocess.Popen(
         [sys.executable, "-c", TAKE_OVER, *map(str, arguments(run))],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
     processes.append(psutil.Process(second.pid))
     if woken == DURING:
