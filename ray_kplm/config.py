@@ -198,7 +198,7 @@ class Stage1Config:
     """Distance at which a negative pair costs nothing (R)."""
     negative_pairs: CountOrZero = 5_000
     """Negative pairs of an image: all pairs of its own points, filled up with pairs of a point and a random cell (R)."""
-    negative_distance: Share = 0.09
+    negative_distance: Annotated[float, Range(0, 2)] = 0.09
     """Points closer than this are no negative pairs; share of the heatmap's side (R 5.7 of 64 cells)."""
     heatmap_sigma: Sigma = 0.0
     """Sigma of a target's Gaussian, cells; 0 marks a single cell (R)."""

@@ -25,7 +25,7 @@ REFUSED = [
     (["ingest", "nothing", "out"], DataError, "nothing: no such file or folder"),
     (["ingest", ".", "out", "--boxes", "nothing.csv"], DataError, "nothing.csv: no such file or folder"),
     (["ingest", ".", "file/out"], StorageError, "is a file, and not a folder to write to"),
-    (["ingest", ".", "out", "--size", "1"], ConfigError, "size 1 must be at least"),
+    (["ingest", ".", "out", "--size", "1"], ConfigError, "size = 1: must be at least min_side"),
     (["train", "nothing"], ConfigError, "no such configuration file"),
     (["train", "demo", "dataset=", "run=new"], ConfigError, "name the dataset"),
     (["train", "demo", "dataset=nothing", "run=new"], DataError, "no finished dataset"),

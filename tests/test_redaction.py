@@ -228,7 +228,7 @@ def test_an_exported_detector_has_no_credentials(old_run, tmp_path, monkeypatch)
     stage2 = Folder.at(old_run) / "stage2"
     for name in ("network.pt", "channels.json"):
         stage2.write_bytes(name, b"{}")
-    stage2.write_json("manifest.json", {"fingerprint": "x"})
+    stage2.write_json("manifest.json", {"fingerprint": "x", "reads": {}, "inputs": {}})
     monkeypatch.setattr(landmark_detector, "strip_optimiser", lambda content: content)  # there are no weights
     landmark_detector.export(Run.open(str(old_run)), Folder.at(tmp_path / "exported"))
     exported = (tmp_path / "exported" / "config.yaml").read_text()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ray_kplm.errors import ConfigError, DataError, StorageError
+from ray_kplm.redaction import has_credentials
 
 if TYPE_CHECKING:
     from ray_kplm.config import Config
@@ -51,6 +52,10 @@ def training(config: Config, *, is_run: bool = True) -> None:
     from ray_kplm.datasets.dataset import Dataset
     from ray_kplm.run import Run
 
+    if has_credentials(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        from ray_kplm.tracking import check_environment
+
+        check_environment()  # says the way out
     if not config.dataset:
         raise ConfigError("dataset = '': name the dataset that `kplm ingest` made, for example dataset=data/mine")
     Dataset.open(config.dataset)

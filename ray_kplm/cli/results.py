@@ -255,10 +255,10 @@ def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
 def _show(options: argparse.Namespace) -> Result:
     from ray_kplm.analysis.picture_file import PictureFile
 
+    file = PictureFile.at(options.out) if options.out else None
     run = checks.finished_run(options.run)
     checks.dataset_of(run)
     checks.target_file(options.out, options.run)
-    file = PictureFile.at(options.out) if options.out else None
     with options.console.loading():
         from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
         from ray_kplm.runtime.session import session

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import posixpath
 import re
+from contextlib import suppress
 
 from PIL import features
 
@@ -83,7 +83,8 @@ def picture_extensions() -> frozenset[str]:
     known = [_ALWAYS]
     known += [_JPEG_2000] * bool(features.check("jpg_2000"))
     known += [_AVIF] * bool("avif" in features.modules and features.check("avif"))
-    known += [_HEIF] * (importlib.util.find_spec("pillow_heif") is not None)
+    with suppress(ImportError):  # of an installation that cannot be loaded
+        known += [_HEIF] * bool(importlib.import_module("pillow_heif"))
     return frozenset(" ".join(known).split())
 
 

@@ -56,6 +56,8 @@ def list_source(source: str | os.PathLike[str], options: IngestOptions) -> Listi
         if not folder.name.endswith(".parquet"):
             raise DataError(f"{source}: a source is a folder of images or a .parquet file")
         listing = list_parquet(parent, {folder.name: None}, options)
+    elif not folder.is_folder():
+        raise DataError(f"{source}: a source is a folder of images or a .parquet file")
     elif shards := _shards(folder):
         files, notes = split_shards(shards)
         listing = list_parquet(folder, files, options, notes)

@@ -159,6 +159,10 @@ class Folder:
         """Return whether there is a file of this name that can be used, where an interrupted step may have written it."""
         return self.is_file(name)
 
+    def is_folder(self) -> bool:
+        """Return whether this is a folder, and not a file, a pipe or a device."""
+        return bool(self._info("").type == pafs.FileType.Directory)
+
     def size(self, name: str) -> int:
         """Return the size of a file in bytes."""
         return int(self._info(name).size or 0)

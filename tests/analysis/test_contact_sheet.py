@@ -23,6 +23,7 @@ from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal
 
 SMALL = [
     "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "method.landmarks=4",
@@ -114,7 +115,7 @@ def test_landmarks_that_are_stored_are_drawn_and_those_that_are_not_are_predicte
 
 def test_a_result_of_another_network_is_neither_drawn_nor_deleted(stored):
     network = stored.folder / "stage2"
-    network.write_json("manifest.json", network.read_json("manifest.json") | {"fingerprint": "another"})
+    network.write_json("manifest.json", seal(network.read_json("manifest.json") | {"fingerprint": "another"}))
     before = snapshot_of(stored)
     draw_sheet(stored, count=2, tile=64)
     assert snapshot_of(stored) == before
@@ -135,7 +136,7 @@ def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     places = {
-        f"{tmp_path}/file/sheet.png": "cannot be written",
+        f"{tmp_path}/file/sheet.png": "is a file, and not a folder to write to",
         f"{tmp_path}/folder.png": "is a folder; name a file in it",
     }
     for place, text in places.items():
@@ -157,6 +158,8 @@ def test_a_picture_that_a_format_cannot_hold_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("option", [["--count", "0"], ["--count", "-1"], ["--tile", "0"]])
 def test_sizes_without_meaning_are_one_line(run, tmp_path, option, capsys):
-    assert main(["show", str(run.folder), *option, "--out", f"{tmp_path}/a.png"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"{option[0]} {option[1]}: must be at least" in line
+    with pytest.raises(SystemExit, match="2"):
+        main(["show", str(run.folder), *option, "--out", f"{tmp_path}/a.png"])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert f"argument {option[0]}: " in line
+    assert f"{option[1]}" in line

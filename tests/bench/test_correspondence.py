@@ -28,6 +28,8 @@ def test_the_share_of_clustering_is_of_whole_rounds_without_the_warm_up(tmp_path
     run.save()
     for number, train, extraction, clustering in ((0, 900, 90, 90), (1, 60, 20, 20), (2, 80, 15, 5)):
         folder = run.folder / "rounds" / f"{number:03d}"
-        (folder / "train").write_json("manifest.json", {"seconds": train})
-        (folder / "labels").write_json("manifest.json", {"seconds": clustering, "extraction_seconds": extraction})
+        step = {"fingerprint": "f", "reads": {}, "inputs": {}}
+        (folder / "train").write_json("manifest.json", {**step, "seconds": train})
+        facts = {"seconds": clustering, "extraction_seconds": extraction}
+        (folder / "labels").write_json("manifest.json", {**step, **facts})
     assert correspondence.run_share(str(tmp_path)) == 25 / 200

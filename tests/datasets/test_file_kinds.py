@@ -1,6 +1,8 @@
 """Kinds of files, by name and by content."""
 
 import io
+import sys
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -82,12 +84,11 @@ def test_what_is_not_read_comes_with_what_to_do(extension, words):
 
 
 def test_heic_is_read_with_the_extra_and_named_without(monkeypatch):
-    found = {"pillow_heif": None}
-    monkeypatch.setattr(file_kinds.importlib.util, "find_spec", found.get)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # its import fails
     file_kinds.picture_extensions.cache_clear()
     assert file_kinds.is_known_unread(".heic")
     assert "`.[heif]`" in file_kinds.advice(".heic")
-    found["pillow_heif"] = "a package"
+    monkeypatch.setitem(sys.modules, "pillow_heif", ModuleType("pillow_heif"))
     file_kinds.picture_extensions.cache_clear()
     assert file_kinds.is_picture(".heic")
     assert not file_kinds.is_known_unread(".hif")

@@ -146,7 +146,7 @@ def test_masked_points_have_no_influence(pair_weighting):
 @pytest.mark.parametrize("pair_weighting", ["all", "balanced"])
 @pytest.mark.parametrize("case", ["no point", "no correspondence", "no negative"])
 def test_empty_sets_have_zero_loss_and_a_finite_gradient(pair_weighting, case):
-    settings = config(pair_weighting=pair_weighting, negative_distance=99.0 if case == "no negative" else 0.09)
+    settings = config(pair_weighting=pair_weighting, negative_distance=2.0 if case == "no negative" else 0.09)
     xy, valid, identity = scene()
     if case == "no point":
         valid[:] = False

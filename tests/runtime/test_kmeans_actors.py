@@ -9,7 +9,7 @@ import pytest
 from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.correspondence.features import features_table
-from ray_kplm.errors import DataError, RunError
+from ray_kplm.errors import DamageError, RunError
 from ray_kplm.methods import build_method
 from ray_kplm.progress import ignore_progress
 from ray_kplm.runtime.kmeans_actors import cluster_with_actors, place_shards, replace_shard
@@ -150,7 +150,7 @@ def test_an_unreadable_part_is_an_error_of_one_line(ray_cluster, features, tmp_p
     for part in features.parts():
         bad.write_bytes(part, features.read_bytes(part))
     bad.write_bytes("part-00004.parquet", b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"part-00004.parquet: unreadable features") as caught:
+    with pytest.raises(DamageError, match=r"part-00004.parquet: is damaged") as caught:
         run(bad, tmp_path)
     assert "\n" not in str(caught.value)
 

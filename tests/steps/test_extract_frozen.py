@@ -109,7 +109,7 @@ def test_an_image_that_faces_the_other_way_is_described_in_its_mirror_image(extr
     for part in PARTS:
         points = [[[20.0, 30.0], [40.0, 10.0]]] * 4
         known.write_table(part, pa.table({"image_id": [f"{part}/{i}" for i in range(4)], "xy": points}))
-    config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=2.0))
+    config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=1.0))
     extracted(extraction)  # fits the projection
     work = replace(extraction, method=build_method(config), known=known, features=Folder.at(tmp_path / "plain"))
     turned = replace(work, facings=Facings(facings), features=Folder.at(tmp_path / "turned"))
@@ -146,6 +146,6 @@ def test_the_predictor_gives_keypoints_the_landmarks_that_clustering_gave_them(e
 
 
 def test_a_sample_without_keypoints_is_refused(extraction):
-    config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=2.0))
+    config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=1.0))
     with pytest.raises(CollapseError, match=r"^0 keypoints .*detection\.threshold"):
         ExtractPart(replace(extraction, method=build_method(config)))
