@@ -99,8 +99,8 @@ def verify(folder: Folder, *, repair: bool = False, progress: ProgressCallback =
         damage[path] = set(_verify_unit(_unit(folder, path), path, found, state))
     lone = list(_verify_others(folder, names, units, found))
     if repair and found.faults:
-        with lock_folder(folder):
-            _repair(folder, damage, lone)
+        with lock_folder(folder) as lock:
+            _repair(lock.folder, damage, lone)
         found.repaired = True
     progress(1.0, f"{found.files} files are as they were written")
     return found

@@ -10,7 +10,7 @@ import pytest
 from ray_kplm.imaging.synthetic.category import write_category
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 240
+DEADLINE_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from ray_kplm import LandmarkDetector
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.imaging.synthetic.category import render
 
-DEADLINE_S = 240
+DEADLINE_S = 600
 
 
 @pytest.fixture(scope="module")

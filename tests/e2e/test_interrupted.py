@@ -12,7 +12,7 @@ import pytest
 from ray_kplm.cli.main import main
 from ray_kplm.methods.trainer import NETWORK, load_weights
 
-DEADLINE_S = 240
+DEADLINE_S = 600
 MOMENTS = [
     ("rounds/000/train", "ray/*/checkpoint_*"),
     ("rounds/000/features", "rounds/000/features/claim.json"),

@@ -70,7 +70,7 @@ def submit(cluster, tmp_path_factory):
         command += map(str, arguments)
         deadline = time.monotonic() + 90
         while True:
-            done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=600)
             # The job server answers before there is an agent to start jobs.
             if "No available agent" not in done.stderr or time.monotonic() > deadline:
                 return done

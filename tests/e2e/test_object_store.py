@@ -40,7 +40,7 @@ def answer(s3, small, tmp_path):
     quick = ["stage1.warmup_iterations=15", "stage1.round_iterations=15", "stage2.iterations=15"]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "images"), s3, *small, *quick],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])

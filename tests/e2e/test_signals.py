@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-DEADLINE_S = 240
+DEADLINE_S = 600
 MARK = "KPLM_TEST_MARK"
 LINES = {
     signal.SIGINT: "kplm: interrupted; the same command continues",

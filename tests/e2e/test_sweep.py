@@ -12,7 +12,7 @@ from ray import tune
 from ray_kplm.config import load_config
 from ray_kplm.errors import RunError
 
-DEADLINE_S = 240
+DEADLINE_S = 600
 TINY = [
     "stage1.rounds=1", "stage1.warmup_iterations=20", "stage1.round_iterations=20", "stage2.iterations=20",
     "compute.checkpoint_iterations=5",
