@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ray_kplm.datasets.dataset import Dataset
     from ray_kplm.run import Run
 
+EXPORTED = "channels.json"
+"""The file that only an exported detector has at the top of its folder: `methods.channels.CHANNELS`, which imports PyTorch."""
 _NEEDED = {"torch": "", "ray": "", "faiss": ": one of the extras cpu, gpu, gpu-cu12 brings it"}
 """Modules that training cannot do without, and what to add about a missing one."""
 
@@ -30,6 +32,14 @@ def finished_run(uri: str) -> Run:
     run = Run.open(uri)
     run.finished("stage2")
     return run
+
+
+def detector(uri: str) -> Run:
+    """Return a finished run, or the folder of an exported detector. Raises RunError if it is neither."""
+    from ray_kplm.run import Run
+
+    run = Run.open(uri)
+    return run if run.folder.is_file(EXPORTED) else finished_run(uri)
 
 
 def dataset_of(run: Run, other: str | None = None) -> Dataset:

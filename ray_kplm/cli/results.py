@@ -99,7 +99,7 @@ def _add_predict(commands: Any) -> None:
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
     )
     parser = command(commands, "predict", _predict, text, epilog)
-    parser.add_argument("run", metavar="RUN", help="the run directory")
+    parser.add_argument("run", metavar="RUN", help="the run directory, or the folder of an exported detector")
     parser.add_argument(
         "source", nargs="+", metavar="SOURCE",
         help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
@@ -225,7 +225,7 @@ def _predict(options: argparse.Namespace) -> Result:
     from ray_kplm.config import from_dict, with_overrides
 
     sources, out, overrides = _split_words([*options.source, options.out, *options.overrides])
-    run = checks.finished_run(options.run)
+    run = checks.detector(options.run)
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
     checks.sources(sources, options.boxes)
     checks.target(out, "OUT")
