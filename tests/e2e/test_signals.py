@@ -77,7 +77,10 @@ def stop_at(kplm, monkeypatch, arguments, has_come, number) -> str:
     return err
 
 
-@pytest.mark.parametrize("moment", ["importing", "starting Ray", "ingesting", "training", "in stage 2"])
+QUIET = [pytest.param(moment, marks=pytest.mark.quiet) for moment in ("training", "in stage 2")]
+
+
+@pytest.mark.parametrize("moment", ["importing", "starting Ray", "ingesting", *QUIET])
 def test_an_interruption_ends_a_command(kplm, monkeypatch, moments, moment):
     arguments, has_come = moments[moment]
     err = stop_at(kplm, monkeypatch, arguments, has_come, signal.SIGINT)
@@ -89,11 +92,13 @@ def test_an_interruption_ends_a_command(kplm, monkeypatch, moments, moment):
         assert noise not in err, err
 
 
+@pytest.mark.quiet
 def test_a_termination_ends_a_command(kplm, monkeypatch, moments):
     arguments, has_come = moments["in stage 2"]
     assert stop_at(kplm, monkeypatch, arguments, has_come, signal.SIGTERM).splitlines()[-1] == LINES[signal.SIGTERM]
 
 
+@pytest.mark.quiet
 def test_a_prediction_is_interrupted_and_continued(kplm, finish, monkeypatch, small, folder):
     run, out = folder / "stops" / "predictor", folder / "stops" / "landmarks"
     finish("train", folder / "empty.yaml", f"dataset={folder / 'dataset'}", f"run={run}", *small, "stage1.rounds=0")

@@ -108,6 +108,7 @@ def processes():
     send(signal.SIGKILL, found)
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(("moment", "woken"), [("stage1", DURING), ("stage2", AFTER)])
 def test_a_driver_that_was_overtaken_ends_by_itself_and_changes_nothing(
     moment, woken, kplm, folder, arguments, undisturbed, processes

@@ -131,6 +131,7 @@ def started(name: str, number: int, pause_s: float) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_ray_whose_process_is_killed_at_the_start_is_one_line(name):
     line, left = started(name, signal.SIGKILL, 0)
@@ -139,5 +140,6 @@ def test_a_ray_whose_process_is_killed_at_the_start_is_one_line(name):
 
 
 @pytest.mark.slow
+@pytest.mark.quiet
 def test_a_ray_that_is_slower_than_ray_itself_waits_starts():
     assert started("raylet", signal.SIGSTOP, 40) == ["started", "left []"]
