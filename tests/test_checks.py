@@ -136,7 +136,8 @@ def test_a_target_in_the_copy_of_a_job_is_refused_before_anything_is_done(tmp_pa
     (copy := tmp_path / COPY / "photos").mkdir(parents=True)
     (copy / "a.jpg").write_bytes(b"")
     monkeypatch.chdir(copy.parent)
-    monkeypatch.setattr(checks, "finished_run", lambda uri: Run(None, load_config(None, ["dataset=d"])))
+    for check in ("finished_run", "detector"):
+        monkeypatch.setattr(checks, check, lambda uri: Run(None, load_config(None, ["dataset=d"])))
     monkeypatch.setattr(Run, "open", lambda uri: Run(None, load_config(None, ["dataset=d"])))
     monkeypatch.setattr("ray_kplm.datasets.dataset.Dataset.open", lambda uri: None)
     given = [word.format(data=tmp_path / "data", run=tmp_path / "run") for word in TARGETS[what]]
