@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -17,18 +16,13 @@ from ray_kplm.datasets import image_io
 from ray_kplm.datasets.given_images import Image, as_images, rgb_of
 from ray_kplm.datasets.ingest_source import box_fault
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
+from ray_kplm.detectors.stored import landmark_predictor
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
-from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
-from ray_kplm.methods.trainer import NETWORK, strip_optimiser
+from ray_kplm.methods.predictors import Predictor
+from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
 from ray_kplm.network.compute import Placement
-from ray_kplm.redaction import redact
-from ray_kplm.run import CONFIG, Run
-from ray_kplm.storage import Folder
-from ray_kplm.storage.file_content import seal_text
-from ray_kplm.storage.integrity import CheckedFolder
+from ray_kplm.run import Run
 
 
 @dataclass(frozen=True)
@@ -38,85 +32,17 @@ class Landmarks:
     Attributes:
         xy: (K, 2), (x, y) in source pixels, with pixel centres at integers.
         confidence: (K,), heights of the heatmaps' peaks.
+        probability: (K,), of being found, 0 to 1; NaN of a detector that was made without a `VisibilityModel`.
+        found: bool (K,), whether the probability is at least `min_probability`; where there is none, whether `xy` is a point.
         facing: which way the object faces, for a category seen from the side: the sign is one of the two ways, the same one in
             all images; the magnitude, 0 to 1, is how sure it is. None for other categories.
     """
 
     xy: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    probability: NDArray[np.float32]
+    found: NDArray[np.bool_]
     facing: float | None = None
-
-
-def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """Return the detector of a finished run, or of a folder written by `export`.
-
-    Raises:
-        RunError: The run is not finished.
-        DamageError: A file of the detector is damaged.
-    """
-    folder = _exported(run.folder) if _is_exported(run.folder) else run.unit("stage2")
-    if not _is_exported(run.folder):
-        run.finished("stage2")
-    channels = Channels.read(folder)
-    return LandmarkPredictorFactory(
-        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, facing_rule(run)
-    )
-
-
-def facing_rule(run: Run) -> FacingRule | None:
-    """Return the rule that gives the facing of any image; None if mirror images of the run's category are no `facing`.
-
-    Raises:
-        DamageError: The rule is damaged or lost.
-    """
-    exported = _is_exported(run.folder)
-    folder = _exported(run.folder) / FACING if exported else run.unit(FACING)
-    found = FacingRule.of_detector(folder, run.config)
-    manifest = None if exported else run.manifest(FACING)
-    if found is None and manifest is not None and manifest.get("mirror") == "facing":
-        raise folder.damage(TEMPLATE, "is lost, and mirror images face the other way")
-    return found
-
-
-def detector_fingerprint(run: Run) -> str:
-    """Return what tells the detector of a finished run, or of a folder written by `export`, from others.
-
-    Raises:
-        RunError: The run is not finished.
-    """
-    if _is_exported(run.folder):
-        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
-    return str(run.finished("stage2")["fingerprint"])
-
-
-def _is_exported(folder: Folder) -> bool:
-    return folder.is_file(CHANNELS)
-
-
-def _exported(folder: Folder) -> CheckedFolder:
-    return CheckedFolder.of(folder, "export the detector of the run again")
-
-
-def export(run: Run, folder: Folder) -> None:
-    """Copy the files that the detector needs to a folder: `network.pt` (only the weights), `channels.json`, `config.yaml`.
-
-    `LandmarkDetector.load` reads the folder, and checks the files by its `manifest.json`.
-
-    Raises:
-        RunError: The run is not finished.
-        DamageError: A file of the detector is damaged.
-    """
-    fingerprint = run.finished("stage2")["fingerprint"]
-    source, target = run.unit("stage2"), _exported(folder)
-    with source.parsing(NETWORK):
-        state = strip_optimiser(source.read_bytes(NETWORK))
-    target.write_bytes(NETWORK, state)
-    target.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
-    target.write_bytes(CONFIG, seal_text(redact(run.folder.read_bytes(CONFIG).decode())))
-    rule = facing_rule(run)
-    if rule is not None:
-        rule.write(target / FACING)
-    target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())
 
 
 class LandmarkDetector:
@@ -129,7 +55,7 @@ class LandmarkDetector:
 
     def __init__(
         self,
-        predictor: LandmarkPredictor | OneWayPredictor,
+        predictor: Predictor,
         size: int,
         batch: int,
         landmarks: int,
@@ -179,6 +105,7 @@ class LandmarkDetector:
         margin: float = 0.2,
         *,
         errors: Literal["raise"] = "raise",
+        min_probability: float = MIN_PROBABILITY,
     ) -> list[Landmarks]: ...
 
     @overload
@@ -189,6 +116,7 @@ class LandmarkDetector:
         margin: float = 0.2,
         *,
         errors: Literal["none"],
+        min_probability: float = MIN_PROBABILITY,
     ) -> list[Landmarks | None]: ...
 
     def predict(
@@ -198,6 +126,7 @@ class LandmarkDetector:
         margin: float = 0.2,
         *,
         errors: Literal["raise", "none"] = "raise",
+        min_probability: float = MIN_PROBABILITY,
     ) -> Sequence[Landmarks | None]:
         """Detect the landmarks of images. The same pixels have the same landmarks, in whatever form they come.
 
@@ -210,6 +139,7 @@ class LandmarkDetector:
                 object must fill the image as it did in training.
             margin: Margin around a box, as a share of its longer side.
             errors: `raise`: an image that cannot be used is an error that names it. `none`: its result is None.
+            min_probability: Least probability of a landmark that is `found`, 0 to 1.
 
         Returns:
             The landmarks of each image, in its own pixels; of one image a list of one.
@@ -221,6 +151,8 @@ class LandmarkDetector:
             raise DataError(f"errors is {errors!r}: give 'raise' or 'none'")
         if not (math.isfinite(margin) and margin >= 0):
             raise DataError(f"margin is {margin}: give a share of the box's side, at least 0")
+        if not 0 <= min_probability <= 1:
+            raise DataError(f"min_probability is {min_probability}: give a probability, 0 to 1")
         found: list[Landmarks | None] = []
         batch: list[_Input] = []
         for number, (image, box) in enumerate(_with_boxes(as_images(images), boxes)):
@@ -232,33 +164,35 @@ class LandmarkDetector:
                     name = image if isinstance(image, (str, os.PathLike)) else f"image {number}"
                     raise DataError(f"{name}: {error}") from None
             if len(batch) == self._batch:
-                self._fill(found, batch)
+                self._fill(found, batch, min_probability)
                 batch = []
-        self._fill(found, batch)
+        self._fill(found, batch, min_probability)
         return found
 
-    def _fill(self, found: list[Landmarks | None], batch: list[_Input]) -> None:
+    def _fill(self, found: list[Landmarks | None], batch: list[_Input], least: float) -> None:
         """Put the landmarks of a batch to their places."""
         if batch:
             boxes = None if batch[0].box is None else np.stack([one.box for one in batch if one.box is not None])
-            for one, landmarks in zip(batch, self._predict([one[1:3] for one in batch], boxes), strict=True):
+            for one, landmarks in zip(batch, self._predict([one[1:3] for one in batch], boxes, least), strict=True):
                 found[one.number] = landmarks
 
     def _predict(
-        self, inputs: list[tuple[NDArray[np.uint8], coordinates.Affine]], boxes: NDArray[np.float64] | None
+        self,
+        inputs: list[tuple[NDArray[np.uint8], coordinates.Affine]],
+        boxes: NDArray[np.float64] | None,
+        least: float,
     ) -> list[Landmarks]:
         """Return the landmarks of a batch: inputs with their transforms to source pixels, boxes (B, 4) in source pixels."""
-        batch, maps = np.stack([image for image, _ in inputs]), [affine for _, affine in inputs]
-        facing: list[float] | list[None] = [None] * len(inputs)
-        if isinstance(self._predictor, OneWayPredictor):
-            inside = None if boxes is None else np.stack([_in_input(b, m) for b, m in zip(boxes, maps, strict=True)])
-            xy, confidence, ways = self._predictor.with_facing(batch, inside)
-            facing = ways.tolist()
-        else:
-            xy, confidence = self._predictor(batch)
+        maps = [affine for _, affine in inputs]
+        inside = None if boxes is None else np.stack([_in_input(b, m) for b, m in zip(boxes, maps, strict=True)])
+        seen = self._predictor(np.stack([image for image, _ in inputs]), inside)
+        is_found = found_of(seen.xy, seen.probability, least)
+        facing = [None] * len(inputs) if seen.facing is None else seen.facing.tolist()
         return [
-            Landmarks(coordinates.apply(input_to_source, points).astype(np.float32), peaks, way)
-            for input_to_source, points, peaks, way in zip(maps, xy, confidence, facing, strict=True)
+            Landmarks(coordinates.apply(input_to_source, xy).astype(np.float32), confidence, probability, found, way)
+            for input_to_source, xy, confidence, probability, found, way in zip(
+                maps, seen.xy, seen.confidence, seen.probability, is_found, facing, strict=True
+            )
         ]
 
     def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> _Input:

@@ -48,6 +48,7 @@ PROCESSES = Range(1, 4096)
 SEEDS = Range(0, 2**32 - 1)
 """The seeds that all generators take."""
 MARGINS = Range(0, 10)
+PROBABILITIES = Range(0, 1)
 SIDES = Range(1, 16_384)
 """Sides of stored pictures, px."""
 PIXELS = Range(1, 178_956_970)

@@ -163,6 +163,8 @@ SOURCE_LANDMARKS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),  # path#0, path#1, ... if there are several boxes in an image
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), source frame; NaN: landmark not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+        pa.field("probability", pa.list_(pa.float32())),  # (K,), of being found; null: the detector has no model of it
+        pa.field("found", pa.list_(pa.bool_()), nullable=False),  # (K,), whether the probability is high enough
         pa.field(
             "width", pa.int32()
         ),  # of the source image, pixels; null: not known, of a dataset with boxes of earlier versions

@@ -15,7 +15,7 @@ LEVELS = [
     {"inference"},
     {"steps"},
     {"runtime"},
-    {"landmark_detector", "tracking", "report"},
+    {"landmark_detector", "detectors", "tracking", "report"},
     {"methods", "keypoints", "dense_features"},
     {"network", "correspondence", "evaluation", "datasets"},
     {

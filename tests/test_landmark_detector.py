@@ -16,11 +16,12 @@ from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.limits import Limits
 from ray_kplm.datasets.listing import list_source
+from ray_kplm.detectors.stored import detector_fingerprint, export, landmark_predictor
 from ray_kplm.errors import DataError
 from ray_kplm.inference.chosen_files import list_chosen
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.images import _PredictPart
-from ray_kplm.landmark_detector import LandmarkDetector, detector_fingerprint, export, landmark_predictor
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.trainer import NETWORK
@@ -178,7 +179,7 @@ def test_evaluation_sees_stored_crops_as_python_does(exported, detector, folder)
     images = stored.read_part(stored.splits["train"]).images
     make = landmark_predictor(exported)
     predictor = make(worker_placement(make.config.compute))
-    _, points, confidence = predict_batches(make_inputs(images, np.arange(images.num_rows), make.config), predictor)
+    _, points, confidence, _ = predict_batches(make_inputs(images, np.arange(images.num_rows), make.config), predictor)
     expected = detector.predict(images["image"].to_pylist())
     for xy, peaks, one in zip(points, confidence, expected, strict=True):
         assert_same({"xy": xy, "confidence": peaks}, one)

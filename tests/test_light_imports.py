@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ray_kplm.config import load_config
-from ray_kplm.landmark_detector import LandmarkDetector, export
+from ray_kplm.detectors.stored import export
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run

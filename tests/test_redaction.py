@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ray_kplm import landmark_detector
 from ray_kplm.cli.console import Console, Result, emit
 from ray_kplm.cli.main import main
 from ray_kplm.config import load_config
+from ray_kplm.detectors import stored
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.redaction import HIDDEN, RedactingFormatter, has_credentials, redact, without_credentials
 from ray_kplm.run import Run
@@ -229,8 +229,8 @@ def test_an_exported_detector_has_no_credentials(old_run, tmp_path, monkeypatch)
     for name in ("network.pt", "channels.json"):
         stage2.write_bytes(name, b"{}")
     stage2.write_json("manifest.json", {"fingerprint": "x", "reads": {}, "inputs": {}})
-    monkeypatch.setattr(landmark_detector, "strip_optimiser", lambda content: content)  # there are no weights
-    landmark_detector.export(Run.open(str(old_run)), Folder.at(tmp_path / "exported"))
+    monkeypatch.setattr(stored, "strip_optimiser", lambda content: content)  # there are no weights
+    stored.export(Run.open(str(old_run)), Folder.at(tmp_path / "exported"))
     exported = (tmp_path / "exported" / "config.yaml").read_text()
     assert "bucket/faces" in exported
     assert SECRET not in exported

@@ -217,7 +217,7 @@ def test_no_flipped_bit_of_a_network_is_silent(tmp_path):
     from tests.tracking.conftest import SMALL, finish
 
     run = finish.__wrapped__()(Run.start(load_config(None, [f"run={tmp_path / 'run'}", *SMALL])).save())
-    from ray_kplm.landmark_detector import export
+    from ray_kplm.detectors.stored import export
 
     export(run, Folder.at(tmp_path / "copy"))
     for place, network in ((run.folder.path, "stage2/network.pt"), (str(tmp_path / "copy"), "network.pt")):

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.detectors.stored import landmark_predictor
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.dataset import predict_batches
-from ray_kplm.landmark_detector import landmark_predictor
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
@@ -115,7 +115,7 @@ def _predict(
     batches = (
         batch for part, rows in _parts(dataset, split, chosen) for batch in read_inputs(images, part, rows, config)
     )
-    _, xy, confidence = predict_batches(batches, predictor)
+    _, xy, confidence, _ = predict_batches(batches, predictor)
     return np.stack(xy).astype(np.float32), confidence
 
 

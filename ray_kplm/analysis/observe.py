@@ -98,8 +98,8 @@ class ObservePart:
         seen = self._detector.observe(images)
         views = [self._view(images, ids, number, seen.xy) for number in range(VIEWS)]
         expected, found, confidence = (np.concatenate(column, axis=1) for column in zip(*views, strict=True))
-        alone, _ = self._alone(images)
-        mirrored, _ = self._alone(np.ascontiguousarray(images[:, :, ::-1]))
+        alone = self._alone(images).xy
+        mirrored = self._alone(np.ascontiguousarray(images[:, :, ::-1])).xy
         turned = coordinates.mirrored(mirrored, self._side)
         values = (*seen, expected, found, confidence, alone, turned)
         columns = [ids, *([None] * len(ids) if v is None else v.astype(np.float32).tolist() for v in values)]
@@ -125,7 +125,7 @@ class ObservePart:
         known = np.isfinite(placed).all(axis=-1, keepdims=True)
         moved = displace(np.where(known, placed, 0), np.stack([view.shifts for view in views]), self._side)
         inside = ((moved >= 0) & (moved <= self._side - 1)).all(axis=-1, keepdims=True)
-        found, confidence = self._detector(np.stack([view.picture for view in views]))
+        found, confidence, *_ = self._detector(np.stack([view.picture for view in views]))
         return np.where(known & inside, moved, np.nan), found, confidence
 
     def _composites(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.detectors.stored import facing_rule, landmark_predictor
 from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.inference.dataset import Prediction, predict, read_predictions
-from ray_kplm.landmark_detector import facing_rule, landmark_predictor
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.network.heatmaps import DECODER_VERSION

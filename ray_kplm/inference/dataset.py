@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -86,28 +86,38 @@ class _PredictPart:
         if work.make not in self._predictors:
             self._predictors[work.make] = work.make(self._placement)
         batches = read_inputs(work.images, part, rows, work.config)
-        ids, points, confidence = predict_batches(batches, self._predictors[work.make])
+        ids, points, confidence, _ = predict_batches(batches, self._predictors[work.make])
         work.target.write_table(part, _table(ids, np.stack(points), confidence))
         return {"images": len(ids)}
 
 
-def predict_batches(
-    batches: Iterable[Inputs], predictor: Predictor
-) -> tuple[list[str], list[NDArray[np.float64]], NDArray[np.float32]]:
-    """Predict the landmarks of batches of network inputs.
+class BatchLandmarks(NamedTuple):
+    """The landmarks of N images.
 
-    Returns:
-        The ids of the N images, the landmarks (K, 2) of each in its crop frame, NaN where not detected, and the confidences
-        (N, K).
+    Attributes:
+        ids: of the images.
+        xy: (K, 2) of each in its crop frame, NaN where not detected.
+        confidence: (N, K).
+        probability: (N, K), of being found; NaN if the detector has no `VisibilityModel`.
     """
-    ids, points, confidences = [], [], []
+
+    ids: list[str]
+    xy: list[NDArray[np.float64]]
+    confidence: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+def predict_batches(batches: Iterable[Inputs], predictor: Predictor) -> BatchLandmarks:
+    """Predict the landmarks of batches of network inputs."""
+    ids, points, confidences, probabilities = [], [], [], []
     for images, crop_to_input, image_ids, boxes in batches:
-        xy, confidence = predictor(images, boxes)
+        found = predictor(images, boxes)
         to_crop = [coordinates.invert(affine) for affine in crop_to_input]
-        points += [coordinates.apply(back, p) for back, p in zip(to_crop, xy, strict=True)]
-        confidences.append(confidence)
+        points += [coordinates.apply(back, p) for back, p in zip(to_crop, found.xy, strict=True)]
+        confidences.append(found.confidence)
+        probabilities.append(found.probability)
         ids += image_ids
-    return ids, points, np.concatenate(confidences)
+    return BatchLandmarks(ids, points, np.concatenate(confidences), np.concatenate(probabilities))
 
 
 def _table(ids: list[str], xy: NDArray[np.float64], confidence: NDArray[np.float32]) -> pa.Table:

@@ -24,20 +24,21 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.round_sampling import full_selection
+from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.dataset import predict_batches
+from ray_kplm.inference.dataset import BatchLandmarks, predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
 from ray_kplm.job_copy import refuse_lost
-from ray_kplm.landmark_detector import detector_fingerprint, landmark_predictor
 from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
+from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.ranges import MARGINS, PART_IMAGES, check_ranges
+from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
@@ -64,6 +65,8 @@ class PredictOptions:
     """Number of images in a part, of a source that is not a dataset."""
     limits: Limits = DEFAULT_LIMITS
     """Of an image file and of a picture; larger ones are rejected."""
+    min_probability: Annotated[float, PROBABILITIES] = MIN_PROBABILITY
+    """Least probability of a landmark that is `found`."""
     csv: bool = False
     """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
@@ -144,7 +147,7 @@ def predict_images(
         existed = manifest is not None
         if manifest is None:
             step.begin()
-            manifest = _predict(step, images, make, config, progress)
+            manifest = _predict(step, images, make, config, options.min_probability, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
         if target.written():
@@ -166,6 +169,7 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
         "input": INPUT_VERSION,
+        "min_probability": options.min_probability,
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
@@ -175,11 +179,16 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
 
 
 def _predict(
-    step: Step, images: ImageSource, make: LandmarkPredictorFactory, config: Config, progress: ProgressCallback
+    step: Step,
+    images: ImageSource,
+    make: LandmarkPredictorFactory,
+    config: Config,
+    least: float,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
-    arguments = {"read": images.read, "make": make, "target": target}
+    arguments = {"read": images.read, "make": make, "target": target, "min_probability": least}
     answers = map_parts(_PredictPart, arguments, full_selection(images.parts, images.counts), pool, progress)
     partial = target / _PARTIAL_REJECTED
     refused = pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)
@@ -194,8 +203,10 @@ def _predict(
 class _PredictPart:
     """Worker that holds the detector and writes the landmarks of a part."""
 
-    def __init__(self, read: ReadPart, make: LandmarkPredictorFactory, target: Folder) -> None:
-        self._read, self._target, self._config = read, target, make.config
+    def __init__(
+        self, read: ReadPart, make: LandmarkPredictorFactory, target: Folder, min_probability: float = MIN_PROBABILITY
+    ) -> None:
+        self._read, self._target, self._config, self._min_probability = read, target, make.config, min_probability
         self._predictor = make(worker_placement(make.config.compute))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
@@ -207,19 +218,21 @@ class _PredictPart:
         table = schemas.SOURCE_LANDMARKS.empty_table()
         if tables.images.num_rows:
             all_rows = np.arange(tables.images.num_rows)
-            _, points, confidence = predict_batches(make_inputs(tables.images, all_rows, self._config), self._predictor)
-            table = _in_source(tables.images, points, confidence)
+            found = predict_batches(make_inputs(tables.images, all_rows, self._config), self._predictor)
+            table = _in_source(tables.images, found, self._min_probability)
         self._target.write_table(part, table)
         return {"images": table.num_rows}
 
 
-def _in_source(images: pa.Table, points: list[NDArray[np.float64]], confidence: NDArray[np.float32]) -> pa.Table:
+def _in_source(images: pa.Table, found: BatchLandmarks, least: float) -> pa.Table:
     """Return the table of the images' landmarks, transformed from the crop frame to the source frame."""
     affines = [np.reshape(row, (2, 3)) for row in images["crop_to_source"].to_pylist()]
     columns = [
         images["image_id"],
-        [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, points, strict=True)],
-        confidence.astype(np.float32).tolist(),
+        [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, found.xy, strict=True)],
+        found.confidence.astype(np.float32).tolist(),
+        [None if np.isnan(row).any() else row.tolist() for row in found.probability.astype(np.float32)],
+        found_of(np.stack(found.xy), found.probability, least).tolist(),
         *zip(*_sizes(images, affines), strict=True),
     ]
     return pa.table(columns, schema=schemas.SOURCE_LANDMARKS)

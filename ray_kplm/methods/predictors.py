@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ray_kplm.config import Config
 from ray_kplm.correspondence import duplicates, hungarian
@@ -19,8 +20,9 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import Detected, detect_keypoints
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
-from ray_kplm.methods.landmark_objective import mirrored_mean
+from ray_kplm.methods.landmark_inference import LandmarkInference
 from ray_kplm.methods.trainer import read_weights
+from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
@@ -47,13 +49,27 @@ class Observed(NamedTuple):
     separation: NDArray[np.float32] | None
 
 
+class Predicted(NamedTuple):
+    """The landmarks that a predictor finds in B images.
+
+    Attributes:
+        xy: float32 (B, K, 2), input frame; NaN where not detected.
+        confidence: float32 (B, K), the peaks of the heatmaps; 0 where not detected.
+        probability: float32 (B, K), of being found; NaN if the detector has no `VisibilityModel`.
+        facing: float32 (B,), see `correspondence.facing.facings`; None for a category that is not seen from the side.
+    """
+
+    xy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    probability: NDArray[np.float32]
+    facing: NDArray[np.float32] | None = None
+
+
 class Predictor(Protocol):
     """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
 
-    def __call__(
-        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy, (B, K, 2) in the input frame, NaN where not detected, and confidence, (B, K).
+    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
+        """Return the landmarks of images.
 
         boxes: (B, 4) of the objects in the input frame, NaN where unknown, for predictors that look which way objects face.
         """
@@ -79,6 +95,7 @@ class LandmarkPredictor:
         placement: Placement,
         *,
         flip: bool,
+        visibility: VisibilityModel | None = None,
     ) -> None:
         """Build the network.
 
@@ -88,39 +105,39 @@ class LandmarkPredictor:
             flip_map: (K,) mirror partners of the landmarks, or NONE.
             placement: device and number format.
             flip: whether heatmaps are averaged with those of the mirror image.
+            visibility: gives the probabilities.
         """
         network = LandmarkNetwork(config.network, len(flip_map))
         network.load_state_dict(weights)
-        self._network = placement.move(network).eval()
-        self._placement, self._sigma = placement, config.stage2.heatmap_sigma
-        self._flip_map = torch.from_numpy(flip_map.astype(np.int64)).to(placement.device)
-        self._flip = flip and bool((flip_map != NONE).any())  # a mirror image is of no use without partners
+        partners = torch.from_numpy(flip_map.astype(np.int64))
+        self._sigma = config.stage2.heatmap_sigma
+        module = LandmarkInference(network, partners, config.stage2.heatmap_sigma, flip=flip, visibility=visibility)
+        placement.move(module)
+        self._module, self._placement = module.eval(), placement
 
     @torch.inference_mode()
-    def __call__(
-        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy and confidence of the landmarks: see `Predictor`."""
-        xy, confidence = heatmaps.decode(self._maps(images), self._sigma)
-        return coordinates.heatmap_to_input(xy.cpu().numpy()).astype(np.float32), confidence.cpu().numpy()
+    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
+        """Return the landmarks: see `Predictor`."""
+        cells, confidence, probability = self._module.decode(*self._maps(images))
+        return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps = self._maps(images)
-        cells, confidence = heatmaps.decode(maps, self._sigma)
-        sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], self._sigma)
-        xy = coordinates.heatmap_to_input(cells.cpu().numpy()).astype(np.float32)
-        return Observed(xy, confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None)
+        maps, sigma = self._module.mean(*self._maps(images)), self._sigma
+        cells, confidence = heatmaps.decode(maps, sigma)
+        sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], sigma)
+        return Observed(
+            _in_input(cells), confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None
+        )
 
-    def _maps(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the heatmaps of the images: (B, K, h, w)."""
-        batch = self._placement.images(images)
+    def _maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         with self._placement.precision():
-            maps: torch.Tensor = self._network(batch).float()
-            if self._flip:
-                maps = mirrored_mean(maps, self._network(batch.flip(-1)).float(), self._flip_map)
-        return maps
+            return self._module.maps(self._placement.images(images))
+
+
+def _in_input(cells_BK2: Tensor) -> NDArray[np.float32]:
+    return coordinates.heatmap_to_input(cells_BK2.cpu().numpy()).astype(np.float32)
 
 
 class OneWayPredictor:
@@ -139,25 +156,16 @@ class OneWayPredictor:
         if boxes is not None and np.isfinite(boxes).all():
             return self._rule(images, boxes)
         everywhere = np.ones(len(images), bool)
-        found = [self._predictor(images)[0]]
-        found.append(_turned_back(self._predictor(_turned(images, everywhere))[0], everywhere, images.shape[2]))
+        found = [self._predictor(images).xy]
+        found.append(_turned_back(self._predictor(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
         return self._rule(images, boxes, np.concatenate(found, axis=1))
 
-    def __call__(
-        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy and confidence of the landmarks: see `Predictor`."""
-        xy, confidence, _ = self.with_facing(images, boxes)
-        return xy, confidence
-
-    def with_facing(
-        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy and confidence of the landmarks, see `Predictor`, and the facings (B,)."""
+    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
+        """Return the landmarks, see `Predictor`, and the facings."""
         facing = self.facing(images, boxes)
         mirror = facing < 0
-        xy, confidence = self._predictor(_turned(images, mirror))
-        return _turned_back(xy, mirror, images.shape[2]), confidence, facing
+        found = self._predictor(_turned(images, mirror))
+        return found._replace(xy=_turned_back(found.xy, mirror, images.shape[2]), facing=facing)
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
@@ -206,12 +214,11 @@ class ClusterPredictor:
         self._config, self._threshold, self._placement = config, threshold, placement
         self._assign, self._centroids, self._frozen = assign, centroids, frozen
 
-    def __call__(
-        self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return xy and confidence of the landmarks: see `Predictor`."""
+    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
+        """Return the landmarks: see `Predictor`."""
         landmarks = self._detect(images)
-        return landmarks.by_landmark("xy"), np.nan_to_num(landmarks.by_landmark("score"))
+        confidence = np.nan_to_num(landmarks.by_landmark("score"))
+        return Predicted(landmarks.by_landmark("xy"), confidence, np.full_like(confidence, np.nan))
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
@@ -307,12 +314,16 @@ class LandmarkPredictorFactory:
     flip: bool
     facing: FacingRule | None = None
     """Which way objects face, if the network was trained on images as they face one way."""
+    visibility: VisibilityModel | None = None
+    """Gives the probabilities."""
 
     def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
         weights = read_weights(self.network)
         flip = self.flip and self.facing is None
-        predictor = LandmarkPredictor(self.config, weights, self.flip_map, placement, flip=flip)
+        predictor = LandmarkPredictor(
+            self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
+        )
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
 
 

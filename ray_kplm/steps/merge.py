@@ -132,7 +132,7 @@ class _CountPart:
         options = self._merging.config.merging
         counts = []
         for images, *_ in read_inputs(self._merging.images, part, rows, self._merging.config):
-            xy, confidence = self._predictor(images)
+            xy, confidence, *_ = self._predictor(images)
             cells = coordinates.input_to_heatmap(xy)
             counts.append(co_activation(cells, confidence, least=options.confidence, distance=options.distance))
         total = reduce(add, counts)

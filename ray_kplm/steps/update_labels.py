@@ -102,7 +102,7 @@ class _LabelPart:
         least = self._work.config.template.confidence
         ids, points, scores = [], [], []
         for images, crop_to_input, names, _ in read_inputs(self._work.images, part, rows, self._work.config):
-            xy, confidence = self._predictor(images)
+            xy, confidence, *_ = self._predictor(images)
             points += [coordinates.apply(coordinates.invert(a), p) for a, p in zip(crop_to_input, xy, strict=True)]
             scores.append(confidence)
             ids += names

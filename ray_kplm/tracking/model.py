@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.landmark_detector import LandmarkDetector, export
+from ray_kplm.detectors.stored import export
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
 from ray_kplm.tracking.spool import FACTS

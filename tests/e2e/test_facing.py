@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ray_kplm import LandmarkDetector
+from ray_kplm.detectors.stored import export
 from ray_kplm.imaging.synthetic.category import render, write_category
-from ray_kplm.landmark_detector import export
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ray_kplm import LandmarkDetector
 from ray_kplm.config import load_config
-from ray_kplm.landmark_detector import export
+from ray_kplm.detectors.stored import export
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork

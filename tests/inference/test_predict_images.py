@@ -15,9 +15,9 @@ from PIL import Image
 from ray_kplm import LandmarkDetector, schemas
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
+from ray_kplm.detectors.stored import export
 from ray_kplm.errors import ConfigError, DataError, RunError
 from ray_kplm.inference.images import PredictOptions, predict_images
-from ray_kplm.landmark_detector import export
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork

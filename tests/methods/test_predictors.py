@@ -14,6 +14,7 @@ from ray_kplm.methods.predictors import (
     LandmarkPredictor,
     Observed,
     OneWayPredictor,
+    Predicted,
     assign_unique,
 )
 from ray_kplm.network import heatmaps
@@ -55,7 +56,7 @@ def test_measures_of_cluster_landmarks_are_given_where_they_are_detected(placeme
         0.0,
         placement,
     )
-    xy, confidence = predictor(IMAGES)
+    xy, confidence, *_ = predictor(IMAGES)
     seen = predictor.observe(IMAGES)
     np.testing.assert_array_equal(seen.xy, xy)
     np.testing.assert_array_equal(seen.confidence, confidence)
@@ -76,7 +77,7 @@ def test_measures_of_channels_come_with_the_predicted_landmarks(flip, placement)
     predictor = LandmarkPredictor(
         CONFIG, LandmarkNetwork(CONFIG.network, 4).state_dict(), flip_map, placement, flip=flip
     )
-    xy, confidence = predictor(IMAGES)
+    xy, confidence, *_ = predictor(IMAGES)
     seen = predictor.observe(IMAGES)
     np.testing.assert_array_equal(seen.xy, xy)
     np.testing.assert_array_equal(seen.confidence, confidence)
@@ -94,8 +95,8 @@ def test_channels_are_decoded_with_the_sigma_of_their_targets(sigma, placement, 
     side = CONFIG.network.image_size // 4
     xy = side / 2 + torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), device="cpu")
     maps = heatmaps.render(xy, torch.ones(3, 4), side, sigma).to(placement.device)
-    monkeypatch.setattr(predictor, "_maps", lambda images: maps)
-    found, _ = predictor(IMAGES)
+    monkeypatch.setattr(predictor, "_maps", lambda images: (maps, None))
+    found = predictor(IMAGES).xy
     np.testing.assert_allclose(
         found, coordinates.heatmap_to_input(xy.numpy()), atol=0.25
     )  # pixels: a sixteenth of a cell
@@ -111,10 +112,11 @@ class Ramp:
         second = np.stack([x + (images.shape[2] - 1 - x) / 3, y], axis=1)
         xy = np.stack([np.stack([x, y], axis=1), second], axis=1).astype(np.float32)
         xy[grey.max(axis=1) < 700, 1] = np.nan  # not detected
-        return xy, np.stack([grey.max(axis=1), grey.sum(axis=1)], axis=1).astype(np.float32)
+        confidence = np.stack([grey.max(axis=1), grey.sum(axis=1)], axis=1).astype(np.float32)
+        return Predicted(xy, confidence, confidence / 1000)
 
     def observe(self, images):
-        xy, confidence = self(images)
+        xy, confidence, *_ = self(images)
         return Observed(xy, confidence, confidence / 2, None)
 
 
@@ -135,14 +137,13 @@ def test_landmarks_of_an_image_and_of_its_mirror_image_are_mirror_images(boxes):
     predictor = OneWayPredictor(Ramp(), BrighterSide())
     mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
     other_boxes = None if boxes is None else boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + np.float32([63, 0, 63, 0])
-    (xy, confidence, facing), (other, other_confidence, other_facing) = (
-        predictor.with_facing(IMAGES, boxes),
-        predictor.with_facing(mirrored, other_boxes),
+    (xy, confidence, _, facing), (other, other_confidence, _, other_facing) = (
+        predictor(IMAGES, boxes),
+        predictor(mirrored, other_boxes),
     )
     np.testing.assert_array_equal(coordinates.mirrored(other, 64), xy)
     np.testing.assert_array_equal(other_confidence, confidence)
     np.testing.assert_array_equal(other_facing, -facing)
-    np.testing.assert_array_equal(predictor(IMAGES, boxes)[0], xy)
     seen, other_seen = predictor.observe(IMAGES), predictor.observe(mirrored)
     np.testing.assert_array_equal(coordinates.mirrored(other_seen.xy, 64), seen.xy)
     np.testing.assert_array_equal(other_seen.sharpness, seen.sharpness)
@@ -151,7 +152,7 @@ def test_landmarks_of_an_image_and_of_its_mirror_image_are_mirror_images(boxes):
 def test_only_images_that_face_the_other_way_are_turned():
     images = np.zeros((2, 64, 64, 3), np.uint8)
     images[0, 20, 50] = images[1, 20, 13] = 255
-    xy, _, facing = OneWayPredictor(Ramp(), BrighterSide()).with_facing(images)
+    xy, _, _, facing = OneWayPredictor(Ramp(), BrighterSide())(images)
     assert (facing > 0).tolist() == [True, False]
     assert xy[0, 0].tolist() == [50, 20]
     assert xy[1, 0].tolist() == [13, 20]

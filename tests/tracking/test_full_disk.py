@@ -91,7 +91,14 @@ def test_a_queue_that_finds_no_space(small):
 
 
 def _tables(count: int = 3_000):
-    row = {"xy": [[1.5, 2.5]] * 40, "confidence": [0.5] * 40, "width": 100, "height": 100}
+    row = {
+        "xy": [[1.5, 2.5]] * 40,
+        "confidence": [0.5] * 40,
+        "probability": [0.9] * 40,
+        "found": [True] * 40,
+        "width": 100,
+        "height": 100,
+    }
     table = pa.Table.from_pylist([row | {"image_id": f"{i:09d}.jpg"} for i in range(200)], schemas.SOURCE_LANDMARKS)
     return lambda: (table for _ in range(count // 200))
 

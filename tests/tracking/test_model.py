@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ray_kplm.detectors.stored import export
 from ray_kplm.errors import RunError
-from ray_kplm.landmark_detector import LandmarkDetector, export
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.model import build_model, example_images, export_model, installed_packages, model_requirements

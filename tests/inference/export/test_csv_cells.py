@@ -56,6 +56,8 @@ def test_landmarks_of_odd_ids_are_rows_of_five_cells():
             "image_id": name,
             "xy": [[-1.5, 2.0], [float("nan"), float("nan")]],
             "confidence": [0.5, 0.1],
+            "probability": [0.9, 0.2],
+            "found": [True, False],
             "width": 8,
             "height": 8,
         }

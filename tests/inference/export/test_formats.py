@@ -16,7 +16,8 @@ NAN = float("nan")
 
 
 def row(image_id, xy, confidence, size=(None, None)):
-    return {"image_id": image_id, "xy": xy, "confidence": confidence, "width": size[0], "height": size[1]}
+    found = {"probability": [0.9] * len(xy), "found": [True] * len(xy)}
+    return {"image_id": image_id, "xy": xy, "confidence": confidence, **found, "width": size[0], "height": size[1]}
 
 
 PARTS = [

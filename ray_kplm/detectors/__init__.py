@@ -1,0 +1,1 @@
+"""The forms in which a detector exists, and how one becomes another."""

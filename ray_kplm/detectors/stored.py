@@ -1,0 +1,101 @@
+"""Detectors on storage: those of finished runs, and folders that hold a detector alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ray_kplm.methods.channels import CHANNELS, Channels
+from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
+from ray_kplm.methods.trainer import NETWORK, strip_optimiser
+from ray_kplm.methods.visibility import VISIBILITY, VISIBILITY_STEP, VisibilityModel
+from ray_kplm.redaction import redact
+from ray_kplm.run import CONFIG, Run
+from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal_text
+from ray_kplm.storage.integrity import CheckedFolder
+
+
+def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
+    """Return the detector of a finished run, or of a folder written by `export`.
+
+    Raises:
+        RunError: The run is not finished.
+        DamageError: A file of the detector is damaged.
+    """
+    folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
+    if not is_exported(run.folder):
+        run.finished("stage2")
+    channels = Channels.read(folder)
+    return LandmarkPredictorFactory(
+        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, facing_rule(run), visibility_model(run)
+    )
+
+
+def visibility_model(run: Run) -> VisibilityModel | None:
+    """Return what gives the landmarks of a detector their probabilities; None if it was made without.
+
+    Raises:
+        DamageError: The model is damaged.
+    """
+    return VisibilityModel.read(_exported(run.folder) if is_exported(run.folder) else run.unit(VISIBILITY_STEP))
+
+
+def facing_rule(run: Run) -> FacingRule | None:
+    """Return the rule that gives the facing of any image; None if mirror images of the run's category are no `facing`.
+
+    Raises:
+        DamageError: The rule is damaged or lost.
+    """
+    exported = is_exported(run.folder)
+    folder = _exported(run.folder) / FACING if exported else run.unit(FACING)
+    found = FacingRule.of_detector(folder, run.config)
+    manifest = None if exported else run.manifest(FACING)
+    if found is None and manifest is not None and manifest.get("mirror") == "facing":
+        raise folder.damage(TEMPLATE, "is lost, and mirror images face the other way")
+    return found
+
+
+def detector_fingerprint(run: Run) -> str:
+    """Return what tells the detector of a finished run, or of a folder written by `export`, from others.
+
+    Raises:
+        RunError: The run is not finished.
+    """
+    if is_exported(run.folder):
+        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    return str(run.finished("stage2")["fingerprint"])
+
+
+def is_exported(folder: Folder) -> bool:
+    """Return whether a folder holds a detector alone, written by `export`, and not a run."""
+    return folder.is_file(CHANNELS)
+
+
+def _exported(folder: Folder) -> CheckedFolder:
+    return CheckedFolder.of(folder, "export the detector of the run again")
+
+
+def export(run: Run, folder: Folder) -> None:
+    """Copy the files that the detector needs to a folder: `network.pt` (only the weights), `channels.json`, `config.yaml`.
+
+    `LandmarkDetector.load` reads the folder, and checks the files by its `manifest.json`.
+
+    Raises:
+        RunError: The run is not finished.
+        DamageError: A file of the detector is damaged.
+    """
+    fingerprint = run.finished("stage2")["fingerprint"]
+    source, target = run.unit("stage2"), _exported(folder)
+    with source.parsing(NETWORK):
+        state = strip_optimiser(source.read_bytes(NETWORK))
+    target.write_bytes(NETWORK, state)
+    target.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    target.write_bytes(CONFIG, seal_text(redact(run.folder.read_bytes(CONFIG).decode())))
+    visibility = visibility_model(run)
+    if visibility is not None:
+        target.write_json(VISIBILITY, visibility.to_dict())
+    rule = facing_rule(run)
+    if rule is not None:
+        rule.write(target / FACING)
+    target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())
