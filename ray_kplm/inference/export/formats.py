@@ -40,10 +40,8 @@ FORMATS = {
     "csv": Format("landmarks.csv", "a line for each landmark", ("landmarks_csv", "write")),
     "coco": Format("coco.json", "COCO keypoints", ("coco", "write")),
     "dlc": Format("dlc/*.csv, *.h5", "DeepLabCut's tables", ("deeplabcut", "write"), ("pandas", "tables"), "dlc"),
-    "slp": Format("landmarks.slp", "SLEAP's predictions", ("sleap", "write_slp"), ("sleap_io",), "sleap"),
-    "nwb": Format(
-        "landmarks.nwb", "NWB with ndx-pose", ("sleap", "write_nwb"), ("sleap_io", "pynwb", "ndx_pose"), "nwb"
-    ),
+    "slp": Format("landmarks.slp", "SLEAP's predictions", ("sleap", "write"), ("sleap_io",), "sleap"),
+    "nwb": Format("landmarks.nwb", "NWB with ndx-pose", ("nwb", "write"), ("pynwb", "ndx_pose"), "nwb"),
     "yolo": Format("yolo/", "a YOLO pose data set: data.yaml and labels", ("yolo", "write")),
     "labelstudio": Format("label_studio/", "Label Studio's tasks with predictions", ("label_studio", "write")),
 }

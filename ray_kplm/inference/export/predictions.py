@@ -77,6 +77,7 @@ class Picture:
         objects: The landmarks of the objects in it.
         sequence: The video that it is a frame of, if it is one.
         frame: Index of the frame in the video.
+        time: When the frame is shown, seconds; None: not known.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Picture:
     objects: list[Object]
     sequence: str | None = None
     frame: int | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ class Predictions:
             if not width or not height:
                 width, height = _least_size(objects)
             first = of_picture[0]
-            yield Picture(number, file, width, height, objects, first.get("sequence"), first.get("frame"))
+            yield Picture(
+                number, file, width, height, objects, first.get("sequence"), first.get("frame"), first.get("time")
+            )
 
     def _object(self, row: dict[str, Any]) -> Object:
         xy = np.asarray(row["xy"], np.float64).reshape(-1, 2)
