@@ -112,7 +112,7 @@ def test_other_formats_are_added_without_predicting_again(run, pictures, predict
     assert {*tree(out)} - {"manifest.json"} == outputs
     assert {"coco.json", "landmarks.csv", "landmarks.slp", "landmarks.nwb", "dlc/landmarks.h5", "yolo/data.yaml",
             "label_studio/tasks.json"} < outputs  # fmt: skip
-    assert not verify(Folder.at(out)).damage
+    assert verify(Folder.at(out)).findings == []
     (expected,) = LandmarkDetector.load(run.folder.path).predict([tmp_path / "pictures" / "turned, ö.jpg"])
     coco = json.loads((out / "coco.json").read_text())
     (image,) = [image for image in coco["images"] if image["file_name"] == "turned, ö.jpg"]

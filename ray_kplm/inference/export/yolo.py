@@ -17,8 +17,8 @@ FOLDER = "yolo"
 def write(found: Predictions, target: Folder) -> list[str]:
     """Write `yolo/data.yaml` and `yolo/labels/`; the pictures belong into `yolo/images/`, under their names.
 
-    A label file has its picture's name with the extension .txt. Of pictures whose names differ by the extension alone, the
-    first has it; the others are returned in a note.
+    A label file has its picture's name with the extension .txt, and a line for each object that has landmarks. Of pictures
+    whose names differ by the extension alone, the first has it; the others are returned in a note.
     """
     folder, first, lost = target / FOLDER, set[str](), list[str]()
     for picture in found.pictures():
@@ -27,7 +27,8 @@ def write(found: Predictions, target: Folder) -> list[str]:
             lost.append(picture.file)
             continue
         first.add(name)
-        write_text(folder / "labels", name, (_line(one, picture) for one in picture.objects))
+        inside = (one.inside(picture.width, picture.height) for one in picture.objects)
+        write_text(folder / "labels", name, (_line(one, picture) for one in inside if (one.flags > ABSENT).any()))
     write_text(folder, "data.yaml", [_data(found)])
     shown = f"{', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
     rule = "YOLO has one label file for pictures whose names differ by the extension alone: rename them"
@@ -41,16 +42,14 @@ def label_name(picture: Picture) -> str:
     return f"{posixpath.splitext(picture.sequence)[0]}_{picture.frame}.txt"
 
 
-def _line(given: Object, picture: Picture) -> str:
-    """Return the line of an object: its class, the centre and size of its box, and x, y, v of each landmark.
+def _line(one: Object, picture: Picture) -> str:
+    """Return the line of an object that has landmarks: class, centre and size of its box, and x, y, v of each landmark.
 
     Coordinates are shares of the picture's width and height from its border, so 0.5 is added to our pixels.
     """
     width, height = picture.width, picture.height
-    one = given.inside(width, height)
     left, top, box_width, box_height = one.extent()
-    has_points = bool((one.flags > ABSENT).any())
-    box = [left + box_width / 2 + 0.5, top + box_height / 2 + 0.5, box_width, box_height] if has_points else [0.0] * 4
+    box = [left + box_width / 2 + 0.5, top + box_height / 2 + 0.5, box_width, box_height]
     words = ["0", *(f"{value / size:.7f}" for value, size in zip(box, (width, height) * 2, strict=True))]
     for (x, y), v in zip(one.xy.tolist(), one.flags.tolist(), strict=True):
         words += [f"{(x + 0.5) / width:.7f}", f"{(y + 0.5) / height:.7f}", str(v)] if v > ABSENT else ["0", "0", "0"]

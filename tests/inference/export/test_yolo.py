@@ -32,6 +32,7 @@ def test_sleap_io_reads_every_landmark(found, tmp_path, tree):
     first, second = read(tmp_path, TWO.replace(".png", ".txt"), (100, 80), nodes)
     np.testing.assert_allclose(first, ROWS[2][1], atol=0.01)
     np.testing.assert_allclose(second, [*ROWS[3][1][:2], [NAN, NAN]], atol=0.01)
+    assert (tmp_path / "yolo" / "labels" / "none.txt").read_text() == ""
 
 
 def test_a_line_is_class_box_and_x_y_v_within_the_picture(found, tmp_path):
