@@ -81,6 +81,7 @@ def _annotation(number: int, picture: Picture, given: Object) -> dict[str, Any]:
         "num_keypoints": int((one.flags > ABSENT).sum()),
         "bbox": box,
         "area": round(box[2] * box[3], 3),
+        "segmentation": [],  # Datumaro asks for it
         "iscrowd": 0,
         "score": round(one.score, 5),
         "confidence": [round(value, 5) for value in one.confidence.tolist()],
