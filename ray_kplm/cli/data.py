@@ -98,8 +98,8 @@ def _add_ingest(commands: Any) -> None:
         "source",
         nargs="+",
         metavar="SOURCE",
-        help="a folder of images, a .parquet file, or a folder with train.parquet and test.parquet, which are the splits; or any "
-        "number of videos, image files and folders",
+        help="a folder of images, a .parquet file, or a folder with train.parquet and test.parquet, which are the splits; or "
+        "any number of videos, image files and folders",
     )
     parser.add_argument("dataset", metavar="DATASET", help="where the dataset is written: a new folder or URI")
     video_options.add_every(parser)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from typing import Any
 
-from ray_kplm.cli import checks
-from ray_kplm.cli.console import Result, command
+from ray_kplm.cli import checks, video_options
+from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES
@@ -24,13 +25,15 @@ def add(commands: Any) -> None:
         "Examples:\n"
         "  kplm predict runs/mine photos landmarks --csv\n"
         "  kplm predict runs/mine a.jpg b.png more/*.jpg landmarks\n"
+        "  kplm predict runs/mine clip.mp4 landmarks --render drawn.mp4 --smooth one-euro\n"
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
     )
     parser = command(commands, "predict", _predict, text, epilog)
     parser.add_argument("run", metavar="RUN", help="the run directory, or the folder of an exported detector")
     parser.add_argument(
         "source", nargs="+", metavar="SOURCE",
-        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
+        help="a folder of images and videos, a .parquet file, a dataset, or any number of image files, videos, quoted patterns "
+        "and folders",
     )  # fmt: skip
     parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
@@ -61,6 +64,8 @@ def add(commands: Any) -> None:
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
     )
     parser.add_argument("--coco", action="store_true", help="also write OUT/coco.json: COCO keypoints")
+    video_options.add_video_options(parser)
+    add_json(parser, "the numbers of images, what was rejected and the jitter of videos")
 
 
 def _predict(options: argparse.Namespace) -> Result:
@@ -71,6 +76,9 @@ def _predict(options: argparse.Namespace) -> Result:
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
     checks.sources(sources, options.boxes)
     checks.target(out, "OUT")
+    video_options.check_package(sources)
+    if options.render is not None:
+        checks.target(os.path.dirname(options.render) or ".", "--render")
     with options.console.loading():
         from ray_kplm.datasets.limits import Limits
         from ray_kplm.inference.images import PredictOptions, predict_images
@@ -80,10 +88,11 @@ def _predict(options: argparse.Namespace) -> Result:
     given = {name: getattr(options, name) for name in names}
     if options.min_probability is not None:
         given["min_probability"] = options.min_probability
+    given |= {"smooth": video_options.smoothing(options), "render": video_options.rendering(options)}
     chosen = PredictOptions(**given, limits=limits)
     with session(config.compute):
         summary = predict_images(run, sources, out, chosen, config=config, progress=options.console.show)
-    return Result(str(summary))
+    return Result(str(summary), summary.figures())
 
 
 def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:

@@ -21,8 +21,8 @@ def add_every(parser: argparse.ArgumentParser) -> None:
     """Add the option that takes videos for a dataset."""
     parser.add_argument(
         "--every", type=Number(int, COUNTS), default=None, metavar="N",
-        help="use every N-th frame of videos, which are sequences then; default: all frames of videos that are named, and none of "
-        "those in folders",
+        help="use every N-th frame of videos, which are sequences then; default: all frames of videos that are named, and none "
+        "of those in folders",
     )  # fmt: skip
 
 
@@ -33,7 +33,9 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     default = SmoothOptions()
     group = parser.add_argument_group("videos", "Each frame is an image, clip.mp4/000012.")
     group.add_argument(
-        "--render", metavar="FILE", help="write the video with its landmarks drawn: .mp4, .mov or .mkv; of several videos: a folder"
+        "--render",
+        metavar="FILE",
+        help="write the video with its landmarks drawn: .mp4, .mov or .mkv; of several videos: a folder",
     )
     group.add_argument(
         "--trail", type=Number(int, _TRAILS), default=10, metavar="N",
@@ -50,8 +52,8 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--smooth-beta", type=Number(float, BETAS), default=default.beta, metavar="B",
-        help="rise of the cut-off frequency, Hz for a speed of the picture's longer side in a second: higher lags less; default: "
-        f"{default.beta:g}",
+        help="rise of the cut-off frequency, Hz for a speed of the picture's longer side in a second: higher lags less; "
+        f"default: {default.beta:g}",
     )  # fmt: skip
     group.add_argument(
         "--smooth-derivative-cutoff", type=Number(float, CUTOFFS), default=default.derivative_cutoff, metavar="HZ",

@@ -34,9 +34,7 @@ def expanded(name: str) -> list[str]:
     return found
 
 
-def list_sources(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], options: IngestOptions
-) -> Listing:
+def list_sources(sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], options: IngestOptions) -> Listing:
     """List one source as `listing.list_source` does, or several, or image files and videos by name.
 
     Raises:
@@ -93,7 +91,8 @@ def list_chosen(names: Sequence[str], options: IngestOptions) -> Listing:
     listing.rejected[:0] = rejected
     identity.update(listing.identity.encode())
     if not any(listing.splits.values()):
+        example = ": ".join(listing.rejected[0])
         raise NoImageError(
-            f"{names[0]}: no image found; {len(listing.rejected)} rejected, e.g. {': '.join(listing.rejected[0])}", listing.rejected
+            f"{names[0]}: no image found; {len(listing.rejected)} rejected, e.g. {example}", listing.rejected
         )
     return replace(listing, identity=identity.hexdigest())

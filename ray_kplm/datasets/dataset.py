@@ -26,7 +26,18 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
-from ray_kplm.ranges import COUNTS, FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
+from ray_kplm.ranges import (
+    COUNTS,
+    FILE_BYTES,
+    MARGINS,
+    PART_IMAGES,
+    PIXELS,
+    SIDES,
+    PartShare,
+    Processes,
+    Seed,
+    check_ranges,
+)
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import MANIFEST, CheckedFolder, read_manifest
 from ray_kplm.video.reader import Videos
@@ -63,8 +74,8 @@ class IngestOptions:
     max_bytes: Annotated[int, FILE_BYTES] = DEFAULT_LIMITS.file_bytes
     """Larger image files are refused before they are read."""
     every: Annotated[int, COUNTS] | None = None
-    """Every how many frames of a video one is used; None: videos of a folder are left out, and all frames of those that are named
-    one by one are used."""
+    """Every how many frames of a video one is used; None: videos of a folder are left out, and all frames of those that are
+    named one by one are used."""
     input_size: Annotated[int, SIDES] | None = None
     """Store the network's input of this side, px, without loss, instead of crops: for predictions."""
     workers: Processes | None = None

@@ -212,6 +212,7 @@ def _draw_points(
 
 
 def draw_disc(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+    """Draw a disc around a point (2,), pixels of the canvas."""
     centre, fixed_radius = _fixed_point(point), round(radius * (1 << SHIFT))
     cv2.circle(canvas, centre, fixed_radius, colour, -1, cv2.LINE_AA, SHIFT)
 

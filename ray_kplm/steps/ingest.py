@@ -165,7 +165,7 @@ def _ingest(
 
 
 def _name(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> str:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else ", ".join(map(os.fspath, source))
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else ", ".join(os.fspath(one) for one in source)
 
 
 def _list_losses(root: Folder, error: NoImageError) -> DataError:

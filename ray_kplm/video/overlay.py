@@ -23,8 +23,8 @@ _LEAST_TEXT = 9.0
 class Overlay:
     """Draws the objects of a video's frames, one frame after the other.
 
-    A found landmark is a disc, one that is not found is a faint ring. A trail leads to each landmark from where it was in the last
-    frames; it ends where the landmark was not found.
+    A found landmark is a disc, one that is not found is a faint ring. A trail leads to each landmark from where it was in the
+    last frames; it ends where the landmark was not found.
     """
 
     def __init__(self, landmarks: int, *, trail: int = 10, numbers: bool = True) -> None:
@@ -39,9 +39,7 @@ class Overlay:
         self._trail, self._numbers = trail, numbers
         self._past: dict[int, deque[NDArray[np.float64]]] = {}
 
-    def __call__(
-        self, rgb: Image, objects: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]]
-    ) -> Image:
+    def __call__(self, rgb: Image, objects: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> Image:
         """Return a copy of a frame (H, W, 3) with its objects: number -> places (K, 2), pixels, and which are found (K,)."""
         canvas = np.ascontiguousarray(rgb).copy()
         radius = max(_LEAST_RADIUS, _RADIUS * max(canvas.shape[:2]))

@@ -217,7 +217,9 @@ def _opened(folder: Folder, name: str) -> Iterator[tuple[Any, Any, Any]]:
     av = import_av()
     if not folder.is_file(name):
         raise DataError("unreadable: no such file, or deleted since the folder was listed")
-    stream_or_path = f"{folder.path}/{name}" if folder.is_local else folder.filesystem.open_input_file(f"{folder.path}/{name}")
+    stream_or_path = (
+        f"{folder.path}/{name}" if folder.is_local else folder.filesystem.open_input_file(f"{folder.path}/{name}")
+    )
     try:
         container = av.open(stream_or_path)
     except (av.FFmpegError, OSError, UnicodeError) as error:

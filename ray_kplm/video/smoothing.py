@@ -1,15 +1,15 @@
 """Landmarks smoothed over time by the One Euro filter, and how much they jitter.
 
-Casiez, Roussel and Vogel, "1 Euro Filter: A Simple Speed-based Low-pass Filter for Noisy Input in Interactive Systems", CHI 2012.
-The filter is a low-pass of first order whose cut-off frequency rises with the speed: a landmark at rest does not tremble, and a
-fast one does not lag. It looks at earlier frames only.
+Casiez, Roussel and Vogel, "1 Euro Filter: A Simple Speed-based Low-pass Filter for Noisy Input in Interactive Systems", CHI
+2012. The filter is a low-pass of first order whose cut-off frequency rises with the speed: a landmark at rest does not tremble,
+and a fast one does not lag. It looks at earlier frames only.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,8 @@ class SmoothOptions:
 class OneEuro:
     """The filter of K landmarks of one object. The speed is that in the plane, so that a turned picture has turned results.
 
-    A landmark that is not found keeps the place that was given, and its filter waits: it continues with the time that has passed
-    when the landmark is found again within MAX_GAP_S, and begins anew after that.
+    A landmark that is not found keeps the place that was given, and its filter waits. If it is found again within MAX_GAP_S,
+    the filter continues with the time that has passed; after that it begins anew.
     """
 
     def __init__(self, options: SmoothOptions, side: float) -> None:
@@ -51,17 +51,15 @@ class OneEuro:
         self._options, self._side = options, side
         self._time: NDArray[np.float64] | None = None
 
-    def __call__(
-        self, time: float, xy: NDArray[np.floating], found: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
+    def __call__(self, time: float, given: NDArray[np.floating[Any]], found: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the smoothed places of a frame: (K, 2).
 
         Args:
             time: Of the frame, seconds, later than that of the frame before.
-            xy: (K, 2), pixels; NaN where not detected.
+            given: The places, (K, 2), pixels; NaN where not detected.
             found: (K,).
         """
-        xy = np.array(xy, np.float64)
+        xy: NDArray[np.float64] = np.array(given, np.float64)
         found = found & np.isfinite(xy).all(axis=1)
         if self._time is None:
             self._time = np.full(len(xy), -math.inf)
@@ -99,16 +97,18 @@ class Jitter:
     """
 
     def __init__(self) -> None:
-        self._last: list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]] = []
+        """Start before the first frame of a video."""
+        self._last: dict[int, list[tuple[int, NDArray[np.float64], NDArray[np.bool_]]]] = {}
         self._pixels, self._shares, self._count = 0.0, 0.0, 0
 
-    def add(self, frame: int, xy: NDArray[np.floating], found: NDArray[np.bool_]) -> None:
-        """Add the next frame of an object: its number, the places (K, 2) and which are found (K,)."""
-        xy = np.array(xy, np.float64)
-        self._last = [*self._last[-2:], (frame, xy, found & np.isfinite(xy).all(axis=1))]
-        if len(self._last) < 3 or self._last[0][0] != frame - 2 or self._last[1][0] != frame - 1:
+    def add(self, number: int, frame: int, given: NDArray[np.floating[Any]], found: NDArray[np.bool_]) -> None:
+        """Add the next frame of an object: numbers of both, the places (K, 2) and which are found (K,)."""
+        xy: NDArray[np.float64] = np.array(given, np.float64)
+        last = [*self._last.get(number, [])[-2:], (frame, xy, found & np.isfinite(xy).all(axis=1))]
+        self._last[number] = last
+        if [one[0] for one in last] != [frame - 2, frame - 1, frame]:
             return
-        (_, a, in_a), (_, b, in_b), (_, c, in_c) = self._last
+        (_, a, in_a), (_, b, in_b), (_, c, in_c) = last
         both = in_a & in_b & in_c
         if both.any():
             size = float(np.ptp(b[in_b], axis=0).max())
@@ -116,10 +116,6 @@ class Jitter:
             self._pixels += float(difference.sum())
             self._shares += float(difference.sum()) / size if size > 0 else 0.0
             self._count += int(both.sum())
-
-    def next_object(self) -> None:
-        """Forget the last frames: what comes next is another object."""
-        self._last = []
 
     @property
     def pixels(self) -> float | None:

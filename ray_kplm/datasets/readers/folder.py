@@ -120,7 +120,9 @@ def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | 
     if options.sequences:
         sequences = joined.read(options.sequences, _SEQUENCES, {}, identity).table
         crops = _with_frames(crops, sequences, joined.rows("--sequences", "sequence", sequences, crops))
-    crops = [crop if crop.path not in pictures.frames else _of_video(crop, *pictures.frames[crop.path]) for crop in crops]
+    crops = [
+        crop if crop.path not in pictures.frames else _of_video(crop, *pictures.frames[crop.path]) for crop in crops
+    ]
     reader = FolderReader(source, options, annotations, points, pictures.index)
     splits = _splits(crops, annotations, pictures, options)
     landmarks = points.landmarks if points else 0

@@ -71,8 +71,8 @@ def videos_among(source: Folder, paths: Sequence[str]) -> list[str]:
 def split_videos(frames: dict[str, tuple[str, int]], options: IngestOptions, *, alone: bool) -> dict[str, str]:
     """Return the split of each frame: that of its video, as neighbouring frames are nearly the same picture.
 
-    Of several videos the nearest number to `test_share` is for testing, at least one, chosen by a seeded hash. Of one video that
-    is the whole source the last frames are for testing.
+    Of several videos the nearest number to `test_share` is for testing, at least one, chosen by a seeded hash. Of one video
+    that is the whole source the last frames are for testing.
 
     Args:
         frames: Name -> the video and the number of the frame.
@@ -105,9 +105,7 @@ class OpenPictures:
     videos: dict[str, VideoIndex]
     limits: Limits
 
-    def __call__(
-        self, source: Folder, path: str, samples: Sequence[Sample]
-    ) -> Iterator[OpenedPicture | DataError]:
+    def __call__(self, source: Folder, path: str, samples: Sequence[Sample]) -> Iterator[OpenedPicture | DataError]:
         """Yield the picture of each sample, or the reason why this frame cannot be used.
 
         Raises:
