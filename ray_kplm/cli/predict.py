@@ -10,6 +10,7 @@ from typing import Any
 from ray_kplm.cli import checks, video_options
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
+from ray_kplm.cli.place import workers_for
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES
 
@@ -57,6 +58,10 @@ def add(commands: Any) -> None:
     )
     add_limits(parser)
     parser.add_argument(
+        "--device", default="auto", metavar="NAME",
+        help="auto, cpu, cuda or mps: where this process runs the network; on a Ray cluster compute.gpus_per_worker says so",
+    )  # fmt: skip
+    parser.add_argument(
         "--min-probability", type=Number(float, PROBABILITIES), default=None,
         help="least probability of a landmark that counts as found; default: 0.5",
     )  # fmt: skip
@@ -79,10 +84,11 @@ def _predict(options: argparse.Namespace) -> Result:
     video_options.check_package(sources)
     if options.render is not None:
         checks.target(os.path.dirname(options.render) or ".", "--render")
-    with options.console.loading():
+    with options.console.loading("PyTorch"):
         from ray_kplm.datasets.limits import Limits
         from ray_kplm.inference.images import PredictOptions, predict_images
-        from ray_kplm.runtime.session import session
+        from ray_kplm.network.compute import choose_device
+    choose_device(options.device)
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     limits = Limits(options.max_pixels, options.max_bytes)
     given = {name: getattr(options, name) for name in names}
@@ -90,8 +96,11 @@ def _predict(options: argparse.Namespace) -> Result:
         given["min_probability"] = options.min_probability
     given |= {"smooth": video_options.smoothing(options), "render": video_options.rendering(options)}
     chosen = PredictOptions(**given, limits=limits)
-    with session(config.compute):
-        summary = predict_images(run, sources, out, chosen, config=config, progress=options.console.show)
+    with workers_for(config.compute) as workers:
+        summary = predict_images(
+            run, sources, out, chosen,
+            config=config, workers=workers, device=options.device, progress=options.console.show,
+        )  # fmt: skip
     return Result(str(summary), summary.figures())
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ray_kplm.cli.parser import Number
-from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import COUNTS, Range
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def rendering(options: argparse.Namespace) -> RenderOptions | None:
 def check_package(paths: Sequence[str]) -> None:
     """Raise ConfigError if one of the paths is a video by its name, and PyAV is not installed."""
     from ray_kplm.datasets.file_kinds import extension_of, is_video
-    from ray_kplm.video.pyav import is_installed
+    from ray_kplm.extras import check_installed
 
-    if not is_installed() and any(is_video(extension_of(path)) for path in paths):
-        raise ConfigError('videos need the package av; install it by `pip install "ray_kplm[video]"`')
+    if any(is_video(extension_of(path)) for path in paths):
+        check_installed("av")

@@ -53,7 +53,7 @@ def list_sources(sources: str | os.PathLike[str] | Sequence[str | os.PathLike[st
 
 
 def list_chosen(names: Sequence[str], options: IngestOptions) -> Listing:
-    """List image files, videos, and what folders have of both. Images are named by their paths below the folder that has all of them.
+    """List image files, videos, and what folders have of both, named by their paths below the folder that has all of them.
 
     Files are taken whatever their extension; those that do not exist are rejected.
 

@@ -1,4 +1,4 @@
-"""The package PyAV, which reads and writes videos, and the kinds of files that it is asked to read."""
+"""The package PyAV, which reads and writes videos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from ray_kplm.errors import DataError
+from ray_kplm.extras import check_installed
 
 
 @functools.cache
@@ -20,11 +20,9 @@ def import_av() -> Any:
     """Return the module `av`, silent about what it finds in damaged files: that is reported by us.
 
     Raises:
-        DataError: It is not installed.
+        ConfigError: It is not installed.
     """
-    try:
-        av = importlib.import_module("av")
-    except ImportError:
-        raise DataError('videos need the package av; install it by `pip install "ray_kplm[video]"`') from None
+    check_installed("av")
+    av = importlib.import_module("av")
     av.logging.set_level(None)
     return av

@@ -24,7 +24,8 @@ def choose_encoder() -> str:
     """Return the name of the first of ENCODERS that this installation has.
 
     Raises:
-        DataError: There is none, or PyAV is not installed.
+        DataError: There is none.
+        ConfigError: PyAV is not installed.
     """
     av = import_av()
     for name in ENCODERS:

@@ -88,7 +88,7 @@ def list_chosen_files(source: Folder, paths: Sequence[str], options: IngestOptio
     """Return the files at some paths of a folder as pictures, whatever their names, and the frames of those that are videos.
 
     Raises:
-        DataError: One is a video, and PyAV is not installed.
+        ConfigError: One is a video, and PyAV is not installed.
     """
     pictures = Pictures([])
     videos = videos_among(source, paths)

@@ -41,7 +41,7 @@ def list_frames(source: Folder, videos: Iterable[str], every: int, limits: Limit
     """List every `every`-th frame of the videos at some paths below a folder, from the first one on.
 
     Raises:
-        DataError: There is a video, and PyAV is not installed.
+        ConfigError: There is a video, and PyAV is not installed.
     """
     found = FrameNames()
     for path in videos:
