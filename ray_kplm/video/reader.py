@@ -135,7 +135,7 @@ def read_frames(folder: Folder, name: str, index: VideoIndex, numbers: Sequence[
     with _opened(folder, name) as (av, container, stream):
         for mark, frame in _decoded(av, container, stream, index, min(number_of), max(number_of)):
             number = number_of.get(mark)
-            if number is None or frame.is_corrupt:
+            if number is None or frame is None:
                 continue
             while done < len(wanted) and wanted[done] < number:
                 yield Frame(wanted[done], None)
@@ -152,7 +152,7 @@ def _decoded(
 ) -> Iterator[tuple[int, Any]]:
     """Yield frames from `first` or before it to `last`, with their times or numbers; damaged ones are left out."""
     if not index.by_time:
-        yield from _until(enumerate(_frames(av, container, stream)), last)
+        yield from _until(enumerate(_frames(av, container, stream, counted=True)), last)
         return
     place = int(np.searchsorted(index.key_pts, first, side="right")) - 1
     # A container may take a time for that of decoding or of showing, so where it went is checked.
@@ -161,7 +161,11 @@ def _decoded(
             continue
         if start is None and not _seek(av, container, stream, int(min(index.key_dts[0], index.pts[0])) - 1):
             container.seek(0)
-        frames = ((frame.pts, frame) for frame in _frames(av, container, stream) if frame.pts is not None)
+        frames = (
+            (frame.pts, frame)
+            for frame in _frames(av, container, stream)
+            if frame is not None and frame.pts is not None
+        )
         opening = next(frames, None)
         if opening is not None and (opening[0] <= first or start is None):
             yield from _until(_with(opening, frames), last)
@@ -188,18 +192,25 @@ def _until(frames: Iterator[tuple[int, Any]], last: int) -> Iterator[tuple[int, 
         yield pts, frame
 
 
-def _frames(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the frames that can be decoded from where the container is, to the end of what can be read."""
-    packets = container.demux(stream)
+def _frames(av: Any, container: Any, stream: Any, *, counted: bool = False) -> Iterator[Any]:
+    """Yield the frames that can be decoded from where the container is, to the end of what can be read.
+
+    None stands for a frame that is damaged. So are all after it up to the next key frame, as they are predicted from it, and
+    decoders do not say so. If frames are counted, the first packet that gives none is the end.
+    """
+    packets, sound = container.demux(stream), True
     while True:
         try:
             packet = next(packets, None)
         except (av.FFmpegError, OSError):
             packet = None
         try:
-            yield from stream.decode(packet)
+            for frame in stream.decode(packet):
+                sound = not frame.is_corrupt and (sound or frame.key_frame)
+                yield frame if sound else None
         except av.FFmpegError:
-            if packet is None:
+            sound = False
+            if packet is None or counted:
                 return
         if packet is None or not packet.size:
             return
