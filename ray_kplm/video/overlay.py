@@ -14,6 +14,7 @@ Image = NDArray[np.uint8]
 _RADIUS = 0.0075
 """Of a point, share of the frame's longer side."""
 _LEAST_RADIUS = 2.5
+_LEAST_RING = 4.5
 _FAINT = 0.45
 """Opacity of a landmark that is not found, and of a trail."""
 _LEAST_TEXT = 9.0
@@ -52,7 +53,7 @@ class Overlay:
             self._draw_trails(faint, list(past), radius)
             for k, point in enumerate(xy):
                 if not found[k] and _is_near(point, canvas):
-                    draw_ring(faint, point, radius, self._colours[k])
+                    draw_ring(faint, point, max(_LEAST_RING, radius), self._colours[k])
         cv2.addWeighted(faint, _FAINT, canvas, 1 - _FAINT, 0, dst=canvas)
         for xy, found in objects.values():
             self._draw_found(canvas, xy, found, radius)
