@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.datasets import image_io
@@ -21,7 +20,7 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predictors import Predictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
-from ray_kplm.network.compute import Placement
+from ray_kplm.network.compute import Placement, choose_device
 from ray_kplm.run import Run
 
 
@@ -81,19 +80,19 @@ class LandmarkDetector:
 
         Args:
             run: A path or URI.
-            device: `cpu` or `cuda`; by default a GPU if one is available.
+            device: `cpu`, `cuda` or `mps`; None and `auto`: a GPU if one is available.
             flip: Whether to average with the mirror image; by default as the run is configured.
             limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
             DamageError: A file of the detector is damaged.
+            ConfigError: There is no such device.
         """
         opened = Run.open(os.fspath(run))
         make = landmark_predictor(opened)
         config = opened.config
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        placement = Placement.choose(config.compute, chosen)
+        placement = Placement.choose(config.compute, choose_device(device))
         make = make if flip is None else replace(make, flip=flip)
         return cls(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map), limits)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import os
 import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ray_kplm.cli import checks
+from ray_kplm.cli import checks, video_options
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
+from ray_kplm.cli.place import workers_for
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.inference.export.formats import FORMATS, check_formats
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES
@@ -30,6 +31,7 @@ def add(commands: Any) -> None:
         "Examples:\n"
         "  kplm predict runs/mine photos landmarks --to csv coco\n"
         "  kplm predict runs/mine a.jpg b.png 'more/*.jpg' landmarks\n"
+        "  kplm predict runs/mine clip.mp4 landmarks --render drawn.mp4 --smooth one-euro\n"
         "  find photos -type f -newer last | kplm predict runs/mine - landmarks --to slp --names nose,left_eye,right_eye\n"
         "  kplm predict runs/mine photos landmarks --boxes boxes.csv --to coco compute.gpus_per_worker=1\n\n"
         "Formats of --to, and what they write to OUT:\n"
@@ -39,8 +41,8 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run directory, or the folder of an exported detector")
     parser.add_argument(
         "source", nargs="+", metavar="SOURCE",
-        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders; "
-        "-: the names on standard input, one a line",
+        help="a folder of images and videos, a .parquet file, a dataset, or any number of image files, videos, quoted patterns "
+        "and folders; -: the names on standard input, one a line",
     )  # fmt: skip
     parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
     parser.add_argument(
@@ -64,6 +66,10 @@ def add(commands: Any) -> None:
     )
     add_limits(parser)
     parser.add_argument(
+        "--device", default="auto", metavar="NAME",
+        help="auto, cpu, cuda or mps: where this process runs the network; on a Ray cluster compute.gpus_per_worker says so",
+    )  # fmt: skip
+    parser.add_argument(
         "--min-probability", type=Number(float, PROBABILITIES), default=None,
         help="least probability of a landmark that counts as found; default: 0.5",
     )  # fmt: skip
@@ -74,12 +80,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--names",
         metavar="A,B,...",
-        default="",
         help="names of the landmarks in these formats; default: landmark_0,...",
     )
     parser.add_argument("--csv", action="store_true", help="the same as --to csv")
     parser.add_argument("--coco", action="store_true", help="the same as --to coco")
-    add_json(parser, "the numbers of images and of rejected ones")
+    video_options.add_video_options(parser)
+    add_json(parser, "the numbers of images, what was rejected and the jitter of videos")
 
 
 def _predict(options: argparse.Namespace) -> Result:
@@ -93,21 +99,28 @@ def _predict(options: argparse.Namespace) -> Result:
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
     checks.sources(sources, options.boxes)
     checks.target(out, "OUT")
-    with options.console.loading():
+    video_options.check_package(sources)
+    if options.render is not None:
+        checks.target(os.path.dirname(options.render) or ".", "--render")
+    with options.console.loading("PyTorch"):
         from ray_kplm.datasets.limits import Limits
         from ray_kplm.inference.images import PredictOptions, predict_images
-        from ray_kplm.runtime.session import session
+        from ray_kplm.network.compute import choose_device
+    choose_device(options.device)
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     limits = Limits(options.max_pixels, options.max_bytes)
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.min_probability is not None:
         given["min_probability"] = options.min_probability
+    given |= {"smooth": video_options.smoothing(options), "render": video_options.rendering(options)}
     names_of = tuple(name.strip() for name in options.names.split(",")) if options.names else ()
     chosen = PredictOptions(**given, limits=limits, to=tuple(formats), names=names_of)
-    with session(config.compute):
-        summary = predict_images(run, sources, out, chosen, config=config, progress=options.console.show)
-    figures = {**dataclasses.asdict(summary), "formats": chosen.formats}
-    return Result(str(summary), figures)
+    with workers_for(config.compute) as workers:
+        summary = predict_images(
+            run, sources, out, chosen,
+            config=config, workers=workers, device=options.device, progress=options.console.show,
+        )  # fmt: skip
+    return Result(str(summary), {**summary.figures(), "formats": list(chosen.formats)})
 
 
 def _formats(text: str) -> list[str]:
