@@ -25,7 +25,6 @@ EXTRAS = dict.fromkeys(
     "multipart": "serve",
     "ndx_pose": "sleap",
     "onnx": "onnx",
-    "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "optuna": "sweep",
     "pandas": "dlc",
