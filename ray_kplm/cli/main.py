@@ -45,7 +45,7 @@ First steps:
   kplm ingest PHOTOS data/mine                          # a folder of images -> a dataset
   kplm train faces_cpu dataset=data/mine run=runs/mine  # a dataset -> a landmark detector
   kplm show runs/mine                                   # a picture of the landmarks
-  kplm predict runs/mine PHOTOS landmarks --csv         # landmarks of other images
+  kplm predict runs/mine PHOTOS landmarks --to csv      # landmarks of other images
 
 `kplm COMMAND --help` has the options of a command, and examples. The same command again continues an interrupted one."""
 _log = logging.getLogger("ray_kplm.cli")
