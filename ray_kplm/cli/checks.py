@@ -35,11 +35,11 @@ def finished_run(uri: str) -> Run:
 
 
 def detector(uri: str) -> Run:
-    """Return a finished run, or the folder of an exported detector. Raises RunError if it is neither."""
-    from ray_kplm.run import Run
+    """Return a finished run, or a folder that holds a detector. Raises RunError if it is neither."""
+    from ray_kplm.detectors.pretrained_config import is_pretrained, open_detector
 
-    run = Run.open(uri)
-    return run if run.folder.is_file(EXPORTED) else finished_run(uri)
+    run = open_detector(uri)
+    return run if run.folder.is_file(EXPORTED) or is_pretrained(run.folder) else finished_run(uri)
 
 
 def dataset_of(run: Run, other: str | None = None) -> Dataset:

@@ -319,12 +319,16 @@ class LandmarkPredictorFactory:
 
     def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
-        weights = read_weights(self.network)
+        weights = self.weights()
         flip = self.flip and self.facing is None
         predictor = LandmarkPredictor(
             self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
         )
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the network, by name. Raises DamageError if they cannot be read."""
+        return read_weights(self.network)
 
 
 @dataclass(frozen=True, eq=False)
