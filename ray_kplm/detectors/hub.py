@@ -24,7 +24,7 @@ LIMIT_S = 120.0
 _ASK_S = 10.0
 """Time for one answer of the hub about a model."""
 _NOTICE_S = 15.0
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _T = TypeVar("_T")
 
 
@@ -91,18 +91,20 @@ def download(name: str, revision: str | None = None) -> str:
     hub = _hub()
     what = name if revision is None else f"{name} at {revision}"
     info = _asked(what, lambda: _model_info(hub, name, revision), LIMIT_S)
-    commit = None if info is None else info.sha
     sizes = {} if info is None else {one.rfilename: one.size or 0 for one in info.siblings or ()}
 
-    def files() -> list[str]:
-        offline = info is None
-        given = {"revision": commit or revision, "etag_timeout": _ASK_S, "local_files_only": offline}
-        return [hub.hf_hub_download(name, file, **given) for file in (WEIGHTS, MODEL_CONFIG)]
+    def files() -> str:
+        given = {"etag_timeout": _ASK_S, "local_files_only": info is None}
+        folder = os.path.dirname(hub.hf_hub_download(name, MODEL_CONFIG, revision=revision, **given))
+        hub.hf_hub_download(
+            name, WEIGHTS, revision=os.path.basename(folder), **given
+        )  # the folder is named by the commit
+        return folder
 
     if info is not None and (missing := [file for file in (MODEL_CONFIG, WEIGHTS) if file not in sizes]):
         raise DataError(f"{what}: has no {' and no '.join(missing)} on the hub; give a model that `kplm push` wrote")
-    paths = _asked(what, files, LIMIT_S + sum(sizes.get(file, 0) for file in (MODEL_CONFIG, WEIGHTS)) / SLOWEST_BYTES_S)
-    return os.path.dirname(paths[-1])
+    size = sum(sizes.get(file, 0) for file in (MODEL_CONFIG, WEIGHTS))
+    return _asked(what, files, LIMIT_S + size / SLOWEST_BYTES_S)
 
 
 def push(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ray_kplm.methods.extractor import Detected, detect_keypoints
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
 from ray_kplm.methods.landmark_inference import LandmarkInference
+from ray_kplm.methods.predicted import Observed, Predicted, Predictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
@@ -31,53 +32,6 @@ from ray_kplm.storage import Folder
 
 Assign = Callable[[NDArray[np.int64], NDArray[np.float16]], NDArray[np.integer[Any]]]
 """(number of keypoints of each image (B,), descriptors of all (N, d)) -> the landmark of each keypoint (N,), or NONE."""
-
-
-class Observed(NamedTuple):
-    """The landmarks that a predictor finds in B images, with measures of their quality. NaN where one is not detected.
-
-    Attributes:
-        xy: float32 (B, K, 2), input frame.
-        confidence: float32 (B, K), 0 where not detected.
-        sharpness: float32 (B, K), of the heatmap's peak (`heatmaps.sharpness`).
-        separation: float32 (B, K), of the descriptor from other clusters (`label_free.separation`); None without descriptors.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    sharpness: NDArray[np.float32]
-    separation: NDArray[np.float32] | None
-
-
-class Predicted(NamedTuple):
-    """The landmarks that a predictor finds in B images.
-
-    Attributes:
-        xy: float32 (B, K, 2), input frame; NaN where not detected.
-        confidence: float32 (B, K), the peaks of the heatmaps; 0 where not detected.
-        probability: float32 (B, K), of being found; NaN if the detector has no `VisibilityModel`.
-        facing: float32 (B,), see `correspondence.facing.facings`; None for a category that is not seen from the side.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-    facing: NDArray[np.float32] | None = None
-
-
-class Predictor(Protocol):
-    """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
-
-    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
-        """Return the landmarks of images.
-
-        boxes: (B, 4) of the objects in the input frame, NaN where unknown, for predictors that look which way objects face.
-        """
-        ...
-
-    def observe(self, images: NDArray[np.uint8]) -> Observed:
-        """Return the same landmarks with measures of their quality."""
-        ...
 
 
 PredictorFactory = Callable[[Placement], Predictor]

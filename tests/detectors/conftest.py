@@ -95,7 +95,7 @@ class Hub(ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.refuse: dict[str, int] = {}  # piece of a path -> status
-        self.silent = threading.Event()
+        self.silent, self.closing = threading.Event(), threading.Event()
 
     def commit_of(self, model: str, revision: str) -> str | None:
         if model not in self.branches:
@@ -125,8 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.server.asked.append((self.command, path))
         if self.server.silent.is_set():
-            self.server.silent.wait_for_end = threading.Event()
-            self.server.silent.wait_for_end.wait(20)
+            return self.server.closing.wait(20) and None
         for piece, status in self.server.refuse.items():
             if piece in path:
                 return self._send(status, {"error": f"refused with {status}"})
@@ -273,5 +272,6 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield server
+    server.closing.set()
     server.shutdown()
     server.server_close()
