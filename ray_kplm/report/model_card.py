@@ -10,11 +10,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import PAPER, draw_landmarks, encode_png
+from ray_kplm.imaging.draw import draw_landmarks, encode_png
 from ray_kplm.redaction import redact
 
 LAYOUT_SIDE = 480
 """Side of the picture of the layout, pixels."""
+_GREY = 160
+"""Of the picture's ground, on which the numbers, white with a dark rim, are read."""
 _BORDER = 0.12
 """Share of the picture's side that stays free at each border, for the numbers."""
 _MARKUP = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|"})
@@ -77,12 +79,12 @@ def build_card(card: Card) -> str:
 
 
 def layout_picture(shape: NDArray[np.floating]) -> bytes:
-    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs with numbers on white."""
+    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs with numbers on grey."""
     low, high = shape.min(axis=0), shape.max(axis=0)
     extent = max(float((high - low).max()), 1e-9)
     scale = LAYOUT_SIDE * (1 - 2 * _BORDER) / extent
     xy = (shape - (low + high) / 2) * scale + (LAYOUT_SIDE - 1) / 2
-    canvas = np.full((LAYOUT_SIDE, LAYOUT_SIDE, 3), PAPER, np.uint8)
+    canvas = np.full((LAYOUT_SIDE, LAYOUT_SIDE, 3), _GREY, np.uint8)
     return encode_png(draw_landmarks(canvas, xy, numbers=True))
 
 
