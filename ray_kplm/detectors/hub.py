@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ray_kplm import notes
 from ray_kplm.detectors.pretrained_config import MODEL_CONFIG, WEIGHTS
 from ray_kplm.errors import ConfigError, DataError, KplmError, StorageError
 from ray_kplm.redaction import redact
@@ -95,7 +95,7 @@ def download(name: str, revision: str | None = None) -> str:
 
     def files() -> str:
         given = {"etag_timeout": _ASK_S, "local_files_only": info is None}
-        folder = os.path.dirname(hub.hf_hub_download(name, MODEL_CONFIG, revision=revision, **given))
+        folder: str = os.path.dirname(hub.hf_hub_download(name, MODEL_CONFIG, revision=revision, **given))
         hub.hf_hub_download(
             name, WEIGHTS, revision=os.path.basename(folder), **given
         )  # the folder is named by the commit
@@ -163,9 +163,7 @@ def _is_of_connection(error: Exception) -> bool:
 def _asked(what: str, request: Callable[[], _T], limit_s: float) -> _T:
     """Return the answer of the hub, with its errors in one line."""
     errors = _hub().errors
-    limit = TimeLimit(
-        limit_s, _NOTICE_S, lambda: print(f"kplm: waiting for the model hub ({what}) ...", file=sys.stderr)
-    )
+    limit = TimeLimit(limit_s, _NOTICE_S, lambda: notes.note(f"kplm: waiting for the model hub ({what}) ..."))
     try:
         return limit.call(request)
     except KplmError:
@@ -223,6 +221,10 @@ def _hub() -> Any:
     try:
         import huggingface_hub
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ModuleNotFoundError:
         raise ConfigError("the package huggingface_hub is not installed; pip install 'ray-kplm[hub]'") from None
-    return huggingface_hub
+    hub: Any = huggingface_hub
+    if notes.is_quiet:
+        hub.utils.disable_progress_bars()
+    return hub
