@@ -67,18 +67,18 @@ class LandmarkPredictor:
         self._sigma = config.stage2.heatmap_sigma
         module = LandmarkInference(network, partners, config.stage2.heatmap_sigma, flip=flip, visibility=visibility)
         placement.move(module)
-        self._module, self._placement = module.eval(), placement
+        self.inference, self._placement = module.eval(), placement
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks: see `Predictor`."""
-        cells, confidence, probability = self._module.decode(*self._maps(images))
+        cells, confidence, probability = self.inference.decode(*self._maps(images))
         return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps, sigma = self._module.mean(*self._maps(images)), self._sigma
+        maps, sigma = self.inference.mean(*self._maps(images)), self._sigma
         cells, confidence = heatmaps.decode(maps, sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], sigma)
         return Observed(
@@ -87,7 +87,7 @@ class LandmarkPredictor:
 
     def _maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         with self._placement.precision():
-            return self._module.maps(self._placement.images(images))
+            return self.inference.maps(self._placement.images(images))
 
 
 def _in_input(cells_BK2: Tensor) -> NDArray[np.float32]:
