@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ray_kplm import __version__
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
-from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph, example_inputs
+from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
 from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, KplmError, RunError
@@ -105,15 +105,12 @@ def export_file(
     detector = LandmarkDetector(predictor, size, batch, landmarks)
     images = _images(run)
     pictures = [*images, *_resized(images or [_drawn(number) for number in range(len(_SHAPES))])]
-    expected = detector.predict(pictures)  # also fills the caches that a trace must not
+    expected = detector.predict(pictures)
     inference = predictor.inference
     metadata = _metadata(run, make.flip_map, inference.flip, precision, make.visibility is not None)
     if precision == "fp16":
         inference.network = HalfNetwork(inference.network)
-    graph = ImageGraph(inference, size).eval()
-    with torch.no_grad():
-        graph(*example_inputs())
-    content = _converter(form)(graph)
+    content = _converter(form)(ImageGraph(inference, size).eval())
     found = [_opened(form, content(metadata), out)(picture[None]) for picture in pictures]
     apart = max(float(np.abs(f.xy[0] - e.xy).max()) for f, e in zip(found, expected, strict=True))
     off = max(float(np.abs(f.probability[0] - e.probability).max()) for f, e in zip(found, expected, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -59,10 +61,15 @@ class HalfNetwork(nn.Module):
         return heatmaps
 
 
-def example_inputs() -> tuple[Tensor, Tensor]:
-    """Return inputs of `ImageGraph` to trace it with; no two of their lengths are alike."""
-    return torch.zeros((2, 37, 53, 3), dtype=torch.uint8), torch.scalar_tensor(0.5)
+def traced(graph: ImageGraph) -> torch.export.ExportedProgram:
+    """Return the operations of a graph, for any number of pictures of any size.
 
-
-DYNAMIC = ({axis: torch.export.Dim.DYNAMIC for axis in range(3)}, None)
-"""Which lengths of `example_inputs` any other number may stand for: all but the channels."""
+    It must have run before, as tables that `heatmaps.decode` computes once must not be computed in a trace.
+    """
+    examples = torch.zeros((2, 37, 53, 3), dtype=torch.uint8), torch.scalar_tensor(0.5)
+    any_length = torch.export.Dim.DYNAMIC
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        graph(*examples)
+        return torch.export.export(
+            graph, examples, dynamic_shapes=({0: any_length, 1: any_length, 2: any_length}, None), strict=False
+        )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ray_kplm.detectors.file_metadata import FileMetadata
-from ray_kplm.detectors.image_graph import DYNAMIC, INPUTS, OUTPUTS, ImageGraph, example_inputs
+from ray_kplm.detectors.image_graph import INPUTS, OUTPUTS, ImageGraph, traced
 from ray_kplm.errors import ConfigError
 
 _OPSET = 18
@@ -36,8 +36,8 @@ def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
     try:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             program = torch.onnx.export(
-                graph, example_inputs(), dynamo=True, optimize=False, opset_version=_OPSET, dynamic_shapes=DYNAMIC,
-                input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False,
+                traced(graph), dynamo=True, optimize=False, opset_version=_OPSET, input_names=list(INPUTS),
+                output_names=list(OUTPUTS), verbose=False,
             )  # fmt: skip
     finally:
         torch_log.setLevel(level)

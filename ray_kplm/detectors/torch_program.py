@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.detectors.file_metadata import FileMetadata
-from ray_kplm.detectors.image_graph import DYNAMIC, ImageGraph, example_inputs
+from ray_kplm.detectors.image_graph import ImageGraph, traced
 from ray_kplm.errors import ConfigError, DamageError
 from ray_kplm.methods.predicted import Observed, Predicted
 
@@ -21,8 +21,7 @@ _METADATA = "metadata.json"
 
 def to_program(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
     """Trace a graph, and return what makes the content of a file of it with its metadata."""
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        program = torch.export.export(graph, example_inputs(), dynamic_shapes=DYNAMIC)
+    program = traced(graph)
 
     def content(metadata: FileMetadata) -> bytes:
         buffer = io.BytesIO()
