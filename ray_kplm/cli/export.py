@@ -14,9 +14,9 @@ from ray_kplm.detectors.file_metadata import SUFFIXES
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "Write a detector as one file that runs without the run, and as ONNX without PyTorch. Pictures of any "
-        "size, uint8 (N, H, W, 3), go in, landmarks in their pixels come out. The file is compared with the detector on images of the dataset, and "
-        "not written if a landmark differs by more than 0.1 px."
+        "Write a detector as one file that runs without the run, and as ONNX without PyTorch. Pictures of any size, uint8 "
+        "(N, H, W, 3), go in, landmarks in their pixels come out. The file is compared with the detector on images of the "
+        "dataset, and not written if a landmark differs by more than 0.1 px."
     )
     epilog = (
         "Examples:\n"

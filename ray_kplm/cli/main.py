@@ -19,6 +19,7 @@ from ray_kplm.cli import bench, data, export, process, results, search, steps, t
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
+from ray_kplm.extras import EXTRAS, missing
 from ray_kplm.redaction import RedactingFormatter, has_credentials, print_traceback, redact, way_out
 from ray_kplm.report.text_table import align
 
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result: Result = options.call(options)
     except KplmError as error:
         return _failed(error, str(error), error.exit_code)
+    except ModuleNotFoundError as error:  # a package of an extra, where only the core is installed
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        return _failed(error, str(missing(str(error.name))), ConfigError.exit_code)
     except OSError as error:  # of a file or of a connection
         return _failed(error, _line(error), StorageError.exit_code)
     except KeyboardInterrupt:

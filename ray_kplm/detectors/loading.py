@@ -64,15 +64,11 @@ def _of_file(uri: str, form: str, device: str | None, flip: bool | None) -> Load
 
 
 def _of_run(uri: str, device: str | None, flip: bool | None) -> Loaded:
-    import torch
-
     from ray_kplm.detectors.stored import landmark_predictor
-    from ray_kplm.network.compute import Placement
+    from ray_kplm.network.compute import Placement, choose_device
 
     run = Run.open(uri)
     make, config = landmark_predictor(run), run.config
-    placement = Placement.choose(
-        config.compute, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    )
+    placement = Placement.choose(config.compute, choose_device(device))
     make = make if flip is None else replace(make, flip=flip)
     return Loaded(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.detectors.file_metadata import FileMetadata
 from ray_kplm.errors import ConfigError, DamageError
+from ray_kplm.extras import check_installed
 from ray_kplm.methods.predicted import Observed, Predicted
 from ray_kplm.storage import Folder
 
@@ -49,13 +50,11 @@ class OnnxPredictor:
 
 
 def _session(content: bytes, name: str, device: str | None, threads: int) -> Any:
-    try:
-        onnxruntime: Any = importlib.import_module("onnxruntime")
-    except ModuleNotFoundError:
-        raise ConfigError(f"{name}: the package onnxruntime is not installed; pip install onnxruntime") from None
+    check_installed("onnxruntime")
+    onnxruntime: Any = importlib.import_module("onnxruntime")
     usable = onnxruntime.get_available_providers()
-    wanted = _PROVIDERS.get(device or "cpu")
-    if device is None and _PROVIDERS["cuda"] in usable:
+    wanted = _PROVIDERS.get("cpu" if device in (None, "auto") else str(device))
+    if device in (None, "auto") and _PROVIDERS["cuda"] in usable:
         wanted = _PROVIDERS["cuda"]
     if wanted not in usable:
         raise ConfigError(

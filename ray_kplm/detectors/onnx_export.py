@@ -13,7 +13,7 @@ import torch
 
 from ray_kplm.detectors.file_metadata import FileMetadata
 from ray_kplm.detectors.image_graph import INPUTS, OUTPUTS, ImageGraph, traced
-from ray_kplm.errors import ConfigError
+from ray_kplm.extras import check_installed
 
 _OPSET = 18
 _TEXT = "Landmarks of RGB pictures uint8 (N, H, W, 3): xy in pixels with centres at integers. min_probability may be left out."
@@ -25,11 +25,9 @@ def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
     Raises:
         ConfigError: A package of the extra `onnx` is missing.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"the package {error.name} is not installed; pip install 'ray-kplm[onnx]'") from None
+    check_installed("onnx", "onnxscript", "onnxruntime")
+    import onnx
+
     torch_log = logging.getLogger("torch.onnx")
     level = torch_log.level
     torch_log.setLevel(logging.ERROR)  # it warns of packages that no graph here needs

@@ -47,7 +47,7 @@ class ProgramPredictor:
             DamageError: The file is no exported program.
             RunError: It is no detector.
         """
-        if device not in (None, "cpu"):
+        if device not in (None, "auto", "cpu"):
             raise ConfigError(f"{name}: runs on the CPU, not on {device!r}; load the run, or an ONNX file, for a GPU")
         extra = {_METADATA: ""}
         try:
