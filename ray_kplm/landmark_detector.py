@@ -78,14 +78,14 @@ class LandmarkDetector:
 
         Args:
             run: A path or URI; files end in `.onnx` or `.pt2`.
-            device: `cpu` or `cuda`; by default a GPU if one is available.
+            device: `cpu`, `cuda` or `mps`; None and `auto`: a GPU if one is available.
             flip: Whether to average with the mirror image; by default as the run is configured. A file has it decided.
             limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
             DamageError: A file of the detector is damaged.
-            ConfigError: The choice does not apply to a file, or a package is missing that reads it.
+            ConfigError: There is no such device, the choice does not apply to a file, or a package is missing that reads it.
         """
         return cls(*load_detector(os.fspath(run), device, flip), limits)
 

@@ -15,7 +15,7 @@ from ray_kplm.detectors.stored import landmark_predictor
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
-from ray_kplm.inference.dataset import predict_batches
+from ray_kplm.inference.batches import predict_batches
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN

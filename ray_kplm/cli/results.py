@@ -9,6 +9,7 @@ from typing import Any
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
+from ray_kplm.cli.place import workers_for
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
 
@@ -126,6 +127,10 @@ def _add_predict(commands: Any) -> None:
     )
     add_limits(parser)
     parser.add_argument(
+        "--device", default="auto", metavar="NAME",
+        help="auto, cpu, cuda or mps: where this process runs the network; on a Ray cluster compute.gpus_per_worker says so",
+    )  # fmt: skip
+    parser.add_argument(
         "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
     )
     parser.add_argument("--coco", action="store_true", help="also write OUT/coco.json: COCO keypoints")
@@ -229,15 +234,19 @@ def _predict(options: argparse.Namespace) -> Result:
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
     checks.sources(sources, options.boxes)
     checks.target(out, "OUT")
-    with options.console.loading():
+    with options.console.loading("PyTorch"):
         from ray_kplm.datasets.limits import Limits
         from ray_kplm.inference.images import PredictOptions, predict_images
-        from ray_kplm.runtime.session import session
+        from ray_kplm.network.compute import choose_device
+    choose_device(options.device)
     names = ("boxes", "margin", "split", "part_images", "csv", "coco")
     limits = Limits(options.max_pixels, options.max_bytes)
     chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
-    with session(config.compute):
-        summary = predict_images(run, sources, out, chosen, config=config, progress=options.console.show)
+    with workers_for(config.compute) as workers:
+        summary = predict_images(
+            run, sources, out, chosen,
+            config=config, workers=workers, device=options.device, progress=options.console.show,
+        )  # fmt: skip
     return Result(str(summary))
 
 

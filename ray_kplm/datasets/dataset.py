@@ -86,7 +86,7 @@ class PartTables(NamedTuple):
     images: pa.Table
     landmarks: pa.Table | None
     rejected: pa.Table
-    noted: pa.Table = schemas.REJECTED.empty_table()
+    noted: pa.Table = pa.Table.from_batches([], schemas.REJECTED)  # `empty_table` imports pandas
 
 
 @dataclass(frozen=True)

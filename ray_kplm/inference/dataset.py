@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,8 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
-from ray_kplm.imaging import coordinates
-from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
+from ray_kplm.inference.batches import predict_batches
+from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
@@ -90,35 +90,6 @@ class _PredictPart:
         ids, points, confidence, _ = predict_batches(batches, self._predictors[work.make])
         work.target.write_table(part, _table(ids, np.stack(points), confidence))
         return {"images": len(ids)}
-
-
-class BatchLandmarks(NamedTuple):
-    """The landmarks of N images.
-
-    Attributes:
-        ids: of the images.
-        xy: (K, 2) of each in its crop frame, NaN where not detected.
-        confidence: (N, K).
-        probability: (N, K), of being found; NaN if the detector has no `VisibilityModel`.
-    """
-
-    ids: list[str]
-    xy: list[NDArray[np.float64]]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-
-
-def predict_batches(batches: Iterable[Inputs], predictor: Predictor) -> BatchLandmarks:
-    """Predict the landmarks of batches of network inputs."""
-    ids, points, confidences, probabilities = [], [], [], []
-    for images, crop_to_input, image_ids, boxes in batches:
-        found = predictor(images, boxes)
-        to_crop = [coordinates.invert(affine) for affine in crop_to_input]
-        points += [coordinates.apply(back, p) for back, p in zip(to_crop, found.xy, strict=True)]
-        confidences.append(found.confidence)
-        probabilities.append(found.probability)
-        ids += image_ids
-    return BatchLandmarks(ids, points, np.concatenate(confidences), np.concatenate(probabilities))
 
 
 def _table(ids: list[str], xy: NDArray[np.float64], confidence: NDArray[np.float32]) -> pa.Table:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
@@ -27,7 +28,7 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.dataset import BatchLandmarks, predict_batches
+from ray_kplm.inference.batches import BatchLandmarks, predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
 from ray_kplm.job_copy import refuse_lost
@@ -35,12 +36,13 @@ from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
+from ray_kplm.network.compute import choose_device
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
+from ray_kplm.parts import Pool, ThisProcess, Workers
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
-from ray_kplm.runtime.map_parts import Pool, map_parts
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
 
@@ -105,9 +107,11 @@ def predict_images(
     options: PredictOptions | None = None,
     *,
     config: Config | None = None,
+    workers: Workers | None = None,
+    device: str | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> PredictReport:
-    """Predict the landmarks of images and write them to a folder. Ray must be initialised.
+    """Predict the landmarks of images and write them to a folder.
 
     Args:
         run: A finished run.
@@ -116,6 +120,8 @@ def predict_images(
         out: The folder to write to; a new one, or that of the same prediction, which is continued.
         options: Choice of the images and of files to write.
         config: The run's configuration with another `compute`; by default the run's own.
+        workers: Where to work: by default in this process, or `runtime.map_parts.RayWorkers()` in a Ray session.
+        device: Of this process: `cpu`, `cuda` or `mps`; by default a GPU if one is available.
         progress: Called after each part.
 
     Raises:
@@ -123,19 +129,21 @@ def predict_images(
         DataError: The source has no images, or the options do not apply to it.
         ConfigError: `config` differs from the run's in more than `compute`.
     """
-    options, config = options or PredictOptions(), config or run.config
+    options, config, workers = options or PredictOptions(), config or run.config, workers or ThisProcess()
     refuse_lost(out, "out")
     if replace(config, compute=run.config.compute) != run.config:
         raise ConfigError(
             "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"
         )
     # The number format is decided here, by the machine that predicts and not by the run, and is the same in all workers.
-    config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
+    used = choose_device(device) if isinstance(workers, ThisProcess) else None
+    gpu = config.compute.gpus_per_worker > 0 if used is None else used.type == "cuda"
+    config = replace(config, compute=resolve_auto(workers.layout(config.compute), gpu=gpu))
     make = replace(landmark_predictor(run), config=config)
     reading = SourceOptions(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
-    images = open_source(source, reading)
+    images = open_source(source, reading, workers)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
@@ -147,7 +155,9 @@ def predict_images(
         existed = manifest is not None
         if manifest is None:
             step.begin()
-            manifest = _predict(step, images, make, config, options.min_probability, progress)
+            worker = {"read": images.read, "make": make, "target": step.folder, "device": used}
+            worker["min_probability"] = options.min_probability
+            manifest = _predict(step, images, worker, config, workers, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
         if target.written():
@@ -181,21 +191,20 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
 def _predict(
     step: Step,
     images: ImageSource,
-    make: LandmarkPredictorFactory,
+    worker: dict[str, Any],
     config: Config,
-    least: float,
+    workers: Workers,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
-    arguments = {"read": images.read, "make": make, "target": target, "min_probability": least}
-    answers = map_parts(_PredictPart, arguments, full_selection(images.parts, images.counts), pool, progress)
+    answers = workers.map(_PredictPart, worker, full_selection(images.parts, images.counts), pool, progress)
     partial = target / _PARTIAL_REJECTED
     refused = pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)
     rejected = pa.concat_tables([refused, *(partial.read_table(part) for part in partial.parts())])
     target.write_table("rejected.parquet", rejected)
     predicted = sum(int(answer["images"]) for answer in answers)
-    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(make.flip_map))
+    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map))
     partial.delete()
     return manifest
 
@@ -204,10 +213,15 @@ class _PredictPart:
     """Worker that holds the detector and writes the landmarks of a part."""
 
     def __init__(
-        self, read: ReadPart, make: LandmarkPredictorFactory, target: Folder, min_probability: float = MIN_PROBABILITY
+        self,
+        read: ReadPart,
+        make: LandmarkPredictorFactory,
+        target: Folder,
+        device: torch.device | None = None,
+        min_probability: float = MIN_PROBABILITY,
     ) -> None:
         self._read, self._target, self._config, self._min_probability = read, target, make.config, min_probability
-        self._predictor = make(worker_placement(make.config.compute))
+        self._predictor = make(worker_placement(make.config.compute, device))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
         if self._target.is_whole(part):

@@ -15,8 +15,8 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.listing import list_source, skipped_texts
 from ray_kplm.errors import DataError
 from ray_kplm.inference.chosen_files import expanded, list_chosen
+from ray_kplm.parts import SharedValue, ThisProcess, Workers
 from ray_kplm.run import MANIFEST
-from ray_kplm.runtime.tasks import Shared
 from ray_kplm.storage import Folder
 
 _SIZE_COLUMNS = ["source_width", "source_height"]
@@ -73,7 +73,9 @@ class ImageSource:
 
 
 def open_source(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], options: SourceOptions
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    options: SourceOptions,
+    workers: Workers | None = None,
 ) -> ImageSource:
     """List the images of one source or of several.
 
@@ -81,6 +83,7 @@ def open_source(
         sources: A dataset, a folder of images or a Parquet file as `kplm ingest` takes, an image file, a pattern such as
             `photos/*.jpg`, or several image files, patterns and folders.
         options: How to read them.
+        workers: Where they are read; by default this process.
 
     Raises:
         DataError: There are no images, or `boxes` or `split` does not apply to the source.
@@ -99,14 +102,15 @@ def open_source(
         input_size=options.image_size, max_pixels=options.limits.pixels, max_bytes=options.limits.file_bytes,
     )  # fmt: skip
     is_whole = len(names) == 1 and (names[0].endswith(".parquet") or not folder.parent.is_file(folder.name))
-    return _listed(list_source(names[0], ingest) if is_whole else list_chosen(names, ingest), options)
+    listing = list_source(names[0], ingest) if is_whole else list_chosen(names, ingest)
+    return _listed(listing, options, workers or ThisProcess())
 
 
-def _listed(listing: Listing, options: SourceOptions) -> ImageSource:
+def _listed(listing: Listing, options: SourceOptions, workers: Workers) -> ImageSource:
     entries = [entry for of_split in listing.splits.values() for entry in of_split]
     pieces = [entries[start : start + options.part_images] for start in range(0, len(entries), options.part_images)]
     parts = [_part(number) for number in range(len(pieces))]
-    read = _ListedImages(listing.read_part, dict(zip(parts, map(Shared, pieces), strict=True)))
+    read = _ListedImages(listing.read_part, dict(zip(parts, map(workers.share, pieces), strict=True)))
     identity = f"{len(entries)} images, {listing.identity[:16]}"
     counts = [len(piece) for piece in pieces]
     notes = (*listing.notes, *skipped_texts(listing.skipped))
@@ -133,10 +137,10 @@ def _part(number: int) -> str:
 
 @dataclass(frozen=True)
 class _ListedImages:
-    """Reads parts of a listed source; the entries of a part are one object in Ray's object store."""
+    """Reads parts of a listed source; the entries of a part are one shared value."""
 
     read_part: Callable[[Sequence[Any]], PartTables]
-    entries: dict[str, Shared[Sequence[Any]]]
+    entries: dict[str, SharedValue[Sequence[Any]]]
 
     def __call__(self, part: str) -> PartTables:
         return self.read_part(self.entries[part].get())

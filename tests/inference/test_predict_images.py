@@ -22,10 +22,9 @@ from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
+from ray_kplm.runtime.map_parts import RayWorkers
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
-
-pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 K = 3
 OVERRIDES = ["network.image_size=32", f"method.landmarks={K}", "compute.batch_images=4"]
@@ -168,7 +167,17 @@ def test_landmarks_of_boxes_are_in_source_pixels(run, pictures, tmp_path):
     assert [one["image_id"] for one in coco["annotations"]] == [1, 1, 2]
 
 
-def test_landmarks_of_a_dataset_are_in_source_pixels(run, pictures, predicted, tmp_path):
+def test_workers_of_ray_find_the_same(run, pictures, predicted, tmp_path, ray_cluster):
+    report = predict_images(run, pictures, tmp_path / "out", PredictOptions(part_images=5), workers=RayWorkers())
+    assert report.images == 10
+    assert sum(report.rejected.values()) == 2
+    found, expected = rows(tmp_path / "out"), rows(predicted[0])
+    assert found.keys() == expected.keys()
+    for name, row in found.items():
+        np.testing.assert_allclose(row["xy"], expected[name]["xy"], atol=1e-3)
+
+
+def test_landmarks_of_a_dataset_are_in_source_pixels(ray_cluster, run, pictures, predicted, tmp_path):
     ingest(pictures, tmp_path / "dataset", IngestOptions(part_images=4, test_share=0.3, size=200))
     predict_images(run, tmp_path / "dataset", tmp_path / "all")
     of_images, of_dataset = rows(predicted[0]), rows(tmp_path / "all")
@@ -179,7 +188,9 @@ def test_landmarks_of_a_dataset_are_in_source_pixels(run, pictures, predicted, t
     assert 0 < len(rows(tmp_path / "test")) < 10
 
 
-def test_sizes_of_the_pictures_of_a_dataset_are_known_unless_it_is_of_an_earlier_version(run, pictures, tmp_path):
+def test_sizes_of_the_pictures_of_a_dataset_are_known_unless_it_is_of_an_earlier_version(
+    ray_cluster, run, pictures, tmp_path
+):
     (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\na/0.png,5,5,45,35\nb/1.png,0,0,50,40\n")
     ingest(pictures, tmp_path / "dataset", IngestOptions(test_share=0.0, boxes=str(tmp_path / "boxes.csv")))
     predict_images(run, tmp_path / "dataset", tmp_path / "new", PredictOptions(coco=True))
