@@ -23,6 +23,7 @@ LEVELS = [
         "run",
         "locking",
         "progress",
+        "video",
         "number_format",
         "parts",
         "config_reference",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,6 +31,14 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.inference.batches import BatchLandmarks, predict_batches
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
+from ray_kplm.inference.videos import (
+    JitterFigures,
+    RenderOptions,
+    jitter_lines,
+    read_jitter,
+    render_videos,
+    smooth_parts,
+)
 from ray_kplm.job_copy import refuse_lost
 from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
@@ -45,12 +53,15 @@ from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
+from ray_kplm.video.smoothing import SmoothOptions
 
 _STEP = "predict_images"
 INPUT_VERSION = 2
 """Of the way from a picture to the network's input; landmarks that were predicted in another way are not continued."""
 _PARTIAL_REJECTED = ".rejected"
 """Folder of the rejected images of each part, until all parts are complete."""
+_NOT_SMOOTHED = ".not_smoothed"
+"""Folder of the landmarks as they were detected, until they are smoothed."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,10 @@ class PredictOptions:
     """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
     """Whether to write `coco.json`, COCO keypoints."""
+    smooth: SmoothOptions = field(default_factory=SmoothOptions)
+    """How the landmarks of videos are smoothed over time, in all that is written."""
+    render: RenderOptions | None = None
+    """Where to write videos with their landmarks drawn; None: nowhere."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "predict: ")
@@ -92,12 +107,20 @@ class PredictReport:
     """Whether the same predictions existed already, so that nothing was predicted."""
     notes: tuple[str, ...] = ()
     """What the user is told of the source, a line each."""
+    jitter: JitterFigures = field(default_factory=dict)
+    """Of each video: see `inference.videos.Smoothed.jitter`."""
+    rendered: tuple[str, ...] = ()
+    """Videos that were written."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
         rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
         line = f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
-        return "\n".join([line, *self.notes])
+        return "\n".join([line, *self.notes, *jitter_lines(self.jitter), *self.rendered])
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `kplm predict --json` prints."""
+        return {**asdict(self), "notes": list(self.notes), "rendered": list(self.rendered)}
 
 
 def predict_images(
@@ -115,8 +138,8 @@ def predict_images(
 
     Args:
         run: A finished run.
-        source: A folder of images or Parquet files as `kplm ingest` takes, a dataset, an image file, a pattern such as
-            `photos/*.jpg`, or several files, patterns and folders.
+        source: A folder of images and videos or of Parquet files as `kplm ingest` takes, a dataset, an image file, a video, a
+            pattern such as `photos/*.jpg`, or several files, patterns and folders.
         out: The folder to write to; a new one, or that of the same prediction, which is continued.
         options: Choice of the images and of files to write.
         config: The run's configuration with another `compute`; by default the run's own.
@@ -144,6 +167,8 @@ def predict_images(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
     images = open_source(source, reading, workers)
+    if options.render is not None:
+        options.render.check(images.videos)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
@@ -156,13 +181,14 @@ def predict_images(
         if manifest is None:
             step.begin()
             worker = {"read": images.read, "make": make, "target": step.folder, "device": used}
-            worker["min_probability"] = options.min_probability
-            manifest = _predict(step, images, worker, config, workers, progress)
+            manifest = _predict(step, images, worker, config, options, workers, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed, images.notes)
+        rendered = render_videos(target, images.videos, options.render, manifest["landmarks"], progress)
+    kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
+    return PredictReport(str(target), manifest["images"], kinds, existed, images.notes, jitter, rendered)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
@@ -183,6 +209,8 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
+    if options.smooth.method != "none":
+        reads["smooth"] = asdict(options.smooth)
     damaged = f"`kplm verify {target} --repair` removes what is damaged, and the same prediction makes it again"
     remedy = "Predict into another folder, or remove this one"
     return Step(CheckedFolder.of(target, damaged), _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
@@ -193,19 +221,34 @@ def _predict(
     images: ImageSource,
     worker: dict[str, Any],
     config: Config,
+    options: PredictOptions,
     workers: Workers,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
+    index = images.videos.index if images.videos else {}
+    smoothed = bool(index) and options.smooth.method != "none"
+    parts = target / _NOT_SMOOTHED if smoothed else target
+    worker |= {
+        "min_probability": options.min_probability,
+        "parts": parts,
+        "seconds": {video: of.seconds for video, of in index.items()},
+    }
     answers = workers.map(_PredictPart, worker, full_selection(images.parts, images.counts), pool, progress)
     partial = target / _PARTIAL_REJECTED
     refused = pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)
     rejected = pa.concat_tables([refused, *(partial.read_table(part) for part in partial.parts())])
     target.write_table("rejected.parquet", rejected)
     predicted = sum(int(answer["images"]) for answer in answers)
-    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map))
+    jitter = smooth_parts(parts, target, images.parts, options.smooth) if index else {}
+    known = {"jitter": jitter} if jitter else {}
+    manifest = step.finish(
+        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **known
+    )
     partial.delete()
+    if smoothed:
+        parts.delete()
     return manifest
 
 
@@ -219,13 +262,17 @@ class _PredictPart:
         target: Folder,
         device: torch.device | None = None,
         min_probability: float = MIN_PROBABILITY,
+        parts: Folder | None = None,
+        seconds: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
+        """Take what a part needs. parts: where the landmarks go, by default `target`; seconds: of the frames of videos."""
+        self._parts, self._seconds = parts or target, seconds or {}
         self._read, self._target, self._config, self._min_probability = read, target, make.config, min_probability
         self._predictor = make(worker_placement(make.config.compute, device))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_whole(part):
-            return {"images": self._target.rows(part)}
+        if self._parts.is_whole(part):
+            return {"images": self._parts.rows(part)}
         tables = self._read(part)
         if tables.rejected.num_rows:
             (self._target / _PARTIAL_REJECTED).write_table(part, tables.rejected)
@@ -233,12 +280,14 @@ class _PredictPart:
         if tables.images.num_rows:
             all_rows = np.arange(tables.images.num_rows)
             found = predict_batches(make_inputs(tables.images, all_rows, self._config), self._predictor)
-            table = _in_source(tables.images, found, self._min_probability)
-        self._target.write_table(part, table)
+            table = _in_source(tables.images, found, self._min_probability, self._seconds)
+        self._parts.write_table(part, table)
         return {"images": table.num_rows}
 
 
-def _in_source(images: pa.Table, found: BatchLandmarks, least: float) -> pa.Table:
+def _in_source(
+    images: pa.Table, found: BatchLandmarks, least: float, seconds: Mapping[str, NDArray[np.float64]]
+) -> pa.Table:
     """Return the table of the images' landmarks, transformed from the crop frame to the source frame."""
     affines = [np.reshape(row, (2, 3)) for row in images["crop_to_source"].to_pylist()]
     columns = [
@@ -248,6 +297,12 @@ def _in_source(images: pa.Table, found: BatchLandmarks, least: float) -> pa.Tabl
         [None if np.isnan(row).any() else row.tolist() for row in found.probability.astype(np.float32)],
         found_of(np.stack(found.xy), found.probability, least).tolist(),
         *zip(*_sizes(images, affines), strict=True),
+        images["sequence"],
+        images["frame"],
+        [
+            float(seconds[video][frame]) if video in seconds else None
+            for video, frame in zip(images["sequence"].to_pylist(), images["frame"].to_pylist(), strict=True)
+        ],
     ]
     return pa.table(columns, schema=schemas.SOURCE_LANDMARKS)
 

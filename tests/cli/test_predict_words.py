@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_kplm.cli.results import _split_words
+from ray_kplm.cli.predict import _split_words
 from ray_kplm.errors import ConfigError
 
 
