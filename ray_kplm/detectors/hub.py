@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ray_kplm import notes
 from ray_kplm.detectors.pretrained_config import MODEL_CONFIG, WEIGHTS
 from ray_kplm.errors import ConfigError, DataError, KplmError, StorageError
+from ray_kplm.extras import missing
 from ray_kplm.redaction import redact
 from ray_kplm.storage import Folder
 from ray_kplm.storage.time_limit import SLOWEST_BYTES_S, TimeLimit, TimeLimitError
@@ -223,7 +224,7 @@ def _hub() -> Any:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ModuleNotFoundError:
-        raise ConfigError("the package huggingface_hub is not installed; pip install 'ray-kplm[hub]'") from None
+        raise missing("huggingface_hub") from None
     hub: Any = huggingface_hub
     if notes.is_quiet:
         hub.utils.disable_progress_bars()

@@ -23,7 +23,7 @@ from ray_kplm.detectors.pretrained_config import (
     read_weights_file,
     weights_record,
 )
-from ray_kplm.errors import ConfigError
+from ray_kplm.extras import missing
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -142,9 +142,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ModuleNotFoundError:
-        raise ConfigError(
-            f"the package safetensors, for {WEIGHTS}, is not installed; pip install safetensors"
-        ) from None
+        raise missing("safetensors") from None
     return safetensors.torch
 
 
