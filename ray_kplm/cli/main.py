@@ -26,7 +26,7 @@ INTERRUPTED = 130
 """128 + SIGINT."""
 EXIT_CODES = {
     0: "done",
-    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos`",
+    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos` or `serve`",
     2: "usage or configuration",
     3: "data: images, annotation, datasets",
     4: "storage, the MLflow store, or a run directory that does not fit",

@@ -39,6 +39,8 @@ ENVIRONMENT = {
 }
 """Environment of Serve's processes on one machine: fewer threads between a request and its answer (Ray 2.60)."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
+_CONCURRENT_BATCHES = 2
+"""While the network works on a batch, the next one is ready."""
 _SPARE_REQUESTS = 100
 """Requests that a replica takes beyond those whose images wait, so that it can refuse them, and answer /healthz."""
 
@@ -69,9 +71,10 @@ def batched(options: ServeOptions) -> Batch:
             return await several(images)
 
         wait_s = options.batch_wait_ms / 1000
-        decorated: Callable[[Any], Any] = serve.batch(max_batch_size=options.max_batch, batch_wait_timeout_s=wait_s)(
-            predict
+        decorate = serve.batch(
+            max_batch_size=options.max_batch, batch_wait_timeout_s=wait_s, max_concurrent_batches=_CONCURRENT_BATCHES
         )
+        decorated: Callable[[Any], Any] = decorate(predict)
         return decorated
 
     return batch
