@@ -186,29 +186,42 @@ class Slow(Spy):
 
     def __init__(self, detector, seconds=0.0, fails=None) -> None:
         super().__init__(detector)
-        self.seconds, self.fails, self.begun = seconds, fails, threading.Event()
+        self.seconds, self.fails = seconds, fails
 
     def predict_prepared(self, images, *, min_probability):
-        self.begun.set()
         time.sleep(self.seconds)
         if self.fails is not None and any((one.view == self.fails).all() for one in images):
             raise RuntimeError("at s3://key:secret@bucket")
         return super().predict_prepared(images, min_probability=min_probability)
 
 
+class Held(Spy):
+    """Works until it is released."""
+
+    def __init__(self, detector) -> None:
+        super().__init__(detector)
+        self.begun, self.release, self.was_released = threading.Event(), threading.Event(), False
+
+    def predict_prepared(self, images, *, min_probability):
+        self.begun.set()
+        self.was_released = self.release.wait(5)
+        return super().predict_prepared(images, min_probability=min_probability)
+
+
 def test_health_is_answered_while_the_network_works(detector):
-    slow = Slow(detector, 1.0)
+    held = Held(detector)
 
     async def ask(client):
         waiting = asyncio.create_task(one(picture())(client))
-        while not slow.begun.is_set():
+        while not held.begun.is_set():
             await asyncio.sleep(0.01)
         health = await client.get("/healthz")
-        assert not waiting.done()
+        held.release.set()
         await waiting
         return health.json(), (await client.get("/healthz")).json()
 
-    assert served(slow, ask) == ({"status": "ok", "waiting": 1}, {"status": "ok", "waiting": 0})
+    assert served(held, ask) == ({"status": "ok", "waiting": 1}, {"status": "ok", "waiting": 0})
+    assert held.was_released
 
 
 def test_beyond_the_queue_clients_are_told_to_come_again(detector):
