@@ -24,7 +24,10 @@ _TOLERANCE = 0.1
 """Greatest difference from the landmarks of the detector alone, pixels: batches of other sizes round differently."""
 _BROKEN_EVERY = 4
 """One image of so many is broken, in the requests that have some."""
-_WARM_UP = 256
+_WARM_UP = 128
+_SEGMENTS = 5
+"""Server and detector alone are timed in turn, so that other work on the machine slows both."""
+_GROUP_CLIENTS = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def bench(detector: str, options: ServeOptions, load: Load, port: int, progress:
 
     Returns:
         `requests_per_s` and `latency_ms` of single images by `clients` connections, `one_client_ms` by one connection;
-        `bare_images_per_s`, those of `LandmarkDetector.predict` on the same files in batches of `max_batch`, before and after;
+        `bare_images_per_s`, those of `LandmarkDetector.predict` on the same files in batches of `max_batch`, timed in between;
         `ratio`; `multipart_images_per_s` and `multipart_ratio` of requests with `max_batch` images; `errors`, answers that were
         no landmarks or other ones; `broken`, what requests for broken images were answered, and the errors of those between.
     """
@@ -55,26 +58,31 @@ def bench(detector: str, options: ServeOptions, load: Load, port: int, progress:
     bare = LandmarkDetector.load(detector)
     expected = bare.predict(pictures)
     progress(0.05, "the detector alone")
-    before = _bare_speed(bare, pictures, options.max_batch)
-    single_ms = 1e3 * _median_seconds(lambda: bare.predict(pictures[0]))
+    single = [_seconds(lambda: bare.predict(pictures[0])) for _ in range(20)]
     requests = [image_request(one) for one in pictures]
+    bare_s, served_s = _Speed(), 0.0
+    replies: list[Reply] = []
     with serve_here(detector, options, "127.0.0.1", port):
         progress(0.15, "the server, warming up")
         ask_all(port, requests, _WARM_UP, load.clients)
-        progress(0.2, f"{load.requests} requests by {load.clients} clients")
-        replies, seconds = ask_all(port, requests, load.requests, load.clients)
+        for segment in range(_SEGMENTS):
+            progress(0.2 + 0.5 * segment / _SEGMENTS, f"{load.requests} requests by {load.clients} clients")
+            bare_s.add(bare, pictures, options.max_batch)
+            count = load.requests * (segment + 1) // _SEGMENTS - load.requests * segment // _SEGMENTS
+            more, seconds = ask_all(port, requests, count, load.clients)
+            replies, served_s = replies + more, served_s + seconds
+        bare_s.add(bare, pictures, options.max_batch)
         progress(0.7, "one client")
-        alone, _ = ask_all(port, requests, 100, 1)
+        alone, _ = ask_all(port, requests, 20, 1)
         progress(0.75, f"requests with {options.max_batch} images")
         several = max(4, load.requests // (4 * options.max_batch))
         body = images_request([pictures[i % _PICTURES] for i in range(options.max_batch)])
-        grouped, grouped_seconds = ask_all(port, [body], several, 4)
+        grouped, grouped_seconds = ask_all(port, [body], several, _GROUP_CLIENTS)
+        bare_s.add(bare, pictures, options.max_batch)
         progress(0.85, "broken images among the others")
         mixed = _with_broken(requests, pictures)
         answers, _ = ask_all(port, mixed, load.requests // 5, load.clients)
-    progress(0.95, "the detector alone, again")
-    bare_speed = (before + _bare_speed(bare, pictures, options.max_batch)) / 2
-    rate = len(replies) / seconds
+    rate, bare_speed = len(replies) / served_s, bare_s.images / bare_s.seconds
     group_rate = several * options.max_batch / grouped_seconds
     broken = [reply for reply in answers if reply.number % _BROKEN_EVERY == 0]
     between = [reply for reply in answers if reply.number % _BROKEN_EVERY]
@@ -86,7 +94,7 @@ def bench(detector: str, options: ServeOptions, load: Load, port: int, progress:
         "latency_ms": _percentiles(replies),
         "one_client_ms": _percentiles(alone),
         "bare_images_per_s": bare_speed,
-        "bare_one_image_ms": single_ms,
+        "bare_one_image_ms": 1e3 * float(np.median(single)),
         "ratio": rate / bare_speed,
         "multipart_images_per_s": group_rate,
         "multipart_ratio": group_rate / bare_speed,
@@ -145,20 +153,25 @@ def _with_broken(requests: Sequence[bytes], pictures: Sequence[bytes]) -> list[b
     return mixed
 
 
-def _bare_speed(detector: LandmarkDetector, pictures: list[bytes], batch: int) -> float:
-    """Return the images a second of the detector alone, in calls with `batch` files: the median over calls."""
-    files = [pictures[i % _PICTURES] for i in range(batch)]
-    return batch / _median_seconds(lambda: detector.predict(files))
+class _Speed:
+    """Images and seconds of the detector alone."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+
+    def add(self, detector: LandmarkDetector, pictures: list[bytes], batch: int, least_s: float = 2.0) -> None:
+        """Time calls with `batch` files for so many seconds."""
+        files = [pictures[i % _PICTURES] for i in range(batch)]
+        until = self.seconds + least_s
+        while self.seconds < until:
+            self.seconds += _seconds(lambda: detector.predict(files))
+            self.images += batch
 
 
-def _median_seconds(call: Callable[[], Any], least_s: float = 5.0) -> float:
+def _seconds(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
     call()
-    seconds: list[float] = []
-    while sum(seconds) < least_s or len(seconds) < 3:
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+    return time.perf_counter() - began
 
 
 def _percentiles(replies: Sequence[Reply]) -> dict[str, float]:

@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads of the network that wait leave the core to those that decode and answer
 }
 """Environment of Serve's processes on one machine: fewer threads between a request and its answer (Ray 2.60)."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -131,6 +132,7 @@ def serve_here(detector: str, options: ServeOptions, host: str, port: int) -> It
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with session(ComputeConfig(workers=options.replicas)):
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         handler = signal.getsignal(signal.SIGTERM)
         try:
             serve.start("HeadOnly", {"host": host, "port": port}, logging_config=_QUIET)
