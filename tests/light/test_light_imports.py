@@ -34,13 +34,18 @@ PREDICT = """
             delattr(module, name)
     detector, pictures, out, *blocked = sys.argv[1:]
 
-    class Block:
+    class Without:  # a finder that does not find what is blocked, as where it is not installed
+        def __init__(self, finder):
+            self.finder = finder
+
         def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in blocked:
-                raise ModuleNotFoundError(f"{name} is blocked", name=name)
+            return None if name.split(".")[0] in blocked else self.finder.find_spec(name, path, target)
+
+        def __getattr__(self, name):
+            return getattr(self.finder, name)
 
     import psutil  # on Linux it imports `resource`
-    sys.meta_path.insert(0, Block())
+    sys.meta_path[:] = map(Without, sys.meta_path)
     before = set(sys.modules)
     from ray_kplm import LandmarkDetector
     at_import = set(sys.modules) - before
