@@ -15,6 +15,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.page import Output
 from ray_kplm.run import Run
 from ray_kplm.steps.align import Align
+from ray_kplm.steps.calibrate_visibility import CalibrateVisibility
 from ray_kplm.steps.cluster import ClusterFeatures, ClusterKeypoints
 from ray_kplm.steps.context import RunContext
 from ray_kplm.steps.detect import DetectKeypoints
@@ -110,6 +111,12 @@ class Recorder:
     def export_joint_head(self, network: Output, labels: Output) -> ExportJointHead:
         """Note the export of a jointly trained detector."""
         return self._add(ExportJointHead(self._context, _as(TrainRound, network), _as(LandmarkLabels, labels)))
+
+    def calibrate_visibility(self, detector: Output, facing: Output | None = None) -> CalibrateVisibility:
+        """Note the fit of what gives landmarks their probabilities."""
+        assert isinstance(detector, TrainLandmarks | ExportJointHead), f"{detector.path}: is no detector"
+        faced = None if facing is None else _as(FindFacing, facing)
+        return self._add(CalibrateVisibility(self._context, detector, faced))
 
 
 def _as(kind: type[AnyTask], output: Output) -> AnyTask:
