@@ -10,7 +10,7 @@ from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
 from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.errors import ConfigError
-from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
+from ray_kplm.ranges import MARGINS, MIN_PROBABILITY, PART_IMAGES, PROBABILITIES, Range
 
 
 def add(commands: Any) -> None:
@@ -117,6 +117,10 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
     )
+    parser.add_argument(
+        "--min-probability", type=Number(float, PROBABILITIES), metavar="P",
+        help=f"landmarks of at least this probability are found, others inferred or absent; default: {MIN_PROBABILITY}",
+    )  # fmt: skip
     parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
     parser.add_argument(
         "--part-images",
@@ -233,7 +237,7 @@ def _predict(options: argparse.Namespace) -> Result:
         from ray_kplm.datasets.limits import Limits
         from ray_kplm.inference.images import PredictOptions, predict_images
         from ray_kplm.runtime.session import session
-    names = ("boxes", "margin", "split", "part_images", "csv", "coco")
+    names = ("boxes", "margin", "min_probability", "split", "part_images", "csv", "coco")
     limits = Limits(options.max_pixels, options.max_bytes)
     chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
     with session(config.compute):

@@ -27,7 +27,7 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.dataset import BatchLandmarks, predict_batches
+from ray_kplm.inference.dataset import BatchLandmarks, predict_batches, probability_column
 from ray_kplm.inference.export.formats import to_coco, to_csv
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
 from ray_kplm.job_copy import refuse_lost
@@ -65,8 +65,8 @@ class PredictOptions:
     """Number of images in a part, of a source that is not a dataset."""
     limits: Limits = DEFAULT_LIMITS
     """Of an image file and of a picture; larger ones are rejected."""
-    min_probability: Annotated[float, PROBABILITIES] = MIN_PROBABILITY
-    """Least probability of a landmark that is `found`."""
+    min_probability: Annotated[float | None, PROBABILITIES] = None
+    """Least probability of a landmark that is `found`; None: `MIN_PROBABILITY`, also for detectors without probabilities."""
     csv: bool = False
     """Whether to write `landmarks.csv`, with one line for each landmark."""
     coco: bool = False
@@ -74,6 +74,11 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, "predict: ")
+
+    @property
+    def least(self) -> float:
+        """Least probability of a landmark that is `found`."""
+        return MIN_PROBABILITY if self.min_probability is None else self.min_probability
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,11 @@ def predict_images(
     # The number format is decided here, by the machine that predicts and not by the run, and is the same in all workers.
     config = replace(config, compute=resolve_auto(config.compute, gpu=config.compute.gpus_per_worker > 0))
     make = replace(landmark_predictor(run), config=config)
+    if make.visibility is None and options.min_probability is not None:
+        raise ConfigError(
+            f"--min-probability {options.min_probability:g}: the detector of {run.folder} gives no probabilities; `kplm train` "
+            "again with its run adds them"
+        )
     reading = SourceOptions(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
@@ -147,7 +157,7 @@ def predict_images(
         existed = manifest is not None
         if manifest is None:
             step.begin()
-            manifest = _predict(step, images, make, config, options.min_probability, progress)
+            manifest = _predict(step, images, make, config, options.least, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
         _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
         if target.written():
@@ -169,7 +179,7 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
         "input": INPUT_VERSION,
-        "min_probability": options.min_probability,
+        "min_probability": options.least,
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
@@ -231,7 +241,7 @@ def _in_source(images: pa.Table, found: BatchLandmarks, least: float) -> pa.Tabl
         images["image_id"],
         [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, found.xy, strict=True)],
         found.confidence.astype(np.float32).tolist(),
-        [None if np.isnan(row).any() else row.tolist() for row in found.probability.astype(np.float32)],
+        probability_column(found.probability),
         found_of(np.stack(found.xy), found.probability, least).tolist(),
         *zip(*_sizes(images, affines), strict=True),
     ]

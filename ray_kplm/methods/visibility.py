@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_kplm.network import heatmaps
+from ray_kplm.ranges import MIN_PROBABILITY as MIN_PROBABILITY
 from ray_kplm.storage import Folder
 
 VISIBILITY = "visibility.json"
 """File of the model, in the folder of a detector."""
 VISIBILITY_STEP = "visibility"
 """The step of a run that fits the model, and its folder."""
-MIN_PROBABILITY = 0.5
-"""Least probability of a landmark that is reported as found, unless the user says otherwise."""
 INFERRED_SHARE = 0.5
 """Of the least probability of a found landmark: from here on, a landmark that is not found is inferred, below it absent."""
 FOUND, INFERRED, ABSENT = 2, 1, 0

@@ -147,9 +147,13 @@ class Recording:
         return [task.step.manifest() for task in self.tasks][-1] is not None
 
     def check_outputs(self) -> None:
-        """Raise DamageError if a file of a finished step is lost or has another size, or if the last step's are damaged."""
+        """Raise DamageError if a file of a finished step is lost or has another size, or if the detector's are damaged.
+
+        The detector is what the last step makes and takes.
+        """
+        last = self.tasks[-1]
         for task in self.tasks:
-            task.check_output(thoroughly=task is self.tasks[-1])
+            task.check_output(thoroughly=task is last or task in last.takes)
 
     def takers(self, task: Task) -> list[Task]:
         """Return the tasks that take the output of a task."""
