@@ -53,6 +53,8 @@ class VisibilityModel:
             return None
         with folder.parsing(VISIBILITY):
             plain = folder.read_object(VISIBILITY)
+            if plain["features"] != list(OWN_FEATURES):
+                raise ValueError(f"features {plain['features']}: this version has {list(OWN_FEATURES)}")
             return cls(np.array(plain["weights"], np.float32), np.array(plain["offset"], np.float32))
 
     def to_dict(self) -> dict[str, Any]:
