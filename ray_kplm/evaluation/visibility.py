@@ -62,7 +62,7 @@ def visibility_scores(
     """
     annotated = np.isfinite(np.asarray(truth, np.float64)).all(axis=-1)
     at = np.maximum(points, 0)
-    scored = np.isfinite(probability) & annotated[:, at] & (points != NONE)
+    scored: Bools = np.isfinite(probability) & annotated[:, at] & (points != NONE)
     there = visible[:, at]
     p, y = probability[scored].astype(np.float64), there[scored]
     if y.all() or not y.any():

@@ -93,6 +93,6 @@ def _filling(other: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.f
     if rng.random() < _PLAIN_SHARE:
         colour = other[tuple(rng.integers(0, side, 2))].astype(np.float64)
         noise = rng.normal(0, rng.uniform(0, _NOISE), other.shape)
-        return np.clip(colour + noise, 0, 255)
+        return np.asarray(np.clip(colour + noise, 0, 255), np.float64)
     shift = rng.integers(side // 4, max(side // 4 + 1, 3 * side // 4), 2)
     return np.roll(other[::-1], tuple(shift), axis=(0, 1)).astype(np.float64)

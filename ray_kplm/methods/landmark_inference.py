@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.methods.landmark_objective import mirrored_mean
-from ray_kplm.methods.visibility import VisibilityModel, features
+from ray_kplm.methods.visibility import VisibilityModel, features, probabilities
 from ray_kplm.network import heatmaps
 from ray_kplm.schemas import NONE
 
@@ -55,8 +55,8 @@ class LandmarkInference(nn.Module):
         xy, confidence = heatmaps.decode(self.mean(own_BKhw, mirrored_BKhw), self.sigma)
         if self.weights is None or self.offset is None:
             return xy, confidence, torch.full_like(confidence, torch.nan)
-        logit = (self.features(own_BKhw, mirrored_BKhw) * self.weights).sum(-1) + self.offset
-        return xy, confidence, torch.sigmoid(logit)
+        found = self.features(own_BKhw, mirrored_BKhw)
+        return xy, confidence, probabilities(found, self.weights, self.offset)
 
     def features(self, own_BKhw: Tensor, mirrored_BKhw: Tensor | None) -> Tensor:
         """Return what probabilities are computed from, `visibility.features`, of the heatmaps that `maps` returns: BKF."""

@@ -1,7 +1,9 @@
-"""Whether a landmark is in an image: its probability of being found, from what its heatmap looks like.
+"""Whether a landmark is in an image: its probability of being there, from what its heatmap and the layout look like.
 
-The model is a logistic regression for each landmark. Its features are measured on the heatmaps of one image, so that
-any detector that has the heatmaps has the probabilities; `steps/calibrate_visibility.py` fits it without annotation.
+A landmark is there if nothing covers it and its side of the object is not turned away. Both have a logistic regression for each
+landmark, the first of features of its heatmap, the second of the layout of all landmarks; the probability is their product. All
+is measured on the heatmaps of one image, so any detector that has the heatmaps has the probabilities. `visibility_fit` fits
+the model without annotation.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class VisibilityModel:
 
     Attributes:
         weights: float32 (K, F), of the `features` of each landmark.
-        offset: float32 (K,).
+        offset: float32 (K, 2), of the two regressions: that nothing covers the landmark, and that it is not turned away.
     """
 
     weights: NDArray[np.float32]
@@ -95,6 +97,14 @@ def visibility_flags(
     flags[found_of(xy, probability, min_probability)] = FOUND
     flags[~has_place | (probability < INFERRED_SHARE * min_probability)] = ABSENT
     return flags
+
+
+def probabilities(features_BKF: Tensor, weights_KF: Tensor, offset_K2: Tensor) -> Tensor:
+    """Return the probabilities of being there, BK, by a `VisibilityModel`."""
+    terms_BKF = features_BKF * weights_KF
+    own = len(OWN_FEATURES)
+    uncovered_BK = torch.sigmoid(terms_BKF[..., :own].sum(-1) + offset_K2[:, 0])
+    return uncovered_BK * torch.sigmoid(terms_BKF[..., own:].sum(-1) + offset_K2[:, 1])
 
 
 def features(own_BKhw: Tensor, mirrored_BKhw: Tensor | None, maps_BKhw: Tensor, sigma: float) -> Tensor:

@@ -1,6 +1,7 @@
 """The probability of a landmark being there, fitted without annotation on a sample of training images (docs/method.md 10).
 
-The pseudo-labels of stage 2 say which landmarks are there; synthetic occluders say which are not (`methods.visibility_fit`).
+What is measured on the images as they are and with synthetic occluders is small; the fit (`methods.visibility_fit`) is the
+driver's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from ray_kplm.imaging.occlusion import occlude
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
-from ray_kplm.methods.labels import landmark_labels
 from ray_kplm.methods.predictors import LandmarkPredictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.methods.visibility import VISIBILITY, VISIBILITY_STEP
@@ -65,17 +65,19 @@ class CalibrateVisibility(Task):
 
     @property
     def cost(self) -> float:
-        return 4 * min(self.context.config.visibility.images, self.detector.image_count) * FORWARD_COST
+        config = self.context.config
+        return 4 * min(config.visibility.images, self.context.image_count(self.context.stage2)) * FORWARD_COST
 
     def run(self, executor: Executor) -> None:
         context, config = self.context, self.context.config
         executor.begin(self, "whether landmarks are there")
-        sample = self.detector.images().sample(config.visibility.images, (config.seed, _SAMPLE), SAMPLE_PARTS)
+        sample = context.selection(context.stage2).sample(
+            config.visibility.images, (config.seed, _SAMPLE), SAMPLE_PARTS
+        )
         work = VisibilityWork(
             context.run.resolved,
             self.detector.folder,
             context.images,
-            self.detector.labels.folder,
             None if self.facing is None else self.facing.facings(),
         )
         compute = config.compute
@@ -84,8 +86,9 @@ class CalibrateVisibility(Task):
         pieces = [_unpacked(answer) for answer in sorted(answers, key=lambda answer: answer["part"])]
         measured = Sample.join(pieces)
         self.folder.write_json(VISIBILITY, fit(measured).to_dict())
-        facts = {"images": measured.images, "labelled": measured.labelled.mean(axis=0).tolist()}
-        executor.finish(self, facts, {}, context.phase_start(0), f"fitted on {measured.images} images")
+        facts = {"images": measured.images, "hidden": int(measured.hidden.sum())}
+        iteration = context.phase_start(context.method.num_phases - 1)
+        executor.finish(self, facts, {}, iteration, f"fitted on {measured.images} images")
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,12 @@ class VisibilityWork:
         config: The run's configuration.
         network: Folder of the detector.
         images: The training images.
-        labels: The pseudo-labels that the detector was trained on.
         facings: Which way the images face, if mirror images face the other way.
     """
 
     config: Config
     network: Folder
     images: Folder
-    labels: Folder
     facings: Facings | None
 
 
@@ -112,26 +113,21 @@ class MeasurePart:
 
     def __init__(self, work: VisibilityWork) -> None:
         """Build the detector."""
-        self._work, self._channels = work, Channels.read(work.network)
+        self._work, partners = work, Channels.read(work.network).flip_map
         flip = work.config.stage2.flip_at_test and work.facings is None
         placement = worker_placement(work.config.compute)
-        self._detector = LandmarkPredictor(
-            work.config, read_weights(work.network), self._channels.flip_map, placement, flip=flip
-        )
+        self._detector = LandmarkPredictor(work.config, read_weights(work.network), partners, placement, flip=flip)
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return the `Sample` of rows of a part, its arrays as bytes with their shapes."""
-        table = self._work.labels.read_table(part, ["image_id", "xy", "score", "landmark"])
-        present = landmark_labels([table], self._channels).present
-        labelled = dict(zip(table["image_id"].to_pylist(), present, strict=True))
         batches = read_inputs(self._work.images, part, rows, self._work.config)
-        sample = Sample.join([self._measure(part, batch, labelled) for batch in batches])
+        sample = Sample.join([self._measure(part, batch) for batch in batches])
         return {"part": part} | {
             name: {"shape": list(value.shape), "type": value.dtype.str, "bytes": value.tobytes()}
             for name, value in vars(sample).items()
         }
 
-    def _measure(self, part: str, batch: Inputs, labelled: dict[str, NDArray[np.bool_]]) -> Sample:
+    def _measure(self, part: str, batch: Inputs) -> Sample:
         if self._work.facings is not None:
             batch = batch.mirrored(self._work.facings.of(part, batch.ids) < 0)
         xy, features = self._detector.measure(batch.images)
@@ -144,7 +140,6 @@ class MeasurePart:
         _, occluded = self._detector.measure(np.stack([c.picture for c in covered]))
         return Sample(
             features,
-            np.stack([labelled[name] for name in batch.ids]),
             occluded,
             np.stack([c.hidden for c in covered]),
             np.stack([c.clear for c in covered]),

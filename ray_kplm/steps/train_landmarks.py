@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
 from ray_kplm.methods.labels import landmark_labels
 from ray_kplm.methods.trainer import NETWORK
@@ -66,15 +65,6 @@ class TrainLandmarks(Task):
     def worker_batch(self) -> int:
         return self.context.method.landmark_batch
 
-    @property
-    def image_count(self) -> int:
-        """The number of images that it is trained on."""
-        return self.context.image_count(self.context.stage2)
-
-    def images(self) -> Selection:
-        """Return the images that it is trained on, which have labels."""
-        return self.context.selection(self.context.stage2)
-
     def channels(self) -> Channels:
         """Return the channels that are trained: those that a merge left, or the method's first ones."""
         if isinstance(self.start, MergeChannels):
@@ -85,7 +75,7 @@ class TrainLandmarks(Task):
         context, channels = self.context, self.channels()
         method = decided_method(context, self.facing)
         self.folder.write_json(CHANNELS, channels.to_dict())
-        selection = self.images()
+        selection = context.selection(context.stage2)
         tables = self.labels.folder.read_tables(selection.parts, ["xy", "score", "landmark"])
         labels = landmark_labels(tables, channels)
         phases = f", {self.phase + 1} of {method.num_phases}" if method.num_phases > 1 else ""
@@ -131,15 +121,6 @@ class ExportJointHead(Task):
     @property
     def cost(self) -> float:
         return 0.0
-
-    @property
-    def image_count(self) -> int:
-        """The number of images that its head was trained on last."""
-        return self.context.image_count(self.context.config.stage1.rounds)
-
-    def images(self) -> Selection:
-        """Return the images that its head was trained on last, which have labels."""
-        return self.context.selection(self.context.config.stage1.rounds)
 
     def run(self, executor: Executor) -> None:
         executor.begin(self, "stage 2: taken from the last round")
