@@ -19,6 +19,8 @@ from ray_kplm.schemas import NONE
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+_LEAST_IMAGES = 5
+"""A landmark that is hidden, or visible, in fewer images has no area under the curve of its own."""
 _BINS = 10
 """Bins of the calibration error, of equal width."""
 
@@ -56,20 +58,21 @@ def visibility_scores(
 
     Returns:
         `auc`, the area under the ROC curve of all landmarks together; `auc_per_landmark`, None for a landmark that is hidden,
-        or visible, in all images; `auc_mean` of these; `ece`, the expected calibration error in bins of equal width; `brier`,
-        the mean squared difference; `found`, the mean probability; `visible`, the share that is visible; `hidden` and `pairs`,
-        counts; and `point_of_landmark`.
+        or visible, in fewer than five images; `auc_mean` of these; `ece`, the expected calibration error in bins of equal
+        width; `brier`, the mean squared difference; `found`, the mean probability; `visible`, the share that is visible;
+        `hidden` and `pairs`, counts; and `point_of_landmark`.
     """
     annotated = np.isfinite(np.asarray(truth, np.float64)).all(axis=-1)
     at = np.maximum(points, 0)
-    scored: Bools = np.isfinite(probability) & annotated[:, at] & (points != NONE)
+    scored: Bools = np.logical_and(np.isfinite(probability) & annotated[:, at], points != NONE)
     there = visible[:, at]
     p, y = probability[scored].astype(np.float64), there[scored]
     if y.all() or not y.any():
         return None
-    per_landmark = np.array(
-        [area_under_curve(probability[scored[:, k], k], there[scored[:, k], k]) for k in range(len(points))]
-    )
+    per_landmark = np.full(len(points), np.nan)
+    for k, rows in enumerate(scored.T):
+        if _LEAST_IMAGES <= there[rows, k].sum() <= rows.sum() - _LEAST_IMAGES:
+            per_landmark[k] = area_under_curve(probability[rows, k], there[rows, k])
     return {
         "auc": json_number(area_under_curve(p, y)),
         "auc_mean": json_number(float(observed_means(per_landmark))),

@@ -18,17 +18,22 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _OWN = len(OWN_FEATURES)
-_OWN_PENALTY, _LAYOUT_PENALTY, _FREE = 5.0, 20.0, 1e-3
+_OWN_PENALTY, _LAYOUT_PENALTY, _FREE = 5.0, 100.0, 1e-3
 """Of squared weights of standardised features: by how many images a landmark's own weights are drawn to those that all
 landmarks share, and those of the layout to 0. The offset is free."""
-_OCCLUDED_WEIGHT = 0.1
+_OCCLUDED_WEIGHT = 0.05
 """Weight of a landmark in an occluded image beside one in an image as it is: real occluders are rarer than synthetic ones."""
 _FORESHORTENED = 0.88
 """A landmark is turned away where the area around it is below this share of what it is in the images that show most of it."""
 _SHOWS_MOST = 0.9
 """Quantile of the area, over the images, that stands for those that show most of it."""
-_MOST_TURNED = 0.1
-"""Share of the images in which a landmark is turned away at most: the layout of a jointed object changes for other reasons."""
+_MOST_TURNED, _LEAST_TURNED = 0.05, 0.002
+"""Share of the images in which a landmark is turned away at most, as the layout of a jointed object changes for other reasons,
+and at least."""
+_CONTRASTED = 0.3
+"""Share of the images, those with the smallest area, from which the direction is learnt in which a landmark turns away."""
+_HALVINGS = 40
+"""Of the interval in which an offset is searched for."""
 _AROUND = 1.2
 """Standard deviation of the weights of the landmarks around one, in units of the landmarks' root mean square distance from
 their centre. Chosen on the synthetic category: with fewer landmarks the area is noisy."""
@@ -119,14 +124,25 @@ def _fit_covered(sample: Sample) -> tuple[Floats, Floats]:
 def _fit_turned(layout: Floats) -> tuple[Floats, Floats]:
     """Return weights (K, 2 K) of the layout and offsets (K,), which tell landmarks on a side that is turned away."""
     area = foreshortening(layout)
-    limit = np.minimum(_FORESHORTENED, np.quantile(area, _MOST_TURNED, axis=0))
+    there = (area > np.quantile(area, _CONTRASTED, axis=0)).astype(np.float64)
+    turned = np.clip((area < _FORESHORTENED).mean(axis=0), _LEAST_TURNED, _MOST_TURNED)
     mean, scale = _standard(layout)
     inputs = _with_one((layout - mean) * scale)
     penalty = np.r_[np.full(layout.shape[1], _LAYOUT_PENALTY), _FREE]
     start, weight = np.zeros(inputs.shape[1]), np.ones(len(layout))
-    there = (area >= limit).astype(np.float64)
-    fitted = [_logistic(inputs, there[:, k], weight, start, penalty) for k in range(area.shape[1])]
-    return _unstandard(np.stack(fitted), mean, scale)
+    fitted = np.stack([_logistic(inputs, there[:, k], weight, start, penalty) for k in range(area.shape[1])])
+    fitted[:, -1] = _offsets(inputs[:, :-1] @ fitted[:, :-1].T, 1 - turned)
+    return _unstandard(fitted, mean, scale)
+
+
+def _offsets(logit: Floats, mean: Floats) -> Floats:
+    """Return what must be added to logits (N, K) so that the probabilities have these means, (K,)."""
+    low, high = np.full(len(mean), -_LARGEST_LOGIT), np.full(len(mean), _LARGEST_LOGIT)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        too_low = _sigmoid(logit + middle).mean(axis=0) < mean
+        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
+    return np.asarray((low + high) / 2, np.float64)
 
 
 def _standard(features: Floats) -> tuple[Floats, Floats]:
@@ -158,7 +174,7 @@ def _logistic(inputs: Floats, target: Floats, weight: Floats, prior: Floats, pen
     """
     weights = prior.copy()
     for _ in range(_NEWTON_STEPS):
-        probability = 1 / (1 + np.exp(-(inputs @ weights).clip(-_LARGEST_LOGIT, _LARGEST_LOGIT)))
+        probability = _sigmoid(inputs @ weights)
         curvature = weight * probability * (1 - probability)
         slope = inputs.T @ (weight * (probability - target)) + penalty * (weights - prior)
         step = np.linalg.solve((inputs.T * curvature) @ inputs + np.diag(penalty), slope)
@@ -166,3 +182,7 @@ def _logistic(inputs: Floats, target: Floats, weight: Floats, prior: Floats, pen
         if np.abs(step).max() < 1e-6:
             break
     return weights
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-logit.clip(-_LARGEST_LOGIT, _LARGEST_LOGIT))), np.float64)

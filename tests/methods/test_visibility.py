@@ -92,7 +92,9 @@ def test_features_are_of_the_own_heatmap_and_then_of_the_layout():
 def model(rng=None) -> VisibilityModel:
     rng = rng or np.random.default_rng(5)
     count = len(OWN_FEATURES) + 2 * K
-    return VisibilityModel(rng.normal(0, 0.3, (K, count)).astype(np.float32), rng.normal(size=K).astype(np.float32))
+    return VisibilityModel(
+        rng.normal(0, 0.3, (K, count)).astype(np.float32), rng.normal(size=(K, 2)).astype(np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +112,9 @@ def test_probabilities_are_those_of_the_model(network, flip):
         image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         _, _, probability = module(image)
         found = module.features(*module.maps(image)).numpy()
-    logit = (found * model().weights).sum(-1) + model().offset
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), atol=1e-5)
+    own, both = len(OWN_FEATURES), found * model().weights
+    covered, turned = both[..., :own].sum(-1) + model().offset[:, 0], both[..., own:].sum(-1) + model().offset[:, 1]
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-covered)) / (1 + np.exp(-turned)), atol=1e-5)
     assert probability.std() > 0.01
     no_partner = found[:, 2, OWN_FEATURES.index("mirror_distance")]
     assert (no_partner == 0).all(), "a landmark without a partner has no second opinion"
