@@ -287,7 +287,7 @@ class Stage2Config:
 
 @dataclass(frozen=True)
 class VisibilityConfig:
-    """The probability of a landmark being there, fitted after stage 2 without annotation (docs/method.md 10)."""
+    """The probability of a landmark being there, fitted after stage 2 without annotation (docs/method.md 4)."""
 
     images: Annotated[int, Range(1, 1_000_000)] = 1_000
     """Training images in the seeded sample on which it is fitted."""

@@ -62,7 +62,7 @@ def visibility_scores(
         width; `brier`, the mean squared difference; `found`, the mean probability; `visible`, the share that is visible;
         `hidden` and `pairs`, counts; and `point_of_landmark`.
     """
-    annotated = np.isfinite(np.asarray(truth, np.float64)).all(axis=-1)
+    annotated = np.asarray(np.isfinite(np.asarray(truth, np.float64)).all(axis=-1), np.bool_)
     at = np.maximum(points, 0)
     scored: Bools = np.logical_and(np.isfinite(probability) & annotated[:, at], points != NONE)
     there = visible[:, at]

@@ -1,4 +1,4 @@
-"""The probability of a landmark being there, fitted without annotation on a sample of training images (docs/method.md 10).
+"""The probability of a landmark being there, fitted without annotation on a sample of training images (docs/method.md 4).
 
 What is measured on the images as they are and with synthetic occluders is small; the fit (`methods.visibility_fit`) is the
 driver's.
