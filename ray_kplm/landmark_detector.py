@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ray_kplm.datasets import image_io
 from ray_kplm.datasets.given_images import Image, as_images, rgb_of
 from ray_kplm.datasets.ingest_source import box_fault
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
-from ray_kplm.detectors.stored import landmark_predictor
+from ray_kplm.detectors.loading import load_detector
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.predictors import Predictor
+from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
-from ray_kplm.network.compute import Placement
-from ray_kplm.run import Run
 
 
 @dataclass(frozen=True)
@@ -74,28 +71,51 @@ class LandmarkDetector:
         flip: bool | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
-        """Load the detector of a finished run, or of a folder written by `export`.
+        """Load the detector of a finished run, of a folder that holds one, or of a file that `kplm export` wrote.
 
         `compute.precision: auto` is decided by the device, not by the format the run was trained in, as bf16 is slow on a CPU
         that does not support it. The landmarks are the same up to rounding.
 
         Args:
-            run: A path or URI.
-            device: `cpu` or `cuda`; by default a GPU if one is available.
-            flip: Whether to average with the mirror image; by default as the run is configured.
+            run: A path or URI; files end in `.onnx` or `.pt2`.
+            device: `cpu`, `cuda` or `mps`; None and `auto`: a GPU if one is available.
+            flip: Whether to average with the mirror image; by default as the run is configured. A file has it decided.
             limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
             DamageError: A file of the detector is damaged.
+            ConfigError: There is no such device, the choice does not apply to a file, or a package is missing that reads it.
         """
-        opened = Run.open(os.fspath(run))
-        make = landmark_predictor(opened)
-        config = opened.config
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        placement = Placement.choose(config.compute, chosen)
-        make = make if flip is None else replace(make, flip=flip)
-        return cls(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map), limits)
+        return cls(*load_detector(os.fspath(run), device, flip), limits)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        flip: bool | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> LandmarkDetector:
+        """Load a detector that `kplm push` shared: `LandmarkDetector.from_pretrained("user/name").predict(["a.jpg"])`.
+
+        Args:
+            name: A name on the model hub, or a folder.
+            revision: A branch, a tag or a commit on the hub; by default its main branch.
+            device: As in `load`.
+            flip: As in `load`.
+            limits: As in `load`.
+
+        Raises:
+            ConfigError: The package huggingface_hub or safetensors is missing, or the name is not valid.
+            DataError: There is no such model or revision, or it is of another kind.
+            StorageError: The hub does not answer or refuses, or a file is damaged.
+        """
+        from ray_kplm.detectors.hub import local_folder
+
+        return cls.load(local_folder(os.fspath(name), revision), device=device, flip=flip, limits=limits)
 
     @overload
     def predict(

@@ -87,9 +87,11 @@ def test_no_heavy_library_is_loaded_for_that(here):
 
 
 def test_a_missing_package_is_named(here, monkeypatch):
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == "faiss" else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "faiss" else object())
     monkeypatch.setattr("ray_kplm.datasets.dataset.Dataset.open", lambda uri: None)
-    with pytest.raises(ConfigError, match=r"the package faiss is not installed: one of the extras cpu, gpu, gpu-cu12"):
+    with pytest.raises(
+        ConfigError, match=r"the package faiss is not installed: one of the extras cpu, gpu or gpu-cu12"
+    ):
         checks.training(load_config(None, ["dataset=d", "run=new"]))
 
 

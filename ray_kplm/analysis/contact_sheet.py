@@ -15,7 +15,8 @@ from ray_kplm.detectors.stored import landmark_predictor
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
-from ray_kplm.inference.dataset import SplitLandmarks, predict_batches
+from ray_kplm.inference.batches import predict_batches
+from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.visibility import found_of
 from ray_kplm.run import Run
@@ -46,7 +47,7 @@ def show(
     """
     dataset = _open(run, split, count, tile)
     landmarks = landmarks_of(run, dataset, split)
-    chosen = _choose(run, dataset, split, count)
+    chosen = choose_images(run, dataset, split, count)
     shown = _Shown(landmarks.xy[chosen], seen_well(landmarks)[chosen])
     png = _draw(run, dataset, split, chosen, shown, columns, tile, keypoints)
     (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
@@ -61,10 +62,10 @@ def draw_sheet(
     Ray is not needed. The arguments, the result and the errors are those of `show`.
     """
     dataset = _open(run, split, count, tile)
-    chosen = _choose(run, dataset, split, count)
+    chosen = choose_images(run, dataset, split, count)
     stored = stored_landmarks_of(run, dataset, split)
     if stored is None:
-        landmarks = _predict(run, dataset, split, chosen)
+        landmarks = predict_images_of(run, dataset, split, chosen)
         shown = _Shown(landmarks.xy, seen_well(landmarks))
     else:
         shown = _Shown(stored.xy[chosen], seen_well(stored)[chosen])
@@ -100,7 +101,7 @@ def _open(run: Run, split: str, count: int, tile: int) -> Dataset:
     return dataset
 
 
-def _choose(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
+def choose_images(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
     """Return the indices of a seeded sample of a split's images, ascending."""
     return np.sort(np.random.default_rng(run.config.seed).permutation(dataset.count(split))[:count])
 
@@ -114,7 +115,7 @@ def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[
             yield part, rows
 
 
-def _predict(run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> SplitLandmarks:
+def predict_images_of(run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> SplitLandmarks:
     """Return the landmarks of the chosen images."""
     config = run.resolved
     predictor = replace(landmark_predictor(run), config=config)(worker_placement(config.compute))

@@ -59,9 +59,9 @@ class Console:
         start, end = ("\r\x1b[K", "\n" if share >= 1 else "") if is_terminal else ("", "\n")
         print(redact(f"{start}[{share:4.0%}] {text}"), end=end, file=self._out, flush=True)
 
-    def loading(self) -> AbstractContextManager[None]:
+    def loading(self, libraries: str = "PyTorch and Ray") -> AbstractContextManager[None]:
         """Return a context for the import of the libraries that take seconds."""
-        return notes.waiting("kplm: loading PyTorch and Ray ...")
+        return notes.waiting(f"kplm: loading {libraries} ...")
 
     def run_progress(self, weights: dict[str, float]) -> ProgressDisplay:
         """Return the progress display of a run; see `ray_kplm.progress` for the weights."""

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, process, results, search, steps, train, verify
+from ray_kplm.cli import bench, data, export, predict, process, results, search, share, steps, train, verify
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
+from ray_kplm.extras import EXTRAS, missing
 from ray_kplm.redaction import RedactingFormatter, has_credentials, print_traceback, redact, way_out
 from ray_kplm.report.text_table import align
 
@@ -44,7 +45,7 @@ First steps:
   kplm ingest PHOTOS data/mine                          # a folder of images -> a dataset
   kplm train faces_cpu dataset=data/mine run=runs/mine  # a dataset -> a landmark detector
   kplm show runs/mine                                   # a picture of the landmarks
-  kplm predict runs/mine PHOTOS landmarks --csv         # landmarks of other images
+  kplm predict runs/mine PHOTOS landmarks --to csv      # landmarks of other images
 
 `kplm COMMAND --help` has the options of a command, and examples. The same command again continues an interrupted one."""
 _log = logging.getLogger("ray_kplm.cli")
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result: Result = options.call(options)
     except KplmError as error:
         return _failed(error, str(error), error.exit_code)
+    except ModuleNotFoundError as error:  # a package of an extra, where only the core is installed
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        return _failed(error, str(missing(str(error.name))), ConfigError.exit_code)
     except OSError as error:  # of a file or of a connection
         return _failed(error, _line(error), StorageError.exit_code)
     except KeyboardInterrupt:
@@ -116,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, search, bench):
+    for module in (train, data, steps, verify, results, predict, export, share, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)

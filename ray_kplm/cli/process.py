@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -32,6 +33,8 @@ _LINES = {
 _received: list[int] = []
 """The first signal, once there was one."""
 _children: set[Any] = set()
+_wakeup: list[socket.socket] = []
+"""The end of a connection that the interpreter writes the number of a signal to; kept open."""
 _is_raised = threading.Lock()
 """Locked as soon as the main thread is interrupted."""
 _is_said = threading.Lock()
@@ -72,13 +75,14 @@ def run_as_process(command: Callable[[], int]) -> NoReturn:
 
 def _watch_signals(console: int) -> None:
     """Raise KeyboardInterrupt at SIGINT and SIGTERM, and end the process if that does not."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    reader, writer = socket.socketpair()  # Windows waits for sockets alone
+    writer.setblocking(False)
+    _wakeup.append(writer)
 
     for number in _LINES:
         signal.signal(number, _interrupt)
     # The interpreter writes the number at once, even while the main thread is in a library that does not return.
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_end_after_signal, args=(reader, console), name="signals", daemon=True).start()
 
 
@@ -95,8 +99,8 @@ def _record(number: int) -> None:
         _received.append(number)
 
 
-def _end_after_signal(reader: int, console: int) -> None:
-    while (number := os.read(reader, 1)[0]) not in _LINES:
+def _end_after_signal(reader: socket.socket, console: int) -> None:
+    while (number := reader.recv(1)[0]) not in _LINES:
         continue  # of a handler that a library installed
     _record(number)
     _note_children()

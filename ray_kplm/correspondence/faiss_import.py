@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from ray_kplm.errors import ConfigError
+from ray_kplm.extras import missing
 
 
 def _load() -> ModuleType:
@@ -15,9 +15,7 @@ def _load() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "faiss":
             raise
-        raise ConfigError(
-            'the package faiss is not installed: install one of the extras cpu, gpu and gpu-cu12, as pip install ".[cpu]"'
-        ) from None
+        raise missing("faiss") from None
 
 
 class _Faiss:

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 
 from ray_kplm.config import Config
-from ray_kplm.dense_features.aliked_map import AlikedMap
 from ray_kplm.dense_features.feature_map import DenseFeatures, describe_images, sample_maps
 from ray_kplm.dense_features.hog import Hog
-from ray_kplm.dense_features.vision_transformer import VisionTransformer
 
 __all__ = ["FEATURE_NAMES", "DenseFeatures", "build_features", "describe_images", "feature_options", "sample_maps"]
 
@@ -36,8 +34,12 @@ def build_features(config: Config, device: torch.device | None = None) -> DenseF
         case "hog":
             return Hog()
         case "aliked":
+            from ray_kplm.dense_features.aliked_map import AlikedMap  # imports all sources of keypoints
+
             return AlikedMap(config.keypoints, device)
         case name:
+            from ray_kplm.dense_features.vision_transformer import VisionTransformer
+
             return VisionTransformer(_HUB_NAMES.get(name, name), device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
-from ray_kplm.imaging import coordinates
-from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
-from ray_kplm.methods.predictors import Predictor, PredictorFactory
+from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
+from ray_kplm.methods.inputs import read_inputs, worker_placement
+from ray_kplm.methods.predicted import Predictor
+from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts
@@ -89,40 +90,6 @@ class _PredictPart:
         found = predict_batches(batches, self._predictors[work.make])
         work.target.write_table(part, _table(found))
         return {"images": len(found.ids)}
-
-
-class BatchLandmarks(NamedTuple):
-    """The landmarks of N images.
-
-    Attributes:
-        ids: of the images.
-        xy: (K, 2) of each in its crop frame, NaN where not detected.
-        confidence: (N, K).
-        probability: (N, K), of being found; NaN if the detector has no `VisibilityModel`.
-    """
-
-    ids: list[str]
-    xy: list[NDArray[np.float64]]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-
-
-def predict_batches(batches: Iterable[Inputs], predictor: Predictor) -> BatchLandmarks:
-    """Predict the landmarks of batches of network inputs."""
-    ids, points, confidences, probabilities = [], [], [], []
-    for images, crop_to_input, image_ids, boxes in batches:
-        found = predictor(images, boxes)
-        to_crop = [coordinates.invert(affine) for affine in crop_to_input]
-        points += [coordinates.apply(back, p) for back, p in zip(to_crop, found.xy, strict=True)]
-        confidences.append(found.confidence)
-        probabilities.append(found.probability)
-        ids += image_ids
-    return BatchLandmarks(ids, points, np.concatenate(confidences), np.concatenate(probabilities))
-
-
-def probability_column(probability: NDArray[np.float32]) -> list[list[float] | None]:
-    """Return probabilities (N, K) as a column of a table: None for an image whose landmarks have none."""
-    return [None if np.isnan(row).any() else row.tolist() for row in probability.astype(np.float32)]
 
 
 def _table(found: BatchLandmarks) -> pa.Table:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
@@ -47,6 +46,8 @@ class FileSource:
                 filesystem, path = pafs.FileSystem.from_uri(config.file)
             else:
                 filesystem, path = pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(config.file))
+            import pyarrow.dataset as pads  # imports pandas where it is installed
+
             self._table = pads.dataset(path, filesystem=filesystem, format="parquet")
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{self._where}: not a readable Parquet file ({_reason(error)})") from None

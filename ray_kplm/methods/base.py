@@ -17,11 +17,11 @@ from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.datasets.sequences import Frames
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.cluster_predictor import ClusterPredictorFactory
 from ray_kplm.methods.extractor import DescriptorExtractor, KeypointExtractor
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.page import Output, Steps
-from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.methods.sampling import AnyImages, NearbyFrames, PairSource, Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
 from ray_kplm.network.compute import Placement

@@ -43,13 +43,17 @@ class Inputs(NamedTuple):
         return Inputs(images, maps, self.ids, boxes)
 
 
-def worker_placement(compute: ComputeConfig) -> Placement:
-    """Return where a worker in this process runs the network, and limit it to its share of the node's cores."""
+def worker_placement(compute: ComputeConfig, device: torch.device | None = None) -> Placement:
+    """Return where a worker in this process runs the network, and limit it to its share of the node's cores.
+
+    Args:
+        compute: layout of the run.
+        device: of the network; by default a GPU if the worker reserves one.
+    """
     cv2.setNumThreads(1)
     torch.set_num_threads(compute.threads or max(1, (os.cpu_count() or 1) // compute.extract_workers))
-    return Placement.choose(
-        compute, torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
-    )
+    reserved = torch.device("cuda" if torch.cuda.is_available() and compute.gpus_per_worker else "cpu")
+    return Placement.choose(compute, device or reserved)
 
 
 def read_inputs(images: Folder, part: str, rows: NDArray[np.int64], config: Config) -> Iterator[Inputs]:

@@ -17,10 +17,10 @@ from ray_kplm.correspondence.update import Update, update
 from ray_kplm.dense_features.blend import frozen_share
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.cluster_predictor import ClusterPredictorFactory
 from ray_kplm.methods.labels import Labels, cluster_labels
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.pair_objective import JointObjective, PairObjective
-from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 

@@ -32,8 +32,8 @@ class LandmarkInference(nn.Module):
         self.flip_map = nn.Buffer(flip_map)
         self.weights: Tensor | None
         self.offset: Tensor | None
-        for name in ("weights", "offset"):
-            self.register_buffer(name, None if visibility is None else torch.from_numpy(getattr(visibility, name)))
+        self.register_buffer("weights", None if visibility is None else torch.from_numpy(visibility.weights))
+        self.register_buffer("offset", None if visibility is None else torch.from_numpy(visibility.offset))
 
     def maps(self, image_B3SS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the heatmaps of images (0 to 1), BKhw, and those of the mirror images; None without `flip`."""

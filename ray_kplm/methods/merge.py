@@ -15,9 +15,9 @@ from ray_kplm.correspondence.sharded_kmeans import Shards
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods.base import Method
 from ray_kplm.methods.channels import Channels
+from ray_kplm.methods.cluster_predictor import ClusterPredictorFactory
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.pair_objective import PairObjective
-from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.storage import Folder
 

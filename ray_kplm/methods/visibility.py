@@ -9,16 +9,16 @@ the model without annotation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ray_kplm.network import heatmaps
 from ray_kplm.ranges import MIN_PROBABILITY as MIN_PROBABILITY
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VISIBILITY = "visibility.json"
 """File of the model, in the folder of a detector."""
@@ -101,6 +101,8 @@ def visibility_flags(
 
 def probabilities(features_BKF: Tensor, weights_KF: Tensor, offset_K2: Tensor) -> Tensor:
     """Return the probabilities of being there, BK, by a `VisibilityModel`."""
+    import torch
+
     terms_BKF = features_BKF * weights_KF
     own = len(OWN_FEATURES)
     uncovered_BK = torch.sigmoid(terms_BKF[..., :own].sum(-1) + offset_K2[:, 0])
@@ -116,6 +118,10 @@ def features(own_BKhw: Tensor, mirrored_BKhw: Tensor | None, maps_BKhw: Tensor, 
         maps_BKhw: The heatmaps that are decoded: the mean of both.
         sigma: Of the Gaussians that the channels were trained on, cells.
     """
+    import torch  # here, as detectors in ONNX run without it
+
+    from ray_kplm.network import heatmaps
+
     xy_BK2, height_BK = heatmaps.decode(maps_BKhw, sigma)
     layout_BL = layout(xy_BK2)
     shared_BKL = layout_BL[:, None].expand(-1, maps_BKhw.shape[1], -1)
@@ -138,6 +144,10 @@ def own_features(
     height; logarithm of its mean squared distance from the landmark. The first arguments are those of `features`, the others
     the decoded landmarks and their heights.
     """
+    import torch
+
+    from ray_kplm.network import heatmaps
+
     least_BK, distance_BK = height_BK, torch.zeros_like(height_BK)
     if mirrored_BKhw is not None:
         there_BK2, one_BK = heatmaps.decode(own_BKhw, sigma)

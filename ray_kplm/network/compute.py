@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -11,7 +13,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ray_kplm.config import ComputeConfig
+from ray_kplm.errors import ConfigError
 from ray_kplm.number_format import resolve_auto
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Names of devices; `cuda:1` names one of several GPUs."""
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the device of this process with a name; of None and `auto` a GPU if there is one: CUDA, then Apple's MPS.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name is None or name == "auto":
+        found = [one for one, is_here in _HERE.items() if is_here()]
+        return torch.device(found[0] if found else "cpu")
+    kind = name.partition(":")[0]
+    if kind not in DEVICES or kind == "auto" or not re.fullmatch(r"\w+(:\d+)?", name):
+        raise ConfigError(f"device {name!r}: give one of {', '.join(DEVICES)}")
+    if kind != "cpu" and not _HERE[kind]():
+        raise ConfigError(
+            f"device {name}: PyTorch finds none here; give auto or cpu, or install a build of PyTorch for this device"
+        )
+    return torch.device(name)
+
+
+_HERE: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
 @dataclass(frozen=True)
@@ -30,9 +58,13 @@ class Placement:
 
     @classmethod
     def choose(cls, compute: ComputeConfig, device: torch.device) -> Placement:
-        """Return the configured placement; `auto` values follow from the device and, on a CPU, from its features."""
+        """Return the configured placement; `auto` values follow from the device and, on a CPU, from its features.
+
+        MPS runs in float32.
+        """
         compute = resolve_auto(compute, gpu=device.type == "cuda")
-        return cls(device, torch.bfloat16 if compute.precision == "bf16" else None, compute.channels_last == "yes")
+        bf16 = compute.precision == "bf16" and device.type != "mps"
+        return cls(device, torch.bfloat16 if bf16 else None, compute.channels_last == "yes")
 
     def move(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory layout."""

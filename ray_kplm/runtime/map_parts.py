@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray.data
@@ -16,29 +16,48 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayTaskError
 
-from ray_kplm.datasets.round_sampling import Selection
+from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import RunError
+from ray_kplm.parts import ChosenParts, Pool
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.remote_errors import unwrap_user_error
+from ray_kplm.runtime.tasks import Shared
+
+__all__ = ["Pool", "RayWorkers", "map_parts"]
+
+T = TypeVar("T")
 
 _NO_PROGRESS_TIMEOUT_S = 3600.0
 """Time without a finished part that is an error. A pretrained detector on a CPU may need minutes for a part."""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Number of workers of a map, and the resources that each reserves."""
+class RayWorkers:
+    """The nodes of a Ray session as the place of work: see `parts.Workers`. Ray must be initialised."""
 
-    workers: int
-    cpus: float = 1.0
-    gpus: float = 0.0
-    """A share of a GPU, or whole ones."""
+    def layout(self, compute: ComputeConfig) -> ComputeConfig:
+        """Return the layout as it is."""
+        return compute
+
+    def share(self, value: T) -> Shared[T]:
+        """Put a value into Ray's object store."""
+        return Shared(value)
+
+    def map(
+        self,
+        worker: type,
+        arguments: dict[str, Any],
+        parts: ChosenParts,
+        pool: Pool,
+        progress: ProgressCallback = ignore_progress,
+    ) -> list[dict[str, Any]]:
+        """Call a worker for every part: `map_parts`."""
+        return map_parts(worker, arguments, parts, pool, progress)
 
 
 def map_parts(
     worker: type,
     arguments: dict[str, Any],
-    parts: Selection,
+    parts: ChosenParts,
     pool: Pool,
     progress: ProgressCallback = ignore_progress,
 ) -> list[dict[str, Any]]:

@@ -72,6 +72,7 @@ _REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNAT
 _TRANSIENT_NAMES = ("EIO", "ESTALE", "EAGAIN", "ETIMEDOUT", "ECONNRESET", "EREMOTEIO")
 _TRANSIENT = tuple(getattr(errno, name) for name in _TRANSIENT_NAMES if hasattr(errno, name))
 """Error codes of a shared file system whose server does not answer. Not every system has all of them."""
+_SYNC_FLAGS = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # Windows syncs what is opened for writing
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EISDIR)
 """Error codes of file systems that cannot flush a file or a folder to the medium."""
 _UNREADABLE = ("CRC checksum", "thrift", "Parquet", "Unexpected end of stream", "decompress", "Corrupt", "page header")
@@ -124,7 +125,7 @@ class Folder:
                 raise ConfigError(f"{text}: {way_out(text)}")
             filesystem, path = _open(text)
             return cls(filesystem, path.rstrip("/"))
-        return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+        return cls(pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)).replace(os.sep, "/"))
 
     def __truediv__(self, name: str) -> Folder:
         return Folder(self.filesystem, f"{self.path}/{name}", guard=self.guard)
@@ -481,7 +482,7 @@ def about_space(error: OSError) -> str | None:
 def _sync(path: str) -> None:
     """Bring a file's content, or a folder's entries, to the medium."""
     try:
-        opened = os.open(path, os.O_RDONLY)
+        opened = os.open(path, _SYNC_FLAGS)
     except OSError as error:
         if error.errno in (*_UNSYNCED, errno.ENOENT):  # Windows opens no folders
             return

@@ -26,7 +26,10 @@ from ray_kplm.tracking.spool import FACTS
 
 _EXAMPLE = "example.npy"
 _NAME = "landmarks"
-_REQUIRED = ("ray-kplm", "torch", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pyyaml", "mlflow")
+_CORE = (
+    "torch", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pyyaml", "onnxruntime", "psutil", "shtab",
+)  # fmt: skip
+"""What `ray-kplm` itself requires, without its extras."""
 
 
 class ImageModel:
@@ -128,7 +131,7 @@ def build_model(exported: Folder, target: Path, run_id: str, model_id: str) -> N
 
 def model_requirements() -> Iterable[str]:
     """Yield the requirements of the model in the versions that are installed here."""
-    for name in _REQUIRED:
+    for name in ("ray-kplm", *_CORE, "mlflow"):
         try:
             yield f"{name}=={importlib.metadata.version(name).split('+')[0]}"
         except importlib.metadata.PackageNotFoundError:  # the package runs from a checkout

@@ -23,7 +23,6 @@ from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.errors import KplmError
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.inference import dataset as inference_dataset
-from ray_kplm.inference import images as inference_images
 from ray_kplm.inference.images import predict_images
 from ray_kplm.pipeline import discover
 from ray_kplm.run import Run
@@ -117,7 +116,7 @@ def map_here(worker, arguments, parts, pool, progress=None):
 @pytest.fixture
 def here(monkeypatch):
     """Commands work in this process, which has read nothing before. `kplm train` ends where it would start Ray."""
-    for module in (inference_images, inference_dataset, extract, analysis_quality):
+    for module in (inference_dataset, extract, analysis_quality):
         monkeypatch.setattr(module, "map_parts", map_here)
     for module in (analysis_predictions, analysis_report):
         monkeypatch.setattr(module, "session", lambda compute: nullcontext())

@@ -31,14 +31,22 @@ def test_the_driver_decides_the_number_format_for_all_workers(tmp_path, monkeypa
     make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
     monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
 
-    def send(worker, arguments, *rest):
-        raise Sent(arguments["make"].config.compute)
+    class Elsewhere:
+        def layout(self, compute):
+            return compute
 
-    monkeypatch.setattr(images, "map_parts", send)
+        def share(self, value):
+            return value
+
+        def map(self, worker, arguments, *rest):
+            raise Sent(arguments["make"].config.compute)
+
     for gpus, expected in ((0, ("fp32", "no")), (1, ("bf16", "yes"))):
         config = load_config(None, [f"run={tmp_path / 'run'}", f"compute.gpus_per_worker={gpus}"])
         with pytest.raises(Sent) as sent:
-            images.predict_images(run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config)
+            images.predict_images(
+                run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config, workers=Elsewhere()
+            )
         assert (sent.value.compute.precision, sent.value.compute.channels_last) == expected
 
 

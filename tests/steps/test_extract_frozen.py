@@ -16,10 +16,10 @@ from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods import build_method
+from ray_kplm.methods.cluster_predictor import ClusterPredictorFactory
 from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.methods.inputs import make_inputs, worker_placement
-from ray_kplm.methods.predictors import ClusterPredictorFactory
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.schemas import FACINGS

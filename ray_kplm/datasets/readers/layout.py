@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from ray_kplm.datasets.dataset import IngestOptions, Listing
 from ray_kplm.datasets.file_kinds import extension_of, picture_extensions
@@ -246,6 +245,8 @@ def parse_mat(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         DataError: The file cannot be read.
     """
+    from scipy.io import loadmat  # not needed to predict
+
     try:
         variables: dict[str, Any] = loadmat(io.BytesIO(content))
     except Exception as error:  # on damaged files scipy raises exceptions of many kinds
