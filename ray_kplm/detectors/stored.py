@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
@@ -66,12 +67,18 @@ def detector_fingerprint(run: Run) -> str:
 
     Raises:
         RunError: The run is not finished.
+        DamageError: The model of its probabilities is damaged.
     """
     if is_pretrained(run.folder):
         return str(read_description(run.folder)["weights"]["sha256"])[:16]
     if is_exported(run.folder):
-        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
-    return str(run.finished("stage2")["fingerprint"])
+        network = hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    else:
+        network = str(run.finished("stage2")["fingerprint"])
+    visibility = visibility_model(run)
+    if visibility is None:
+        return network
+    return hashlib.sha256(json.dumps([network, visibility.to_dict()]).encode()).hexdigest()[:16]
 
 
 def is_exported(folder: Folder) -> bool:

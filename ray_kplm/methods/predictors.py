@@ -64,6 +64,13 @@ class LandmarkPredictor:
         return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
 
     @torch.inference_mode()
+    def measure(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the landmarks (B, K, 2), input frame, and what their probabilities are computed from, (B, K, F)."""
+        maps = self._maps(images)
+        cells, _, _ = self.inference.decode(*maps)
+        return _in_input(cells), self.inference.features(*maps).cpu().numpy()
+
+    @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
         maps, sigma = self.inference.mean(*self._maps(images)), self._sigma
