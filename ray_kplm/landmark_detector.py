@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -15,13 +15,11 @@ from ray_kplm.datasets import image_io
 from ray_kplm.datasets.given_images import Image, as_images, rgb_of
 from ray_kplm.datasets.ingest_source import box_fault
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
-from ray_kplm.detectors.stored import landmark_predictor
+from ray_kplm.detectors.loading import load_detector
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.methods.predictors import Predictor
+from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
-from ray_kplm.network.compute import Placement, choose_device
-from ray_kplm.run import Run
 
 
 @dataclass(frozen=True)
@@ -73,28 +71,51 @@ class LandmarkDetector:
         flip: bool | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
-        """Load the detector of a finished run, or of a folder written by `export`.
+        """Load the detector of a finished run, of a folder that holds one, or of a file that `kplm export` wrote.
 
         `compute.precision: auto` is decided by the device, not by the format the run was trained in, as bf16 is slow on a CPU
         that does not support it. The landmarks are the same up to rounding.
 
         Args:
-            run: A path or URI.
+            run: A path or URI; files end in `.onnx` or `.pt2`.
             device: `cpu`, `cuda` or `mps`; None and `auto`: a GPU if one is available.
-            flip: Whether to average with the mirror image; by default as the run is configured.
+            flip: Whether to average with the mirror image; by default as the run is configured. A file has it decided.
             limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
             DamageError: A file of the detector is damaged.
-            ConfigError: There is no such device.
+            ConfigError: There is no such device, the choice does not apply to a file, or a package is missing that reads it.
         """
-        opened = Run.open(os.fspath(run))
-        make = landmark_predictor(opened)
-        config = opened.config
-        placement = Placement.choose(config.compute, choose_device(device))
-        make = make if flip is None else replace(make, flip=flip)
-        return cls(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map), limits)
+        return cls(*load_detector(os.fspath(run), device, flip), limits)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        flip: bool | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> LandmarkDetector:
+        """Load a detector that `kplm push` shared: `LandmarkDetector.from_pretrained("user/name").predict(["a.jpg"])`.
+
+        Args:
+            name: A name on the model hub, or a folder.
+            revision: A branch, a tag or a commit on the hub; by default its main branch.
+            device: As in `load`.
+            flip: As in `load`.
+            limits: As in `load`.
+
+        Raises:
+            ConfigError: The package huggingface_hub or safetensors is missing, or the name is not valid.
+            DataError: There is no such model or revision, or it is of another kind.
+            StorageError: The hub does not answer or refuses, or a file is damaged.
+        """
+        from ray_kplm.detectors.hub import local_folder
+
+        return cls.load(local_folder(os.fspath(name), revision), device=device, flip=flip, limits=limits)
 
     @overload
     def predict(
@@ -153,7 +174,7 @@ class LandmarkDetector:
         if not 0 <= min_probability <= 1:
             raise DataError(f"min_probability is {min_probability}: give a probability, 0 to 1")
         found: list[Landmarks | None] = []
-        batch: list[_Input] = []
+        batch: list[Prepared] = []
         for number, (image, box) in enumerate(_with_boxes(as_images(images), boxes)):
             found.append(None)
             try:
@@ -168,7 +189,20 @@ class LandmarkDetector:
         self._fill(found, batch, min_probability)
         return found
 
-    def _fill(self, found: list[Landmarks | None], batch: list[_Input], least: float) -> None:
+    def prepare(self, image: Image) -> Prepared:
+        """Return an image as `predict_prepared` takes it: read and decoded, but without what the device computes.
+
+        It may be called in several threads. Raises DataError if the image cannot be used.
+        """
+        return self._input(0, image, None, 0.0)
+
+    def predict_prepared(
+        self, images: Sequence[Prepared], *, min_probability: float = MIN_PROBABILITY
+    ) -> list[Landmarks]:
+        """Return what `predict` does, of images that `prepare` returned: all of them as one batch, in one thread at a time."""
+        return self._predict([one[1:3] for one in images], None, min_probability) if images else []
+
+    def _fill(self, found: list[Landmarks | None], batch: list[Prepared], least: float) -> None:
         """Put the landmarks of a batch to their places."""
         if batch:
             boxes = None if batch[0].box is None else np.stack([one.box for one in batch if one.box is not None])
@@ -194,7 +228,7 @@ class LandmarkDetector:
             )
         ]
 
-    def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> _Input:
+    def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> Prepared:
         """Return the network's input of an image."""
         rgb = rgb_of(image, self.limits)
         window = image_io.full_window(rgb)
@@ -203,10 +237,10 @@ class LandmarkDetector:
             if (fault := box_fault((x0, y0, x1, y1))) is not None:
                 raise DataError(f"{fault}: {box.tolist()}")
             window = image_io.window_around((x0, y0, x1, y1), margin, window)
-        return _Input(number, *image_io.network_input(rgb, window, self._size), box)
+        return Prepared(number, *image_io.network_input(rgb, window, self._size), box)
 
 
-class _Input(NamedTuple):
+class Prepared(NamedTuple):
     """One image as the network sees it: its number, the input, the map to source pixels, and the box in source pixels."""
 
     number: int

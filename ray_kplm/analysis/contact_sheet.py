@@ -45,7 +45,7 @@ def show(
     """
     dataset = _open(run, split, count, tile)
     xy, confidence = landmarks_of(run, dataset, split)
-    chosen = _choose(run, dataset, split, count)
+    chosen = choose_images(run, dataset, split, count)
     landmarks = _Landmarks(xy[chosen], confidence[chosen], np.median(confidence, axis=0))
     png = _draw(run, dataset, split, chosen, landmarks, columns, tile, keypoints)
     (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
@@ -60,10 +60,10 @@ def draw_sheet(
     Ray is not needed. The arguments, the result and the errors are those of `show`.
     """
     dataset = _open(run, split, count, tile)
-    chosen = _choose(run, dataset, split, count)
+    chosen = choose_images(run, dataset, split, count)
     stored = stored_landmarks_of(run, dataset, split)
     if stored is None:
-        xy, confidence = _predict(run, dataset, split, chosen)
+        xy, confidence = predict_images_of(run, dataset, split, chosen)
         landmarks = _Landmarks(xy, confidence, np.median(confidence, axis=0))
     else:
         landmarks = _Landmarks(stored[0][chosen], stored[1][chosen], np.median(stored[1], axis=0))
@@ -91,7 +91,7 @@ def _open(run: Run, split: str, count: int, tile: int) -> Dataset:
     return dataset
 
 
-def _choose(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
+def choose_images(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
     """Return the indices of a seeded sample of a split's images, ascending."""
     return np.sort(np.random.default_rng(run.config.seed).permutation(dataset.count(split))[:count])
 
@@ -105,7 +105,7 @@ def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[
             yield part, rows
 
 
-def _predict(
+def predict_images_of(
     run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the landmarks (N, K, 2) of the chosen images in the crop frame, and their confidences (N, K)."""

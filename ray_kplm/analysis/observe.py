@@ -20,7 +20,8 @@ from ray_kplm.imaging import composites, coordinates
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.imaging.warp import displace
 from ray_kplm.methods.inputs import make_inputs, read_inputs, worker_placement
-from ray_kplm.methods.predictors import LandmarkPredictorFactory, Observed, PredictorFactory
+from ray_kplm.methods.predicted import Observed
+from ray_kplm.methods.predictors import LandmarkPredictorFactory, PredictorFactory
 from ray_kplm.storage import Folder
 
 VIEWS = 3

@@ -35,11 +35,11 @@ def finished_run(uri: str) -> Run:
 
 
 def detector(uri: str) -> Run:
-    """Return a finished run, or the folder of an exported detector. Raises RunError if it is neither."""
-    from ray_kplm.run import Run
+    """Return a finished run, or a folder that holds a detector. Raises RunError if it is neither."""
+    from ray_kplm.detectors.pretrained_config import is_pretrained, open_detector
 
-    run = Run.open(uri)
-    return run if run.folder.is_file(EXPORTED) else finished_run(uri)
+    run = open_detector(uri)
+    return run if run.folder.is_file(EXPORTED) or is_pretrained(run.folder) else finished_run(uri)
 
 
 def dataset_of(run: Run, other: str | None = None) -> Dataset:
@@ -125,10 +125,17 @@ def target(uri: str, name: str) -> None:
         raise StorageError(f"{name} {uri}: {path} is not writable; check who may write there, or choose another place")
 
 
-def target_file(path: str | None, run: str) -> None:
+def target_file(path: str | None, run: str, name: str = "--out") -> None:
     """Check that a file, by default one in the run, can be written; see `target` for the errors."""
     if path is None:
         return target(run, "RUN")
     if os.path.isdir(path):
-        raise StorageError(f"--out {path}: is a folder; give the name of a file")
-    target(os.path.dirname(os.path.abspath(path)), "--out")
+        raise StorageError(f"{name} {path}: is a folder; give the name of a file")
+    if "://" not in path:
+        target(os.path.dirname(os.path.abspath(path)), name)
+
+
+def file_name(path: str, suffix: str) -> None:
+    """Raise ConfigError if the name of a file to write does not end in `suffix`."""
+    if not path.lower().endswith(suffix):
+        raise ConfigError(f"{path}: the name of such a file ends in {suffix}; name it so")

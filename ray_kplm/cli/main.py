@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, predict, process, results, search, steps, train, verify
+from ray_kplm.cli import bench, data, export, predict, process, results, search, serve, share, steps, train, verify
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
@@ -27,7 +27,7 @@ INTERRUPTED = 130
 """128 + SIGINT."""
 EXIT_CODES = {
     0: "done",
-    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos`",
+    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos` or `serve`",
     2: "usage or configuration",
     3: "data: images, annotation, datasets",
     4: "storage, the MLflow store, or a run directory that does not fit",
@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, predict, search, bench):
+    for module in (train, data, steps, verify, results, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)

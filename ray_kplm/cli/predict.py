@@ -80,7 +80,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--names",
         metavar="A,B,...",
-        default="",
         help="names of the landmarks in these formats; default: landmark_0,...",
     )
     parser.add_argument("--csv", action="store_true", help="the same as --to csv")
@@ -113,16 +112,15 @@ def _predict(options: argparse.Namespace) -> Result:
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.min_probability is not None:
         given["min_probability"] = options.min_probability
-    names_of = tuple(name.strip() for name in options.names.split(",")) if options.names else ()
     given |= {"smooth": video_options.smoothing(options), "render": video_options.rendering(options)}
+    names_of = tuple(name.strip() for name in options.names.split(",")) if options.names else ()
     chosen = PredictOptions(**given, limits=limits, to=tuple(formats), names=names_of)
     with workers_for(config.compute) as workers:
         summary = predict_images(
             run, sources, out, chosen,
             config=config, workers=workers, device=options.device, progress=options.console.show,
         )  # fmt: skip
-    figures = {**summary.figures(), "formats": list(chosen.formats)}
-    return Result(str(summary), figures)
+    return Result(str(summary), {**summary.figures(), "formats": list(chosen.formats)})
 
 
 def _formats(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.inputs import Inputs
-from ray_kplm.methods.predictors import Predictor
+from ray_kplm.methods.predicted import Predictor
 
 
 class BatchLandmarks(NamedTuple):

@@ -16,7 +16,8 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.inference.batches import predict_batches
 from ray_kplm.methods.inputs import read_inputs, worker_placement
-from ray_kplm.methods.predictors import Predictor, PredictorFactory
+from ray_kplm.methods.predicted import Predictor
+from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
 from ray_kplm.runtime.map_parts import Pool, map_parts

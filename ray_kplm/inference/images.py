@@ -204,7 +204,8 @@ def predict_images(
             target.publish(manifest, (), manifest[OUTPUTS])
         rendered = render_videos(target, images.videos, options.render, manifest["landmarks"], progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
-    return PredictReport(str(target), manifest["images"], kinds, existed, (*images.notes, *notes), jitter, rendered)
+    said = (*images.notes, *notes)
+    return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
@@ -257,11 +258,11 @@ def _predict(
     rejected = pa.concat_tables([refused, *(partial.read_table(part) for part in partial.parts())])
     target.write_table("rejected.parquet", rejected)
     predicted = sum(int(answer["images"]) for answer in answers)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
     jitter = smooth_parts(parts, target, images.parts, options.smooth) if index else {}
-    known = {"jitter": jitter} if jitter else {}
+    facts: dict[str, Any] = {"jitter": jitter} if jitter else {}
+    facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = step.finish(
-        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), date=date, **known
+        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **facts
     )
     partial.delete()
     if smoothed:

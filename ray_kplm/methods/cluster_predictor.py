@@ -19,7 +19,8 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import Detected, detect_keypoints
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.frozen_descriptors import FrozenDescriptors
-from ray_kplm.methods.predictors import Observed, OneWayPredictor, Predicted
+from ray_kplm.methods.predicted import Observed, Predicted
+from ray_kplm.methods.predictors import OneWayPredictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement

@@ -30,10 +30,10 @@ class LandmarkInference(nn.Module):
         self.network, self.sigma = network, sigma
         self.flip = flip and bool((flip_map != NONE).any())  # a mirror image is of no use without partners
         self.flip_map = nn.Buffer(flip_map)
-        self.weights = self.offset = None
-        if visibility is not None:
-            self.weights = nn.Buffer(torch.from_numpy(visibility.weights))
-            self.offset = nn.Buffer(torch.from_numpy(visibility.offset))
+        self.weights: Tensor | None
+        self.offset: Tensor | None
+        self.register_buffer("weights", None if visibility is None else torch.from_numpy(visibility.weights))
+        self.register_buffer("offset", None if visibility is None else torch.from_numpy(visibility.offset))
 
     def maps(self, image_B3SS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the heatmaps of images (0 to 1), BKhw, and those of the mirror images; None without `flip`."""

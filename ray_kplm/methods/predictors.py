@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,60 +14,13 @@ from ray_kplm.config import Config
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.landmark_inference import LandmarkInference
+from ray_kplm.methods.predicted import Observed, Predicted, Predictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.storage import Folder
-
-
-class Observed(NamedTuple):
-    """The landmarks that a predictor finds in B images, with measures of their quality. NaN where one is not detected.
-
-    Attributes:
-        xy: float32 (B, K, 2), input frame.
-        confidence: float32 (B, K), 0 where not detected.
-        sharpness: float32 (B, K), of the heatmap's peak (`heatmaps.sharpness`).
-        separation: float32 (B, K), of the descriptor from other clusters (`label_free.separation`); None without descriptors.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    sharpness: NDArray[np.float32]
-    separation: NDArray[np.float32] | None
-
-
-class Predicted(NamedTuple):
-    """The landmarks that a predictor finds in B images.
-
-    Attributes:
-        xy: float32 (B, K, 2), input frame; NaN where not detected.
-        confidence: float32 (B, K), the peaks of the heatmaps; 0 where not detected.
-        probability: float32 (B, K), of being found; NaN if the detector has no `VisibilityModel`.
-        facing: float32 (B,), see `correspondence.facing.facings`; None for a category that is not seen from the side.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-    facing: NDArray[np.float32] | None = None
-
-
-class Predictor(Protocol):
-    """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
-
-    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
-        """Return the landmarks of images.
-
-        boxes: (B, 4) of the objects in the input frame, NaN where unknown, for predictors that look which way objects face.
-        """
-        ...
-
-    def observe(self, images: NDArray[np.uint8]) -> Observed:
-        """Return the same landmarks with measures of their quality."""
-        ...
-
 
 PredictorFactory = Callable[[Placement], Predictor]
 """Builds a predictor on the given placement. Picklable, so that the worker that predicts can call it."""
@@ -103,18 +55,18 @@ class LandmarkPredictor:
         self._sigma = config.stage2.heatmap_sigma
         module = LandmarkInference(network, partners, config.stage2.heatmap_sigma, flip=flip, visibility=visibility)
         placement.move(module)
-        self._module, self._placement = module.eval(), placement
+        self.inference, self._placement = module.eval(), placement
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks: see `Predictor`."""
-        cells, confidence, probability = self._module.decode(*self._maps(images))
+        cells, confidence, probability = self.inference.decode(*self._maps(images))
         return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps, sigma = self._module.mean(*self._maps(images)), self._sigma
+        maps, sigma = self.inference.mean(*self._maps(images)), self._sigma
         cells, confidence = heatmaps.decode(maps, sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], sigma)
         return Observed(
@@ -123,7 +75,7 @@ class LandmarkPredictor:
 
     def _maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         with self._placement.precision():
-            return self._module.maps(self._placement.images(images))
+            return self.inference.maps(self._placement.images(images))
 
 
 def _in_input(cells_BK2: Tensor) -> NDArray[np.float32]:
@@ -189,9 +141,13 @@ class LandmarkPredictorFactory:
 
     def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
         """Return the predictor on this placement."""
-        weights = read_weights(self.network)
+        weights = self.weights()
         flip = self.flip and self.facing is None
         predictor = LandmarkPredictor(
             self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
         )
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the network, by name. Raises DamageError if they cannot be read."""
+        return read_weights(self.network)

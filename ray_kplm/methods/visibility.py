@@ -7,15 +7,15 @@ any detector that has the heatmaps has the probabilities; `steps/calibrate_visib
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ray_kplm.network import heatmaps
 from ray_kplm.storage import Folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VISIBILITY = "visibility.json"
 """File of the model, in the folder of a detector."""
@@ -102,6 +102,10 @@ def features(own_BKhw: Tensor, mirrored_BKhw: Tensor | None, maps_BKhw: Tensor, 
         maps_BKhw: The heatmaps that are decoded: the mean of both.
         sigma: Of the Gaussians that the channels were trained on, cells.
     """
+    import torch  # here, as detectors in ONNX run without it
+
+    from ray_kplm.network import heatmaps
+
     cells_BK2, height_BK = heatmaps.decode(maps_BKhw, sigma)
     sharpness_BK = heatmaps.sharpness(maps_BKhw.flatten(0, 1), cells_BK2.flatten(0, 1)[:, None], sigma)
     distance_BK = torch.zeros_like(height_BK)

@@ -10,7 +10,7 @@ import pytest
 from ray_kplm.analysis.observe import ObservePart, Work, read_observations
 from ray_kplm.config import load_config
 from ray_kplm.evaluation.label_free import measure
-from ray_kplm.methods.predictors import Observed
+from ray_kplm.methods.predicted import Observed
 from ray_kplm.storage import Folder
 
 SIDE, IMAGES = 64, 12

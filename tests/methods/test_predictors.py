@@ -10,7 +10,8 @@ from ray_kplm.config import load_config
 from ray_kplm.correspondence.assignment import on_grid
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.cluster_predictor import ClusterPredictor, assign_unique
-from ray_kplm.methods.predictors import LandmarkPredictor, Observed, OneWayPredictor, Predicted
+from ray_kplm.methods.predicted import Observed, Predicted
+from ray_kplm.methods.predictors import LandmarkPredictor, OneWayPredictor
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork

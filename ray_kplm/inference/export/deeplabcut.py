@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import posixpath
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ray_kplm.inference.export.predictions import Picture, Predictions
 from ray_kplm.inference.export.written_files import local_file
 from ray_kplm.storage import Folder
+
+pd: Any = importlib.import_module("pandas")  # without types of its own
 
 FOLDER = "dlc"
 IMAGES = "landmarks"
@@ -47,7 +49,8 @@ def _table_name(picture: Picture) -> str:
     return IMAGES if picture.sequence is None else posixpath.splitext(picture.sequence)[0].replace("/", "_")
 
 
-def _table(pictures: list[Picture], found: Predictions) -> pd.DataFrame:
+def _table(pictures: list[Picture], found: Predictions) -> Any:
+    """Return the DataFrame of pictures."""
     individuals = max(len(picture.objects) for picture in pictures)
     values = np.full((len(pictures), individuals, len(found.layout), 3), np.nan)
     for row, picture in enumerate(pictures):
@@ -58,7 +61,7 @@ def _table(pictures: list[Picture], found: Predictions) -> pd.DataFrame:
     )
 
 
-def _columns(found: Predictions, individuals: int) -> pd.MultiIndex:
+def _columns(found: Predictions, individuals: int) -> Any:
     levels: list[Any] = [[SCORER], list(found.layout.names), _COORDINATES]
     if individuals == 1:
         return pd.MultiIndex.from_product(levels, names=["scorer", "bodyparts", "coords"])
@@ -66,7 +69,7 @@ def _columns(found: Predictions, individuals: int) -> pd.MultiIndex:
     return pd.MultiIndex.from_product(levels, names=["scorer", "individuals", "bodyparts", "coords"])
 
 
-def _index(pictures: list[Picture], category: str) -> pd.Index[Any]:
+def _index(pictures: list[Picture], category: str) -> Any:
     if pictures[0].sequence is not None:
         return pd.Index([picture.frame for picture in pictures])
     return pd.MultiIndex.from_tuples(list(_paths(pictures, category)))

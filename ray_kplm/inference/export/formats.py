@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ray_kplm.errors import ConfigError
+from ray_kplm.extras import check_installed
 
 if TYPE_CHECKING:
     from ray_kplm.inference.export.predictions import Predictions
@@ -23,15 +23,13 @@ class Format:
         files: What is written below OUT.
         text: What it is, in one line.
         writer: Module of this room and name of its function `(found: Predictions, target: Folder) -> notes`, one a line.
-        needs: Packages that are not installed with this one.
-        extra: The extra that brings them.
+        needs: Modules that an extra brings, `ray_kplm.extras.EXTRAS`.
     """
 
     files: str
     text: str
     writer: tuple[str, str] | None
     needs: tuple[str, ...] = ()
-    extra: str = ""
 
 
 PARQUET = "parquet"
@@ -39,9 +37,9 @@ FORMATS = {
     PARQUET: Format("part-*.parquet", "the tables themselves, which are always written", None),
     "csv": Format("landmarks.csv", "a line for each landmark", ("landmarks_csv", "write")),
     "coco": Format("coco.json", "COCO keypoints", ("coco", "write")),
-    "dlc": Format("dlc/*.csv, *.h5", "DeepLabCut's tables", ("deeplabcut", "write"), ("pandas", "tables"), "dlc"),
-    "slp": Format("landmarks.slp", "SLEAP's predictions", ("sleap", "write"), ("sleap_io",), "sleap"),
-    "nwb": Format("landmarks.nwb", "NWB with ndx-pose", ("nwb", "write"), ("pynwb", "ndx_pose"), "nwb"),
+    "dlc": Format("dlc/*.csv, *.h5", "DeepLabCut's tables", ("deeplabcut", "write"), ("pandas", "tables")),
+    "slp": Format("landmarks.slp", "SLEAP's predictions", ("sleap", "write"), ("sleap_io",)),
+    "nwb": Format("landmarks.nwb", "NWB with ndx-pose", ("nwb", "write"), ("ndx_pose",)),
     "yolo": Format("yolo/", "a YOLO pose data set: data.yaml and labels", ("yolo", "write")),
     "labelstudio": Format("label_studio/", "Label Studio's tasks with predictions", ("label_studio", "write")),
 }
@@ -53,12 +51,7 @@ def check_formats(names: Iterable[str]) -> None:
     for name in names:
         if name not in FORMATS:
             raise ConfigError(f"--to {name}: no such format; choose from {', '.join(FORMATS)}")
-        found = FORMATS[name]
-        missing = [package for package in found.needs if importlib.util.find_spec(package) is None]
-        if missing:
-            raise ConfigError(
-                f'--to {name}: needs {", ".join(missing)}, which is not installed; pip install "ray-kplm[{found.extra}]"'
-            )
+        check_installed(*FORMATS[name].needs)
 
 
 def export(found: Predictions, target: Folder, names: Iterable[str]) -> list[str]:

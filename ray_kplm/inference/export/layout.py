@@ -8,15 +8,12 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import minimum_spanning_tree
 
 from ray_kplm.errors import ConfigError
 from ray_kplm.schemas import NONE
 
 _OBJECTS = 4096
 """Objects that a skeleton is derived from at most: the first ones."""
-_COINCIDENT = 1e-9
-"""Added to distances, since SciPy takes 0 for no edge."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,16 @@ def derive_skeleton(shapes: Iterable[NDArray[np.float64]], landmarks: int) -> tu
             apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) / size
             total += np.nan_to_num(apart)
             count += np.isfinite(apart)
-    mean = np.where(count > 0, total / np.maximum(count, 1) + _COINCIDENT, 0)
-    edges = np.argwhere(minimum_spanning_tree(np.triu(mean, 1)).toarray() > 0)
-    return tuple((int(a), int(b)) for a, b in edges)
+    return _minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
+
+
+def _minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+    """Return the edges of the forest, sorted, by Kruskal's algorithm; infinite distances are no edges."""
+    tree_of = np.arange(len(distances_KK))
+    pairs = np.argwhere(np.triu(np.isfinite(distances_KK), 1))
+    edges = []
+    for a, b in pairs[np.argsort(distances_KK[tuple(pairs.T)], kind="stable")].tolist():
+        if tree_of[a] != tree_of[b]:
+            edges.append((a, b))
+            tree_of[tree_of == tree_of[b]] = tree_of[a]
+    return tuple(sorted(edges))

@@ -7,8 +7,9 @@ wrong, and takes one path for a video and none for a list of pictures.
 from __future__ import annotations
 
 import datetime
+import importlib
 import posixpath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,6 @@ from ray_kplm.inference.export.predictions import Picture, Predictions
 from ray_kplm.inference.export.written_files import local_file
 from ray_kplm.methods.visibility import ABSENT
 from ray_kplm.storage import Folder
-
-if TYPE_CHECKING:
-    import ndx_pose
-    import pynwb
 
 FILE = "landmarks.nwb"
 PICTURES = "pictures"
@@ -35,9 +32,7 @@ def write(found: Predictions, target: Folder) -> list[str]:
     names and sizes. Frames of a video have their times in it, or their numbers where it has no times. Absent landmarks are NaN.
     `confidence` is the probability of being found, or else the height of the peak. All of it is in memory.
     """
-    import ndx_pose
-    import pynwb
-
+    ndx_pose, pynwb = _packages()
     groups: dict[str | None, list[Picture]] = {}
     for picture in found.pictures():
         groups.setdefault(picture.sequence, []).append(picture)
@@ -60,12 +55,9 @@ def write(found: Predictions, target: Folder) -> list[str]:
     return []
 
 
-def _estimates(
-    sequence: str | None, pictures: list[Picture], number: int, found: Predictions, skeleton: ndx_pose.Skeleton
-) -> ndx_pose.PoseEstimation:
+def _estimates(sequence: str | None, pictures: list[Picture], number: int, found: Predictions, skeleton: Any) -> Any:
     """Return the estimates of the object of this number in each picture; NaN where a picture has fewer."""
-    import ndx_pose
-
+    ndx_pose, _ = _packages()
     xy = np.full((len(pictures), len(found.layout), 2), np.nan)
     likelihood = np.zeros(xy.shape[:2])
     for row, picture in enumerate(pictures):
@@ -96,19 +88,23 @@ def _times(pictures: list[Picture]) -> NDArray[np.float64]:
     return np.array([row if p.frame is None else p.frame for row, p in enumerate(pictures)], np.float64)
 
 
-def _table(pictures: list[Picture]) -> pynwb.core.DynamicTable:
+def _table(pictures: list[Picture]) -> Any:
     """Return the names and sizes of pictures, in the order of their times."""
-    from pynwb.core import DynamicTable, VectorData
-
+    core = _packages()[1].core
     columns: dict[str, tuple[str, list[Any]]] = {
         "path": ("Path below the folder of the pictures.", [picture.file for picture in pictures]),
         "width": ("Pixels.", [picture.width for picture in pictures]),
         "height": ("Pixels.", [picture.height for picture in pictures]),
     }
-    vectors = [VectorData(name=name, description=text, data=data) for name, (text, data) in columns.items()]
-    return DynamicTable(name=f"{PICTURES}_table", description="The pictures, a second each.", columns=vectors)
+    vectors = [core.VectorData(name=name, description=text, data=data) for name, (text, data) in columns.items()]
+    return core.DynamicTable(name=f"{PICTURES}_table", description="The pictures, a second each.", columns=vectors)
 
 
 def _name(name: str) -> str:
     """Return a name without the characters that names in NWB must not have."""
     return name.replace("/", "_").replace(":", "_")
+
+
+def _packages() -> tuple[Any, Any]:
+    """Return the modules ndx_pose and pynwb, which have no types."""
+    return importlib.import_module("ndx_pose"), importlib.import_module("pynwb")

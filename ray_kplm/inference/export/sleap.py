@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,6 @@ from ray_kplm.inference.export.predictions import Object, Picture, Predictions
 from ray_kplm.inference.export.written_files import local_file
 from ray_kplm.methods.visibility import ABSENT, FOUND
 from ray_kplm.storage import Folder
-
-if TYPE_CHECKING:
-    import sleap_io
 
 FILE = "landmarks.slp"
 
@@ -24,7 +22,7 @@ def write(found: Predictions, target: Folder) -> list[str]:
     are source pixels with pixel centres at integers, which is SLEAP's frame. Inferred landmarks are points that are not
     visible, absent ones are NaN. Scores of points are probabilities of being found, or else confidences.
     """
-    import sleap_io
+    sleap_io: Any = importlib.import_module("sleap_io")
 
     skeleton = _skeleton(found)
     groups: dict[tuple[str | None, int, int], list[Picture]] = {}
@@ -44,9 +42,9 @@ def write(found: Predictions, target: Folder) -> list[str]:
     return []
 
 
-def _video(files: list[str] | str, width: int, height: int) -> sleap_io.Video:
+def _video(files: list[str] | str, width: int, height: int) -> Any:
     """Return a video, or a sequence of images as one, whose files are not opened."""
-    import sleap_io
+    sleap_io: Any = importlib.import_module("sleap_io")
 
     facts: dict[str, Any] = {"type": "MediaVideo", "filename": files, "grayscale": False}
     if isinstance(files, list):
@@ -55,8 +53,8 @@ def _video(files: list[str] | str, width: int, height: int) -> sleap_io.Video:
     return sleap_io.Video(filename=files, backend_metadata=facts, open_backend=False)
 
 
-def _skeleton(found: Predictions) -> sleap_io.Skeleton:
-    import sleap_io
+def _skeleton(found: Predictions) -> Any:
+    sleap_io: Any = importlib.import_module("sleap_io")
 
     layout, names = found.layout, found.layout.names
     return sleap_io.Skeleton(
@@ -67,8 +65,8 @@ def _skeleton(found: Predictions) -> sleap_io.Skeleton:
     )
 
 
-def _instance(one: Object, skeleton: sleap_io.Skeleton) -> sleap_io.PredictedInstance:
-    import sleap_io
+def _instance(one: Object, skeleton: Any) -> Any:
+    sleap_io: Any = importlib.import_module("sleap_io")
 
     xy = np.where((one.flags > ABSENT)[:, None], one.xy, np.nan)
     instance = sleap_io.PredictedInstance.from_numpy(xy, skeleton, point_scores=one.likelihood, score=one.score)

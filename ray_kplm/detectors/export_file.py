@@ -1,0 +1,202 @@
+"""A finished run's detector as one file, checked against the detector before it is written: `kplm export`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ray_kplm import __version__
+from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
+from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
+from ray_kplm.detectors.loading import file_form
+from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
+from ray_kplm.errors import ConfigError, KplmError, RunError
+from ray_kplm.imaging.crops import decode_crop
+from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.methods.predicted import Predictor
+from ray_kplm.methods.predictors import LandmarkPredictor
+from ray_kplm.methods.visibility import MIN_PROBABILITY
+from ray_kplm.network.compute import Placement
+from ray_kplm.run import Run
+from ray_kplm.storage import Folder
+
+Form = Literal["onnx", "torch"]
+Precision = Literal["fp32", "fp16"]
+
+MAX_DIFFERENCE = 0.1
+"""Largest difference of a landmark from the detector's, pixels of the picture, with which a file is written."""
+_MAX_PROBABILITY_DIFFERENCE = 0.01
+_IMAGES = 16
+"""Images of the dataset that a file is checked on, as they are."""
+_SHAPES = ((1, 1), (5, 7), (64, 48), (100, 96), (192, 192), (480, 640), (1000, 333))
+"""Heights and widths that pictures are resized to, on which it is checked besides."""
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Summary of an export."""
+
+    file: str
+    """The file that was written."""
+    bytes: int
+    """Its size."""
+    landmarks: int
+    """K."""
+    precision: Precision
+    """Of the network in the file."""
+    images: int
+    """Images of the dataset that it was checked on; 0: the dataset cannot be read, and pictures were drawn."""
+    pictures: int
+    """All pictures that it was checked on."""
+    max_difference: float
+    """Largest difference of a landmark from the detector's, pixels of the picture."""
+    max_probability_difference: float
+    """Largest difference of a probability; 0 if there are none."""
+
+    def __str__(self) -> str:
+        on = f"{self.images} images of the dataset" if self.images else "drawn pictures, as the dataset cannot be read,"
+        return (
+            f"{self.file}: {self.landmarks} landmarks, {self.precision}, {self.bytes / 1e6:.1f} MB; on {on} and "
+            f"{self.pictures - self.images} of other sizes it differs from the detector by {self.max_difference:.2g} px at most"
+        )
+
+
+def export_file(
+    run: Run, out: str | os.PathLike[str], form: Form = "onnx", precision: Precision = "fp32"
+) -> ExportReport:
+    """Write the detector of a finished run, or of a folder written by `stored.export`, as one file.
+
+    The file is run on images of the dataset and on pictures of odd sizes before it is written. It must find what the detector
+    finds in float32.
+
+    Args:
+        run: The run.
+        out: The file, a path or URI. One that exists is replaced, once the new one has passed.
+        form: `onnx`, or `torch` for a program of `torch.export`.
+        precision: Of the network's weights and computations in the file.
+
+    Raises:
+        RunError: The run is not finished, or the file finds other landmarks than the detector.
+        ConfigError: Objects are turned to face one way before they are seen, which the graph does not do; the file's name ends
+            in another way; or a package is missing.
+        DamageError: A file of the detector is damaged.
+    """
+    out = os.fspath(out)
+    if file_form(out) != form:
+        raise ConfigError(f"{out}: the name of a file of the form {form} ends in {SUFFIXES[form]}; name it so")
+    make = landmark_predictor(run)
+    if make.facing is not None:
+        raise ConfigError(
+            f"{run.folder}: its category is seen from the side, and the rule that turns images is no part of a graph; use "
+            "the run itself, or one with method.mirror=symmetric"
+        )
+    predictor = make(Placement(torch.device("cpu"), None, False))
+    assert isinstance(predictor, LandmarkPredictor)
+    size, batch, landmarks = run.config.network.image_size, run.config.compute.batch_images, len(make.flip_map)
+    detector = LandmarkDetector(predictor, size, batch, landmarks)
+    images = _images(run)
+    pictures = [*images, *_resized(images or [_drawn(number) for number in range(len(_SHAPES))])]
+    expected = detector.predict(pictures)
+    inference = predictor.inference
+    metadata = _metadata(run, make.flip_map, inference.flip, precision, make.visibility is not None)
+    if precision == "fp16":
+        inference.network = HalfNetwork(inference.network)
+    content = _converter(form)(ImageGraph(inference, size).eval())
+    found = [_opened(form, content(metadata), out)(picture[None]) for picture in pictures]
+    apart = max(float(np.abs(f.xy[0] - e.xy).max()) for f, e in zip(found, expected, strict=True))
+    off = max(float(np.abs(f.probability[0] - e.probability).max()) for f, e in zip(found, expected, strict=True))
+    off = off if metadata.has_probability else 0.0
+    if not (apart <= MAX_DIFFERENCE and off <= _MAX_PROBABILITY_DIFFERENCE):
+        way_out = "try --precision fp32" if precision == "fp16" else "please report it"
+        raise RunError(
+            f"{out}: not written, as it differs from the detector by {apart:.3g} px and probabilities by {off:.3g}; at most "
+            f"{MAX_DIFFERENCE} px and {_MAX_PROBABILITY_DIFFERENCE} are allowed; {way_out}"
+        )
+    final = content(replace(metadata, max_difference=apart))
+    at = Folder.at(out)
+    at.parent.write_bytes(at.name, final)
+    return ExportReport(out, len(final), landmarks, precision, len(images), len(pictures), apart, off)
+
+
+def _converter(form: Form) -> Callable[[ImageGraph], Callable[[FileMetadata], bytes]]:
+    if form == "onnx":
+        from ray_kplm.detectors.onnx_export import to_onnx
+
+        return to_onnx
+    from ray_kplm.detectors.torch_program import to_program
+
+    return to_program
+
+
+def _opened(form: Form, content: bytes, name: str) -> Predictor:
+    if form == "onnx":
+        from ray_kplm.detectors.onnx_detector import OnnxPredictor
+
+        return OnnxPredictor(content, name, "cpu")
+    from ray_kplm.detectors.torch_program import ProgramPredictor
+
+    return ProgramPredictor(content, name)
+
+
+def _metadata(
+    run: Run, flip_map: NDArray[np.int16], flip: bool, precision: Precision, has_probability: bool
+) -> FileMetadata:
+    dataset = _dataset(run)
+    described = dataset.meta if dataset else {}
+    licence = described.get("licence") or "not known; see the data set that the detector was trained on"
+    return FileMetadata(
+        version=__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
+        flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
+        batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
+        has_probability=has_probability, precision=precision, fingerprint=detector_fingerprint(run),
+        dataset=described.get("name") or "not known", licence=licence, max_difference=0.0,
+    )  # fmt: skip
+
+
+def _dataset(run: Run) -> Dataset | None:
+    """Return the dataset of a run; None if it is no longer there."""
+    try:
+        return Dataset.open(run.config.dataset) if run.config.dataset else None
+    except (KplmError, OSError):
+        return None
+
+
+def _images(run: Run) -> list[NDArray[np.uint8]]:
+    """Return the first test images of the run's dataset, or training images; none if they cannot be read."""
+    dataset = _dataset(run)
+    try:
+        for split in ("test", "train") if dataset else ():
+            assert dataset is not None
+            for part in dataset.parts(split):
+                table = dataset.images(split).read_table(part, ["image"])
+                if table.num_rows:
+                    return [decode_crop(encoded) for encoded in table["image"][:_IMAGES]]
+    except (KplmError, OSError):
+        pass
+    return []
+
+
+def _resized(images: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    return [
+        np.asarray(cv2.resize(images[number % len(images)], (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+        for number, (height, width) in enumerate(_SHAPES)
+    ]
+
+
+def _drawn(number: int) -> NDArray[np.uint8]:
+    """Return a picture of coloured shapes, for a detector without images."""
+    rng = np.random.default_rng((_SEED, number))
+    picture = np.full((256, 256, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(12):
+        centre, colour = rng.integers(0, 256, 2).tolist(), rng.integers(0, 256, 3).tolist()
+        cv2.circle(picture, centre, int(rng.integers(8, 60)), colour, -1)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 2), np.uint8)

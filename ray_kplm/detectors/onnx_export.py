@@ -1,0 +1,58 @@
+"""A detector's graph as an ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ray_kplm.detectors.file_metadata import FileMetadata
+from ray_kplm.detectors.image_graph import INPUTS, OUTPUTS, ImageGraph, traced
+from ray_kplm.extras import check_installed
+
+_OPSET = 18
+_TEXT = "Landmarks of RGB pictures uint8 (N, H, W, 3): xy in pixels with centres at integers. min_probability may be left out."
+
+
+def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
+    """Convert a graph, and return what makes the content of a file of it with its metadata.
+
+    Raises:
+        ConfigError: A package of the extra `onnx` is missing.
+    """
+    check_installed("onnx", "onnxscript", "onnxruntime")
+    import onnx
+
+    torch_log = logging.getLogger("torch.onnx")
+    level = torch_log.level
+    torch_log.setLevel(logging.ERROR)  # it warns of packages that no graph here needs
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            program = torch.onnx.export(
+                traced(graph), dynamo=True, optimize=False, opset_version=_OPSET, input_names=list(INPUTS),
+                output_names=list(OUTPUTS), verbose=False,
+            )  # fmt: skip
+    finally:
+        torch_log.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    model.doc_string, model.producer_name = _TEXT, "ray_kplm"
+
+    def content(metadata: FileMetadata) -> bytes:
+        model.producer_version = metadata.version
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, metadata.to_texts())
+        default = [one for one in model.graph.initializer if one.name == INPUTS[1]]
+        for one in default:
+            model.graph.initializer.remove(one)
+        value = np.array(metadata.min_probability, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, INPUTS[1]))
+        onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString())
+
+    return content
