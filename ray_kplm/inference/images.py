@@ -37,6 +37,7 @@ from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, ope
 from ray_kplm.inference.videos import (
     JitterFigures,
     RenderOptions,
+    check_videos,
     jitter_lines,
     read_jitter,
     render_videos,
@@ -192,9 +193,8 @@ def predict_images(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
     images = open_source(source, reading, workers)
+    check_videos(images.videos, options.smooth, options.render)
     layout = Layout.of(images.name, make.flip_map, options.names)
-    if options.render is not None:
-        options.render.check(images.videos)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
