@@ -15,6 +15,7 @@ LEVELS = [
     {"inference"},
     {"steps"},
     {"runtime"},
+    {"serving"},
     {"landmark_detector", "detectors", "tracking", "report"},
     {"methods", "keypoints", "dense_features"},
     {"network", "correspondence", "evaluation", "datasets"},

@@ -2,7 +2,7 @@
 
     <out>/part-00000.parquet ...     schemas.SOURCE_LANDMARKS
     <out>/rejected.parquet           schemas.REJECTED: images that could not be used, and the reasons
-    <out>/landmarks.csv, coco.json   if requested
+    <out>/landmarks.csv, coco.json, ...   if requested, see export.formats
     <out>/manifest.json              written last
 
 Parts that exist are complete, so an interrupted prediction continues with the missing ones.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.batches import BatchLandmarks, predict_batches
-from ray_kplm.inference.export.formats import to_coco, to_csv
+from ray_kplm.inference.export.formats import check_formats, export
+from ray_kplm.inference.export.layout import Layout
+from ray_kplm.inference.export.predictions import Predictions
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
 from ray_kplm.inference.videos import (
     JitterFigures,
@@ -50,7 +53,7 @@ from ray_kplm.number_format import resolve_auto
 from ray_kplm.parts import Pool, ThisProcess, Workers
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
-from ray_kplm.run import CLAIM, MANIFEST, Run, Step
+from ray_kplm.run import CLAIM, MANIFEST, Run, Step, versions
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
 from ray_kplm.video.smoothing import SmoothOptions
@@ -80,10 +83,14 @@ class PredictOptions:
     """Of an image file and of a picture; larger ones are rejected."""
     min_probability: Annotated[float, PROBABILITIES] = MIN_PROBABILITY
     """Least probability of a landmark that is `found`."""
+    to: tuple[str, ...] = ()
+    """Formats to write the landmarks in, of `export.formats.FORMATS`, beside the Parquet parts."""
+    names: tuple[str, ...] = ()
+    """Names of the landmarks in these formats; by default `landmark_0` and so on."""
     csv: bool = False
-    """Whether to write `landmarks.csv`, with one line for each landmark."""
+    """The same as `csv` in `to`."""
     coco: bool = False
-    """Whether to write `coco.json`, COCO keypoints."""
+    """The same as `coco` in `to`."""
     smooth: SmoothOptions = field(default_factory=SmoothOptions)
     """How the landmarks of videos are smoothed over time, in all that is written."""
     render: RenderOptions | None = None
@@ -91,6 +98,12 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, "predict: ")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of `to`, `csv` and `coco`, each once."""
+        flags = {"csv": self.csv, "coco": self.coco}
+        return tuple(dict.fromkeys([*self.to, *(name for name, is_wanted in flags.items() if is_wanted)]))
 
 
 @dataclass(frozen=True)
@@ -150,10 +163,12 @@ def predict_images(
     Raises:
         RunError: The run is not finished, or `out` holds something else.
         DataError: The source has no images, or the options do not apply to it.
-        ConfigError: `config` differs from the run's in more than `compute`.
+        ConfigError: `config` differs from the run's in more than `compute`, a format does not exist or its packages are not
+            installed, or the names are not those of all landmarks.
     """
     options, config, workers = options or PredictOptions(), config or run.config, workers or ThisProcess()
     refuse_lost(out, "out")
+    check_formats(options.formats)
     if replace(config, compute=run.config.compute) != run.config:
         raise ConfigError(
             "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"
@@ -167,6 +182,7 @@ def predict_images(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
     images = open_source(source, reading, workers)
+    layout = Layout.of(images.name, make.flip_map, options.names)
     if options.render is not None:
         options.render.check(images.videos)
     target = Folder.at(out)
@@ -183,12 +199,13 @@ def predict_images(
             worker = {"read": images.read, "make": make, "target": step.folder, "device": used}
             manifest = _predict(step, images, worker, config, options, workers, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
-        _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
+        notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
         rendered = render_videos(target, images.videos, options.render, manifest["landmarks"], progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
-    return PredictReport(str(target), manifest["images"], kinds, existed, images.notes, jitter, rendered)
+    said = (*images.notes, *notes)
+    return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
@@ -242,9 +259,10 @@ def _predict(
     target.write_table("rejected.parquet", rejected)
     predicted = sum(int(answer["images"]) for answer in answers)
     jitter = smooth_parts(parts, target, images.parts, options.smooth) if index else {}
-    known = {"jitter": jitter} if jitter else {}
+    facts: dict[str, Any] = {"jitter": jitter} if jitter else {}
+    facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = step.finish(
-        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **known
+        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **facts
     )
     partial.delete()
     if smoothed:
@@ -319,17 +337,12 @@ def _sizes(images: pa.Table, affines: list[NDArray[np.float64]]) -> Iterator[tup
             yield None, None
 
 
-def _export(target: Folder, options: PredictOptions, landmarks: int, name: str) -> None:
-    def tables() -> Iterable[pa.Table]:
-        return (target.read_table(part) for part in target.parts())
-
-    if options.csv:
-        _write_text(target, "landmarks.csv", to_csv(tables))
-    if options.coco:
-        _write_text(target, "coco.json", to_coco(tables, landmarks, name))
-
-
-def _write_text(target: Folder, name: str, pieces: Iterable[str]) -> None:
-    with target.writing(name) as stream:
-        for piece in pieces:
-            stream.write(piece.encode())
+def _export(target: Folder, options: PredictOptions, manifest: dict[str, Any], layout: Layout) -> list[str]:
+    """Write the formats that are asked for from the parts; return notes for the user."""
+    if not options.formats:
+        return []
+    found = Predictions(
+        lambda: (target.read_table(part) for part in target.parts()), layout, manifest["reads"]["min_probability"],
+        manifest["inputs"]["network"], versions().get("ray-kplm", ""), manifest.get("date"),
+    )  # fmt: skip
+    return export(found.with_skeleton(), target, options.formats)

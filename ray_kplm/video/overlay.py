@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import cv2
@@ -17,6 +18,8 @@ _LEAST_RADIUS = 2.5
 _LEAST_RING = 4.5
 _FAINT = 0.45
 """Opacity of a landmark that is not found, and of a trail."""
+_FAR = 20
+"""Sides of the picture, beyond which nothing is drawn: OpenCV's coordinates are 32 bits."""
 _LEAST_TEXT = 9.0
 """Height of a number, pixels; smaller ones cannot be read."""
 
@@ -44,27 +47,50 @@ class Overlay:
         """Return a copy of a frame (H, W, 3) with its objects: number -> places (K, 2), pixels, and which are found (K,)."""
         canvas = np.ascontiguousarray(rgb).copy()
         radius = max(_LEAST_RADIUS, _RADIUS * max(canvas.shape[:2]))
-        faint = canvas.copy()
         for number in self._past.keys() - objects.keys():
             self._past[number].append(np.full((len(self._colours), 2), np.nan))
         for number, (xy, found) in objects.items():
             past = self._past.setdefault(number, deque(maxlen=self._trail + 1))
             past.append(np.where(found[:, None], xy, np.nan))
-            self._draw_trails(faint, list(past), radius)
-            for k, point in enumerate(xy):
-                if not found[k] and _is_near(point, canvas):
-                    draw_ring(faint, point, max(_LEAST_RING, radius), self._colours[k])
-        cv2.addWeighted(faint, _FAINT, canvas, 1 - _FAINT, 0, dst=canvas)
+            self._draw_faint(canvas, xy, found, list(past), radius)
         for xy, found in objects.values():
             self._draw_found(canvas, xy, found, radius)
         return canvas
+
+    def _draw_faint(
+        self,
+        canvas: Image,
+        xy: NDArray[np.float64],
+        found: NDArray[np.bool_],
+        past: list[NDArray[np.float64]],
+        radius: float,
+    ) -> None:
+        """Draw trails, and the landmarks that are not found, on a layer of the part of the canvas that they need."""
+        hidden = [k for k in np.flatnonzero(~found) if _is_near(xy[k], canvas)]
+        points = np.concatenate([*past, xy[hidden]])
+        points = points[[_is_near(point, canvas) for point in points]]
+        if not len(points):
+            return
+        margin, (height, width) = math.ceil(2 * max(_LEAST_RING, radius)) + 2, canvas.shape[:2]
+        left, top = np.clip(np.floor(points.min(axis=0)).astype(int) - margin, 0, [width, height])
+        right, bottom = np.clip(np.ceil(points.max(axis=0)).astype(int) + margin + 1, 0, [width, height])
+        if left >= right or top >= bottom:
+            return
+        part, offset = canvas[top:bottom, left:right], np.array([left, top], np.float64)
+        layer = part.copy()
+        self._draw_trails(layer, [places - offset for places in past], radius)
+        for k in hidden:
+            draw_ring(layer, xy[k] - offset, max(_LEAST_RING, radius), self._colours[k])
+        part[:] = cv2.addWeighted(layer, _FAINT, part, 1 - _FAINT, 0)
 
     def _draw_trails(self, canvas: Image, past: list[NDArray[np.float64]], radius: float) -> None:
         """Draw the ways of the landmarks, thinner the longer ago."""
         for age in range(len(past) - 1, 0, -1):
             width = max(1, round(1.4 * radius * (1 - age / len(past))))
             before, after = past[-age - 1], past[-age]
-            for k in np.flatnonzero(np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)):
+            for k in range(len(before)):
+                if not (_is_near(before[k], canvas) and _is_near(after[k], canvas)):
+                    continue
                 ends = np.rint(np.stack([before[k], after[k]]) * (1 << SHIFT)).astype(int)
                 cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), self._colours[k], width, cv2.LINE_AA, SHIFT)
 
@@ -80,6 +106,5 @@ class Overlay:
 
 
 def _is_near(point: NDArray[np.float64], canvas: Image) -> bool:
-    """Return whether a point is one, and not so far outside that its coordinates have no meaning for a drawing."""
-    height, width = canvas.shape[:2]
-    return bool(np.isfinite(point).all() and -width <= point[0] <= 2 * width and -height <= point[1] <= 2 * height)
+    """Return whether a point is one, and not so far outside that it has no coordinates for a drawing."""
+    return bool(np.isfinite(point).all() and np.abs(point).max() <= _FAR * max(canvas.shape[:2]))
