@@ -35,8 +35,14 @@ def finished_run(uri: str) -> Run:
 
 
 def detector(uri: str) -> Run:
-    """Return a finished run, or the folder of an exported detector. Raises RunError if it is neither."""
+    """Return a finished run, or the folder or file of an exported detector. Raises RunError if it is none of these."""
+    from ray_kplm.detectors.loading import file_form
     from ray_kplm.run import Run
+
+    if file_form(uri):
+        from ray_kplm.detectors.file_run import file_run
+
+        return file_run(uri)
 
     run = Run.open(uri)
     return run if run.folder.is_file(EXPORTED) else finished_run(uri)

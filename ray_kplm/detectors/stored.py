@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from ray_kplm.detectors.file_run import file_factory, file_fingerprint
+from ray_kplm.detectors.loading import file_form
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -17,12 +19,14 @@ from ray_kplm.storage.integrity import CheckedFolder
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """Return the detector of a finished run, or of a folder written by `export`.
+    """Return the detector of a finished run, of a folder written by `export`, or of a `file_run.file_run`.
 
     Raises:
         RunError: The run is not finished.
         DamageError: A file of the detector is damaged.
     """
+    if file_form(str(run.folder)):
+        return file_factory(run)
     folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
     if not is_exported(run.folder):
         run.finished("stage2")
@@ -62,6 +66,8 @@ def detector_fingerprint(run: Run) -> str:
     Raises:
         RunError: The run is not finished.
     """
+    if file_form(str(run.folder)):
+        return file_fingerprint(run)
     if is_exported(run.folder):
         return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
     return str(run.finished("stage2")["fingerprint"])
