@@ -233,15 +233,19 @@ def test_names_and_categories_that_no_file_can_have(run, written, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_half_precision_is_half_the_size_and_as_exact(run, written, tmp_path):
-    """From the folder of an exported detector, by the command line."""
+def test_half_precision_is_checked_and_stored(run, monkeypatch, tmp_path, capsys):
+    """From the folder of an exported detector. The heatmaps of an untrained network are flat, and their peaks move."""
     export(run, Folder.at(tmp_path / "detector"))
-    path = tmp_path / "half.onnx"
-    assert main(["export", str(tmp_path / "detector"), str(path), "--precision", "fp16", "--json"]) == 0
-    weights = [one for one in onnx.load(path).graph.initializer if one.data_type == onnx.TensorProto.FLOAT16]
-    assert weights
-    assert path.stat().st_size < written[0].bytes
-    assert LandmarkDetector.load(path).landmarks == K
+    command = ["export", str(tmp_path / "detector"), str(tmp_path / "half.onnx"), "--precision", "fp16", "--json"]
+    assert main(command) == RunError.exit_code
+    assert "try --precision fp32" in capsys.readouterr().err
+    assert not (tmp_path / "half.onnx").exists()
+    monkeypatch.setattr(module, "MAX_DIFFERENCE", 1e4)
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "fp16"
+    kinds = {one.data_type for one in onnx.load(tmp_path / "half.onnx").graph.initializer if len(one.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert LandmarkDetector.load(tmp_path / "half.onnx").landmarks == K
 
 
 @pytest.mark.slow
