@@ -93,6 +93,8 @@ def export_file(
     out = os.fspath(out)
     if file_form(out) != form:
         raise ConfigError(f"{out}: the name of a file of the form {form} ends in {SUFFIXES[form]}; name it so")
+    if file_form(str(run.folder)):
+        raise ConfigError(f"{run.folder}: is a file already; export the run that it was made of")
     make = landmark_predictor(run)
     if make.facing is not None:
         raise ConfigError(
@@ -111,7 +113,8 @@ def export_file(
     if precision == "fp16":
         inference.network = HalfNetwork(inference.network)
     content = _converter(form)(ImageGraph(inference, size).eval())
-    found = [_opened(form, content(metadata), out)(picture[None]) for picture in pictures]
+    opened = _opened(form, content(metadata), out)
+    found = [opened(picture[None]) for picture in pictures]
     apart = max(float(np.abs(f.xy[0] - e.xy).max()) for f, e in zip(found, expected, strict=True))
     off = max(float(np.abs(f.probability[0] - e.probability).max()) for f, e in zip(found, expected, strict=True))
     off = off if metadata.has_probability else 0.0

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from ray_kplm.detectors.file_run import file_factory, file_fingerprint
+from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
 from ray_kplm.detectors.pretrained_config import is_pretrained, read_description
 from ray_kplm.methods.channels import CHANNELS, Channels
@@ -21,12 +23,14 @@ from ray_kplm.storage.integrity import CheckedFolder
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """Return the detector of a finished run, or of a folder written by `export` or `export_pretrained`.
+    """Return the detector of a finished run, of a folder written by `export` or `export_pretrained`, or of a file.
 
     Raises:
         RunError: The run is not finished.
         DamageError: A file of the detector is damaged.
     """
+    if file_form(str(run.folder)):
+        return file_factory(run)
     if is_pretrained(run.folder):
         return pretrained_predictor(run)
     folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
@@ -69,6 +73,8 @@ def detector_fingerprint(run: Run) -> str:
         RunError: The run is not finished.
         DamageError: The model of its probabilities is damaged.
     """
+    if file_form(str(run.folder)):
+        return file_fingerprint(run)
     if is_pretrained(run.folder):
         return str(read_description(run.folder)["weights"]["sha256"])[:16]
     if is_exported(run.folder):
