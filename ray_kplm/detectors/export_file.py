@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm import __version__
+import ray_kplm
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
 from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
@@ -157,7 +157,7 @@ def _metadata(
     described = dataset.meta if dataset else {}
     licence = described.get("licence") or "not known; see the data set that the detector was trained on"
     return FileMetadata(
-        version=__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
+        version=ray_kplm.__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
         flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
         batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
         has_probability=has_probability, precision=precision, fingerprint=detector_fingerprint(run),

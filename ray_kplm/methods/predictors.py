@@ -66,7 +66,7 @@ class LandmarkPredictor:
     @torch.inference_mode()
     def measure(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the landmarks (B, K, 2), input frame, and what their probabilities are computed from, (B, K, F)."""
-        maps = self._maps(images)
+        maps = self.maps(images)
         cells, _, _ = self.inference.decode(*maps)
         return _in_input(cells), self.inference.features(*maps).cpu().numpy()
 
