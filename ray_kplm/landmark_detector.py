@@ -47,6 +47,7 @@ class LandmarkDetector:
 
     Attributes:
         landmarks: K.
+        batch: Images that are predicted at once.
         limits: Of an image file and of a picture.
     """
 
@@ -59,7 +60,7 @@ class LandmarkDetector:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Wrap a predictor of `landmarks` points for inputs of `size` pixels a side, `batch` of them at a time."""
-        self._predictor, self._size, self._batch = predictor, size, batch
+        self._predictor, self._size, self.batch = predictor, size, batch
         self.landmarks, self.limits = landmarks, limits
 
     @classmethod
@@ -183,7 +184,7 @@ class LandmarkDetector:
                 if errors == "raise":
                     name = image if isinstance(image, (str, os.PathLike)) else f"image {number}"
                     raise DataError(f"{name}: {error}") from None
-            if len(batch) == self._batch:
+            if len(batch) == self.batch:
                 self._fill(found, batch, min_probability)
                 batch = []
         self._fill(found, batch, min_probability)

@@ -114,6 +114,7 @@ PREDICTIONS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), crop frame; NaN: landmark not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+        pa.field("probability", pa.list_(pa.float32())),  # (K,), of being there; null: the predictor has no model of it
     ]
 )
 """`<run>/evaluation/<stage>/<split>/part-00000.parquet`: the landmarks of an image, in order."""

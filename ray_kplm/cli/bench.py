@@ -1,4 +1,4 @@
-"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance."""
+"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance, predict."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def add(commands: Any) -> None:
     _add_serve(kinds)
     _add_chaos(kinds)
     _add_endurance(kinds)
+    _add_predict(kinds)
 
 
 def _add_correspondence(kinds: Any) -> None:
@@ -167,6 +168,23 @@ def _add_endurance(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_predict(kinds: Any) -> None:
+    text = (
+        "Time a detector on one core: one image, and batches of 32. It is timed from JPEG files to landmarks, by PyTorch and "
+        "as ONNX, beside the network's forward pass alone."
+    )
+    parser = command(
+        kinds,
+        "predict",
+        _predict,
+        text,
+        "Example:\n  kplm bench predict runs/mine --json   # predict_share: at least 0.7",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory whose dataset can be read")
+    parser.add_argument("--onnx", metavar="FILE", help="an ONNX file of its detector; default: one is exported")
+    add_json(parser, "the figures")
+
+
 def _correspondence(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.correspondence import bench
@@ -251,3 +269,13 @@ def _endurance(options: argparse.Namespace) -> Result:
 
     figures = bench(options.rounds, options.rounds_per_fit, options.console.show)
     return Result(figures_text(figures), figures)
+
+
+def _predict(options: argparse.Namespace) -> Result:
+    run = checks.finished_run(options.run)
+    checks.dataset_of(run)
+    with options.console.loading():
+        from ray_kplm.bench.predict import bench, lines
+
+    figures = bench(run, options.onnx, options.console.show)
+    return Result("\n".join(lines(figures)), figures)

@@ -35,9 +35,14 @@ def finished_run(uri: str) -> Run:
 
 
 def detector(uri: str) -> Run:
-    """Return a finished run, or a folder that holds a detector. Raises RunError if it is neither."""
+    """Return a finished run, or a folder or file that holds a detector. Raises RunError if it is none of these."""
+    from ray_kplm.detectors.loading import file_form
     from ray_kplm.detectors.pretrained_config import is_pretrained, open_detector
 
+    if file_form(uri):
+        from ray_kplm.detectors.file_run import file_run
+
+        return file_run(uri)
     run = open_detector(uri)
     return run if run.folder.is_file(EXPORTED) or is_pretrained(run.folder) else finished_run(uri)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ray_kplm import __version__
+import ray_kplm
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
 from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
@@ -93,6 +93,8 @@ def export_file(
     out = os.fspath(out)
     if file_form(out) != form:
         raise ConfigError(f"{out}: the name of a file of the form {form} ends in {SUFFIXES[form]}; name it so")
+    if file_form(str(run.folder)):
+        raise ConfigError(f"{run.folder}: is a file already; export the run that it was made of")
     make = landmark_predictor(run)
     if make.facing is not None:
         raise ConfigError(
@@ -111,7 +113,8 @@ def export_file(
     if precision == "fp16":
         inference.network = HalfNetwork(inference.network)
     content = _converter(form)(ImageGraph(inference, size).eval())
-    found = [_opened(form, content(metadata), out)(picture[None]) for picture in pictures]
+    opened = _opened(form, content(metadata), out)
+    found = [opened(picture[None]) for picture in pictures]
     apart = max(float(np.abs(f.xy[0] - e.xy).max()) for f, e in zip(found, expected, strict=True))
     off = max(float(np.abs(f.probability[0] - e.probability).max()) for f, e in zip(found, expected, strict=True))
     off = off if metadata.has_probability else 0.0
@@ -154,7 +157,7 @@ def _metadata(
     described = dataset.meta if dataset else {}
     licence = described.get("licence") or "not known; see the data set that the detector was trained on"
     return FileMetadata(
-        version=__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
+        version=ray_kplm.__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
         flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
         batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
         has_probability=has_probability, precision=precision, fingerprint=detector_fingerprint(run),

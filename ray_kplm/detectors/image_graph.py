@@ -44,7 +44,8 @@ class ImageGraph(nn.Module):
         if not self.inference.flip:
             return self.inference.maps(image_N3SS)
         both = self.inference.network(torch.cat([image_N3SS, image_N3SS.flip(-1)])).float()
-        return both[: len(image_N3SS)], both[len(image_N3SS) :]
+        number = image_N3SS.shape[0]  # `len` would fix it in a trace
+        return both[:number], both[number:]
 
 
 class HalfNetwork(nn.Module):

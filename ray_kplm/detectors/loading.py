@@ -34,8 +34,7 @@ class Loaded(NamedTuple):
 
 def load_detector(uri: str, device: str | None = None, flip: bool | None = None) -> Loaded:
     """Load a detector: see `LandmarkDetector.load`."""
-    form = file_form(uri)
-    return _of_run(uri, device, flip) if form is None else _of_file(uri, form, device, flip)
+    return _of_run(uri, device, flip) if file_form(uri) is None else _of_file(uri, device, flip)
 
 
 def file_form(uri: str) -> str | None:
@@ -43,20 +42,35 @@ def file_form(uri: str) -> str | None:
     return next((form for form, suffix in SUFFIXES.items() if uri.lower().endswith(suffix)), None)
 
 
-def _of_file(uri: str, form: str, device: str | None, flip: bool | None) -> Loaded:
+def open_file(uri: str, device: str | None = None, threads: int = 0) -> OnnxPredictor | ProgramPredictor:
+    """Return the predictor that a file holds.
+
+    Args:
+        uri: The file.
+        device: Where it runs.
+        threads: Of the CPU; 0: all cores, or as PyTorch is set.
+
+    Raises:
+        DataError: There is no such file.
+        DamageError: It is damaged.
+        RunError: It holds no detector.
+        ConfigError: It cannot run on the device, or a package is missing.
+    """
     at = Folder.at(uri)
     if not at.parent.is_file(at.name):
         raise DataError(f"{uri}: no such file; `kplm export RUN {at.name}` writes one")
     content = at.parent.read_bytes(at.name)
-    predictor: OnnxPredictor | ProgramPredictor
-    if form == "onnx":
+    if file_form(uri) == "onnx":
         from ray_kplm.detectors.onnx_detector import OnnxPredictor
 
-        predictor = OnnxPredictor(content, uri, device)
-    else:
-        from ray_kplm.detectors.torch_program import ProgramPredictor
+        return OnnxPredictor(content, uri, device, threads)
+    from ray_kplm.detectors.torch_program import ProgramPredictor
 
-        predictor = ProgramPredictor(content, uri, device)
+    return ProgramPredictor(content, uri, device)
+
+
+def _of_file(uri: str, device: str | None, flip: bool | None) -> Loaded:
+    predictor = open_file(uri, device)
     metadata = predictor.metadata
     if flip is not None and flip != metadata.flip:
         raise ConfigError(f"{uri}: flip={metadata.flip} was decided when the file was exported; leave it out")

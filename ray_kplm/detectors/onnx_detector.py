@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from ray_kplm.detectors.file_metadata import FileMetadata
 from ray_kplm.errors import ConfigError, DamageError
 from ray_kplm.extras import check_installed
 from ray_kplm.methods.predicted import Observed, Predicted
-from ray_kplm.storage import Folder
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -69,16 +67,3 @@ def _session(content: bytes, name: str, device: str | None, threads: int) -> Any
     except Exception as error:  # onnxruntime's exceptions have no common base
         text = " ".join(str(error).split())[:200]
         raise DamageError(f"{name}: cannot be read as ONNX ({text}); export the detector again") from None
-
-
-@dataclass(frozen=True)
-class OnnxPredictorFactory:
-    """Builds an `OnnxPredictor` in the worker that predicts. Picklable."""
-
-    uri: str
-    threads: int = 0
-
-    def __call__(self, device: str | None = None) -> OnnxPredictor:
-        """Return the predictor. For errors see `OnnxPredictor`; DataError: the file does not exist."""
-        at = Folder.at(self.uri)
-        return OnnxPredictor(at.parent.read_bytes(at.name), self.uri, device, self.threads)

@@ -41,6 +41,11 @@ def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
         torch_log.setLevel(level)
     assert program is not None
     model = program.model_proto
+    for part in (model.graph, *model.functions):  # texts about the trace, most of the file of a small network
+        del part.value_info[:]
+        for node in part.node:
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
     model.doc_string, model.producer_name = _TEXT, "ray_kplm"
 
     def content(metadata: FileMetadata) -> bytes:

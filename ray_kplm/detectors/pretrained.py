@@ -27,7 +27,7 @@ from ray_kplm.extras import missing
 from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
-from ray_kplm.methods.visibility import FEATURES, VisibilityModel
+from ray_kplm.methods.visibility import OWN_FEATURES, VisibilityModel
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import parsing, seal
@@ -63,7 +63,7 @@ def pretrained_predictor(run: Run) -> PretrainedFactory:
         if len(channels) != plain["landmarks"] or not _part(tensors, _NETWORK):
             raise ValueError(f"it has not the {plain['landmarks']} landmarks of {MODEL_CONFIG}")
         model = VisibilityModel(visibility["weights"], visibility["offset"]) if visibility else None
-        if model is not None and tuple(plain["visibility_features"]) != FEATURES:
+        if model is not None and tuple(plain["visibility_features"]) != OWN_FEATURES:
             raise ValueError("its probabilities are of features that this version does not measure")
         rule = None
         if facing:
@@ -107,7 +107,7 @@ def write_pretrained(
             "format_version": FORMAT_VERSION,
             "landmarks": len(channels),
             "channels": channels.to_dict(),
-            "visibility_features": list(FEATURES) if factory.visibility is not None else None,
+            "visibility_features": list(OWN_FEATURES) if factory.visibility is not None else None,
             "config": config,
             "weights": weights_record(content),
             "versions": {name: version for name in _VERSIONS if (version := _version(name))},

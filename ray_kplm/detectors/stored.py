@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
+from ray_kplm.detectors.file_run import file_factory, file_fingerprint
+from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
 from ray_kplm.detectors.pretrained_config import is_pretrained, read_description
 from ray_kplm.methods.channels import CHANNELS, Channels
@@ -20,12 +23,14 @@ from ray_kplm.storage.integrity import CheckedFolder
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """Return the detector of a finished run, or of a folder written by `export` or `export_pretrained`.
+    """Return the detector of a finished run, of a folder written by `export` or `export_pretrained`, or of a file.
 
     Raises:
         RunError: The run is not finished.
         DamageError: A file of the detector is damaged.
     """
+    if file_form(str(run.folder)):
+        return file_factory(run)
     if is_pretrained(run.folder):
         return pretrained_predictor(run)
     folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
@@ -66,12 +71,20 @@ def detector_fingerprint(run: Run) -> str:
 
     Raises:
         RunError: The run is not finished.
+        DamageError: The model of its probabilities is damaged.
     """
+    if file_form(str(run.folder)):
+        return file_fingerprint(run)
     if is_pretrained(run.folder):
         return str(read_description(run.folder)["weights"]["sha256"])[:16]
     if is_exported(run.folder):
-        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
-    return str(run.finished("stage2")["fingerprint"])
+        network = hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    else:
+        network = str(run.finished("stage2")["fingerprint"])
+    visibility = visibility_model(run)
+    if visibility is None:
+        return network
+    return hashlib.sha256(json.dumps([network, visibility.to_dict()]).encode()).hexdigest()[:16]
 
 
 def is_exported(folder: Folder) -> bool:

@@ -29,7 +29,7 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.batches import BatchLandmarks, predict_batches
+from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
 from ray_kplm.inference.export.formats import check_formats, export
 from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
@@ -37,6 +37,7 @@ from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, ope
 from ray_kplm.inference.videos import (
     JitterFigures,
     RenderOptions,
+    check_videos,
     jitter_lines,
     read_jitter,
     render_videos,
@@ -81,8 +82,8 @@ class PredictOptions:
     """Number of images in a part, of a source that is not a dataset."""
     limits: Limits = DEFAULT_LIMITS
     """Of an image file and of a picture; larger ones are rejected."""
-    min_probability: Annotated[float, PROBABILITIES] = MIN_PROBABILITY
-    """Least probability of a landmark that is `found`."""
+    min_probability: Annotated[float | None, PROBABILITIES] = None
+    """Least probability of a landmark that is `found`; None: `MIN_PROBABILITY`, also for detectors without probabilities."""
     to: tuple[str, ...] = ()
     """Formats to write the landmarks in, of `export.formats.FORMATS`, beside the Parquet parts."""
     names: tuple[str, ...] = ()
@@ -98,6 +99,11 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, "predict: ")
+
+    @property
+    def least(self) -> float:
+        """Least probability of a landmark that is `found`."""
+        return MIN_PROBABILITY if self.min_probability is None else self.min_probability
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -178,13 +184,17 @@ def predict_images(
     gpu = config.compute.gpus_per_worker > 0 if used is None else used.type == "cuda"
     config = replace(config, compute=resolve_auto(workers.layout(config.compute), gpu=gpu))
     make = replace(landmark_predictor(run), config=config)
+    if make.visibility is None and options.min_probability is not None:
+        raise ConfigError(
+            f"--min-probability {options.min_probability:g}: the detector of {run.folder} gives no probabilities; `kplm train` "
+            "again with its run adds them"
+        )
     reading = SourceOptions(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
     images = open_source(source, reading, workers)
+    check_videos(images.videos, options.smooth, options.render)
     layout = Layout.of(images.name, make.flip_map, options.names)
-    if options.render is not None:
-        options.render.check(images.videos)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
@@ -222,7 +232,7 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
         "input": INPUT_VERSION,
-        "min_probability": options.min_probability,
+        "min_probability": options.least,
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
@@ -248,7 +258,7 @@ def _predict(
     smoothed = bool(index) and options.smooth.method != "none"
     parts = target / _NOT_SMOOTHED if smoothed else target
     worker |= {
-        "min_probability": options.min_probability,
+        "min_probability": options.least,
         "parts": parts,
         "seconds": {video: of.seconds for video, of in index.items()},
     }
@@ -312,7 +322,7 @@ def _in_source(
         images["image_id"],
         [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, found.xy, strict=True)],
         found.confidence.astype(np.float32).tolist(),
-        [None if np.isnan(row).any() else row.tolist() for row in found.probability.astype(np.float32)],
+        probability_column(found.probability),
         found_of(np.stack(found.xy), found.probability, least).tolist(),
         *zip(*_sizes(images, affines), strict=True),
         images["sequence"],

@@ -79,6 +79,14 @@ class RenderOptions:
         return folder / above if above else folder, name if name.endswith(".mp4") else f"{name}.mp4"
 
 
+def check_videos(videos: Videos | None, smooth: SmoothOptions, render: RenderOptions | None) -> None:
+    """Raise DataError if what is asked for needs videos, and the source has none, or if they cannot be drawn."""
+    if smooth.method != "none" and not (videos and videos.index):
+        raise DataError(f"--smooth {smooth.method}: the source has no video file; leave the option out for images")
+    if render is not None:
+        render.check(videos)
+
+
 def smooth_parts(source: Folder, target: Folder, parts: Sequence[str], options: SmoothOptions) -> JitterFigures:
     """Write the parts of landmarks (schemas.SOURCE_LANDMARKS) smoothed over time, and return the jitter of each video.
 

@@ -60,20 +60,28 @@ class LandmarkPredictor:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks: see `Predictor`."""
-        cells, confidence, probability = self.inference.decode(*self._maps(images))
+        cells, confidence, probability = self.inference.decode(*self.maps(images))
         return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
+
+    @torch.inference_mode()
+    def measure(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the landmarks (B, K, 2), input frame, and what their probabilities are computed from, (B, K, F)."""
+        maps = self.maps(images)
+        cells, _, _ = self.inference.decode(*maps)
+        return _in_input(cells), self.inference.features(*maps).cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
-        maps, sigma = self.inference.mean(*self._maps(images)), self._sigma
+        maps, sigma = self.inference.mean(*self.maps(images)), self._sigma
         cells, confidence = heatmaps.decode(maps, sigma)
         sharpness = heatmaps.sharpness(maps.flatten(0, 1), cells.flatten(0, 1)[:, None], sigma)
         return Observed(
             _in_input(cells), confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None
         )
 
-    def _maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
+    def maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
+        """Return the heatmaps of inputs: see `LandmarkInference.maps`."""
         with self._placement.precision():
             return self.inference.maps(self._placement.images(images))
 
@@ -87,7 +95,7 @@ class OneWayPredictor:
 
     def __init__(self, predictor: Predictor, rule: FacingRule) -> None:
         """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image."""
-        self._predictor, self._rule = predictor, rule
+        self.predictor, self._rule = predictor, rule
 
     def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the facings of images: (B,), see `correspondence.facing.facings`.
@@ -98,21 +106,21 @@ class OneWayPredictor:
         if boxes is not None and np.isfinite(boxes).all():
             return self._rule(images, boxes)
         everywhere = np.ones(len(images), bool)
-        found = [self._predictor(images).xy]
-        found.append(_turned_back(self._predictor(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
+        found = [self.predictor(images).xy]
+        found.append(_turned_back(self.predictor(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
         return self._rule(images, boxes, np.concatenate(found, axis=1))
 
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks, see `Predictor`, and the facings."""
         facing = self.facing(images, boxes)
         mirror = facing < 0
-        found = self._predictor(_turned(images, mirror))
+        found = self.predictor(_turned(images, mirror))
         return found._replace(xy=_turned_back(found.xy, mirror, images.shape[2]), facing=facing)
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
         mirror = self.facing(images) < 0
-        seen = self._predictor.observe(_turned(images, mirror))
+        seen = self.predictor.observe(_turned(images, mirror))
         return seen._replace(xy=_turned_back(seen.xy, mirror, images.shape[2]))
 
 
@@ -139,7 +147,7 @@ class LandmarkPredictorFactory:
     visibility: VisibilityModel | None = None
     """Gives the probabilities."""
 
-    def __call__(self, placement: Placement) -> LandmarkPredictor | OneWayPredictor:
+    def __call__(self, placement: Placement) -> Predictor:
         """Return the predictor on this placement."""
         weights = self.weights()
         flip = self.flip and self.facing is None

@@ -8,14 +8,15 @@ import pytest
 import ray
 from PIL import Image
 
-from ray_kplm.analysis.contact_sheet import draw_sheet, show
+from ray_kplm.analysis.contact_sheet import draw_sheet, seen_well, show
 from ray_kplm.analysis.picture_file import FORMATS, PictureFile
 from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
 from ray_kplm.cli.main import main
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, StorageError
-from ray_kplm.imaging.draw import encode_png
+from ray_kplm.imaging.draw import HOLLOW_BELOW, encode_png
 from ray_kplm.inference import dataset as inference
+from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.run import Run
 from ray_kplm.storage.file_content import seal
 
@@ -130,3 +131,14 @@ def test_sizes_without_meaning_are_one_line(run, tmp_path, option, capsys):
     *_, line = capsys.readouterr().err.splitlines()
     assert f"argument {option[0]}: " in line
     assert f"{option[1]}" in line
+
+
+def test_landmarks_that_are_not_found_are_drawn_hollow_and_without_probabilities_those_of_low_confidence():
+    xy = np.zeros((3, 2, 2), np.float32)
+    xy[2, 1] = np.nan
+    confidence = np.array([[0.8, 0.2], [0.8, 0.4], [0.1, 0.4]], np.float32)
+    probability = np.array([[0.9, 0.49], [0.5, 0.51], [0.6, 0.9]], np.float32)
+    well = seen_well(SplitLandmarks(xy, confidence, probability))
+    assert (well < HOLLOW_BELOW).tolist() == [[False, True], [False, False], [False, True]]
+    well = seen_well(SplitLandmarks(xy, confidence, np.full((3, 2), np.nan, np.float32)))
+    assert (well < HOLLOW_BELOW).tolist() == [[False, False], [False, False], [True, False]]

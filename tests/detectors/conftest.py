@@ -22,7 +22,7 @@ from ray_kplm.dense_features import build_features, describe_images
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, FacingRule
 from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.methods.visibility import FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
+from ray_kplm.methods.visibility import OWN_FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 
@@ -60,8 +60,8 @@ def _finished_run(folder, small_config, *, faces: bool = False, seed: int = 3) -
     step.folder.write_bytes(NETWORK, buffer.getvalue())
     step.finish()
     random = np.random.default_rng(seed)
-    weights = random.normal(size=(K, len(FEATURES))).astype(np.float32)
-    model = VisibilityModel(weights, random.normal(size=K).astype(np.float32))
+    weights = random.normal(size=(K, len(OWN_FEATURES) + 2 * K)).astype(np.float32)
+    model = VisibilityModel(weights, random.normal(size=(K, 2)).astype(np.float32))
     fitted = run.step(VISIBILITY_STEP, "visibility", {}, {})
     fitted.folder.write_json(VISIBILITY, model.to_dict())
     fitted.finish()

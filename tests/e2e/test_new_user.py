@@ -30,7 +30,7 @@ def photos(tmp_path_factory):
 def test_own_photos_to_landmarks_to_other_tools_and_to_a_shared_model(finish, photos, small_config, tmp_path):
     data, run, out, shared = (tmp_path / name for name in ("data", "run", "landmarks", "shared"))
     finish("ingest", photos, data)
-    finish("train", f"dataset={data}", f"run={run}", *small_config)
+    finish("train", "demo", f"dataset={data}", f"run={run}", *small_config, "compute.workers=1")
     finish("predict", run, photos, out, "--csv", "--coco")
 
     detector = LandmarkDetector.load(run, device="cpu")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector, schemas
+from ray_kplm.cli.main import main
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.detectors.stored import export
@@ -128,6 +130,18 @@ def test_other_formats_are_added_without_predicting_again(run, pictures, predict
     (line,) = (out / "yolo" / "labels" / "turned, ö.txt").read_text().splitlines()
     shares = np.array(line.split()[5:], float).reshape(K, 3)
     np.testing.assert_allclose(shares[is_inside, :2] * [20, 40] - 0.5, expected.xy[is_inside], atol=0.01)
+
+
+def test_names_on_standard_input_are_a_source(run, pictures, monkeypatch, capsys, tmp_path):
+    names = [pictures / "a" / "0.png", pictures / "b" / "1.png", pictures / "b" / "gone.png"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
+    code = main(
+        ["predict", run.folder.path, "-", str(tmp_path / "out"), "--to", "csv,yolo", "compute.threads=1", "--json"]
+    )
+    figures = json.loads(capsys.readouterr().out)
+    assert (code, figures["images"], figures["formats"]) == (0, 2, ["csv", "yolo"])
+    assert figures["rejected"] == {"no such file or folder": 1}
+    assert {"landmarks.csv", "yolo/labels/a/0.txt", "yolo/labels/b/1.txt"} < set(tree(tmp_path / "out"))
 
 
 def test_formats_and_names_that_cannot_be_used_are_refused_before_anything_is_predicted(run, pictures, tmp_path):

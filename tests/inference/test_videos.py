@@ -212,6 +212,12 @@ def test_drawing_that_cannot_be_is_refused_before_predicting(run, source, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_pictures_are_not_smoothed(run, source, tmp_path):
+    with pytest.raises(DataError, match="--smooth one-euro: the source has no video file"):
+        predict_images(run, source / "a.png", tmp_path / "out", PredictOptions(smooth=EURO))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0\0\0\x18ftypisom" + bytes(20)])
 def test_a_broken_video_alone_is_one_line(run, tmp_path, content):
     (tmp_path / "clip.mp4").write_bytes(content)
