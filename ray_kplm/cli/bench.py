@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ray_kplm.cli import checks, serve
@@ -235,6 +236,9 @@ def _quality(options: argparse.Namespace) -> Result:
 def _serve(options: argparse.Namespace) -> Result:
     serve.check(options.detector, "127.0.0.1", options.port)
     server = serve.chosen(options)
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # for the detector alone as for the server; read when PyTorch is imported
     with options.console.loading():
         from ray_kplm.bench.serve import Load, bench, is_passed, lines
 
