@@ -44,7 +44,7 @@ def test_own_photos_to_landmarks_to_other_tools_and_to_a_shared_model(finish, ph
         (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=[by_name[name]]))
         points = np.array(annotation["keypoints"]).reshape(K, 3)
         there = points[:, 2] > 0
-        np.testing.assert_allclose(points[there, :2], found.xy[there], atol=0.01)
+        np.testing.assert_allclose(points[there, :2], found.xy[there].clip(0), atol=0.01)  # half a pixel may be outside
         (image,) = coco.loadImgs(by_name[name])
         inside = ((found.xy > 0) & (found.xy < [image["width"] - 1, image["height"] - 1])).all(axis=1)
         assert there[found.found & inside].all()
