@@ -286,6 +286,14 @@ class Stage2Config:
 
 
 @dataclass(frozen=True)
+class VisibilityConfig:
+    """The probability of a landmark being there, fitted after stage 2 without annotation (docs/method.md 4)."""
+
+    images: Annotated[int, Range(1, 1_000_000)] = 1_000
+    """Training images in the seeded sample on which it is fitted."""
+
+
+@dataclass(frozen=True)
 class MergingConfig:
     """Merging of channels in stage 2, in `method.kind: merge` (T 5.2.2, 5.3.2)."""
 
@@ -437,6 +445,7 @@ class Config:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
     limits: RunLimits = field(default_factory=RunLimits)

@@ -72,7 +72,7 @@ class LandmarkDetector:
         flip: bool | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
-        """Load the detector of a finished run, of a folder written by `export`, or of a file that `kplm export` wrote.
+        """Load the detector of a finished run, of a folder that holds one, or of a file that `kplm export` wrote.
 
         `compute.precision: auto` is decided by the device, not by the format the run was trained in, as bf16 is slow on a CPU
         that does not support it. The landmarks are the same up to rounding.
@@ -89,6 +89,34 @@ class LandmarkDetector:
             ConfigError: There is no such device, the choice does not apply to a file, or a package is missing that reads it.
         """
         return cls(*load_detector(os.fspath(run), device, flip), limits)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        flip: bool | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> LandmarkDetector:
+        """Load a detector that `kplm push` shared: `LandmarkDetector.from_pretrained("user/name").predict(["a.jpg"])`.
+
+        Args:
+            name: A name on the model hub, or a folder.
+            revision: A branch, a tag or a commit on the hub; by default its main branch.
+            device: As in `load`.
+            flip: As in `load`.
+            limits: As in `load`.
+
+        Raises:
+            ConfigError: The package huggingface_hub or safetensors is missing, or the name is not valid.
+            DataError: There is no such model or revision, or it is of another kind.
+            StorageError: The hub does not answer or refuses, or a file is damaged.
+        """
+        from ray_kplm.detectors.hub import local_folder
+
+        return cls.load(local_folder(os.fspath(name), revision), device=device, flip=flip, limits=limits)
 
     @overload
     def predict(
@@ -147,7 +175,7 @@ class LandmarkDetector:
         if not 0 <= min_probability <= 1:
             raise DataError(f"min_probability is {min_probability}: give a probability, 0 to 1")
         found: list[Landmarks | None] = []
-        batch: list[_Input] = []
+        batch: list[Prepared] = []
         for number, (image, box) in enumerate(_with_boxes(as_images(images), boxes)):
             found.append(None)
             try:
@@ -162,7 +190,20 @@ class LandmarkDetector:
         self._fill(found, batch, min_probability)
         return found
 
-    def _fill(self, found: list[Landmarks | None], batch: list[_Input], least: float) -> None:
+    def prepare(self, image: Image) -> Prepared:
+        """Return an image as `predict_prepared` takes it: read and decoded, but without what the device computes.
+
+        It may be called in several threads. Raises DataError if the image cannot be used.
+        """
+        return self._input(0, image, None, 0.0)
+
+    def predict_prepared(
+        self, images: Sequence[Prepared], *, min_probability: float = MIN_PROBABILITY
+    ) -> list[Landmarks]:
+        """Return what `predict` does, of images that `prepare` returned: all of them as one batch, in one thread at a time."""
+        return self._predict([one[1:3] for one in images], None, min_probability) if images else []
+
+    def _fill(self, found: list[Landmarks | None], batch: list[Prepared], least: float) -> None:
         """Put the landmarks of a batch to their places."""
         if batch:
             boxes = None if batch[0].box is None else np.stack([one.box for one in batch if one.box is not None])
@@ -188,7 +229,7 @@ class LandmarkDetector:
             )
         ]
 
-    def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> _Input:
+    def _input(self, number: int, image: Image, box: NDArray[np.float64] | None, margin: float) -> Prepared:
         """Return the network's input of an image."""
         rgb = rgb_of(image, self.limits)
         window = image_io.full_window(rgb)
@@ -197,10 +238,10 @@ class LandmarkDetector:
             if (fault := box_fault((x0, y0, x1, y1))) is not None:
                 raise DataError(f"{fault}: {box.tolist()}")
             window = image_io.window_around((x0, y0, x1, y1), margin, window)
-        return _Input(number, *image_io.network_input(rgb, window, self._size), box)
+        return Prepared(number, *image_io.network_input(rgb, window, self._size), box)
 
 
-class _Input(NamedTuple):
+class Prepared(NamedTuple):
     """One image as the network sees it: its number, the input, the map to source pixels, and the box in source pixels."""
 
     number: int

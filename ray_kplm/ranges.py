@@ -49,6 +49,8 @@ SEEDS = Range(0, 2**32 - 1)
 """The seeds that all generators take."""
 MARGINS = Range(0, 10)
 PROBABILITIES = Range(0, 1)
+MIN_PROBABILITY = 0.5
+"""Least probability of a landmark that is reported as found, unless the user says otherwise."""
 SIDES = Range(1, 16_384)
 """Sides of stored pictures, px."""
 PIXELS = Range(1, 178_956_970)

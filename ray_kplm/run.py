@@ -8,6 +8,7 @@ When a run is continued, a step whose fingerprint matches is skipped; a mismatch
     <run>/keypoints/                      generic keypoints
     <run>/rounds/000/{train,features,labels}/   the warm-up; 001, 002, ... the rounds
     <run>/stage2/                         the landmark detector
+    <run>/visibility/                     what gives its landmarks their probabilities
     <run>/evaluation/                     predictions, metrics, pictures
 """
 

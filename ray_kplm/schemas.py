@@ -114,6 +114,7 @@ PREDICTIONS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("xy", _POINTS, nullable=False),  # (K, 2), crop frame; NaN: landmark not detected
         pa.field("confidence", pa.list_(pa.float32()), nullable=False),  # (K,), the peak of the landmark's heatmap
+        pa.field("probability", pa.list_(pa.float32())),  # (K,), of being there; null: the predictor has no model of it
     ]
 )
 """`<run>/evaluation/<stage>/<split>/part-00000.parquet`: the landmarks of an image, in order."""
@@ -169,6 +170,9 @@ SOURCE_LANDMARKS = pa.schema(
             "width", pa.int32()
         ),  # of the source image, pixels; null: not known, of a dataset with boxes of earlier versions
         pa.field("height", pa.int32()),
+        pa.field("sequence", pa.string()),  # the video that the image is a frame of; null: not a frame
+        pa.field("frame", pa.int64()),  # index of the frame in the video
+        pa.field("time", pa.float64()),  # when it is shown, seconds after the first frame; null: not known
     ]
 )
 """`<out>/part-00000.parquet` of `kplm predict`: the landmarks of an object, in order."""

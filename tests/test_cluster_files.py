@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import re
 import shlex
@@ -212,3 +213,39 @@ def test_the_image_is_made_of_files_that_exist():
 @pytest.mark.parametrize("script", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
 def test_a_script_calls_the_command_of_its_name(script):
     assert f'main(["{script.stem}", *sys.argv[1:]])' in script.read_text()
+
+
+def test_ray_serve_accepts_the_server():
+    from ray.serve.schema import ServeDeploySchema
+
+    given = read("jobs/serve.yaml")
+    accepted = ServeDeploySchema.model_validate(given).model_dump(mode="json", exclude_unset=True)
+    assert unknown_keys(given, accepted) == []
+    assert accepted["http_options"]["host"] == "127.0.0.1"
+    wrong = {**given, "http_options": {**given["http_options"], "hosts": "0.0.0.0"}}
+    accepted = ServeDeploySchema.model_validate(wrong).model_dump(mode="json", exclude_unset=True)
+    assert unknown_keys(wrong, accepted) == ["hosts"]
+
+
+def unknown_keys(given: Any, accepted: Any) -> list[str]:
+    """Keys that Ray Serve's schema ignores."""
+    if isinstance(given, list):
+        return [key for one, other in zip(given, accepted, strict=True) for key in unknown_keys(one, other)]
+    if not isinstance(given, dict):
+        return []
+    below = [key for name in given.keys() & accepted.keys() for key in unknown_keys(given[name], accepted[name])]
+    return [*(given.keys() - accepted.keys()), *below]
+
+
+def test_the_server_is_made_of_the_arguments_of_its_file():
+    from ray_kplm.errors import ConfigError
+
+    (application,) = read("jobs/serve.yaml")["applications"]
+    module, _, name = application["import_path"].partition(":")
+    build = getattr(importlib.import_module(module), name)
+    deployment = build(application["args"])._bound_deployment
+    assert [deployment.name] == [one["name"] for one in application["deployments"]]
+    with pytest.raises(ConfigError, match="batch: no option of a server"):
+        build({**application["args"], "batch": 3})
+    with pytest.raises(ConfigError, match="detector = None"):
+        build({})

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from ray_kplm.config import load_config
+from ray_kplm.datasets.chosen_files import list_chosen
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.limits import Limits
 from ray_kplm.datasets.listing import list_source
 from ray_kplm.detectors.stored import detector_fingerprint, export, landmark_predictor
 from ray_kplm.errors import DataError
-from ray_kplm.inference.chosen_files import list_chosen
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.images import _PredictPart
 from ray_kplm.landmark_detector import LandmarkDetector

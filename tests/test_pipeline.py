@@ -96,7 +96,7 @@ def assert_landmarks_are_near_the_labels(run, labels: str) -> None:
     dataset = Dataset.open(run.config.dataset)
     channels = Channels.from_dict(channels_of(run, "stage2"))
     wanted = landmark_labels((run.folder / labels).read_tables(dataset.parts("train")), channels)
-    xy, _ = landmarks_of(run, dataset, "train")
+    xy = landmarks_of(run, dataset, "train").xy
     own, *others = (
         np.median(np.linalg.norm(xy - np.roll(wanted.xy, by, axis=0), axis=-1)[np.roll(wanted.present, by, axis=0)])
         for by in range(len(xy))
@@ -122,7 +122,7 @@ def assert_scores_are_those_of_the_detector(run, scores: dict) -> None:
 
 
 def test_kplm_runs_rounds_and_then_stage_2(kplm_run):
-    assert finished_steps(kplm_run) == {"keypoints", *ROUNDS, "stage2"}
+    assert finished_steps(kplm_run) == {"keypoints", *ROUNDS, "stage2", "visibility"}
 
 
 def test_kplm_landmarks_are_near_the_labels_of_the_last_round(kplm_run):
@@ -153,6 +153,7 @@ def test_a_run_interrupted_after_a_round_ends_with_the_network_of_an_uninterrupt
 
 def test_merge_labels_by_clusters_and_merges_channels_in_stage_2(merge_run):
     steps = {"keypoints", "keypoints/clustered/labels", *ROUNDS, "stage2/000/train", "stage2/000/merge", "stage2"}
+    steps.add("visibility")
     assert finished_steps(merge_run) == steps
 
 
@@ -194,7 +195,7 @@ def test_the_report_of_merge_shows_every_channel_and_every_merged_pair(merge_run
 def test_template_labels_keypoints_by_a_template(template_run):
     assert finished_steps(template_run) == {
         "keypoints", "rounds/000/train", "rounds/000/labels", "template/labels", "stage2/000/train", "stage2/000/labels",
-        "stage2",
+        "stage2", "visibility",
     }  # fmt: skip
     template = (template_run.folder / "template" / "labels").read_json("template.json")
     assert channels_of(template_run, "stage2")["channels"] == len(template["xy"]) == 5
@@ -249,7 +250,7 @@ def test_the_template_is_drawn_and_another_image_can_be_named(template_run, conf
 
 @pytest.mark.slow
 def test_a_joint_run_has_its_detector_after_the_rounds(joint_run):
-    assert finished_steps(joint_run) == {"keypoints", *ROUNDS, "stage2"}
+    assert finished_steps(joint_run) == {"keypoints", *ROUNDS, "stage2", "visibility"}
     assert_scores_are_those_of_the_detector(joint_run, evaluate(joint_run))
     with pytest.raises(RunError, match="has no template"):
         template_picture(joint_run)

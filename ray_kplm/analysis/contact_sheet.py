@@ -16,7 +16,9 @@ from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.batches import predict_batches
+from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
+from ray_kplm.methods.visibility import found_of
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
@@ -44,10 +46,10 @@ def show(
         RunError: The run is not finished.
     """
     dataset = _open(run, split, count, tile)
-    xy, confidence = landmarks_of(run, dataset, split)
-    chosen = _choose(run, dataset, split, count)
-    landmarks = _Landmarks(xy[chosen], confidence[chosen], np.median(confidence, axis=0))
-    png = _draw(run, dataset, split, chosen, landmarks, columns, tile, keypoints)
+    landmarks = landmarks_of(run, dataset, split)
+    chosen = choose_images(run, dataset, split, count)
+    shown = _Shown(landmarks.xy[chosen], seen_well(landmarks)[chosen])
+    png = _draw(run, dataset, split, chosen, shown, columns, tile, keypoints)
     (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
     return png
 
@@ -60,25 +62,33 @@ def draw_sheet(
     Ray is not needed. The arguments, the result and the errors are those of `show`.
     """
     dataset = _open(run, split, count, tile)
-    chosen = _choose(run, dataset, split, count)
+    chosen = choose_images(run, dataset, split, count)
     stored = stored_landmarks_of(run, dataset, split)
     if stored is None:
-        xy, confidence = _predict(run, dataset, split, chosen)
-        landmarks = _Landmarks(xy, confidence, np.median(confidence, axis=0))
+        landmarks = predict_images_of(run, dataset, split, chosen)
+        shown = _Shown(landmarks.xy, seen_well(landmarks))
     else:
-        landmarks = _Landmarks(stored[0][chosen], stored[1][chosen], np.median(stored[1], axis=0))
-    return _draw(run, dataset, split, chosen, landmarks, columns, tile, keypoints)
+        shown = _Shown(stored.xy[chosen], seen_well(stored)[chosen])
+    return _draw(run, dataset, split, chosen, shown, columns, tile, keypoints)
 
 
-class _Landmarks(NamedTuple):
+class _Shown(NamedTuple):
     """Landmarks of the N images of a sheet."""
 
     xy: NDArray[np.float32]
     """(N, K, 2), crop frame."""
-    confidence: NDArray[np.float32]
-    """(N, K)."""
-    median: NDArray[np.float32]
-    """(K,), median confidences: landmarks far below are drawn hollow."""
+    well: NDArray[np.float32]
+    """(N, K), below `draw.HOLLOW_BELOW` where a landmark is drawn hollow."""
+
+
+def seen_well(landmarks: SplitLandmarks) -> NDArray[np.float32]:
+    """Return how well landmarks are seen: (N, K), 1 where one is found and 0 where not.
+
+    Without probabilities it is the confidence relative to the landmark's median.
+    """
+    relative = landmarks.confidence / np.median(landmarks.confidence, axis=0).clip(1e-6)
+    found = found_of(landmarks.xy, landmarks.probability).astype(np.float32)
+    return np.where(np.isnan(landmarks.probability), relative, found)
 
 
 def _open(run: Run, split: str, count: int, tile: int) -> Dataset:
@@ -91,7 +101,7 @@ def _open(run: Run, split: str, count: int, tile: int) -> Dataset:
     return dataset
 
 
-def _choose(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
+def choose_images(run: Run, dataset: Dataset, split: str, count: int) -> NDArray[np.int64]:
     """Return the indices of a seeded sample of a split's images, ascending."""
     return np.sort(np.random.default_rng(run.config.seed).permutation(dataset.count(split))[:count])
 
@@ -105,18 +115,16 @@ def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[
             yield part, rows
 
 
-def _predict(
-    run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the landmarks (N, K, 2) of the chosen images in the crop frame, and their confidences (N, K)."""
+def predict_images_of(run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> SplitLandmarks:
+    """Return the landmarks of the chosen images."""
     config = run.resolved
     predictor = replace(landmark_predictor(run), config=config)(worker_placement(config.compute))
     images = dataset.images(split)
     batches = (
         batch for part, rows in _parts(dataset, split, chosen) for batch in read_inputs(images, part, rows, config)
     )
-    _, xy, confidence, _ = predict_batches(batches, predictor)
-    return np.stack(xy).astype(np.float32), confidence
+    found = predict_batches(batches, predictor)
+    return SplitLandmarks(np.stack(found.xy).astype(np.float32), found.confidence, found.probability)
 
 
 def _draw(
@@ -124,7 +132,7 @@ def _draw(
     dataset: Dataset,
     split: str,
     chosen: NDArray[np.int64],
-    landmarks: _Landmarks,
+    landmarks: _Shown,
     columns: int,
     tile: int,
     keypoints: bool,
@@ -139,7 +147,7 @@ def _draw(
     sheet = contact_sheet(
         images,
         list(landmarks.xy),
-        confidence=list(landmarks.confidence / landmarks.median.clip(1e-6)),
+        confidence=list(landmarks.well),
         keypoints=generic if keypoints else None,
         columns=columns,
         tile=tile,

@@ -21,6 +21,7 @@ from ray_kplm.evaluation.protocol_scores import protocol_scores
 from ray_kplm.evaluation.protocols import Protocol, body_sigmas, find, resolve
 from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.evaluation.summary import evaluate_landmarks
+from ray_kplm.evaluation.visibility import nearest_points, visibility_scores
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.figures import cumulative_curves
 from ray_kplm.run import Run
@@ -67,13 +68,14 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
     path = evaluation_path(run, dataset)
     annotation = _Annotation.read(dataset, options)
     stages = (STAGE2, STAGE1, WARMUP) if rounds_have_landmarks(run) else (STAGE2,)
-    scores, per_image, protocol = {}, {}, None
+    scores, per_image, protocol, visibility = {}, {}, None, None
     for stage, predictions in predict_stages(run, dataset, stages, progress):
         scores[stage] = annotation.scores(predictions, run.config.seed)
         errors = scores[stage].pop("per_image")
         if stage == STAGE2:
             per_image = {"image_id": annotation.arrays[TEST].ids, **errors}
             protocol = annotation.protocol_scores(predictions, run.config.seed)
+            visibility = annotation.visibility_scores(predictions)
     earlier_stages = {
         f"{stage}_{name}": scores[stage][name]
         for stage in stages[1:]
@@ -87,6 +89,7 @@ def evaluate(run: Run, progress: ProgressCallback = ignore_progress, options: Op
         "folder": str(run.folder / path),
         "dataset": {"name": dataset.meta.get("name"), "path": str(dataset.root), "fingerprint": dataset.fingerprint},
         "protocol": protocol,
+        "visibility": visibility,
         "stages": scores,
         "per_image": per_image,
         "seconds": time.monotonic() - started,
@@ -166,6 +169,12 @@ class _Annotation:
             return None
         train, test = self._sets(self.protocol_scoring, predictions)
         return protocol_scores(self.protocol, self.protocol_scoring, train, test, seed=seed, by=self.protocol_by)
+
+    def visibility_scores(self, predictions: Predictions) -> dict[str, Any] | None:
+        """Return how well the probabilities of the test images agree with the annotation; None if either is missing."""
+        train, test = self._sets(replace(self.scoring, visible_only=False), predictions)
+        points = nearest_points(train.in_image_sides().discovered, train.in_image_sides().truth)
+        return visibility_scores(predictions[TEST].probability, points, test.truth, self.arrays[TEST].visible)
 
     def facts(self) -> dict[str, Any]:
         """Return facts about the annotation of the test split that is scored, and the doubtful points of both splits."""

@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.stored import facing_rule, landmark_predictor
 from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
-from ray_kplm.inference.dataset import Prediction, predict, read_predictions
+from ray_kplm.inference.dataset import Prediction, SplitLandmarks, predict, read_predictions
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
+from ray_kplm.methods.visibility import VISIBILITY_STEP
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.run import MANIFEST, Run, round_path
@@ -23,8 +21,8 @@ from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
 
-Predictions = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Split -> landmarks (N, K, 2) in the crop frame, NaN where not detected, and confidences (N, K)."""
+Predictions = dict[str, SplitLandmarks]
+"""Split -> its landmarks."""
 
 
 def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
@@ -74,8 +72,8 @@ def predict_stages(
 
 def landmarks_of(
     run: Run, dataset: Dataset, split: str, progress: ProgressCallback = ignore_progress
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the stage-2 detector's landmarks (N, K, 2) in the crop frame and confidences (N, K) on a split.
+) -> SplitLandmarks:
+    """Return the stage-2 detector's landmarks on a split.
 
     Ray must be initialised if they are not on storage yet.
     """
@@ -84,9 +82,7 @@ def landmarks_of(
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 
-def stored_landmarks_of(
-    run: Run, dataset: Dataset, split: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def stored_landmarks_of(run: Run, dataset: Dataset, split: str) -> SplitLandmarks | None:
     """Return what `landmarks_of` returns if it is on storage, else None. Changes nothing."""
     step = _predictions(run, dataset, STAGE2, (split,))[0].step
     return read_predictions(step.folder, dataset, split) if step.state() == "done" else None
@@ -111,6 +107,9 @@ def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) 
     factory, manifest = predictor(run, stage)
     path = evaluation_path(run, dataset)
     inputs = {"network": manifest["fingerprint"], "dataset": dataset.fingerprint}
+    visibility = run.manifest(VISIBILITY_STEP) if stage == STAGE2 else None
+    if visibility is not None:
+        inputs["visibility"] = visibility["fingerprint"]
     predictions = []
     for split in splits:
         reads = {

@@ -108,7 +108,7 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
 
 
 def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -> Findings:
-    xy, confidence = landmarks_of(run, dataset, split)
+    landmarks = landmarks_of(run, dataset, split)
     columns = dataset.images(split).read_tables(dataset.parts(split), ["image_id", "width", "height"])
     ids = [name for table in columns for name in table["image_id"].to_pylist()]
     sizes = np.concatenate([crop_sizes(table) for table in columns])
@@ -117,7 +117,7 @@ def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -
     if split == TEST and scored.get("image_id"):
         by_id = dict(zip(scored["image_id"], scored["forward_nme"], strict=True))
         errors = np.array([np.nan if (e := by_id.get(name)) is None else e for name in ids], np.float64)
-    return Findings(ids, sizes, xy.astype(np.float64), confidence, errors)
+    return Findings(ids, sizes, landmarks.xy.astype(np.float64), landmarks.confidence, errors, landmarks.probability)
 
 
 def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -1,11 +1,11 @@
-"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, chaos, endurance, predict."""
+"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance, predict."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from ray_kplm.cli import checks
+from ray_kplm.cli import checks, serve
 from ray_kplm.cli.console import Result, add_json, command, figures_text
 from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     _add_evaluation(kinds)
     _add_rounds(kinds)
     _add_quality(kinds)
+    _add_serve(kinds)
     _add_chaos(kinds)
     _add_endurance(kinds)
     _add_predict(kinds)
@@ -110,6 +111,25 @@ def _add_quality(kinds: Any) -> None:
     )
     parser = command(kinds, "quality", _quality, text)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
+    add_json(parser, "the figures")
+
+
+def _add_serve(kinds: Any) -> None:
+    text = (
+        "Ask a server on this machine for landmarks, by many clients at once. Requests a second and latency stand beside what "
+        "the detector does alone on the same files; one image of four is broken in a part of the requests, and must be refused "
+        "without harm to the others."
+    )
+    epilog = "Example:\n  kplm bench serve runs/mine --requests 10000 --json"
+    parser = command(kinds, "serve", _serve, text, epilog)
+    serve.add_detector(parser)
+    parser.add_argument(
+        "--requests", type=Number(int, Range(40, 10**7)), default=10_000, help="requests with one image"
+    )
+    parser.add_argument("--clients", type=Number(int, Range(1, 1000)), default=64, help="connections at the same time")
+    parser.add_argument("--side", type=Number(int, Range(16, 4096)), default=256, help="side of the images, pixels")
+    parser.add_argument("--port", type=Number(int, Range(1, 65_535)), default=8000, help="port to serve at meanwhile")
+    serve.add_options(parser)
     add_json(parser, "the figures")
 
 
@@ -210,6 +230,17 @@ def _quality(options: argparse.Namespace) -> Result:
 
     figures = bench(options.runs, options.console.show)
     return Result("\n".join(lines(figures)), figures)
+
+
+def _serve(options: argparse.Namespace) -> Result:
+    serve.check(options.detector, "127.0.0.1", options.port)
+    server = serve.chosen(options)
+    with options.console.loading():
+        from ray_kplm.bench.serve import Load, bench, is_passed, lines
+
+    load = Load(options.requests, options.clients, options.side)
+    figures = bench(options.detector, server, load, options.port, options.console.show)
+    return Result("\n".join(lines(figures)), figures, exit_code=0 if is_passed(figures) else 1)
 
 
 def _chaos(options: argparse.Namespace) -> Result:

@@ -35,17 +35,16 @@ def finished_run(uri: str) -> Run:
 
 
 def detector(uri: str) -> Run:
-    """Return a finished run, or the folder or file of an exported detector. Raises RunError if it is none of these."""
+    """Return a finished run, or a folder or file that holds a detector. Raises RunError if it is none of these."""
     from ray_kplm.detectors.loading import file_form
-    from ray_kplm.run import Run
+    from ray_kplm.detectors.pretrained_config import is_pretrained, open_detector
 
     if file_form(uri):
         from ray_kplm.detectors.file_run import file_run
 
         return file_run(uri)
-
-    run = Run.open(uri)
-    return run if run.folder.is_file(EXPORTED) else finished_run(uri)
+    run = open_detector(uri)
+    return run if run.folder.is_file(EXPORTED) or is_pretrained(run.folder) else finished_run(uri)
 
 
 def dataset_of(run: Run, other: str | None = None) -> Dataset:

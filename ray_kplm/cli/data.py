@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ray_kplm.cli import checks
+from ray_kplm.cli import checks, video_options
 from ray_kplm.cli.console import Result, command
 from ray_kplm.cli.parser import Number, add_limits
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PART_SHARES, PROCESSES, SEEDS, SHARES, SIDES, Range
@@ -78,7 +78,8 @@ def _add_ingest(commands: Any) -> None:
 
     formats = "\n".join(align([[f"  {name}", form.text] for name, form in FORMATS.items()], left=(0, 1)))
     text = (
-        "Make a dataset of a folder of images, of Parquet files with an image column, or of a published data set. Images are "
+        "Make a dataset of a folder of images, of videos, of Parquet files with an image column, or of a published data set. "
+        "Images are "
         "cropped, scaled, split into train and test and written as Parquet; images that cannot be used are listed with "
         "the reason."
     )
@@ -86,6 +87,7 @@ def _add_ingest(commands: Any) -> None:
         "Examples:\n"
         "  kplm ingest photos data/mine\n"
         "  kplm ingest photos data/mine --boxes boxes.csv --landmarks points.parquet\n"
+        "  kplm ingest clip1.mp4 clip2.mov data/mine --every 10\n"
         "  kplm ingest downloads/CUB data/cub --format cub\n\n"
         f"Published data sets (--format); SOURCE is the folder in which they were unpacked:\n{formats}\n\n"
         "Their splits, boxes and landmarks are those of their authors and of the thesis. The error about a missing file says\n"
@@ -94,10 +96,13 @@ def _add_ingest(commands: Any) -> None:
     parser = command(commands, "ingest", _ingest, text, epilog)
     parser.add_argument(
         "source",
+        nargs="+",
         metavar="SOURCE",
-        help="a folder of images, a .parquet file, or a folder with train.parquet and test.parquet, which are the splits",
+        help="a folder of images, a .parquet file, or a folder with train.parquet and test.parquet, which are the splits; or "
+        "any number of videos, image files and folders",
     )
     parser.add_argument("dataset", metavar="DATASET", help="where the dataset is written: a new folder or URI")
+    video_options.add_every(parser)
     _add_ingest_options(parser)
 
 
@@ -163,10 +168,11 @@ def _ingest(options: argparse.Namespace) -> Result:
 
     names = (
         "format", "boxes", "landmarks", "sequences", "margin", "size", "test_share", "part_images", "min_side", "seed",
-        "drop_duplicates", "max_pixels", "max_bytes", "workers",
+        "drop_duplicates", "max_pixels", "max_bytes", "workers", "every",
     )  # fmt: skip
     chosen = IngestOptions(**{name: getattr(options, name) for name in names})
-    checks.source(options.source, options.boxes, options.landmarks, options.sequences)
+    checks.sources(options.source, options.boxes, options.landmarks, options.sequences)
+    video_options.check_package(options.source if options.every is None else [*options.source, "video.mp4"])
     checks.target(options.dataset, "DATASET")
     with options.console.loading():
         from ray_kplm.config import ComputeConfig

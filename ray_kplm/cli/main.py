@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, export, process, results, search, steps, train, verify
+from ray_kplm.cli import bench, data, export, predict, process, results, search, serve, share, steps, train, verify
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
@@ -27,7 +27,7 @@ INTERRUPTED = 130
 """128 + SIGINT."""
 EXIT_CODES = {
     0: "done",
-    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos`",
+    1: "unexpected error, printed with its traceback; or a failed check of `kplm bench chaos` or `serve`",
     2: "usage or configuration",
     3: "data: images, annotation, datasets",
     4: "storage, the MLflow store, or a run directory that does not fit",
@@ -45,7 +45,7 @@ First steps:
   kplm ingest PHOTOS data/mine                          # a folder of images -> a dataset
   kplm train faces_cpu dataset=data/mine run=runs/mine  # a dataset -> a landmark detector
   kplm show runs/mine                                   # a picture of the landmarks
-  kplm predict runs/mine PHOTOS landmarks --csv         # landmarks of other images
+  kplm predict runs/mine PHOTOS landmarks --to csv      # landmarks of other images
 
 `kplm COMMAND --help` has the options of a command, and examples. The same command again continues an interrupted one."""
 _log = logging.getLogger("ray_kplm.cli")
@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, export, search, bench):
+    for module in (train, data, steps, verify, results, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         words in one piece only, so that those after an option (`CONFIG --json key=value`) are left over; they are added here.
         """
         options, rest = super().parse_known_args(args, namespace)
-        unknown = [word for word in rest if word.startswith("-")]
+        unknown = [word for word in rest if word.startswith("-") and word != "-"]  # which is standard input
         words = next((action.dest for action in self._get_positional_actions() if action.nargs == "*"), None)
         if unknown or (rest and words is None):
             known = [flag for action in self._actions for flag in action.option_strings]

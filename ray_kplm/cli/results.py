@@ -1,24 +1,21 @@
-"""Commands on a finished run: evaluate, quality, predict, show, report, template."""
+"""Commands on a finished run: evaluate, quality, show, report, template."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number, add_limits
-from ray_kplm.cli.place import workers_for
+from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError
-from ray_kplm.ranges import MARGINS, PART_IMAGES, Range
+from ray_kplm.ranges import Range
 
 
 def add(commands: Any) -> None:
     """Declare the commands."""
     _add_evaluate(commands)
     _add_quality(commands)
-    _add_predict(commands)
     _add_show(commands)
     _add_report(commands)
     _add_template(commands)
@@ -85,55 +82,6 @@ def _add_quality(commands: Any) -> None:
         help="another run, for example of another seed: how well the two predict each other's landmarks",
     )
     add_json(parser, "the measures")
-
-
-def _add_predict(commands: Any) -> None:
-    text = (
-        "Find the landmarks of new images with a finished run. They are written in pixels of the images to OUT/part-*.parquet "
-        "(image_id, xy, confidence), images that cannot be read to OUT/rejected.parquet. The same command again continues a "
-        "prediction that was interrupted."
-    )
-    epilog = (
-        "Examples:\n"
-        "  kplm predict runs/mine photos landmarks --csv\n"
-        "  kplm predict runs/mine a.jpg b.png more/*.jpg landmarks\n"
-        "  kplm predict runs/mine photos landmarks --boxes boxes.csv --coco compute.gpus_per_worker=1"
-    )
-    parser = command(commands, "predict", _predict, text, epilog)
-    parser.add_argument("run", metavar="RUN", help="the run directory, or the folder of an exported detector")
-    parser.add_argument(
-        "source", nargs="+", metavar="SOURCE",
-        help="a folder of images, a .parquet file, a dataset, or any number of image files, quoted patterns and folders",
-    )  # fmt: skip
-    parser.add_argument("out", metavar="OUT", help="where the landmarks are written: a new folder or URI")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="compute.key=value",
-        help="changes to the run's compute section: compute.threads=4 ...",
-    )
-    parser.add_argument(
-        "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
-    )
-    parser.add_argument(
-        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
-    )
-    parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
-    parser.add_argument(
-        "--part-images",
-        type=Number(int, PART_IMAGES),
-        default=512,
-        help="images in a part, which is read, processed and retried as a whole",
-    )
-    add_limits(parser)
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME",
-        help="auto, cpu, cuda or mps: where this process runs the network; on a Ray cluster compute.gpus_per_worker says so",
-    )  # fmt: skip
-    parser.add_argument(
-        "--csv", action="store_true", help="also write OUT/landmarks.csv: image_id, landmark, x, y, confidence"
-    )
-    parser.add_argument("--coco", action="store_true", help="also write OUT/coco.json: COCO keypoints")
 
 
 def _add_show(commands: Any) -> None:
@@ -224,41 +172,6 @@ def _quality(options: argparse.Namespace) -> Result:
             run, options.stage, images=options.images, against=other, progress=options.console.show
         )
     return Result(quality_table(quality), quality)
-
-
-def _predict(options: argparse.Namespace) -> Result:
-    from ray_kplm.config import from_dict, with_overrides
-
-    sources, out, overrides = _split_words([*options.source, options.out, *options.overrides])
-    run = checks.detector(options.run)
-    config = from_dict(with_overrides(run.config.to_dict(), overrides))
-    checks.sources(sources, options.boxes)
-    checks.target(out, "OUT")
-    with options.console.loading("PyTorch"):
-        from ray_kplm.datasets.limits import Limits
-        from ray_kplm.inference.images import PredictOptions, predict_images
-        from ray_kplm.network.compute import choose_device
-    choose_device(options.device)
-    names = ("boxes", "margin", "split", "part_images", "csv", "coco")
-    limits = Limits(options.max_pixels, options.max_bytes)
-    chosen = PredictOptions(**{name: getattr(options, name) for name in names}, limits=limits)
-    with workers_for(config.compute) as workers:
-        summary = predict_images(
-            run, sources, out, chosen,
-            config=config, workers=workers, device=options.device, progress=options.console.show,
-        )  # fmt: skip
-    return Result(str(summary))
-
-
-def _split_words(words: list[str]) -> tuple[list[str], str, list[str]]:
-    """Return the sources, OUT and the overrides among the words of `kplm predict`; argparse counts overrides as sources."""
-    overrides = [word for word in words if re.match(r"[a-z_0-9]+(\.[a-z_0-9]+)+=", word)]
-    paths = [word for word in words if word not in overrides]
-    if len(paths) < 2:
-        raise ConfigError(
-            f"predict: {' '.join(paths) or 'no path'} alone: name SOURCE, any number of them, and OUT last"
-        )
-    return paths[:-1], paths[-1], overrides
 
 
 def _show(options: argparse.Namespace) -> Result:

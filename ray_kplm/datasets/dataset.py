@@ -26,9 +26,21 @@ from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.registry import AUTO
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.coordinates import Affine
-from ray_kplm.ranges import FILE_BYTES, MARGINS, PART_IMAGES, PIXELS, SIDES, PartShare, Processes, Seed, check_ranges
+from ray_kplm.ranges import (
+    COUNTS,
+    FILE_BYTES,
+    MARGINS,
+    PART_IMAGES,
+    PIXELS,
+    SIDES,
+    PartShare,
+    Processes,
+    Seed,
+    check_ranges,
+)
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import MANIFEST, CheckedFolder, read_manifest
+from ray_kplm.video.reader import Videos
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,9 @@ class IngestOptions:
     """Pictures of more pixels are refused before they are decoded, which takes 7 bytes a pixel."""
     max_bytes: Annotated[int, FILE_BYTES] = DEFAULT_LIMITS.file_bytes
     """Larger image files are refused before they are read."""
+    every: Annotated[int, COUNTS] | None = None
+    """Every how many frames of a video one is used; None: videos of a folder are left out, and all frames of those that are
+    named one by one are used."""
     input_size: Annotated[int, SIDES] | None = None
     """Store the network's input of this side, px, without loss, instead of crops: for predictions."""
     workers: Processes | None = None
@@ -113,6 +128,8 @@ class Listing:
     """What the user is told of the source, a line each."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Number of files of each kind that is not read, by extension (`file_kinds.advice`)."""
+    videos: Videos | None = None
+    """The videos that images are frames of, as far as their files were read."""
 
 
 def split_of(key: str, options: IngestOptions) -> str:

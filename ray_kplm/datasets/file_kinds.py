@@ -17,6 +17,7 @@ from PIL import features
 _ALWAYS = ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm"
 _JPEG_2000 = ".jp2 .j2k .j2c .jpc .jpf .jpx"
 _AVIF, _HEIF = ".avif", ".heic .heif .hif"
+_VIDEO = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv"
 
 _ADVICE = {
     "install `.[heif]` or convert": _HEIF,
@@ -25,8 +26,7 @@ _ADVICE = {
     "raw camera files, export as JPEG or PNG": """.3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mrw .nef .nrw .orf .pef
     .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f""",
     "drawings and pages, export as PNG": ".ai .djvu .emf .eps .pdf .ps .svg .svgz .wmf",
-    "videos, extract frames (--sequences takes their order)": """.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts
-    .ogv .webm .wmv""",
+    "videos, --every N takes every N-th frame (extra `video`)": _VIDEO,
     "medical images, export as PNG": ".dcm .dicom .mha .mhd .nii .nrrd",
     "archives, unpack first": ".7z .bz2 .gz .rar .tar .tgz .xz .zip .zst",
     "convert to JPEG or PNG": """.cur .dds .exr .fits .hdr .icns .ico .jls .jxl .jxr .pcx .psb .psd .qoi .ras .sgi .tga
@@ -111,6 +111,11 @@ def advice(extension: str) -> str:
 def is_picture(extension: str) -> bool:
     """Return whether files with this extension, in lower case, are pictures that can be decoded."""
     return extension in picture_extensions()
+
+
+def is_video(extension: str) -> bool:
+    """Return whether files with this extension, in lower case, are videos."""
+    return extension in _VIDEO.split()
 
 
 def is_known_unread(extension: str) -> bool:

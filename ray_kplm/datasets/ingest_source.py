@@ -52,8 +52,8 @@ class Sample(NamedTuple):
 
 OpenedPicture = tuple[bytes, image_io.Picture]
 """The encoded file, or b"" for a frame of a video, and the picture."""
-Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[OpenedPicture]]
-"""Yields the picture of each of the samples at a path of the source."""
+Opener = Callable[[Folder, str, Sequence[Sample]], Iterator[OpenedPicture | DataError]]
+"""Yields the picture of each of the samples at a path of the source, or the reason why this one cannot be used."""
 ReadAnnotation = Callable[[Folder, Sample], Sample]
 """Adds the annotation from a sample's own file. It is called when a part is built, so that a listing of many files is fast."""
 
@@ -102,8 +102,12 @@ class SampleReader:
         for path, group in groupby(self._annotated(part, entries), key=attrgetter("path")):
             waiting = deque(group)
             try:
-                for _, picture in opener(self.source, path, tuple(waiting)):
-                    self._add(part, waiting.popleft(), picture)
+                for opened in opener(self.source, path, tuple(waiting)):
+                    sample = waiting.popleft()
+                    if isinstance(opened, DataError):
+                        part.reject(sample.image_id, str(opened))
+                    else:
+                        self._add(part, sample, opened[1])
             except DataError as error:
                 for sample in waiting:
                     part.reject(sample.image_id, str(error))

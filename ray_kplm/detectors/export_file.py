@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import ray_kplm
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
 from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
@@ -24,7 +25,7 @@ from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.predictors import LandmarkPredictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY
 from ray_kplm.network.compute import Placement
-from ray_kplm.run import Run, versions
+from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
 Form = Literal["onnx", "torch"]
@@ -156,7 +157,7 @@ def _metadata(
     described = dataset.meta if dataset else {}
     licence = described.get("licence") or "not known; see the data set that the detector was trained on"
     return FileMetadata(
-        version=versions().get("ray-kplm", "not known"), names=[f"landmark_{k}" for k in range(len(flip_map))],
+        version=ray_kplm.__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
         flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
         batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
         has_probability=has_probability, precision=precision, fingerprint=detector_fingerprint(run),

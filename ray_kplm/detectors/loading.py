@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ray_kplm.detectors.file_metadata import SUFFIXES
+from ray_kplm.detectors.pretrained_config import open_detector
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.methods.predicted import Predictor
-from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _of_run(uri: str, device: str | None, flip: bool | None) -> Loaded:
     from ray_kplm.detectors.stored import landmark_predictor
     from ray_kplm.network.compute import Placement, choose_device
 
-    run = Run.open(uri)
+    run = open_detector(uri)
     make, config = landmark_predictor(run), run.config
     placement = Placement.choose(config.compute, choose_device(device))
     make = make if flip is None else replace(make, flip=flip)

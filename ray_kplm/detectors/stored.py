@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 from ray_kplm.detectors.file_run import file_factory, file_fingerprint
 from ray_kplm.detectors.loading import file_form
+from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
+from ray_kplm.detectors.pretrained_config import is_pretrained, read_description
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
@@ -19,7 +23,7 @@ from ray_kplm.storage.integrity import CheckedFolder
 
 
 def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
-    """Return the detector of a finished run, of a folder written by `export`, or of a `file_run.file_run`.
+    """Return the detector of a finished run, of a folder written by `export` or `export_pretrained`, or of a file.
 
     Raises:
         RunError: The run is not finished.
@@ -27,6 +31,8 @@ def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
     """
     if file_form(str(run.folder)):
         return file_factory(run)
+    if is_pretrained(run.folder):
+        return pretrained_predictor(run)
     folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
     if not is_exported(run.folder):
         run.finished("stage2")
@@ -61,16 +67,24 @@ def facing_rule(run: Run) -> FacingRule | None:
 
 
 def detector_fingerprint(run: Run) -> str:
-    """Return what tells the detector of a finished run, or of a folder written by `export`, from others.
+    """Return what tells the detector of a finished run, or of a folder that holds a detector, from others.
 
     Raises:
         RunError: The run is not finished.
+        DamageError: The model of its probabilities is damaged.
     """
     if file_form(str(run.folder)):
         return file_fingerprint(run)
+    if is_pretrained(run.folder):
+        return str(read_description(run.folder)["weights"]["sha256"])[:16]
     if is_exported(run.folder):
-        return hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
-    return str(run.finished("stage2")["fingerprint"])
+        network = hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    else:
+        network = str(run.finished("stage2")["fingerprint"])
+    visibility = visibility_model(run)
+    if visibility is None:
+        return network
+    return hashlib.sha256(json.dumps([network, visibility.to_dict()]).encode()).hexdigest()[:16]
 
 
 def is_exported(folder: Folder) -> bool:
@@ -105,3 +119,24 @@ def export(run: Run, folder: Folder) -> None:
     if rule is not None:
         rule.write(target / FACING)
     target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())
+
+
+def export_pretrained(run: Run, folder: Folder, **facts: Any) -> dict[str, Any]:
+    """Write the detector of a finished run, or of a folder written by `export`, as one to share: see `pretrained_config`.
+
+    Args:
+        run: A finished run, or an exported detector.
+        folder: Where `model.safetensors` and `config.json` are written.
+        facts: What else `config.json` says.
+
+    Returns:
+        The content of `config.json`.
+
+    Raises:
+        RunError: The run is not finished.
+        ConfigError: The package safetensors is missing, or the detector depends on a file of this machine.
+        DamageError: A file of the detector is damaged.
+    """
+    factory = landmark_predictor(run)
+    channels = Channels.read(_exported(run.folder) if is_exported(run.folder) else run.unit("stage2"))
+    return write_pretrained(factory, channels, folder, {"fingerprint": detector_fingerprint(run), **facts})

@@ -203,20 +203,21 @@ def _draw_points(
         if not np.isfinite(point).all():
             continue
         if rings[k]:
-            _draw_ring(canvas, point, radius, paint)
+            draw_ring(canvas, point, radius, paint)
         else:
-            _draw_disc(canvas, point, radius + 1, OUTLINE)
-            _draw_disc(canvas, point, radius, paint)
+            draw_disc(canvas, point, radius + 1, OUTLINE)
+            draw_disc(canvas, point, radius, paint)
         if numbers:
-            _draw_text(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
+            draw_text(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
 
 
-def _draw_disc(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+def draw_disc(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+    """Draw a disc around a point (2,), pixels of the canvas."""
     centre, fixed_radius = _fixed_point(point), round(radius * (1 << SHIFT))
     cv2.circle(canvas, centre, fixed_radius, colour, -1, cv2.LINE_AA, SHIFT)
 
 
-def _draw_ring(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
+def draw_ring(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
     """Draw a coloured circle on a wider dark one; the inside stays visible."""
     width, outer = max(1, round(0.4 * radius)), round((radius + 1) * (1 << SHIFT))
     for stroke, paint in ((width + 2, OUTLINE), (width, colour)):
@@ -229,7 +230,7 @@ def _fixed_point(point: Points) -> list[int]:
     return fixed
 
 
-def _draw_text(canvas: Image, text: str, at: Points, height: float) -> None:
+def draw_text(canvas: Image, text: str, at: Points, height: float) -> None:
     """Draw white text with a dark rim; its lower left corner is the pixel `at`."""
     size = max(0.3, height / 22)  # Hershey capitals are 22 px high at size 1
     corner = np.rint(at).astype(int).tolist()
@@ -253,7 +254,7 @@ def _legend(k: int, width: int) -> Image:
     strip = np.full((max(1, math.ceil(k / per_line)) * cell_height + 8, width, 3), PAPER, np.uint8)
     for i, colour in enumerate(palette(k).tolist() if k else []):
         left, middle = 8 + i % per_line * cell_width, 4 + i // per_line * cell_height + cell_height // 2
-        _draw_disc(strip, np.array([left + 6, middle]), 7, OUTLINE)
-        _draw_disc(strip, np.array([left + 6, middle]), 6, colour)
+        draw_disc(strip, np.array([left + 6, middle]), 7, OUTLINE)
+        draw_disc(strip, np.array([left + 6, middle]), 6, colour)
         cv2.putText(strip, str(i), (left + 16, middle + 5), FONT, 0.42, INK, 1, cv2.LINE_AA)
     return strip

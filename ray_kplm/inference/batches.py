@@ -40,3 +40,8 @@ def predict_batches(batches: Iterable[Inputs], predictor: Predictor) -> BatchLan
         probabilities.append(found.probability)
         ids += image_ids
     return BatchLandmarks(ids, points, np.concatenate(confidences), np.concatenate(probabilities))
+
+
+def probability_column(probability: NDArray[np.float32]) -> list[list[float] | None]:
+    """Return probabilities (N, K) as a column of a table: None for an image whose landmarks have none."""
+    return [None if np.isnan(row).any() else row.tolist() for row in probability.astype(np.float32)]

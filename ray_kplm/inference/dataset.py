@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from ray_kplm import schemas
 from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
-from ray_kplm.inference.batches import predict_batches
+from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.predictors import PredictorFactory
@@ -87,23 +87,44 @@ class _PredictPart:
         if work.make not in self._predictors:
             self._predictors[work.make] = work.make(self._placement)
         batches = read_inputs(work.images, part, rows, work.config)
-        ids, points, confidence, _ = predict_batches(batches, self._predictors[work.make])
-        work.target.write_table(part, _table(ids, np.stack(points), confidence))
-        return {"images": len(ids)}
+        found = predict_batches(batches, self._predictors[work.make])
+        work.target.write_table(part, _table(found))
+        return {"images": len(found.ids)}
 
 
-def _table(ids: list[str], xy: NDArray[np.float64], confidence: NDArray[np.float32]) -> pa.Table:
-    columns = [ids, xy.astype(np.float32).tolist(), confidence.astype(np.float32).tolist()]
+def _table(found: BatchLandmarks) -> pa.Table:
+    columns = [
+        found.ids,
+        np.stack(found.xy).astype(np.float32).tolist(),
+        found.confidence.astype(np.float32).tolist(),
+        probability_column(found.probability),
+    ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.PREDICTIONS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schemas.PREDICTIONS)
 
 
-def read_predictions(folder: Folder, dataset: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read the landmarks of a split in the dataset's order.
+class SplitLandmarks(NamedTuple):
+    """The landmarks of the N images of a split, in the dataset's order.
 
-    Returns:
-        Landmarks (N, K, 2) in the crop frame, NaN where not detected, and confidences (N, K).
+    Attributes:
+        xy: (N, K, 2) in the crop frame, NaN where not detected.
+        confidence: (N, K).
+        probability: (N, K), of being there; NaN if the predictor has no `VisibilityModel`.
     """
+
+    xy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+def read_predictions(folder: Folder, dataset: Dataset, split: str) -> SplitLandmarks:
+    """Read the landmarks of a split. Tables of earlier versions have no probabilities."""
     tables = folder.read_tables(dataset.parts(split))
-    xy = np.concatenate([np.array(t["xy"].to_pylist(), np.float32) for t in tables])
-    return xy, np.concatenate([np.array(t["confidence"].to_pylist(), np.float32) for t in tables])
+    xy, confidence = (
+        np.concatenate([np.array(t[name].to_pylist(), np.float32) for t in tables]) for name in ("xy", "confidence")
+    )
+    probability = np.full_like(confidence, np.nan)
+    known = [row for t in tables if "probability" in t.column_names for row in t["probability"].to_pylist()]
+    for image, row in enumerate(known):
+        probability[image] = np.nan if row is None else row
+    return SplitLandmarks(xy, confidence, probability)

@@ -2,7 +2,7 @@
 
     <out>/part-00000.parquet ...     schemas.SOURCE_LANDMARKS
     <out>/rejected.parquet           schemas.REJECTED: images that could not be used, and the reasons
-    <out>/landmarks.csv, coco.json   if requested
+    <out>/landmarks.csv, coco.json, ...   if requested, see export.formats
     <out>/manifest.json              written last
 
 Parts that exist are complete, so an interrupted prediction continues with the missing ones.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,9 +29,20 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.batches import BatchLandmarks, predict_batches
-from ray_kplm.inference.export.formats import to_coco, to_csv
+from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
+from ray_kplm.inference.export.formats import check_formats, export
+from ray_kplm.inference.export.layout import Layout
+from ray_kplm.inference.export.predictions import Predictions
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
+from ray_kplm.inference.videos import (
+    JitterFigures,
+    RenderOptions,
+    check_videos,
+    jitter_lines,
+    read_jitter,
+    render_videos,
+    smooth_parts,
+)
 from ray_kplm.job_copy import refuse_lost
 from ray_kplm.locking import lock_folder
 from ray_kplm.methods.inputs import make_inputs, worker_placement
@@ -42,15 +54,18 @@ from ray_kplm.number_format import resolve_auto
 from ray_kplm.parts import Pool, ThisProcess, Workers
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
-from ray_kplm.run import CLAIM, MANIFEST, Run, Step
+from ray_kplm.run import CLAIM, MANIFEST, Run, Step, versions
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
+from ray_kplm.video.smoothing import SmoothOptions
 
 _STEP = "predict_images"
 INPUT_VERSION = 2
 """Of the way from a picture to the network's input; landmarks that were predicted in another way are not continued."""
 _PARTIAL_REJECTED = ".rejected"
 """Folder of the rejected images of each part, until all parts are complete."""
+_NOT_SMOOTHED = ".not_smoothed"
+"""Folder of the landmarks as they were detected, until they are smoothed."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,34 @@ class PredictOptions:
     """Number of images in a part, of a source that is not a dataset."""
     limits: Limits = DEFAULT_LIMITS
     """Of an image file and of a picture; larger ones are rejected."""
-    min_probability: Annotated[float, PROBABILITIES] = MIN_PROBABILITY
-    """Least probability of a landmark that is `found`."""
+    min_probability: Annotated[float | None, PROBABILITIES] = None
+    """Least probability of a landmark that is `found`; None: `MIN_PROBABILITY`, also for detectors without probabilities."""
+    to: tuple[str, ...] = ()
+    """Formats to write the landmarks in, of `export.formats.FORMATS`, beside the Parquet parts."""
+    names: tuple[str, ...] = ()
+    """Names of the landmarks in these formats; by default `landmark_0` and so on."""
     csv: bool = False
-    """Whether to write `landmarks.csv`, with one line for each landmark."""
+    """The same as `csv` in `to`."""
     coco: bool = False
-    """Whether to write `coco.json`, COCO keypoints."""
+    """The same as `coco` in `to`."""
+    smooth: SmoothOptions = field(default_factory=SmoothOptions)
+    """How the landmarks of videos are smoothed over time, in all that is written."""
+    render: RenderOptions | None = None
+    """Where to write videos with their landmarks drawn; None: nowhere."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "predict: ")
+
+    @property
+    def least(self) -> float:
+        """Least probability of a landmark that is `found`."""
+        return MIN_PROBABILITY if self.min_probability is None else self.min_probability
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of `to`, `csv` and `coco`, each once."""
+        flags = {"csv": self.csv, "coco": self.coco}
+        return tuple(dict.fromkeys([*self.to, *(name for name, is_wanted in flags.items() if is_wanted)]))
 
 
 @dataclass(frozen=True)
@@ -92,12 +126,20 @@ class PredictReport:
     """Whether the same predictions existed already, so that nothing was predicted."""
     notes: tuple[str, ...] = ()
     """What the user is told of the source, a line each."""
+    jitter: JitterFigures = field(default_factory=dict)
+    """Of each video: see `inference.videos.Smoothed.jitter`."""
+    rendered: tuple[str, ...] = ()
+    """Videos that were written."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.rejected.items())
         rejected = f"{sum(self.rejected.values())} rejected{f' ({kinds})' if kinds else ''}"
         line = f"{self.out}: {'exists already: ' if self.existed else ''}{self.images} images; {rejected}"
-        return "\n".join([line, *self.notes])
+        return "\n".join([line, *self.notes, *jitter_lines(self.jitter), *self.rendered])
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `kplm predict --json` prints."""
+        return {**asdict(self), "notes": list(self.notes), "rendered": list(self.rendered)}
 
 
 def predict_images(
@@ -115,8 +157,8 @@ def predict_images(
 
     Args:
         run: A finished run.
-        source: A folder of images or Parquet files as `kplm ingest` takes, a dataset, an image file, a pattern such as
-            `photos/*.jpg`, or several files, patterns and folders.
+        source: A folder of images and videos or of Parquet files as `kplm ingest` takes, a dataset, an image file, a video, a
+            pattern such as `photos/*.jpg`, or several files, patterns and folders.
         out: The folder to write to; a new one, or that of the same prediction, which is continued.
         options: Choice of the images and of files to write.
         config: The run's configuration with another `compute`; by default the run's own.
@@ -127,10 +169,12 @@ def predict_images(
     Raises:
         RunError: The run is not finished, or `out` holds something else.
         DataError: The source has no images, or the options do not apply to it.
-        ConfigError: `config` differs from the run's in more than `compute`.
+        ConfigError: `config` differs from the run's in more than `compute`, a format does not exist or its packages are not
+            installed, or the names are not those of all landmarks.
     """
     options, config, workers = options or PredictOptions(), config or run.config, workers or ThisProcess()
     refuse_lost(out, "out")
+    check_formats(options.formats)
     if replace(config, compute=run.config.compute) != run.config:
         raise ConfigError(
             "predict: only compute.* may differ from the run's configuration, as the network was trained with the rest"
@@ -140,10 +184,17 @@ def predict_images(
     gpu = config.compute.gpus_per_worker > 0 if used is None else used.type == "cuda"
     config = replace(config, compute=resolve_auto(workers.layout(config.compute), gpu=gpu))
     make = replace(landmark_predictor(run), config=config)
+    if make.visibility is None and options.min_probability is not None:
+        raise ConfigError(
+            f"--min-probability {options.min_probability:g}: the detector of {run.folder} gives no probabilities; `kplm train` "
+            "again with its run adds them"
+        )
     reading = SourceOptions(
         config.network.image_size, options.boxes, options.margin, options.split, options.part_images, options.limits
     )
     images = open_source(source, reading, workers)
+    check_videos(images.videos, options.smooth, options.render)
+    layout = Layout.of(images.name, make.flip_map, options.names)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
@@ -156,13 +207,15 @@ def predict_images(
         if manifest is None:
             step.begin()
             worker = {"read": images.read, "make": make, "target": step.folder, "device": used}
-            worker["min_probability"] = options.min_probability
-            manifest = _predict(step, images, worker, config, workers, progress)
+            manifest = _predict(step, images, worker, config, options, workers, progress)
         rejected = Counter(r.partition(":")[0] for r in target.read_table("rejected.parquet")["reason"].to_pylist())
-        _export(target if OUTPUTS in manifest else target.unchecked, options, manifest["landmarks"], images.name)
+        notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-    return PredictReport(str(target), manifest["images"], dict(rejected.most_common()), existed, images.notes)
+        rendered = render_videos(target, images.videos, options.render, manifest["landmarks"], progress)
+    kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
+    said = (*images.notes, *notes)
+    return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)
 
 
 def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions) -> Step:
@@ -179,10 +232,12 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         "flip_at_test": run.config.stage2.flip_at_test,
         "decoder": DECODER_VERSION,
         "input": INPUT_VERSION,
-        "min_probability": options.min_probability,
+        "min_probability": options.least,
     }
     if options.limits != DEFAULT_LIMITS:
         reads["limits"] = list(options.limits)
+    if options.smooth.method != "none":
+        reads["smooth"] = asdict(options.smooth)
     damaged = f"`kplm verify {target} --repair` removes what is damaged, and the same prediction makes it again"
     remedy = "Predict into another folder, or remove this one"
     return Step(CheckedFolder.of(target, damaged), _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
@@ -193,19 +248,35 @@ def _predict(
     images: ImageSource,
     worker: dict[str, Any],
     config: Config,
+    options: PredictOptions,
     workers: Workers,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
     target, compute = step.folder, config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
+    index = images.videos.index if images.videos else {}
+    smoothed = bool(index) and options.smooth.method != "none"
+    parts = target / _NOT_SMOOTHED if smoothed else target
+    worker |= {
+        "min_probability": options.least,
+        "parts": parts,
+        "seconds": {video: of.seconds for video, of in index.items()},
+    }
     answers = workers.map(_PredictPart, worker, full_selection(images.parts, images.counts), pool, progress)
     partial = target / _PARTIAL_REJECTED
     refused = pa.Table.from_pylist([{"source": s, "reason": r} for s, r in images.rejected], schemas.REJECTED)
     rejected = pa.concat_tables([refused, *(partial.read_table(part) for part in partial.parts())])
     target.write_table("rejected.parquet", rejected)
     predicted = sum(int(answer["images"]) for answer in answers)
-    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map))
+    jitter = smooth_parts(parts, target, images.parts, options.smooth) if index else {}
+    facts: dict[str, Any] = {"jitter": jitter} if jitter else {}
+    facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = step.finish(
+        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **facts
+    )
     partial.delete()
+    if smoothed:
+        parts.delete()
     return manifest
 
 
@@ -219,13 +290,17 @@ class _PredictPart:
         target: Folder,
         device: torch.device | None = None,
         min_probability: float = MIN_PROBABILITY,
+        parts: Folder | None = None,
+        seconds: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
+        """Take what a part needs. parts: where the landmarks go, by default `target`; seconds: of the frames of videos."""
+        self._parts, self._seconds = parts or target, seconds or {}
         self._read, self._target, self._config, self._min_probability = read, target, make.config, min_probability
         self._predictor = make(worker_placement(make.config.compute, device))
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_whole(part):
-            return {"images": self._target.rows(part)}
+        if self._parts.is_whole(part):
+            return {"images": self._parts.rows(part)}
         tables = self._read(part)
         if tables.rejected.num_rows:
             (self._target / _PARTIAL_REJECTED).write_table(part, tables.rejected)
@@ -233,21 +308,29 @@ class _PredictPart:
         if tables.images.num_rows:
             all_rows = np.arange(tables.images.num_rows)
             found = predict_batches(make_inputs(tables.images, all_rows, self._config), self._predictor)
-            table = _in_source(tables.images, found, self._min_probability)
-        self._target.write_table(part, table)
+            table = _in_source(tables.images, found, self._min_probability, self._seconds)
+        self._parts.write_table(part, table)
         return {"images": table.num_rows}
 
 
-def _in_source(images: pa.Table, found: BatchLandmarks, least: float) -> pa.Table:
+def _in_source(
+    images: pa.Table, found: BatchLandmarks, least: float, seconds: Mapping[str, NDArray[np.float64]]
+) -> pa.Table:
     """Return the table of the images' landmarks, transformed from the crop frame to the source frame."""
     affines = [np.reshape(row, (2, 3)) for row in images["crop_to_source"].to_pylist()]
     columns = [
         images["image_id"],
         [coordinates.apply(a, p).astype(np.float32).tolist() for a, p in zip(affines, found.xy, strict=True)],
         found.confidence.astype(np.float32).tolist(),
-        [None if np.isnan(row).any() else row.tolist() for row in found.probability.astype(np.float32)],
+        probability_column(found.probability),
         found_of(np.stack(found.xy), found.probability, least).tolist(),
         *zip(*_sizes(images, affines), strict=True),
+        images["sequence"],
+        images["frame"],
+        [
+            float(seconds[video][frame]) if video in seconds else None
+            for video, frame in zip(images["sequence"].to_pylist(), images["frame"].to_pylist(), strict=True)
+        ],
     ]
     return pa.table(columns, schema=schemas.SOURCE_LANDMARKS)
 
@@ -264,17 +347,12 @@ def _sizes(images: pa.Table, affines: list[NDArray[np.float64]]) -> Iterator[tup
             yield None, None
 
 
-def _export(target: Folder, options: PredictOptions, landmarks: int, name: str) -> None:
-    def tables() -> Iterable[pa.Table]:
-        return (target.read_table(part) for part in target.parts())
-
-    if options.csv:
-        _write_text(target, "landmarks.csv", to_csv(tables))
-    if options.coco:
-        _write_text(target, "coco.json", to_coco(tables, landmarks, name))
-
-
-def _write_text(target: Folder, name: str, pieces: Iterable[str]) -> None:
-    with target.writing(name) as stream:
-        for piece in pieces:
-            stream.write(piece.encode())
+def _export(target: Folder, options: PredictOptions, manifest: dict[str, Any], layout: Layout) -> list[str]:
+    """Write the formats that are asked for from the parts; return notes for the user."""
+    if not options.formats:
+        return []
+    found = Predictions(
+        lambda: (target.read_table(part) for part in target.parts()), layout, manifest["reads"]["min_probability"],
+        manifest["inputs"]["network"], versions().get("ray-kplm", ""), manifest.get("date"),
+    )  # fmt: skip
+    return export(found.with_skeleton(), target, options.formats)

@@ -10,17 +10,18 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ray_kplm import schemas
+from ray_kplm.datasets.chosen_files import expanded, list_chosen
 from ray_kplm.datasets.dataset import Dataset, IngestOptions, Listing, PartTables
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.listing import list_source, skipped_texts
 from ray_kplm.errors import DataError
-from ray_kplm.inference.chosen_files import expanded, list_chosen
 from ray_kplm.parts import SharedValue, ThisProcess, Workers
 from ray_kplm.run import MANIFEST
 from ray_kplm.storage import Folder
+from ray_kplm.video.reader import Videos
 
 _SIZE_COLUMNS = ["source_width", "source_height"]
-_COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source", *_SIZE_COLUMNS]
+_COLUMNS = ["image_id", "image", "width", "height", "box", "crop_to_source", "sequence", "frame", *_SIZE_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ImageSource:
         read: Reads a part.
         rejected: Entries that were refused before their pixels were read: name and reason.
         notes: What the user is told of the source, a line each.
+        videos: The videos that images are frames of, if their files are the source.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ImageSource:
     read: ReadPart
     rejected: list[tuple[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    videos: Videos | None = None
 
 
 def open_source(
@@ -80,8 +83,8 @@ def open_source(
     """List the images of one source or of several.
 
     Args:
-        sources: A dataset, a folder of images or a Parquet file as `kplm ingest` takes, an image file, a pattern such as
-            `photos/*.jpg`, or several image files, patterns and folders.
+        sources: A dataset, a folder of images and videos or a Parquet file as `kplm ingest` takes, an image file, a video, a
+            pattern such as `photos/*.jpg`, or several files, patterns and folders.
         options: How to read them.
         workers: Where they are read; by default this process.
 
@@ -98,7 +101,7 @@ def open_source(
             f"{names[0]}: --split {options.split} applies only to a dataset made by `kplm ingest`; leave it out for images"
         )
     ingest = IngestOptions(
-        boxes=options.boxes, margin=options.margin, part_images=options.part_images, test_share=0.0, min_side=1,
+        boxes=options.boxes, margin=options.margin, part_images=options.part_images, test_share=0.0, min_side=1, every=1,
         input_size=options.image_size, max_pixels=options.limits.pixels, max_bytes=options.limits.file_bytes,
     )  # fmt: skip
     is_whole = len(names) == 1 and (names[0].endswith(".parquet") or not folder.parent.is_file(folder.name))
@@ -114,7 +117,7 @@ def _listed(listing: Listing, options: SourceOptions, workers: Workers) -> Image
     identity = f"{len(entries)} images, {listing.identity[:16]}"
     counts = [len(piece) for piece in pieces]
     notes = (*listing.notes, *skipped_texts(listing.skipped))
-    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, notes)
+    return ImageSource(listing.meta["name"], identity, parts, counts, read, listing.rejected, notes, listing.videos)
 
 
 def _dataset_source(dataset: Dataset, options: SourceOptions) -> ImageSource:

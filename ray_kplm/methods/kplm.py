@@ -32,7 +32,8 @@ def discover_landmarks(step: Steps) -> Output:
         network = step.train(round, labels, start=network, facing=facing)  # lines 4 to 8
         features = step.extract_features(round, network, facing=facing)  # line 9
         labels = step.cluster(round, features)  # lines 10 and 11
-    return step.train_landmarks(labels, start=network, facing=facing)
+    detector = step.train_landmarks(labels, start=network, facing=facing)
+    return step.calibrate_visibility(detector, facing=facing)
 
 
 def discover_landmarks_jointly(step: Steps) -> Output:
@@ -43,7 +44,7 @@ def discover_landmarks_jointly(step: Steps) -> Output:
         features = step.extract_features(round, network, facing=facing)
         head, trained_on = network, labels
         labels = step.cluster(round, features, previous=labels if round else None)  # landmarks keep their numbers
-    return step.export_joint_head(head, trained_on)
+    return step.calibrate_visibility(step.export_joint_head(head, trained_on), facing=facing)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.methods.landmark_objective import mirrored_mean
-from ray_kplm.methods.visibility import VisibilityModel, features
+from ray_kplm.methods.visibility import VisibilityModel, features, probabilities
 from ray_kplm.network import heatmaps
 from ray_kplm.schemas import NONE
 
@@ -52,10 +52,16 @@ class LandmarkInference(nn.Module):
 
     def decode(self, own_BKhw: Tensor, mirrored_BKhw: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `forward` does, of the heatmaps that `maps` returns."""
-        mean = self.mean(own_BKhw, mirrored_BKhw)
-        xy, confidence = heatmaps.decode(mean, self.sigma)
+        xy, confidence = heatmaps.decode(self.mean(own_BKhw, mirrored_BKhw), self.sigma)
         if self.weights is None or self.offset is None:
             return xy, confidence, torch.full_like(confidence, torch.nan)
-        back = None if mirrored_BKhw is None else mirrored_BKhw.flip(-1)[:, self.flip_map.clamp(min=0)]
-        logit = (features(own_BKhw, back, mean, self.sigma) * self.weights).sum(-1) + self.offset
-        return xy, confidence, torch.sigmoid(logit)
+        found = self.features(own_BKhw, mirrored_BKhw)
+        return xy, confidence, probabilities(found, self.weights, self.offset)
+
+    def features(self, own_BKhw: Tensor, mirrored_BKhw: Tensor | None) -> Tensor:
+        """Return what probabilities are computed from, `visibility.features`, of the heatmaps that `maps` returns: BKF."""
+        back = None
+        if mirrored_BKhw is not None:  # a landmark without a partner has no heatmap of the mirror image
+            back = mirrored_BKhw.flip(-1)[:, self.flip_map.clamp(min=0)]
+            back = torch.where((self.flip_map != NONE)[:, None, None], back, own_BKhw)
+        return features(own_BKhw, back, self.mean(own_BKhw, mirrored_BKhw), self.sigma)

@@ -35,7 +35,7 @@ def discover_landmarks(step: Steps) -> Output:
     for phase in phases:
         detector = step.train_landmarks(labels, start=network, phase=phase)
         network = step.merge_channels(phase, detector)
-    return step.train_landmarks(labels, start=network, phase=last)
+    return step.calibrate_visibility(step.train_landmarks(labels, start=network, phase=last))
 
 
 @dataclass(frozen=True)

@@ -84,3 +84,7 @@ class Steps(Protocol):
     def export_joint_head(self, network: Output, labels: Output) -> Output:
         """Take the landmark detector out of a network that was trained jointly on `labels`."""
         ...
+
+    def calibrate_visibility(self, detector: Output, facing: Output | None = None) -> Output:
+        """Fit what gives the landmarks of the detector their probabilities of being there, without annotation."""
+        ...

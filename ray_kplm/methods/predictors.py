@@ -64,6 +64,13 @@ class LandmarkPredictor:
         return Predicted(_in_input(cells), confidence.cpu().numpy(), probability.cpu().numpy())
 
     @torch.inference_mode()
+    def measure(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the landmarks (B, K, 2), input frame, and what their probabilities are computed from, (B, K, F)."""
+        maps = self.maps(images)
+        cells, _, _ = self.inference.decode(*maps)
+        return _in_input(cells), self.inference.features(*maps).cpu().numpy()
+
+    @torch.inference_mode()
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
         maps, sigma = self.inference.mean(*self.maps(images)), self._sigma
@@ -142,9 +149,13 @@ class LandmarkPredictorFactory:
 
     def __call__(self, placement: Placement) -> Predictor:
         """Return the predictor on this placement."""
-        weights = read_weights(self.network)
+        weights = self.weights()
         flip = self.flip and self.facing is None
         predictor = LandmarkPredictor(
             self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
         )
         return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the network, by name. Raises DamageError if they cannot be read."""
+        return read_weights(self.network)

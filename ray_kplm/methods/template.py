@@ -37,7 +37,7 @@ def discover_landmarks(step: Steps) -> Output:
     for phase in phases:
         detector = step.train_landmarks(labels, phase=phase)
         labels = step.update_labels(phase, detector)  # line 11
-    return step.train_landmarks(labels, phase=last)
+    return step.calibrate_visibility(step.train_landmarks(labels, phase=last))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray_kplm.evaluation.label_free_warnings import RARE
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
+from ray_kplm.methods.visibility import found_of
 from ray_kplm.report import pictures
 from ray_kplm.report.charts import format_number
 from ray_kplm.schemas import NONE
@@ -27,7 +28,7 @@ _MEAN_SIDE = 96
 NO_NUMBER = "\N{EN DASH}"
 """Shown in place of a number that is undefined."""
 HOLLOW_BELOW = 0.25
-"""A landmark is drawn hollow where its confidence is below this share of its median confidence."""
+"""Without probabilities, a landmark is drawn hollow where its confidence is below this share of its median confidence."""
 EXTREMES = 12
 """Number of the best images, and of the worst, with which a gallery begins."""
 
@@ -42,6 +43,7 @@ class Findings:
         xy: (N, K, 2), pixels of the image, NaN where not detected.
         confidence: (N, K).
         errors: (N,), forward NME of each image in percent, NaN where undefined; None without annotation.
+        probability: (N, K), of being there, NaN where there is none; None if the detector gives none.
     """
 
     ids: Sequence[str]
@@ -49,6 +51,7 @@ class Findings:
     xy: NDArray[np.floating]
     confidence: NDArray[np.floating]
     errors: NDArray[np.float64] | None = None
+    probability: NDArray[np.floating] | None = None
 
     @property
     def landmarks(self) -> int:
@@ -60,6 +63,20 @@ class Findings:
         median = np.median(self.confidence, axis=0)
         relative = self.confidence / np.maximum(median, 1e-9)
         return np.asarray(np.where(np.isfinite(self.xy).all(axis=2), relative, 0.0))
+
+    def hollow(self) -> NDArray[np.bool_]:
+        """Return which landmarks are drawn hollow, (N, K): those not found; without probabilities, those of low confidence."""
+        doubtful = self.relative_confidence() < HOLLOW_BELOW
+        if self.probability is None:
+            return np.asarray(doubtful)
+        return np.where(np.isnan(self.probability), doubtful, ~found_of(self.xy, self.probability))
+
+    def found_rate(self) -> list[float] | None:
+        """Return the share of the images in which each landmark is found, (K,); None without probabilities."""
+        if self.probability is None or np.isnan(self.probability).all():
+            return None
+        rates: list[float] = found_of(self.xy, self.probability).mean(axis=0).tolist()
+        return rates
 
     def difficulty(self) -> NDArray[np.float64]:
         """Return a key (N,) that orders the images from the best to the worst.
@@ -153,13 +170,13 @@ def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
         circle, `points` (landmark, x, y, hollow), `error` in percent or None, `relative_confidence` of each landmark and
         `mean_confidence`, both in percent of the landmark's median.
     """
-    relative_confidence = findings.relative_confidence()
+    relative_confidence, hollow = findings.relative_confidence(), findings.hollow()
     difficulty = findings.difficulty()[album.chosen]
     shown = []
     for rank, position in enumerate(np.argsort(difficulty, kind="stable").tolist()):
         index, picture = int(album.chosen[position]), album.thumbnails[position]
         points = [
-            (k, f"{x:.1f}", f"{y:.1f}", bool(relative_confidence[index, k] < HOLLOW_BELOW))
+            (k, f"{x:.1f}", f"{y:.1f}", bool(hollow[index, k]))
             for k, (x, y) in enumerate(picture.points(findings.xy[index]).tolist())
             if np.isfinite(x + y)
         ]
@@ -220,7 +237,7 @@ def landmark_cards(
                 "montage": album.montages[k],
                 "heat": pictures.heat_map(places[:, k], (230, 30, 60)),
                 "partner": None if partner == NONE else partner,
-                "figures": _figures(k, quality, metrics),
+                "figures": _figures(k, {**quality, "found_rate_per_landmark": findings.found_rate()}, metrics),
                 "notes": _notes(k, quality, metrics),
             }
         )
@@ -229,6 +246,7 @@ def landmark_cards(
 
 _OF_A_LANDMARK = (
     ("Detected", "detection_rate_per_landmark", 100.0, " %", "share of the images in which it is detected"),
+    ("Found", "found_rate_per_landmark", 100.0, " %", "share of the images in which it is there, by its probability"),
     ("Equivariance", "equivariance_per_landmark", 1.0, " %", "its error when the image is warped, % of the side"),
     ("Mirror error", "flip_per_landmark", 1.0, " %", "its distance to its partner in the mirror image, % of the side"),
     ("Repeatability", "repeatability_per_landmark", 100.0, " %", "share of the warped images in which it is detected again"),

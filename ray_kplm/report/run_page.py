@@ -17,6 +17,7 @@ from ray_kplm.imaging.draw import palette
 from ray_kplm.report import cards
 from ray_kplm.report.charts import format_number, line_chart, scatter
 from ray_kplm.report.choice_table import choice_line
+from ray_kplm.report.headlines import headlines
 from ray_kplm.report.mirror_images import MirrorImages
 from ray_kplm.report.pictures import hex_colours
 from ray_kplm.report.run_warnings import run_warnings
@@ -113,7 +114,7 @@ def build_page(evidence: Evidence) -> str:
         shown=len(shown),
         by_error=findings.errors is not None,
         cards=cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics),
-        tiles=_tiles(evidence),
+        tiles=headlines(quality, metrics, findings.landmarks),
         warnings=run_warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
         choice=_choice_section(evidence.choice),
         round_charts=[*_round_charts(evidence.rounds), *_stage_chart(metrics)],
@@ -125,62 +126,6 @@ def build_page(evidence: Evidence) -> str:
         ],
         scores=[*_scalars("", quality), *_scalars("", metrics)],
     )
-
-
-def _tiles(evidence: Evidence) -> list[tuple[str, str, str]]:
-    """Return the headline numbers: name, value and meaning."""
-    quality, metrics = evidence.quality or {}, evidence.metrics or {}
-    tiles = []
-    if metrics.get("forward_nme") is not None:
-        mean_shape = metrics.get("mean_shape_nme")
-        comparison = "" if mean_shape is None else f"; of the mean shape: {format_number(mean_shape)} %"
-        text = f"error of the annotated points predicted from the landmarks{comparison}"
-        tiles.append(("Forward NME", f"{format_number(metrics['forward_nme'])} %", text))
-    if metrics.get("backward_nme") is not None:
-        text = "error of the landmarks predicted from the annotated points; low if they keep their place on the object"
-        tiles.append(("Backward NME", f"{format_number(metrics['backward_nme'])} %", text))
-    for name, key, factor, meaning in _HEADLINES:
-        if quality.get(key) is not None:
-            tiles.append((name, f"{format_number(quality[key] * factor)} %", meaning))
-    if quality.get("static_landmarks") is not None:
-        static = f"{len(quality['static_landmarks'])} of {evidence.findings.landmarks}"
-        tiles.append(("Static", static, "landmarks that do not move with the object"))
-    if quality.get("against"):
-        text = f"of the motion of the landmarks is predicted by those of {quality['against']['run']}, and the reverse"
-        if quality["against"]["agreement"] is not None:
-            tiles.append(("Agreement", f"{format_number(100 * quality['against']['agreement'])} %", text))
-    if quality.get("score") is not None:
-        text = "of the size of a forward NME, %, for sweeps; the lower the better"
-        tiles.append(("Label-free score", format_number(quality["score"]), text))
-    return tiles
-
-
-_HEADLINES = (
-    ("Detection rate", "detection_rate", 100, "share of the landmarks that are detected, over all images"),
-    ("Equivariance", "equivariance_error", 1, "of the side: error of a landmark when the image is warped"),
-    ("Mirror error", "flip_error", 1, "of the side: distance of a landmark to its partner in the mirror image"),
-    ("Coverage", "coverage", 1, "of the side: standard deviation of an image's landmarks about their mean"),
-    (
-        "Transfer",
-        "transfer",
-        100,
-        "of the trials: two images look more alike at a landmark than elsewhere; guessing: 50 %",
-    ),
-    (
-        "Layout reliance",
-        "shift_error_median",
-        1,
-        "of the side: error of a landmark when the object is moved by 20 %",
-    ),
-    (
-        "New background",
-        "background_error_median",
-        1,
-        "of the side: motion of a landmark on another image's background",
-    ),
-    ("Layout identity", "position_identity", 100, "of the landmarks are told apart by their canonical position alone"),
-)
-"""Name, key of the label-free quality, factor and meaning."""
 
 
 def _choice_section(choice: Mapping[str, Any] | None) -> tuple[str, Markup] | None:

@@ -133,6 +133,11 @@ def _notes(metrics: dict[str, Any]) -> Iterator[str]:
             f"training began with {generic['points_per_image']:.1f} generic keypoints per image ({generic['detector']}), "
             f"{near} within {100 * NEAR_SHARE:.0f} % of the normaliser of a true point"
         )
+    if seen := metrics.get("visibility"):
+        yield (
+            f"probabilities of being there: AUC {cell(seen['auc'])}, of single landmarks {cell(seen['auc_mean'])}; calibration "
+            f"error {cell(seen['ece'])}; {seen['hidden']} of {seen['pairs']} landmarks hidden"
+        )
     errors = ", ".join(f"{k}: {cell(value, _PERCENT)}" for k, value in enumerate(metrics["backward_per_landmark"]))
     yield f"backward NME of each landmark: {errors}"
 

@@ -18,6 +18,7 @@ import cv2
 import pyarrow as pa
 
 from ray_kplm import schemas
+from ray_kplm.datasets.chosen_files import list_sources
 from ray_kplm.datasets.dataset import (
     DATASET,
     Dataset,
@@ -30,7 +31,7 @@ from ray_kplm.datasets.dataset import (
 from ray_kplm.datasets.duplicates import digests_of, find_repeats
 from ray_kplm.datasets.ingest_report import NOTES, REJECTED, IngestReport, example, kinds_of, notes_text
 from ray_kplm.datasets.limits import DEFAULT_LIMITS
-from ray_kplm.datasets.listing import NoImageError, list_source, losses_text
+from ray_kplm.datasets.listing import NoImageError, losses_text
 from ray_kplm.datasets.missing_marks import COLUMNS, PointCounts, count_marks
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.job_copy import refuse_lost
@@ -61,7 +62,7 @@ class _Built(NamedTuple):
 
 
 def ingest(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
     options: IngestOptions | None = None,
     *,
@@ -72,7 +73,7 @@ def ingest(
     An interrupted ingest is continued by the same call; a finished one is left as it is.
 
     Args:
-        source: see `datasets.listing.list_source`.
+        source: see `datasets.listing.list_source`; or several of these, image files and videos.
         target: the dataset's folder, on a disk or an object store.
         options: splits, crops, boxes, annotation.
         progress: called as parts are done.
@@ -85,7 +86,7 @@ def ingest(
     refuse_lost(target, "dataset")
     root = dataset_folder(Folder.at(target))
     try:
-        listing = list_source(source, options)
+        listing = list_sources(source, options)
     except NoImageError as error:
         raise _list_losses(Folder.at(target), error) from None
     fingerprint = _fingerprint(listing, options)
@@ -111,11 +112,11 @@ def ingest(
         )
     with lock_folder(root.unchecked) as lock:
         owned = dataset_folder(lock.folder)
-        return _ingest(source, owned, listing, fingerprint, options, progress)
+        return _ingest(_name(source), owned, listing, fingerprint, options, progress)
 
 
 def _ingest(
-    source: str | os.PathLike[str],
+    source: str,
     root: CheckedFolder,
     listing: Listing,
     fingerprint: str,
@@ -124,7 +125,7 @@ def _ingest(
 ) -> IngestReport:
     if not root.is_file(DATASET):
         root.delete_file(REJECTED)  # of a source without a usable image
-    root.write_json(DATASET, {**listing.meta, "source": os.fspath(source), "fingerprint": fingerprint})
+    root.write_json(DATASET, {**listing.meta, "source": source, "fingerprint": fingerprint})
     jobs = list(_jobs(listing, options.part_images))
     built = _build(root, listing, jobs, options.workers, progress)
     _sweep(root, listing)
@@ -163,6 +164,10 @@ def _ingest(
     )
 
 
+def _name(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else ", ".join(os.fspath(one) for one in source)
+
+
 def _list_losses(root: Folder, error: NoImageError) -> DataError:
     """Write what was rejected of a source without a usable image, unless the target holds something, and return the error."""
     others = [name for name in [*root.names(), *root.folders()] if not name.startswith(".") and name != REJECTED]
@@ -179,6 +184,8 @@ def _fingerprint(listing: Listing, options: IngestOptions) -> str:
         del read[name]
     if not options.drop_duplicates:
         del read["drop_duplicates"]
+    if options.every is None:
+        del read["every"]
     for name, unlimited in (("max_pixels", DEFAULT_LIMITS.pixels), ("max_bytes", DEFAULT_LIMITS.file_bytes)):
         if read[name] == unlimited:  # datasets made before there were limits are current
             del read[name]

@@ -15,6 +15,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.page import Output
 from ray_kplm.run import Run
 from ray_kplm.steps.align import Align
+from ray_kplm.steps.calibrate_visibility import CalibrateVisibility
 from ray_kplm.steps.cluster import ClusterFeatures, ClusterKeypoints
 from ray_kplm.steps.context import RunContext
 from ray_kplm.steps.detect import DetectKeypoints
@@ -111,6 +112,12 @@ class Recorder:
         """Note the export of a jointly trained detector."""
         return self._add(ExportJointHead(self._context, _as(TrainRound, network), _as(LandmarkLabels, labels)))
 
+    def calibrate_visibility(self, detector: Output, facing: Output | None = None) -> CalibrateVisibility:
+        """Note the fit of what gives landmarks their probabilities."""
+        assert isinstance(detector, TrainLandmarks | ExportJointHead), f"{detector.path}: is no detector"
+        faced = None if facing is None else _as(FindFacing, facing)
+        return self._add(CalibrateVisibility(self._context, detector, faced))
+
 
 def _as(kind: type[AnyTask], output: Output) -> AnyTask:
     """The output as a kind of task. A page that passes something else is wrong."""
@@ -140,9 +147,13 @@ class Recording:
         return [task.step.manifest() for task in self.tasks][-1] is not None
 
     def check_outputs(self) -> None:
-        """Raise DamageError if a file of a finished step is lost or has another size, or if the last step's are damaged."""
+        """Raise DamageError if a file of a finished step is lost or has another size, or if the detector's are damaged.
+
+        The detector is what the last step makes and takes.
+        """
+        last = self.tasks[-1]
         for task in self.tasks:
-            task.check_output(thoroughly=task is self.tasks[-1])
+            task.check_output(thoroughly=task is last or task in last.takes)
 
     def takers(self, task: Task) -> list[Task]:
         """Return the tasks that take the output of a task."""

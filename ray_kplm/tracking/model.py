@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.detectors.stored import export
+from ray_kplm.detectors.stored import detector_fingerprint, export
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
@@ -78,7 +78,7 @@ def export_model(run: Run, step: int, folder: Folder) -> None:
     buffer = io.BytesIO()
     np.save(buffer, example_images(run.config.network.image_size))
     folder.write_bytes(_EXAMPLE, buffer.getvalue())
-    fingerprint = run.finished("stage2")["fingerprint"]
+    fingerprint = detector_fingerprint(run)
     folder.write_json(FACTS, {"name": _NAME, "fingerprint": fingerprint, "step": step})
 
 

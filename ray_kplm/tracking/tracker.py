@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ray_kplm.detectors.stored import detector_fingerprint
 from ray_kplm.errors import KplmError, StoppedEarly, StorageError, TrackingError
 from ray_kplm.run import NUMBER_FORMAT, Run
 from ray_kplm.storage import NO_SPACE, Folder
@@ -93,7 +94,7 @@ class Tracker:
 
     def log_model(self, run: Run) -> None:
         """Log the landmark detector of a finished run, see `tracking.model`."""
-        if self._record["model"] != run.finished("stage2")["fingerprint"]:
+        if self._record["model"] != detector_fingerprint(run):
             self._sender.put_model(partial(export_model, run, self._step))
 
     def end(self, status: str) -> None:

@@ -6,29 +6,20 @@ import os
 import numpy as np
 import pytest
 import ray
-import torch
 from PIL import Image
 
-from ray_kplm.analysis.contact_sheet import draw_sheet, show
+from ray_kplm.analysis.contact_sheet import draw_sheet, seen_well, show
 from ray_kplm.analysis.picture_file import FORMATS, PictureFile
 from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
 from ray_kplm.cli.main import main
-from ray_kplm.config import load_config
-from ray_kplm.datasets.dataset import Dataset, PartBuilder
+from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.errors import ConfigError, StorageError
-from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.draw import encode_png
+from ray_kplm.imaging.draw import HOLLOW_BELOW, encode_png
 from ray_kplm.inference import dataset as inference
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.network.hourglass import LandmarkNetwork
+from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.run import Run
-from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import seal
 
-SMALL = [
-    "network.image_size=64", "network.width=16", "network.depth=2", "network.groups=4", "method.landmarks=4",
-    "method.mirror=none", "compute.precision=fp32", "compute.threads=1",
-]  # fmt: skip
 COUNTS = {"train": 5, "test": 7}
 
 
@@ -38,31 +29,8 @@ def no_ray(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
-    """A finished run with seeded weights that holds no landmarks yet, and its dataset of two parts a split."""
-    root, table = Folder.at(tmp_path / "dataset"), {}
-    rng = np.random.default_rng(0)
-    for split, count in COUNTS.items():
-        rows = [count - 2, 2]
-        for number, size in enumerate(rows):
-            part = PartBuilder(0)
-            for i in range(size):
-                image = rng.integers(0, 256, (64, 48, 3), np.uint8)
-                name = f"{split}/{number}-{i}"
-                part.add(name, encode_png(image), image, None, coordinates.translation(0, 0), {})
-            (root / split / "images").write_table(f"part-0000{number}.parquet", part.tables().images)
-        table[split] = {"images": count, "parts": ["part-00000.parquet", "part-00001.parquet"], "rows": rows}
-    root.write_json("dataset.json", {"name": "noise"})
-    root.write_json("manifest.json", {"kind": "dataset", "fingerprint": "f" * 64, "splits": table, "landmarks": 0})
-    run = Run.start(load_config(None, [f"dataset={root.path}", f"run={tmp_path / 'run'}", *SMALL])).save()
-    torch.manual_seed(0)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, 4).state_dict()}, buffer)
-    stage2 = run.step("stage2", "train", {}, {})
-    stage2.folder.write_bytes("network.pt", buffer.getvalue())
-    stage2.folder.write_json(CHANNELS, Channels.first(np.ones(4, bool)).to_dict())
-    stage2.finish()
-    return run
+def run(noise_run) -> Run:
+    return noise_run
 
 
 @pytest.fixture
@@ -163,3 +131,14 @@ def test_sizes_without_meaning_are_one_line(run, tmp_path, option, capsys):
     *_, line = capsys.readouterr().err.splitlines()
     assert f"argument {option[0]}: " in line
     assert f"{option[1]}" in line
+
+
+def test_landmarks_that_are_not_found_are_drawn_hollow_and_without_probabilities_those_of_low_confidence():
+    xy = np.zeros((3, 2, 2), np.float32)
+    xy[2, 1] = np.nan
+    confidence = np.array([[0.8, 0.2], [0.8, 0.4], [0.1, 0.4]], np.float32)
+    probability = np.array([[0.9, 0.49], [0.5, 0.51], [0.6, 0.9]], np.float32)
+    well = seen_well(SplitLandmarks(xy, confidence, probability))
+    assert (well < HOLLOW_BELOW).tolist() == [[False, True], [False, False], [False, True]]
+    well = seen_well(SplitLandmarks(xy, confidence, np.full((3, 2), np.nan, np.float32)))
+    assert (well < HOLLOW_BELOW).tolist() == [[False, False], [False, False], [True, False]]

@@ -21,6 +21,7 @@ from ray_kplm.evaluation.protocols import PROTOCOLS
 from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.draw import KEYPOINT, TITLE_HEIGHT, encode_png
+from ray_kplm.inference.dataset import read_predictions
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -70,13 +71,18 @@ def make_dataset(path, seed=0, names=NAMES, name="bodies", splits=("train", "tes
     return Dataset.open(root)
 
 
-def add_predictions(run, dataset, seed=0):
-    """What the detector says: the points, off by a pixel or so, in another order."""
+def add_predictions(run, dataset, seed=0, probability=None):
+    """What the detector says: the points, off by a pixel or so, in another order; and their probability by image and point."""
     rng = np.random.default_rng(1)
     for prediction in module._predictions(run, dataset, STAGE2, ("train", "test")):
         xy = bodies(prediction.split, seed)[:, ::-1] + rng.normal(size=(COUNTS[prediction.split], len(NAMES), 2))
         rows = [
-            {"image_id": f"{prediction.split}/{i}", "xy": points.tolist(), "confidence": [0.9] * len(NAMES)}
+            {
+                "image_id": f"{prediction.split}/{i}",
+                "xy": points.tolist(),
+                "confidence": [0.9] * len(NAMES),
+                "probability": probability and [probability(i, j) for j in reversed(range(len(NAMES)))],
+            }
             for i, points in enumerate(xy.astype(np.float32))
         ]
         prediction.step.begin()
@@ -149,6 +155,31 @@ def test_hidden_points_are_scored_unless_left_out(run):
     assert metrics["points"]["scored"] == 375
     assert metrics["visible_only"]
     assert metrics["left_out"]["forward_points"] == 15
+
+
+def test_probabilities_are_scored_by_the_visibility_of_the_nearest_point(run):
+    assert evaluate(run)["visibility"] is None  # the detector gives none
+    dataset = Dataset.open(run.config.dataset)
+    (run.folder / "evaluation").delete()
+    hidden = lambda i, j: j == HIDDEN and i % 2 == 1  # noqa: E731
+    add_predictions(run, dataset, probability=lambda i, j: 0.25 if hidden(i, j) else 0.75)
+    scores = evaluate(run)["visibility"]
+    assert scores["point_of_landmark"] == list(range(12, -1, -1))
+    assert (scores["hidden"], scores["pairs"]) == (15, 390)
+    assert scores["auc"] == scores["auc_mean"] == 1
+    assert scores["ece"] == pytest.approx(0.25)
+    assert scores["brier"] == pytest.approx(0.0625)
+    assert [k for k, value in enumerate(scores["auc_per_landmark"]) if value is not None] == [12 - HIDDEN]
+
+
+def test_landmarks_that_earlier_versions_stored_have_no_probability(run):
+    dataset = Dataset.open(run.config.dataset)
+    folder = run.folder / "evaluation/stage2/test"
+    table = folder.read_table("part-00000.parquet")
+    folder.write_table("part-00000.parquet", table.drop_columns(["probability"]))
+    old = read_predictions(folder, dataset, "test")
+    assert old.xy.shape == (30, 13, 2)
+    assert np.isnan(old.probability).all()
 
 
 def test_errors_are_reported_by_ranges_of_a_column(run):

@@ -24,7 +24,10 @@ def test_steps_lists_what_is_done_and_what_each_step_takes(tmp_path, capsys):
     assert main(["steps", str(tmp_path / "run")]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:3] == [["done", "keypoints"], ["begun", "rounds/000/train", "keypoints"]]
-    assert lines[-1] == ["to", "do", "stage2", "rounds/001/labels", "rounds/001/train"]
+    assert lines[-2:] == [
+        ["to", "do", "stage2", "rounds/001/labels", "rounds/001/train"],
+        ["to", "do", "visibility", "stage2"],
+    ]
     assert main(["steps", str(tmp_path / "run"), "--mermaid"]) == 0
     assert capsys.readouterr().out.startswith("flowchart TD\n")
     assert main(["steps", str(tmp_path / "nothing")]) == 4

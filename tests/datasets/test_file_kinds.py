@@ -71,7 +71,7 @@ def test_other_kinds_are_recognised_by_their_start(start, kind):
         (".nef", "raw camera"),
         (".svg", "drawings"),
         (".pdf", "PNG"),
-        (".mp4", "extract frames"),
+        (".mp4", "--every N"),
         (".zip", "unpack"),
         (".dcm", "medical"),
         (".jxl", "convert"),
@@ -142,7 +142,7 @@ def test_only_files_of_unknown_extension_are_looked_into(extension, look):
     [
         (b"<html><body>404 Not Found", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"\0\0\0\x18ftypisom" + bytes(30), "extract frames"),
+        (b"\0\0\0\x18ftypisom" + bytes(30), "--every N"),
         (b"%PDF-1.4", ".pdf file"),
         (b"some text", ""),
     ],

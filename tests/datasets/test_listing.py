@@ -95,5 +95,5 @@ def test_kinds_with_the_same_advice_are_said_together():
     line = losses_text({"truncated": 2, "not an image": 1}, 4, {".nef": 3, ".dng": 1, ".mp4": 1})
     assert line == (
         "3 rejected (2 truncated, 1 not an image), 4 other files; 3 .nef, 1 .dng skipped: raw camera files, export as JPEG or "
-        "PNG; 1 .mp4 skipped: videos, extract frames (--sequences takes their order)"
+        "PNG; 1 .mp4 skipped: videos, --every N takes every N-th frame (extra `video`)"
     )

@@ -20,7 +20,9 @@ MOMENTS = [
     ("stage2", "ray/*/checkpoint_*"),
 ]
 """A step, and the pattern of a path in the run whose appearance during the step is the moment of the kill."""
-STEPS = {"keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2"}
+STEPS = {
+    "keypoints", "rounds/000/train", "rounds/000/labels", "rounds/001/train", "rounds/001/labels", "stage2", "visibility",
+}  # fmt: skip
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""The number format of a prediction; no Ray is started."""
+"""What is decided before a prediction: the number format, and what a detector can be asked; no Ray is started."""
 
 import numpy as np
 import pytest
 
 from ray_kplm.config import ComputeConfig, load_config
+from ray_kplm.errors import ConfigError
 from ray_kplm.inference import images
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.run import Run
@@ -47,3 +48,14 @@ def test_the_driver_decides_the_number_format_for_all_workers(tmp_path, monkeypa
                 run, tmp_path / "dataset", tmp_path / f"out{gpus}", config=config, workers=Elsewhere()
             )
         assert (sent.value.compute.precision, sent.value.compute.channels_last) == expected
+
+
+def test_a_least_probability_is_refused_for_a_detector_that_gives_none(tmp_path, monkeypatch):
+    run = Run.start(load_config(None, [f"run={tmp_path / 'run'}"])).save()
+    make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
+    monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
+    with pytest.raises(ConfigError, match=r"--min-probability 0\.7: .* gives no probabilities; `kplm train` again"):
+        images.predict_images(run, tmp_path, tmp_path / "out", images.PredictOptions(min_probability=0.7))
+    assert images.PredictOptions().least == 0.5
+    with pytest.raises(ConfigError, match="min_probability"):
+        images.PredictOptions(min_probability=1.5)

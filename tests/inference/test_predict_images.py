@@ -4,19 +4,24 @@ import csv
 import io
 import json
 import os
+import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sleap_io
 import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector, schemas
+from ray_kplm.cli.main import main
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.detectors.stored import export
 from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.inference.export.formats import FORMATS
 from ray_kplm.inference.images import PredictOptions, predict_images
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
@@ -25,6 +30,7 @@ from ray_kplm.run import Run
 from ray_kplm.runtime.map_parts import RayWorkers
 from ray_kplm.steps.ingest import ingest
 from ray_kplm.storage import Folder
+from ray_kplm.verify import verify
 
 K = 3
 OVERRIDES = ["network.image_size=32", f"method.landmarks={K}", "compute.batch_images=4"]
@@ -88,6 +94,62 @@ def test_predictions_have_the_documented_files(predicted):
 
 def test_progress_counts_the_parts(predicted):
     assert [text for _, text in predicted[2]] == ["1/3 parts", "2/3 parts", "3/3 parts"]
+
+
+def test_other_formats_are_added_without_predicting_again(run, pictures, predicted, tmp_path):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the upright picture is 20 wide and 40 high
+    Image.open(pictures / "b" / "9.png").resize((40, 20)).save(tmp_path / "pictures" / "turned, ö.jpg", exif=exif)
+    out, options = tmp_path / "out", PredictOptions(part_images=5, to=("coco",))
+    predict_images(run, tmp_path / "pictures", out, options)
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    options = PredictOptions(part_images=5, to=tuple(FORMATS), names=("a", "b", "c"))
+    again = predict_images(run, tmp_path / "pictures", out, options)
+    assert again.existed
+    assert again.notes == ()
+    assert written == {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    outputs = set(json.loads((out / "manifest.json").read_text())["outputs"])
+    assert {*tree(out)} - {"manifest.json"} == outputs
+    assert {"coco.json", "landmarks.csv", "landmarks.slp", "landmarks.nwb", "dlc/landmarks.h5", "yolo/data.yaml",
+            "label_studio/tasks.json"} < outputs  # fmt: skip
+    assert verify(Folder.at(out)).findings == []
+    (expected,) = LandmarkDetector.load(run.folder.path).predict([tmp_path / "pictures" / "turned, ö.jpg"])
+    coco = json.loads((out / "coco.json").read_text())
+    (image,) = [image for image in coco["images"] if image["file_name"] == "turned, ö.jpg"]
+    assert (image["width"], image["height"]) == (20, 40)
+    (one,) = [one for one in coco["annotations"] if one["image_id"] == image["id"]]
+    points = np.reshape(one["keypoints"], (K, 3))
+    is_inside = points[:, 2] > 0
+    assert is_inside.any()
+    np.testing.assert_allclose(points[is_inside, :2], np.maximum(expected.xy[is_inside], 0), atol=0.01)
+    labels = sleap_io.load_slp(str(out / "landmarks.slp"), open_videos=False)
+    (frame,) = [frame for frame in labels if frame.video.filename[frame.frame_idx] == "turned, ö.jpg"]
+    assert tuple(frame.video.shape) == (1, 40, 20, 3)
+    np.testing.assert_allclose(frame.instances[0].numpy(), expected.xy, atol=0.01)
+    (line,) = (out / "yolo" / "labels" / "turned, ö.txt").read_text().splitlines()
+    shares = np.array(line.split()[5:], float).reshape(K, 3)
+    np.testing.assert_allclose(shares[is_inside, :2] * [20, 40] - 0.5, expected.xy[is_inside], atol=0.01)
+
+
+def test_names_on_standard_input_are_a_source(run, pictures, monkeypatch, capsys, tmp_path):
+    names = [pictures / "a" / "0.png", pictures / "b" / "1.png", pictures / "b" / "gone.png"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
+    code = main(
+        ["predict", run.folder.path, "-", str(tmp_path / "out"), "--to", "csv,yolo", "compute.threads=1", "--json"]
+    )
+    figures = json.loads(capsys.readouterr().out)
+    assert (code, figures["images"], figures["formats"]) == (0, 2, ["csv", "yolo"])
+    assert figures["rejected"] == {"no such file or folder": 1}
+    assert {"landmarks.csv", "yolo/labels/a/0.txt", "yolo/labels/b/1.txt"} < set(tree(tmp_path / "out"))
+
+
+def test_formats_and_names_that_cannot_be_used_are_refused_before_anything_is_predicted(run, pictures, tmp_path):
+    with pytest.raises(ConfigError, match="--to sql: no such format"):
+        predict_images(run, pictures, tmp_path / "out", PredictOptions(to=("sql",)))
+    with pytest.raises(ConfigError, match="the detector has 3 landmarks: give 3 different names"):
+        predict_images(run, pictures, tmp_path / "out", PredictOptions(names=("a", "b")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_broken_images_are_counted_and_listed(predicted):

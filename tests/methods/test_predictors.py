@@ -90,7 +90,7 @@ def test_channels_are_decoded_with_the_sigma_of_their_targets(sigma, placement, 
     side = CONFIG.network.image_size // 4
     xy = side / 2 + torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), device="cpu")
     maps = heatmaps.render(xy, torch.ones(3, 4), side, sigma).to(placement.device)
-    monkeypatch.setattr(predictor, "_maps", lambda images: (maps, None))
+    monkeypatch.setattr(predictor, "maps", lambda images: (maps, None))
     found = predictor(IMAGES).xy
     np.testing.assert_allclose(
         found, coordinates.heatmap_to_input(xy.numpy()), atol=0.25

@@ -1,5 +1,7 @@
 """Which images a gallery has, in which order, and what a card says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,16 @@ def test_without_any_measure_a_card_has_its_pictures():
     [card] = landmark_cards(findings, album_of(findings), [-1], None, None)
     assert card["figures"] == []
     assert card["montage"] is not None
+
+
+def test_landmarks_that_are_not_found_are_hollow_and_counted_on_their_card(evidence):
+    page = evidence(images=8, landmarks=3)
+    probability = np.full((8, 3), 0.9)
+    probability[:2, 0], probability[:, 2] = 0.4, np.nan
+    findings = replace(page.findings, probability=probability)
+    assert findings.hollow()[:, 0].tolist() == [True, True, *[False] * 6]
+    figures = [
+        dict(f[:2] for f in c["figures"]) for c in landmark_cards(findings, page.album, page.flip_map, None, None)
+    ]
+    assert [f["Found"] for f in figures[:2]] == ["75.0 %", "100 %"]
+    assert page.findings.found_rate() is None

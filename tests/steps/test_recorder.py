@@ -145,6 +145,7 @@ TAKES = {
         "rounds/001/features <- rounds/001/train facing",
         "rounds/001/labels <- rounds/001/features",
         "stage2 <- rounds/001/labels rounds/001/train facing",
+        "visibility <- stage2 facing",
     ],
     "merge": [
         "keypoints/clustered/labels <- keypoints",
@@ -157,6 +158,7 @@ TAKES = {
         "stage2/000/train <- rounds/001/labels rounds/001/train",
         "stage2/000/merge <- stage2/000/train",
         "stage2 <- rounds/001/labels stage2/000/merge",
+        "visibility <- stage2",
     ],
     "template": [
         "rounds/000/train <- keypoints",
@@ -167,6 +169,7 @@ TAKES = {
         "stage2/000/train <- template/labels",
         "stage2/000/labels <- stage2/000/train",
         "stage2 <- stage2/000/labels",
+        "visibility <- stage2",
     ],
 }
 
@@ -187,6 +190,7 @@ def test_the_facing_is_searched_for_unless_the_configuration_says_what_a_mirror_
     assert ("facing" in [task.path for task in recording]) == searched
     takers = [task.path for task in recording if any(taken.path == "facing" for taken in task.takes)]
     taking = ["rounds/000/train", "rounds/000/features", "rounds/001/train", "rounds/001/features", "stage2"]
+    taking.append("visibility")
     assert takers == (taking if searched else [])
 
 

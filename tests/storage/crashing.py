@@ -1,4 +1,4 @@
-"""Work that dies at a boundary: run as a process, `python -m tests.storage.crashing WORK FOLDER`.
+"""Work that dies at a boundary: run as a process, `python tests/storage/crashing.py WORK FOLDER`.
 
 Every operation of the file system at which a file appears, changes its name, is flushed or goes away is a boundary. For each a
 process is forked that ends there as by `kill -9`: without clean-up, and without what comes after. Then the folder is looked

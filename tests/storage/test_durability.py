@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CRASHING = Path(__file__).with_name("crashing.py")
 
 
 def crashing(work: str, folder: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.storage.crashing", work, str(folder)]
+    command = [sys.executable, str(CRASHING), work, str(folder)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -47,7 +48,8 @@ def test_a_crash_at_each_boundary_of_ingest_leaves_old_or_new(memory):
 SCRIPT = """
 from pathlib import Path
 import sys
-from tests.storage.crashing import make_step
+sys.path.insert(0, sys.argv[2])
+from crashing import make_step
 make_step(Path(sys.argv[1]))
 """
 
@@ -68,7 +70,8 @@ def test_files_are_flushed_before_they_get_their_name_and_folders_before_the_man
     if strace is None:
         pytest.skip("no strace: install it to see the order of system calls")
     calls = "trace=fsync,fdatasync,rename,renameat,renameat2"
-    command = [strace, "-f", "-y", "-e", calls, "-o", str(log), sys.executable, "-c", SCRIPT, str(tmp_path.resolve())]
+    command = [strace, "-f", "-y", "-e", calls, "-o", str(log), sys.executable, "-c", SCRIPT]
+    command += [str(tmp_path.resolve()), str(CRASHING.parent)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     if "ptrace" in done.stderr or "PTRACE" in done.stderr:

@@ -20,12 +20,14 @@ from ray_kplm.datasets.dataset import (
 from ray_kplm.datasets.description import NAME, landmark_description, read_description
 from ray_kplm.datasets.ingest_source import Box, Sample, SampleReader, box_fault
 from ray_kplm.datasets.point_shape import PointShape, point_shape, points_array
-from ray_kplm.datasets.readers.folder_files import Pictures, list_pictures
+from ray_kplm.datasets.readers.folder_files import Pictures, list_chosen_files, list_pictures
+from ray_kplm.datasets.readers.folder_videos import OpenPictures, split_videos
 from ray_kplm.datasets.readers.joins import ImageNames, join_note
 from ray_kplm.datasets.readers.parquet import first_known, frame_of
 from ray_kplm.datasets.readers.tables import UserTable, read_user_table
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
+from ray_kplm.video.reader import VideoIndex, Videos
 
 _BOXES = {"image": kinds.NAME, **dict.fromkeys(("x0", "y0", "x1", "y1"), kinds.COORDINATE)}
 _LANDMARKS = {"image": kinds.NAME, "landmarks": kinds.POINTS}
@@ -43,6 +45,7 @@ class Crop(NamedTuple):
         annotation: Row of the landmarks table.
         frame: The sequence of a video's frame, and its time there.
         sequence: The sequence, also where the frame's time is not known.
+        video: Path of the video, if the picture is a frame of one and no file.
     """
 
     path: str
@@ -51,6 +54,7 @@ class Crop(NamedTuple):
     annotation: int = NONE
     frame: tuple[str, int] | None = None
     sequence: str | None = None
+    video: str | None = None
 
     @property
     def image_id(self) -> str:
@@ -67,17 +71,21 @@ class FolderReader:
         options: How pictures are cropped.
         annotations: The whole landmarks file; the tasks of a node share one copy.
         points: Shape of each image's annotated landmarks; None: none.
+        videos: What is known of the videos among the pictures.
     """
 
     source: Folder
     options: IngestOptions
     annotations: pa.Table | None
     points: PointShape | None
+    videos: dict[str, VideoIndex] = field(default_factory=dict)
 
     def read_part(self, entries: Sequence[Crop]) -> PartTables:
         """Return the tables of a part."""
         landmarks = self.points.landmarks if self.points else 0
-        return SampleReader(self.source, self.options, landmarks).read_part(list(map(self._sample, entries)))
+        opener = OpenPictures(self.videos, self.options.limits)
+        reader = SampleReader(self.source, self.options, landmarks, opener=opener)
+        return reader.read_part(list(map(self._sample, entries)))
 
     def _sample(self, crop: Crop) -> Sample:
         """Return the entry as a sample, with its annotation."""
@@ -85,7 +93,7 @@ class FolderReader:
         if self.annotations is not None and crop.annotation != NONE:
             row = self.annotations.slice(crop.annotation, 1).to_pylist()[0]
             annotation = {**row, "landmarks": points_array(row["landmarks"], self.points)} if self.points else row
-        return Sample(crop.image_id, crop.path, crop.box, annotation=annotation, frame=crop.frame)
+        return Sample(crop.image_id, crop.video or crop.path, crop.box, annotation=annotation, frame=crop.frame)
 
 
 def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | None = None) -> Listing:
@@ -96,7 +104,7 @@ def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | 
         options: How to ingest it.
         chosen: Paths below the folder: these files alone, whatever their names.
     """
-    pictures = list_pictures(source, options) if chosen is None else Pictures(list(chosen))
+    pictures = list_pictures(source, options) if chosen is None else list_chosen_files(source, chosen, options)
     identity, joined = pictures.identity, _Joins(source, pictures.rejected, pictures.notes)
     crops = [Crop(path) for path in pictures.paths]
     if options.boxes:
@@ -112,7 +120,10 @@ def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | 
     if options.sequences:
         sequences = joined.read(options.sequences, _SEQUENCES, {}, identity).table
         crops = _with_frames(crops, sequences, joined.rows("--sequences", "sequence", sequences, crops))
-    reader = FolderReader(source, options, annotations, points)
+    crops = [
+        crop if crop.path not in pictures.frames else _of_video(crop, *pictures.frames[crop.path]) for crop in crops
+    ]
+    reader = FolderReader(source, options, annotations, points, pictures.index)
     splits = _splits(crops, annotations, pictures, options)
     landmarks = points.landmarks if points else 0
     meta = landmark_description(read_description(source), landmarks, f"{source}/{NAME}", source.name)
@@ -122,12 +133,17 @@ def list_folder(source: Folder, options: IngestOptions, chosen: Sequence[str] | 
         identity.hexdigest(),
         meta,
         landmarks,
-        bool(options.sequences),
+        bool(options.sequences or pictures.frames),
         joined.rejected,
         pictures.other_files,
         tuple(joined.notes),
         pictures.skipped,
+        Videos(source, pictures.index),
     )
+
+
+def _of_video(crop: Crop, video: str, number: int) -> Crop:
+    return crop._replace(frame=(video, number), sequence=video, video=video)
 
 
 @dataclass
@@ -211,8 +227,10 @@ def _with_frames(crops: list[Crop], sequences: pa.Table, rows: dict[str, int]) -
 def _splits(
     crops: list[Crop], annotations: pa.Table | None, pictures: Pictures, options: IngestOptions
 ) -> dict[str, list[Crop]]:
-    """Split as the folders say, or else by a hash of the group, the sequence or the path; copies stay together."""
+    """Split as the folders say, or else by a hash of the group, the sequence or the path; copies and videos stay together."""
     splits: dict[str, list[Crop]] = {schemas.TRAIN: [], schemas.TEST: []}
+    frames = {} if pictures.split else pictures.frames
+    of_frame = split_videos(frames, options, alone=len(frames) == len(pictures.paths))
     groups: list[str | None] = []
     if annotations is not None and "group" in annotations.column_names:
         groups = annotations["group"].to_pylist()
@@ -221,5 +239,6 @@ def _splits(
             continue
         group = groups[crop.annotation] if groups and crop.annotation != NONE else None
         unit = first_known(group, crop.sequence, pictures.original.get(crop.path), crop.path) or ""
-        splits[pictures.split.get(crop.path) or split_of(unit, options)].append(crop)
+        drawn = (group is None and of_frame.get(crop.path)) or split_of(unit, options)
+        splits[pictures.split.get(crop.path) or drawn].append(crop)
     return splits

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray_kplm.datasets import file_kinds
 from ray_kplm.datasets.dataset import IngestOptions, split_of
 from ray_kplm.datasets.duplicates import same_content
+from ray_kplm.datasets.readers.folder_videos import list_frames, videos_among
 from ray_kplm.datasets.source_files import SourceFile, list_files, starts
 from ray_kplm.datasets.split_names import VAL, are_splits, role_of_path, split_of_role
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.storage import Folder
+from ray_kplm.video.pyav import is_installed
+from ray_kplm.video.reader import VideoIndex
 
 
 @dataclass
@@ -30,6 +33,9 @@ class Pictures:
         notes: What was decided.
         skipped: Number of files of kinds that are not read, by extension.
         other_files: Number of files that are no pictures.
+        videos: The files that are videos, if they are taken.
+        frames: Of the paths that are frames of videos, the video and the number of the frame.
+        index: Of the videos.
     """
 
     paths: list[str]
@@ -40,6 +46,9 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     other_files: int = 0
+    videos: list[SourceFile] = field(default_factory=list)
+    frames: dict[str, tuple[str, int]] = field(default_factory=dict)
+    index: dict[str, VideoIndex] = field(default_factory=dict)
     _identity: Any = field(default_factory=hashlib.sha256)
 
     def decided(self, *words: str) -> None:
@@ -58,13 +67,9 @@ def list_pictures(source: Folder, options: IngestOptions) -> Pictures:
     Raises:
         DataError: The folder cannot be listed.
     """
-    files, faults = list_files(source)
-    pictures = Pictures([])
-    pictures.rejected += [(f.path, f.reason) for f in faults if f.is_folder or _may_be_picture(f.path)]
-    used = list(_pictures_among(source, files, pictures))
-    for file in used:
-        pictures.decided(file.path, str(file.size), str(file.modified_ns))
-    paths = [file.path for file in used]
+    pictures, used = _look(source, options)
+    _add_frames(pictures, source, [file.path for file in pictures.videos], options)
+    paths = sorted([*(file.path for file in used), *pictures.frames])
     if options.input_size is not None:  # landmarks are predicted for every name, of whatever split
         pictures.paths = paths
         return pictures
@@ -79,6 +84,50 @@ def list_pictures(source: Folder, options: IngestOptions) -> Pictures:
     return pictures
 
 
+def list_chosen_files(source: Folder, paths: Sequence[str], options: IngestOptions) -> Pictures:
+    """Return the files at some paths of a folder as pictures, whatever their names, and the frames of those that are videos.
+
+    Raises:
+        ConfigError: One is a video, and PyAV is not installed.
+    """
+    pictures = Pictures([])
+    videos = videos_among(source, paths)
+    _add_frames(pictures, source, videos, options)
+    pictures.paths = sorted([*(set(paths) - set(videos)), *pictures.frames])
+    return pictures
+
+
+def list_below(source: Folder, options: IngestOptions) -> Pictures:
+    """List the pictures of a folder, and its videos as files, without a choice among them.
+
+    Raises:
+        DataError: The folder cannot be listed.
+    """
+    pictures, used = _look(source, options)
+    pictures.paths = [file.path for file in sorted([*used, *pictures.videos])]
+    return pictures
+
+
+def _look(source: Folder, options: IngestOptions) -> tuple[Pictures, list[SourceFile]]:
+    """Return what a folder has, with its videos if they are taken, and the files that are pictures."""
+    files, faults = list_files(source)
+    pictures = Pictures([])
+    pictures.rejected += [(f.path, f.reason) for f in faults if f.is_folder or _may_be_picture(f.path)]
+    used = list(_pictures_among(source, files, pictures, videos=options.every is not None and is_installed()))
+    for file in [*used, *pictures.videos]:
+        pictures.decided(file.path, str(file.size), str(file.modified_ns))
+    return pictures, used
+
+
+def _add_frames(pictures: Pictures, source: Folder, videos: Sequence[str], options: IngestOptions) -> None:
+    """Add the frames of videos."""
+    found = list_frames(source, videos, options.every or 1, options.limits)
+    pictures.frames, pictures.index = found.frames, found.index
+    pictures.rejected += found.rejected
+    if found.index:
+        pictures.decided("every", str(options.every or 1))
+
+
 def has_tables(options: IngestOptions) -> bool:
     """Return whether a user's table may have another box or place for each name of a picture."""
     return bool(options.boxes or options.landmarks or options.sequences)
@@ -89,8 +138,13 @@ def _may_be_picture(path: str) -> bool:
     return file_kinds.is_picture(extension) or file_kinds.needs_a_look(extension)
 
 
-def _pictures_among(source: Folder, files: list[SourceFile], pictures: Pictures) -> Iterator[SourceFile]:
-    """Yield the files that are pictures, by extension, or by content if the extension does not say; count the others."""
+def _pictures_among(
+    source: Folder, files: list[SourceFile], pictures: Pictures, *, videos: bool
+) -> Iterator[SourceFile]:
+    """Yield the files that are pictures, by extension, or by content if the extension does not say; count the others.
+
+    If videos are taken, they are added to the pictures' `videos`.
+    """
     unnamed = [file.path for file in files if file_kinds.needs_a_look(file_kinds.extension_of(file.path))]
     looked = zip(unnamed, starts(source, unnamed, file_kinds.SIGNATURE_BYTES), strict=True)
     content = {path: file_kinds.kind_of_content(start) for path, start in looked}
@@ -99,6 +153,8 @@ def _pictures_among(source: Folder, files: list[SourceFile], pictures: Pictures)
         kind = content.get(file.path, file_kinds.extension_of(file.path))
         if file_kinds.is_picture(kind):
             yield file
+        elif videos and file_kinds.is_video(kind):
+            pictures.videos.append(file)
         elif file_kinds.is_known_unread(kind):
             skipped[kind] += 1
         else:

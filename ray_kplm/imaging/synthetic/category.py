@@ -53,6 +53,8 @@ NORMALISER: dict[str, str] = {
     "definition": "sqrt(w*h) of bbox, the bounding box of all landmarks, hidden ones included",
 }
 
+LICENCE = "generated; as this package"
+"""Of rendered images: by it a dataset is known as one of them."""
 SMALLEST_SIDE = 32
 ROWS_PER_GROUP = 256
 JPEG_QUALITY = 95
@@ -293,7 +295,7 @@ def describe(counts: dict[str, int], settings: Settings) -> dict[str, Any]:
         "nme": NORMALISER,
         "crop": category.crop,
         "sources": [{"generator": "ray_kplm.imaging.synthetic", "seed": settings.seed}],
-        "licence": "generated; as this package",
+        "licence": LICENCE,
         "split": "by index: the last images are the test; every image shows an instance of its own",
         "notes": notes,
         "n_train": counts["train"],

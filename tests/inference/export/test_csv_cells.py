@@ -8,7 +8,7 @@ import pytest
 
 from ray_kplm import schemas
 from ray_kplm.inference.export.csv_cells import from_cell, to_cell
-from ray_kplm.inference.export.formats import to_csv
+from ray_kplm.inference.export.landmarks_csv import to_csv
 
 FORMULAS = [
     "=HYPERLINK(\"http://a\",\"b\").jpg", "+1+1.png", "-2+3.png", "@SUM(A1).jpg", "\t=1.png", "\r=1.png", "-cat.jpg", "--5",
@@ -49,7 +49,7 @@ def test_numbers_and_other_texts_are_as_they_are(text):
     assert row[0] == text
 
 
-def test_landmarks_of_odd_ids_are_rows_of_five_cells():
+def test_landmarks_of_odd_ids_are_rows_of_seven_cells():
     ids = [*FORMULAS, *NUMBERS, *PLAIN]
     rows = [
         {
@@ -65,7 +65,7 @@ def test_landmarks_of_odd_ids_are_rows_of_five_cells():
     ]
     table = pa.Table.from_pylist(rows, schemas.SOURCE_LANDMARKS)
     lines = list(csv.reader(io.StringIO("".join(to_csv(lambda: [table])), newline="")))
-    assert lines[0] == ["image_id", "landmark", "x", "y", "confidence"]
+    assert lines[0] == ["image_id", "landmark", "x", "y", "confidence", "probability", "found"]
     assert [from_cell(line[0]) for line in lines[1:]] == ids
-    assert {tuple(line[1:]) for line in lines[1:]} == {("0", "-1.500", "2.000", "0.5000")}
+    assert {tuple(line[1:]) for line in lines[1:]} == {("0", "-1.500", "2.000", "0.5000", "0.9000", "true")}
     assert not any(line[0][:1] in "=+-@\t\r" and line[0] not in NUMBERS for line in lines[1:] if line[0])

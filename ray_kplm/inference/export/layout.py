@@ -1,0 +1,95 @@
+"""What a detector's landmarks are called and how they belong together, for formats that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_kplm.errors import ConfigError
+from ray_kplm.schemas import NONE
+
+_OBJECTS = 4096
+"""Objects that a skeleton is derived from at most: the first ones."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The K landmarks of a detector.
+
+    Attributes:
+        category: Name of the category of objects.
+        names: The K names.
+        partners: The K landmarks that each one is in the mirror image: itself if it has no partner.
+        skeleton: Pairs of landmarks that a line joins, indices from 0.
+    """
+
+    category: str
+    names: tuple[str, ...]
+    partners: tuple[int, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, category: str, flip_map: Sequence[int] | NDArray[np.int16], names: Sequence[str] = ()) -> Layout:
+        """Return the layout of a detector, without a skeleton.
+
+        Args:
+            category: Name of the category.
+            flip_map: (K,) partners in the mirror image, or NONE.
+            names: Of the landmarks; by default `landmark_0` and so on.
+
+        Raises:
+            ConfigError: There are not K different names.
+        """
+        count = len(flip_map)
+        chosen = tuple(names) or tuple(f"landmark_{k}" for k in range(count))
+        if len(chosen) != count or len(set(chosen)) != count or not all(name.strip() for name in chosen):
+            raise ConfigError(
+                f"names = {','.join(chosen)}: the detector has {count} landmarks: give {count} different names, or none"
+            )
+        partners = tuple(k if partner == NONE else int(partner) for k, partner in enumerate(flip_map))
+        return cls(category, chosen, partners)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def symmetries(self) -> list[tuple[int, int]]:
+        """The pairs of landmarks that the mirror image swaps."""
+        return [(k, partner) for k, partner in enumerate(self.partners) if k < partner]
+
+
+def derive_skeleton(shapes: Iterable[NDArray[np.float64]], landmarks: int) -> tuple[tuple[int, int], ...]:
+    """Return the minimum spanning tree of landmarks over their mean distances, as pairs of indices from 0.
+
+    Distances are shares of each object's size, so they do not depend on its place, scale, rotation and mirroring. Landmarks
+    that are never found together are not joined; a forest is then returned.
+
+    Args:
+        shapes: (K, 2) points of objects in any frame, NaN where not found. The first thousands are used.
+        landmarks: K.
+    """
+    total, count = np.zeros((landmarks, landmarks)), np.zeros((landmarks, landmarks))
+    for xy in islice(shapes, _OBJECTS):
+        is_found = np.isfinite(xy).all(axis=1)
+        size = np.sqrt(xy[is_found].var(axis=0).sum()) if is_found.any() else 0.0
+        if size > 0:
+            apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) / size
+            total += np.nan_to_num(apart)
+            count += np.isfinite(apart)
+    return _minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
+
+
+def _minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+    """Return the edges of the forest, sorted, by Kruskal's algorithm; infinite distances are no edges."""
+    tree_of = np.arange(len(distances_KK))
+    pairs = np.argwhere(np.triu(np.isfinite(distances_KK), 1))
+    edges = []
+    for a, b in pairs[np.argsort(distances_KK[tuple(pairs.T)], kind="stable")].tolist():
+        if tree_of[a] != tree_of[b]:
+            edges.append((a, b))
+            tree_of[tree_of == tree_of[b]] = tree_of[a]
+    return tuple(sorted(edges))
