@@ -33,7 +33,8 @@ Precision = Literal["fp32", "fp16"]
 
 MAX_DIFFERENCE = 0.1
 """Largest difference of a landmark from the detector's, pixels of the picture, with which a file is written."""
-_MAX_PROBABILITY_DIFFERENCE = 0.01
+_MAX_PROBABILITY_DIFFERENCE = 0.05
+"""Features of visibility leave out cells near the peak, so that the least shift of it may count a cell more or less."""
 _IMAGES = 16
 """Images of the dataset that a file is checked on, as they are."""
 _SHAPES = ((1, 1), (5, 7), (64, 48), (100, 96), (192, 192), (480, 640), (1000, 333))

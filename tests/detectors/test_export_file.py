@@ -23,7 +23,7 @@ from ray_kplm.errors import ConfigError, DamageError, DataError, RunError
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.methods.visibility import FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
+from ray_kplm.methods.visibility import OWN_FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -49,9 +49,8 @@ def run(tmp_path_factory) -> Run:
     step.folder.write_bytes(NETWORK, buffer.getvalue())
     step.finish()
     rng = np.random.default_rng(0)
-    model = VisibilityModel(
-        rng.normal(size=(K, len(FEATURES))).astype(np.float32), rng.normal(size=K).astype(np.float32)
-    )
+    weights = rng.normal(scale=0.3, size=(K, len(OWN_FEATURES) + 2 * K)).astype(np.float32)
+    model = VisibilityModel(weights, rng.normal(size=(K, 2)).astype(np.float32))
     run.unit(VISIBILITY_STEP).write_json(VISIBILITY, model.to_dict())
     return run
 
