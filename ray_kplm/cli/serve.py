@@ -14,7 +14,6 @@ from ray_kplm.cli.console import Result, command
 from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.ranges import range_of, shown_number
-from ray_kplm.storage import Folder
 
 if TYPE_CHECKING:
     from ray_kplm.serving.options import ServeOptions
@@ -98,6 +97,8 @@ def chosen(options: argparse.Namespace) -> ServeOptions:
 
 def check(detector: str, host: str, port: int) -> None:
     """Raise an error of one line if a detector cannot be served: packages, the detector, the port."""
+    from ray_kplm.storage import Folder
+
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(

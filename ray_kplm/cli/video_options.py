@@ -11,7 +11,7 @@ from ray_kplm.ranges import COUNTS, Range
 
 if TYPE_CHECKING:
     from ray_kplm.inference.videos import RenderOptions
-    from ray_kplm.video.smoothing import SmoothOptions
+    from ray_kplm.video.options import SmoothOptions
 
 _TRAILS = Range(0, 1000)
 
@@ -27,7 +27,7 @@ def add_every(parser: argparse.ArgumentParser) -> None:
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `kplm predict` for videos."""
-    from ray_kplm.video.smoothing import BETAS, CUTOFFS, SmoothOptions
+    from ray_kplm.video.options import BETAS, CUTOFFS, SmoothOptions
 
     default = SmoothOptions()
     group = parser.add_argument_group("videos", "Each frame is an image, clip.mp4/000012.")
@@ -62,7 +62,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
 
 def smoothing(options: argparse.Namespace) -> SmoothOptions:
     """Return the smoothing that the options ask for."""
-    from ray_kplm.video.smoothing import SmoothOptions
+    from ray_kplm.video.options import SmoothOptions
 
     return SmoothOptions(
         options.smooth, options.smooth_min_cutoff, options.smooth_beta, options.smooth_derivative_cutoff

@@ -57,7 +57,7 @@ from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step, versions
 from ray_kplm.storage import Folder
 from ray_kplm.storage.integrity import OUTPUTS, CheckedFolder
-from ray_kplm.video.smoothing import SmoothOptions
+from ray_kplm.video.options import SmoothOptions
 
 _STEP = "predict_images"
 INPUT_VERSION = 2

@@ -25,9 +25,10 @@ from ray_kplm.job_copy import refuse_lost
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.ranges import Range, check_ranges
 from ray_kplm.storage import Folder
+from ray_kplm.video.options import SmoothOptions
 from ray_kplm.video.overlay import Overlay
 from ray_kplm.video.reader import VideoIndex, Videos, read_frames
-from ray_kplm.video.smoothing import Jitter, OneEuro, SmoothOptions
+from ray_kplm.video.smoothing import Jitter, OneEuro
 from ray_kplm.video.writer import EXTENSIONS, choose_encoder, writing_video
 
 JitterFigures: TypeAlias = dict[str, dict[str, float | None]]

@@ -8,35 +8,15 @@ and a fast one does not lag. It looks at earlier frames only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.ranges import Range, check_ranges
+from ray_kplm.video.options import SmoothOptions
 
-CUTOFFS = Range(0, 1000, above=True)
-BETAS = Range(0, 1e6)
 MAX_GAP_S = 0.5
 """A landmark that was not found for a longer time begins anew, seconds."""
-
-
-@dataclass(frozen=True)
-class SmoothOptions:
-    """How landmarks of videos are smoothed."""
-
-    method: Literal["none", "one-euro"] = "none"
-    """The filter."""
-    min_cutoff: Annotated[float, CUTOFFS] = 1.0
-    """Cut-off frequency at rest, Hz; a lower one trembles less and lags more."""
-    beta: Annotated[float, BETAS] = 20.0
-    """Rise of the cut-off frequency with the speed, Hz for a speed of the picture's longer side in a second."""
-    derivative_cutoff: Annotated[float, CUTOFFS] = 1.0
-    """Cut-off frequency of the speed, Hz."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "smooth: ")
 
 
 class OneEuro:

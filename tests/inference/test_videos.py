@@ -20,8 +20,8 @@ from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
+from ray_kplm.video.options import SmoothOptions
 from ray_kplm.video.reader import index_video, read_frames
-from ray_kplm.video.smoothing import SmoothOptions
 from tests.clips import write_clip
 
 K = 3
