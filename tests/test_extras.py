@@ -11,7 +11,14 @@ from ray_kplm.extras import EXTRAS, check_installed, missing
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BROUGHT_BY_ANOTHER = {"fastapi": "ray", "multipart": "python-multipart", "ndx_pose": "sleap-io", "uvicorn": "ray"}
+BROUGHT_BY_ANOTHER = {
+    "fastapi": "ray",
+    "grpc_reflection": "ray",
+    "starlette": "ray",
+    "multipart": "python-multipart",
+    "ndx_pose": "sleap-io",
+    "uvicorn": "ray",
+}
 """Module -> the requirement whose dependency it is, or under whose name it is known."""
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "faiss": "faiss-cpu"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import socket
 import sys
 import typing
@@ -13,6 +12,7 @@ from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, command
 from ray_kplm.cli.parser import Number
 from ray_kplm.errors import ConfigError, DataError
+from ray_kplm.extras import check_installed
 from ray_kplm.ranges import range_of, shown_number
 
 if TYPE_CHECKING:
@@ -99,11 +99,7 @@ def check(detector: str, host: str, port: int) -> None:
     """Raise an error of one line if a detector cannot be served: packages, the detector, the port."""
     from ray_kplm.storage import Folder
 
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"the package {missing[0]} is not installed: serving needs the extra serve; pip install '.[serve]'"
-        )
+    check_installed(*_PACKAGES)
     if not detector.endswith(_FILES):
         checks.detector(detector)
     elif not Folder.at(detector).exists():

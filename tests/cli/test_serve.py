@@ -59,7 +59,9 @@ def test_what_is_no_detector_is_one_line(tmp_path, capsys):
 def test_a_missing_package_is_one_line():
     code = "import sys; sys.modules['grpc_reflection'] = None\nfrom ray_kplm.cli.main import main\nmain(['serve', 'runs/mine'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stderr.splitlines()[-1].startswith("kplm: the package grpc_reflection is not installed: serving needs")
+    assert ended.stderr.splitlines()[-1].startswith(
+        "kplm: the package grpc_reflection is not installed: the extra serve"
+    )
 
 
 def test_the_options_of_a_file_are_checked():
