@@ -10,7 +10,7 @@ import pytest
 from ray_kplm.analysis.observe import ObservePart, Work, read_observations
 from ray_kplm.config import load_config
 from ray_kplm.evaluation.label_free import measure
-from ray_kplm.methods.predicted import Observed
+from ray_kplm.methods.predicted import Observed, Predicted
 from ray_kplm.storage import Folder
 
 SIDE, IMAGES = 64, 12
@@ -30,10 +30,11 @@ class Blobs:
     def __call__(self, images):
         weight = images.astype(np.float64)
         xy = np.einsum("bhwk,hwc->bkc", weight, self.grid) / weight.sum(axis=(1, 2))[..., None]
-        return xy.astype(np.float32), np.ones(xy.shape[:2], np.float32)
+        sure = np.ones(xy.shape[:2], np.float32)
+        return Predicted(xy.astype(np.float32), sure, sure)
 
     def observe(self, images):
-        xy, confidence = self(images)
+        xy, confidence, *_ = self(images)
         return Observed(xy, confidence, confidence, None)
 
 
@@ -42,7 +43,8 @@ class Fixed(Blobs):
 
     def __call__(self, images):
         xy = np.array([[20, 20], [40, 30], [np.nan, np.nan]], np.float32)
-        return np.tile(xy, (len(images), 1, 1)), np.ones((len(images), 3), np.float32)
+        sure = np.ones((len(images), 3), np.float32)
+        return Predicted(np.tile(xy, (len(images), 1, 1)), sure, sure)
 
 
 @pytest.fixture(scope="module")
