@@ -43,7 +43,7 @@ def _export(options: argparse.Namespace) -> Result:
     checks.file_name(options.file, SUFFIXES[form])
     run = checks.detector(options.run)
     checks.target_file(options.file, options.run, "FILE")
-    with options.console.loading():
+    with options.console.loading("PyTorch"):
         from ray_kplm.detectors.export_file import export_file
     report = export_file(run, options.file, form, options.precision)
     return Result(str(report), asdict(report))

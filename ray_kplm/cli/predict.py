@@ -80,7 +80,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--names",
         metavar="A,B,...",
-        help="names of the landmarks in these formats; default: landmark_0,...",
+        help="names of the landmarks in these formats and in drawn videos; default: landmark_0,...",
     )
     parser.add_argument("--csv", action="store_true", help="the same as --to csv")
     parser.add_argument("--coco", action="store_true", help="the same as --to coco")

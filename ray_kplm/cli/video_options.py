@@ -40,7 +40,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
         "--trail", type=Number(int, _TRAILS), default=10, metavar="N",
         help="draw where each landmark was in the last N frames; default: 10, 0: nothing",
     )  # fmt: skip
-    group.add_argument("--no-numbers", action="store_true", help="draw no numbers beside the landmarks")
+    group.add_argument("--no-numbers", action="store_true", help="draw no names or numbers beside the landmarks")
     group.add_argument(
         "--smooth", choices=["none", "one-euro"], default=default.method,
         help="smooth the landmarks over time, in all that is written; default: none",

@@ -87,7 +87,7 @@ class PredictOptions:
     to: tuple[str, ...] = ()
     """Formats to write the landmarks in, of `export.formats.FORMATS`, beside the Parquet parts."""
     names: tuple[str, ...] = ()
-    """Names of the landmarks in these formats; by default `landmark_0` and so on."""
+    """Names of the landmarks in these formats and in drawn videos; by default `landmark_0` and so on."""
     csv: bool = False
     """The same as `csv` in `to`."""
     coco: bool = False
@@ -212,7 +212,8 @@ def predict_images(
         notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-        rendered = render_videos(target, images.videos, options.render, manifest["landmarks"], progress)
+        labels = options.names or [str(k) for k in range(manifest["landmarks"])]
+        rendered = render_videos(target, images.videos, options.render, labels, progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
     said = (*images.notes, *notes)
     return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)

@@ -48,7 +48,7 @@ class RenderOptions:
     trail: Annotated[int, Range(0, 1000)] = 10
     """Number of earlier frames in which a landmark's way is drawn."""
     numbers: bool = True
-    """Whether the landmarks' numbers are drawn."""
+    """Whether the landmarks' names are drawn, or their numbers where they were given no names."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "render: ")
@@ -176,7 +176,11 @@ def read_jitter(manifest: Mapping[str, Any]) -> JitterFigures:
 
 
 def render_videos(
-    landmarks: Folder, videos: Videos | None, options: RenderOptions | None, count: int, progress: ProgressCallback
+    landmarks: Folder,
+    videos: Videos | None,
+    options: RenderOptions | None,
+    names: Sequence[str],
+    progress: ProgressCallback,
 ) -> tuple[str, ...]:
     """Write the videos of a prediction with their landmarks drawn, and return where they are.
 
@@ -186,7 +190,7 @@ def render_videos(
         landmarks: The parts of the prediction.
         videos: The source.
         options: Where and how; None: nothing is written.
-        count: Number of landmarks, K.
+        names: Of the landmarks, K.
         progress: Called every few frames.
     """
     if options is None or videos is None:
@@ -195,13 +199,13 @@ def render_videos(
     rows = (row for part in landmarks.parts() for row in landmarks.read_table(part).to_pylist())
     for video, of_video in groupby(rows, key=lambda row: row["sequence"]):
         if video in videos.index:
-            written.append(_render(videos.folder, video, videos.index[video], of_video, options, count, progress))
+            written.append(_render(videos.folder, video, videos.index[video], of_video, options, names, progress))
     return tuple(written)
 
 
 def _render(
-    folder: Folder, video: str, index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions, count: int,
-    progress: ProgressCallback,
+    folder: Folder, video: str, index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
+    names: Sequence[str], progress: ProgressCallback,
 ) -> str:  # fmt: skip
     target, name = options.target(video)
     if target.is_local:
@@ -209,17 +213,17 @@ def _render(
     # The end of an MP4 file is written before its middle, which an object store cannot do.
     with tempfile.TemporaryDirectory(prefix=".render-", dir=target.path if target.is_local else None) as scratch:
         path = f"{scratch}/{name}"
-        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, count, video, progress)
+        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, names, video, progress)
         with open(path, "rb") as done, target.writing(name) as stream:
             shutil.copyfileobj(done, stream)
     return f"{target}/{name}"
 
 
 def _draw(
-    path: str, frames: Iterator[Any], index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions, count: int,
-    video: str, progress: ProgressCallback,
+    path: str, frames: Iterator[Any], index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
+    names: Sequence[str], video: str, progress: ProgressCallback,
 ) -> None:  # fmt: skip
-    overlay = Overlay(count, trail=options.trail, numbers=options.numbers)
+    overlay = Overlay(len(names), trail=options.trail, labels=names if options.numbers else ())
     by_frame = groupby(rows, key=lambda row: int(row["frame"]))
     following = next(by_frame, None)
     first = next((frame for frame in frames if frame.rgb is not None), None)

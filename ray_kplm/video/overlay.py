@@ -1,9 +1,10 @@
-"""Landmarks drawn on the frames of a video: points in the colours of the pictures, their numbers, and where they came from."""
+"""Landmarks drawn on the frames of a video: points in the colours of the pictures, their names, and where they came from."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ _FAINT = 0.45
 _FAR = 20
 """Sides of the picture, beyond which nothing is drawn: OpenCV's coordinates are 32 bits."""
 _LEAST_TEXT = 9.0
-"""Height of a number, pixels; smaller ones cannot be read."""
+"""Height of a label, pixels; smaller ones cannot be read."""
 
 
 class Overlay:
@@ -31,16 +32,16 @@ class Overlay:
     last frames; it ends where the landmark was not found.
     """
 
-    def __init__(self, landmarks: int, *, trail: int = 10, numbers: bool = True) -> None:
+    def __init__(self, landmarks: int, *, trail: int = 10, labels: Sequence[str] = ()) -> None:
         """Start before the first frame of a video.
 
         Args:
             landmarks: K.
             trail: Number of earlier frames in a trail.
-            numbers: Whether a landmark's number stands beside it.
+            labels: What stands beside each landmark, K texts; none: nothing does.
         """
         self._colours: list[list[int]] = palette(landmarks).tolist()
-        self._trail, self._numbers = trail, numbers
+        self._trail, self._labels = trail, labels
         self._past: dict[int, deque[NDArray[np.float64]]] = {}
 
     def __call__(self, rgb: Image, objects: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> Image:
@@ -99,10 +100,10 @@ class Overlay:
         for k in shown:
             draw_disc(canvas, xy[k], radius + max(1.0, 0.2 * radius), OUTLINE)
             draw_disc(canvas, xy[k], radius, self._colours[k])
-        if self._numbers:
+        if self._labels:
             for k in shown:
                 at = xy[k] + np.array([1.4 * radius, -0.8 * radius])
-                draw_text(canvas, str(k), at, height=max(_LEAST_TEXT, 2.2 * radius))
+                draw_text(canvas, self._labels[int(k)], at, height=max(_LEAST_TEXT, 2.2 * radius))
 
 
 def _is_near(point: NDArray[np.float64], canvas: Image) -> bool:

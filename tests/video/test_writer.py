@@ -48,15 +48,17 @@ def test_h264_is_chosen_where_its_encoder_is_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", [(320, 180), (1920, 1080)])
-def test_a_found_landmark_is_a_disc_of_its_colour_and_its_number_can_be_left_out(side):
+def test_a_found_landmark_is_a_disc_of_its_colour_with_its_name_beside_it(side):
     frame = np.full((side[1], side[0], 3), 200, np.uint8)
     xy = np.array([[0.25, 0.5], [0.75, 0.5]]) * side
-    drawn = Overlay(2, numbers=False)(frame, {0: (xy, np.array([True, True]))})
+    drawn = Overlay(2)(frame, {0: (xy, np.array([True, True]))})
     for point, colour in zip(np.rint(xy).astype(int), palette(2), strict=True):
         np.testing.assert_array_equal(drawn[point[1], point[0]], colour)
     assert (frame == 200).all()
-    numbered_ = Overlay(2)(frame, {0: (xy, np.array([True, True]))})
+    numbered_ = Overlay(2, labels=["0", "1"])(frame, {0: (xy, np.array([True, True]))})
     assert (numbered_ != drawn).any()
+    named = Overlay(2, labels=["nose", "tail"])(frame, {0: (xy, np.array([True, True]))})
+    assert (named != drawn).any(axis=2).sum() > (numbered_ != drawn).any(axis=2).sum()
     changed = (drawn != frame).any(axis=2).mean()
     assert 0 < changed < 0.01
 
@@ -73,7 +75,7 @@ def test_a_landmark_that_is_not_found_is_a_faint_ring_and_none_without_a_place()
 
 def test_a_trail_leads_to_where_the_landmark_was_and_is_as_long_as_asked():
     def after(trail: int) -> np.ndarray:
-        frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1, trail=trail, numbers=False)
+        frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1, trail=trail)
         for x in range(40, 200, 20):
             drawn = overlay(frame, {0: (np.array([[float(x), 90.0]]), np.array([True]))})
         return np.flatnonzero((drawn[90] != 200).any(axis=1))
@@ -84,7 +86,7 @@ def test_a_trail_leads_to_where_the_landmark_was_and_is_as_long_as_asked():
 
 
 def test_a_trail_has_a_gap_where_the_landmark_was_not_found():
-    frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1, numbers=False)
+    frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1)
     for x, is_found in ((40, True), (80, False), (120, True)):
         drawn = overlay(frame, {0: (np.array([[float(x), 90.0]]), np.array([is_found]))})
     assert (drawn[90, 50:110] == 200).all()
