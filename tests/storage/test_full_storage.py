@@ -17,7 +17,7 @@ WRITES = {
     "table": 'folder.write_table("a", pa.table({"a": [os.urandom(2**22)]}))',
     "pieces": 'with folder.writing("a") as out:\n    for _ in range(64): out.write(os.urandom(2**16))',
     "copy": 'copy_file(Folder.at(source), folder, "big")',
-    "csv": '_write_text(folder, "a", ("x" * 2**16 for _ in range(64)))',
+    "csv": 'write_text(folder, "a", ("x" * 2**16 for _ in range(64)))',
     "upload": (
         "os.environ['TMPDIR'] = tempfile.tempdir = str(folder); storage._MEMORY_BYTES = 2**10\n"
         "with Folder(pafs.PyFileSystem(None), 'x').writing('a') as out:\n    for _ in range(64): out.write(content[:2**16])"
@@ -30,7 +30,7 @@ SCRIPT = """
     from pyarrow import fs as pafs
     from ray_kplm.storage import folder as storage
     from ray_kplm.errors import StorageError
-    from ray_kplm.inference.images import _write_text
+    from ray_kplm.inference.export.written_files import write_text
     from ray_kplm.storage import Folder, copy_file
     folder, source, limit = Folder.at(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     content = os.urandom(2**22)

@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -12,7 +13,9 @@ from ray_kplm.analysis.picture_file import PictureFile
 from ray_kplm.config import load_config
 from ray_kplm.errors import StorageError
 from ray_kplm.imaging.draw import encode_png
-from ray_kplm.inference.export.formats import to_coco, to_csv
+from ray_kplm.inference.export.formats import export
+from ray_kplm.inference.export.layout import Layout
+from ray_kplm.inference.export.predictions import Predictions
 from ray_kplm.run import Run
 from ray_kplm.storage import NO_SPACE, Folder, copy_file
 from ray_kplm.tracking import add_picture, send_pending, track_run
@@ -104,24 +107,20 @@ def _tables(count: int = 3_000):
 
 
 WRITERS = {
-    "csv": lambda folder: _stream(folder, "landmarks.csv", to_csv(_tables())),
-    "coco": lambda folder: _stream(folder, "coco.json", to_coco(_tables(), 40, "cats")),
+    "csv": lambda folder: export(_predictions(), Folder.at(folder), ["csv"]),
+    "coco": lambda folder: export(_predictions(), Folder.at(folder), ["coco"]),
     "copy": lambda folder: copy_file(Folder.at(folder.parent / "source"), Folder.at(folder), "big"),
     "picture": lambda folder: PictureFile.at(f"{folder}/new/sheet.png").write(bytes(400_000)),
     "jpeg": lambda folder: PictureFile.at(f"{folder}/sheet.jpg").write(encode_png(_noise())),
 }
 
 
+def _predictions() -> Predictions:
+    return Predictions(_tables(), Layout.of("cats", np.full(40, schemas.NONE, np.int16)))
+
+
 def _noise():
-    import numpy as np
-
     return np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
-
-
-def _stream(folder: Path, name: str, pieces) -> None:
-    with Folder.at(folder).writing(name) as stream:
-        for piece in pieces:
-            stream.write(piece.encode())
 
 
 @pytest.mark.parametrize("kind", list(WRITERS))
