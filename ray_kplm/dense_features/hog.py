@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_CELL = 8
+CELL = 8
 """Side of a cell, pixels."""
-_BINS = 9
+BINS = 9
 """Unsigned orientations, over half a circle."""
-_SIGMA = 0.8
+SIGMA = 0.8
 """Of the Gaussian blur before the gradients, pixels."""
-_DAMPING = 20.0
+DAMPING = 20.0
 """Added to a cell's norm, in grey levels: cells with less gradient than that count less."""
 
 
@@ -23,23 +23,23 @@ class Hog:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the maps of images, see `DenseFeatures`. An image is resized to whole cells."""
-        height, width = (max(1, round(length / _CELL)) for length in images.shape[1:3])
+        height, width = (max(1, round(length / CELL)) for length in images.shape[1:3])
         histograms = np.stack([_histograms(image, height, width) for image in images])
         norms = np.linalg.norm(histograms, axis=-1, keepdims=True)
-        maps: NDArray[np.float32] = histograms / (norms + np.float32(_DAMPING))
+        maps: NDArray[np.float32] = histograms / (norms + np.float32(DAMPING))
         return maps
 
 
 def _histograms(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
-    """Return the gradients of an image summed by cell and orientation: (height, width, _BINS)."""
+    """Return the gradients of an image summed by cell and orientation: (height, width, BINS)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    if grey.shape != (height * _CELL, width * _CELL):
-        grey = cv2.resize(grey, (width * _CELL, height * _CELL), interpolation=cv2.INTER_AREA)
-    grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _SIGMA)
+    if grey.shape != (height * CELL, width * CELL):
+        grey = cv2.resize(grey, (width * CELL, height * CELL), interpolation=cv2.INTER_AREA)
+    grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), SIGMA)
     dy, dx = np.gradient(grey)
     magnitude, angle = cv2.cartToPolar(dx, dy)
-    orientation = np.minimum((angle % np.pi * (_BINS / np.pi)).astype(np.int64), _BINS - 1)
-    row, column = np.arange(height * _CELL) // _CELL, np.arange(width * _CELL) // _CELL
+    orientation = np.minimum((angle % np.pi * (BINS / np.pi)).astype(np.int64), BINS - 1)
+    row, column = np.arange(height * CELL) // CELL, np.arange(width * CELL) // CELL
     cell = row[:, None] * width + column
-    sums = np.bincount((cell * _BINS + orientation).ravel(), magnitude.ravel(), height * width * _BINS)
-    return sums.reshape(height, width, _BINS).astype(np.float32)
+    sums = np.bincount((cell * BINS + orientation).ravel(), magnitude.ravel(), height * width * BINS)
+    return sums.reshape(height, width, BINS).astype(np.float32)

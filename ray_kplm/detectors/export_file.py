@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 import ray_kplm
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.file_metadata import SUFFIXES, FileMetadata
+from ray_kplm.detectors.graph_facing import GraphFacing
 from ray_kplm.detectors.image_graph import HalfNetwork, ImageGraph
 from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.stored import detector_fingerprint, landmark_predictor
 from ray_kplm.errors import ConfigError, KplmError, RunError
 from ray_kplm.imaging.crops import decode_crop
-from ray_kplm.landmark_detector import LandmarkDetector
-from ray_kplm.methods.predicted import Predictor
-from ray_kplm.methods.predictors import LandmarkPredictor
+from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
+from ray_kplm.methods.predicted import Predicted, Predictor
+from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run
@@ -35,6 +36,8 @@ MAX_DIFFERENCE = 0.1
 """Largest difference of a landmark from the detector's, pixels of the picture, with which a file is written."""
 _MAX_PROBABILITY_DIFFERENCE = 0.05
 """Features of visibility leave out cells near the peak, so that the least shift of it may count a cell more or less."""
+_MAX_FACING_DIFFERENCE = 0.05
+"""A box around the landmarks is rounded to whole pixels, so that the least shift of them may move it by one."""
 _IMAGES = 16
 """Images of the dataset that a file is checked on, as they are."""
 _SHAPES = ((1, 1), (5, 7), (64, 48), (100, 96), (192, 192), (480, 640), (1000, 333))
@@ -62,6 +65,8 @@ class ExportReport:
     """Largest difference of a landmark from the detector's, pixels of the picture."""
     max_probability_difference: float
     """Largest difference of a probability; 0 if there are none."""
+    max_facing_difference: float
+    """Largest difference of a facing; 0 if there are none."""
 
     def __str__(self) -> str:
         on = f"{self.images} images of the dataset" if self.images else "drawn pictures, as the dataset cannot be read,"
@@ -77,7 +82,8 @@ def export_file(
     """Write the detector of a finished run, or of a folder written by `stored.export`, as one file.
 
     The file is run on images of the dataset and on pictures of odd sizes before it is written. It must find what the detector
-    finds in float32.
+    finds in float32. For a category seen from the side the mirror images of the pictures are among them, so that the file must
+    turn what the detector turns.
 
     Args:
         run: The run.
@@ -87,8 +93,8 @@ def export_file(
 
     Raises:
         RunError: The run is not finished, or the file finds other landmarks than the detector.
-        ConfigError: Objects are turned to face one way before they are seen, which the graph does not do; the file's name ends
-            in another way; or a package is missing.
+        ConfigError: Objects are turned to face one way by features that the graph does not compute; the file's name ends in
+            another way; or a package is missing.
         DamageError: A file of the detector is damaged.
     """
     out = os.fspath(out)
@@ -97,38 +103,42 @@ def export_file(
     if file_form(str(run.folder)):
         raise ConfigError(f"{run.folder}: is a file already; export the run that it was made of")
     make = landmark_predictor(run)
-    if make.facing is not None:
+    if make.facing is not None and make.facing.config.features != "hog":
         raise ConfigError(
-            f"{run.folder}: its category is seen from the side, and the rule that turns images is no part of a graph; use "
-            "the run itself, or one with method.mirror=symmetric"
+            f"{run.folder}: its category is seen from the side, and which way is found by features = "
+            f"{make.facing.config.features!r}, which are no part of a graph; use the run itself, or train with features=hog"
         )
     predictor = make(Placement(torch.device("cpu"), None, False))
-    assert isinstance(predictor, LandmarkPredictor)
+    one_way = predictor.predictor if isinstance(predictor, OneWayPredictor) else predictor
+    assert isinstance(one_way, LandmarkPredictor)
     size, batch, landmarks = run.config.network.image_size, run.config.compute.batch_images, len(make.flip_map)
     detector = LandmarkDetector(predictor, size, batch, landmarks)
     images = _images(run)
     pictures = [*images, *_resized(images or [_drawn(number) for number in range(len(_SHAPES))])]
+    if make.facing is not None:
+        pictures += [picture[:, ::-1].copy() for picture in pictures]
     expected = detector.predict(pictures)
-    inference = predictor.inference
-    metadata = _metadata(run, make.flip_map, inference.flip, precision, make.visibility is not None)
+    inference = one_way.inference
+    metadata = _metadata(run, make, inference.flip, precision)
     if precision == "fp16":
         inference.network = HalfNetwork(inference.network)
-    content = _converter(form)(ImageGraph(inference, size).eval())
+    facing = None if make.facing is None else GraphFacing(make.facing)
+    content = _converter(form)(ImageGraph(inference, size, facing).eval())
     opened = _opened(form, content(metadata), out)
     found = [opened(picture[None]) for picture in pictures]
-    apart = max(float(np.abs(f.xy[0] - e.xy).max()) for f, e in zip(found, expected, strict=True))
-    off = max(float(np.abs(f.probability[0] - e.probability).max()) for f, e in zip(found, expected, strict=True))
+    apart, off, turned = _differences(found, expected)
     off = off if metadata.has_probability else 0.0
-    if not (apart <= MAX_DIFFERENCE and off <= _MAX_PROBABILITY_DIFFERENCE):
+    if not (apart <= MAX_DIFFERENCE and off <= _MAX_PROBABILITY_DIFFERENCE and turned <= _MAX_FACING_DIFFERENCE):
         way_out = "try --precision fp32" if precision == "fp16" else "please report it"
         raise RunError(
-            f"{out}: not written, as it differs from the detector by {apart:.3g} px and probabilities by {off:.3g}; at most "
-            f"{MAX_DIFFERENCE} px and {_MAX_PROBABILITY_DIFFERENCE} are allowed; {way_out}"
+            f"{out}: not written, as it differs from the detector by {apart:.3g} px, probabilities by {off:.3g} and facings by "
+            f"{turned:.3g}; at most {MAX_DIFFERENCE} px, {_MAX_PROBABILITY_DIFFERENCE} and {_MAX_FACING_DIFFERENCE} are "
+            f"allowed; {way_out}"
         )
     final = content(replace(metadata, max_difference=apart))
     at = Folder.at(out)
     at.parent.write_bytes(at.name, final)
-    return ExportReport(out, len(final), landmarks, precision, len(images), len(pictures), apart, off)
+    return ExportReport(out, len(final), landmarks, precision, len(images), len(pictures), apart, off, turned)
 
 
 def _converter(form: Form) -> Callable[[ImageGraph], Callable[[FileMetadata], bytes]]:
@@ -151,17 +161,34 @@ def _opened(form: Form, content: bytes, name: str) -> Predictor:
     return ProgramPredictor(content, name)
 
 
-def _metadata(
-    run: Run, flip_map: NDArray[np.int16], flip: bool, precision: Precision, has_probability: bool
-) -> FileMetadata:
-    dataset = _dataset(run)
+def _differences(found: list[Predicted], expected: list[Landmarks]) -> tuple[float, float, float]:
+    """Return the largest differences of landmarks, of probabilities and of facings, NaN if any is.
+
+    Where the facing is so near 0 that its sign differs within what is allowed, landmarks are of the two ways, and not compared.
+    """
+    apart, off, turned = [0.0], [0.0], [0.0]
+    for one, other in zip(found, expected, strict=True):
+        if one.facing is not None and other.facing is not None:
+            way = float(one.facing[0])
+            turned.append(abs(way - other.facing))
+            if (way < 0) != (other.facing < 0) and turned[-1] <= _MAX_FACING_DIFFERENCE:
+                continue
+        apart.append(float(np.abs(one.xy[0] - other.xy).max()))
+        off.append(float(np.abs(one.probability[0] - other.probability).max()))
+    largest = [float(np.max(values)) for values in (apart, off, turned)]
+    return largest[0], largest[1], largest[2]
+
+
+def _metadata(run: Run, make: LandmarkPredictorFactory, flip: bool, precision: Precision) -> FileMetadata:
+    dataset, flip_map = _dataset(run), make.flip_map
     described = dataset.meta if dataset else {}
     licence = described.get("licence") or "not known; see the data set that the detector was trained on"
     return FileMetadata(
         version=ray_kplm.__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
         flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
         batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
-        has_probability=has_probability, precision=precision, fingerprint=detector_fingerprint(run),
+        has_probability=make.visibility is not None, has_facing=make.facing is not None, precision=precision,
+        fingerprint=detector_fingerprint(run),
         dataset=described.get("name") or "not known", licence=licence, max_difference=0.0,
     )  # fmt: skip
 

@@ -41,6 +41,8 @@ class FileMetadata:
     """Least probability of a landmark that is found, unless the user gives another."""
     has_probability: bool
     """Whether landmarks have probabilities; they are NaN otherwise."""
+    has_facing: bool
+    """Whether images are turned to face one way, and the way is given."""
     precision: str
     """fp32 or fp16, of the network."""
     fingerprint: str

@@ -28,6 +28,10 @@ class Letterboxed(NamedTuple):
     scale: Tensor
     offset_2: Tensor
 
+    def to_input(self, xy: Tensor) -> Tensor:
+        """Return points (..., 2) of the pictures in the pixels of the input: float32."""
+        return (xy.double() * self.scale + self.offset_2).float()
+
     def to_source(self, xy: Tensor) -> Tensor:
         """Return points (..., 2) of the input in the pixels of the pictures: float32."""
         return ((xy.double() - self.offset_2) / self.scale).float()
@@ -41,7 +45,7 @@ def letterbox(image_NHW3: Tensor, size: int) -> Letterboxed:
     scale = size / length_2.max()
     small_2 = torch.where(scale < 1, (length_2 * scale).round().clamp(min=1), length_2)
     ratio_2 = length_2 / small_2
-    rows_SH, columns_SW = (_areas(image_NHW3.shape[1 + axis], ratio_2[axis], size) for axis in range(2))
+    rows_SH, columns_SW = (areas(image_NHW3.shape[1 + axis], ratio_2[axis], size) for axis in range(2))
     sums_N3SW = torch.matmul(rows_SH, image_NHW3.permute(0, 3, 1, 2).float())
     mean_N3SS = torch.matmul(sums_N3SW, columns_SW.T) * (1 / (ratio_2[0] * ratio_2[1])).float()
     is_half = (ratio_2 == 2).all()  # OpenCV has a path of its own for it, which rounds halves up
@@ -54,11 +58,20 @@ def letterbox(image_NHW3: Tensor, size: int) -> Letterboxed:
     return Letterboxed(both.round(), scale, offset_2.flip(0))
 
 
-def _areas(length: int, ratio: Tensor, size: int) -> Tensor:
-    """Return how much of each pixel lies in each of `size` intervals of `ratio` pixels: float32 (size, length)."""
+def areas(length: int, ratio: Tensor, size: int, first: Tensor | float = 0.0) -> Tensor:
+    """Return how much of each of `length` pixels lies in each of `size` intervals along one axis: float32 (..., size, length).
+
+    Args:
+        length: Pixels.
+        ratio: Length of an interval, pixels: float64 (...).
+        size: Intervals.
+        first: The pixel that the first interval begins with, (...).
+    """
     pixel = torch.arange(length, dtype=torch.float64)
-    start = torch.arange(size, dtype=torch.float64)[:, None] * ratio
-    overlap = (torch.minimum(pixel + 1, start + ratio) - torch.maximum(pixel, start)).clamp(0, 1)
+    width = ratio[..., None, None]
+    start = torch.arange(size, dtype=torch.float64)[:, None] * width
+    start = start + (first[..., None, None] if isinstance(first, Tensor) else first)
+    overlap = (torch.minimum(pixel + 1, start + width) - torch.maximum(pixel, start)).clamp(0, 1)
     return torch.where(overlap > _SLIVER, overlap, 0.0).float()
 
 

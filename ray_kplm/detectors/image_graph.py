@@ -7,37 +7,74 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from ray_kplm.detectors.graph_facing import GraphFacing
 from ray_kplm.detectors.graph_letterbox import letterbox
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmark_inference import LandmarkInference
 
 INPUTS = ("images", "min_probability")
 OUTPUTS = ("xy", "confidence", "probability", "found")
+BOXES, FACING = "boxes", "facing"
+"""A further input and a further output of graphs of categories seen from the side."""
 
 
 class ImageGraph(nn.Module):
-    """Pictures of any size to their landmarks in their own pixels: letterbox, network, mirror image, decoding, visibility."""
+    """Pictures of any size to their landmarks in their own pixels.
 
-    def __init__(self, inference: LandmarkInference, size: int) -> None:
-        """Wrap what a detector computes on inputs of `size` pixels a side."""
+    Letterbox, network, mirror image, decoding and visibility; for a category seen from the side also which way objects face.
+    """
+
+    def __init__(self, inference: LandmarkInference, size: int, facing: GraphFacing | None = None) -> None:
+        """Wrap what a detector computes on inputs of `size` pixels a side; `facing` if it turns them to face one way."""
         super().__init__()
-        self.inference, self.size = inference, size
+        self.inference, self.size, self.facing = inference, size, facing
 
-    def forward(self, images: Tensor, min_probability: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs."""
+        return [*INPUTS, BOXES] if self.facing else [*INPUTS]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [*OUTPUTS, FACING] if self.facing else [*OUTPUTS]
+
+    def forward(self, images: Tensor, min_probability: Tensor, boxes: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the landmarks of pictures.
 
         Args:
             images: uint8 (N, H, W, 3), RGB.
             min_probability: float32 scalar, least probability of a landmark that is found.
+            boxes: float32 (N, 4), or (1, 4) for all, x0, y0, x1, y1 of the objects in pixels, NaN where unknown. Only a graph
+                that gives facings has them.
 
         Returns:
-            xy float32 (N, K, 2), pixels with centres at integers; confidence, probability float32 (N, K); found bool (N, K).
-            They are those of `landmark_detector.Landmarks`.
+            xy float32 (N, K, 2), pixels with centres at integers; confidence, probability float32 (N, K); found bool (N, K);
+            and the facings, float32 (N,), of a graph that gives them. They are those of `landmark_detector.Landmarks`.
         """
         boxed = letterbox(images, self.size)
-        cells, confidence, probability = self.inference.decode(*self._maps(boxed.image_N3SS / 255))
-        xy = boxed.to_source(cells * coordinates.STRIDE + (coordinates.STRIDE - 1) / 2)
-        return xy, confidence, probability, ~(probability < min_probability)
+        if self.facing is None or boxes is None:
+            cells, confidence, probability = self.inference.decode(*self._maps(boxed.image_N3SS / 255))
+            return boxed.to_source(_in_input(cells)), confidence, probability, ~(probability < min_probability)
+        which = torch.arange(images.shape[0]).clamp(max=boxes.shape[0] - 1)
+        inside = boxed.to_input(boxes.index_select(0, which).view(-1, 2, 2)).flatten(1)
+        xy, confidence, probability, facing = self._turned(boxed.image_N3SS, self.facing, inside)
+        return boxed.to_source(xy), confidence, probability, ~(probability < min_probability), facing
+
+    def _turned(self, image_N3SS: Tensor, rule: GraphFacing, box_N4: Tensor) -> tuple[Tensor, ...]:
+        """Return points of the input, confidences, probabilities and facings as `methods.predictors.OneWayPredictor` does.
+
+        Both ways of each image are computed, as the facing is looked for at the landmarks of both.
+        """
+        number, pair = image_N3SS.shape[0], torch.cat([image_N3SS, image_N3SS.flip(-1)])
+        cells, *values = self.inference.decode(*self.inference.maps(pair / 255))
+        xy = _in_input(cells)
+        plain, mirrored = xy[:number], xy[number:]
+        back = torch.stack([self.size - 1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
+        facing = rule(image_N3SS, box_N4, torch.cat([plain, back], dim=1))
+        is_turned = facing < 0
+        confidence, probability = (torch.where(is_turned[:, None], value[number:], value[:number]) for value in values)
+        return torch.where(is_turned[:, None, None], back, plain), confidence, probability, facing
 
     def _maps(self, image_N3SS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what `LandmarkInference.maps` does, with the network once in the graph, which halves its size."""
@@ -46,6 +83,10 @@ class ImageGraph(nn.Module):
         both = self.inference.network(torch.cat([image_N3SS, image_N3SS.flip(-1)])).float()
         number = image_N3SS.shape[0]  # `len` would fix it in a trace
         return both[:number], both[number:]
+
+
+def _in_input(cells: Tensor) -> Tensor:
+    return cells * coordinates.STRIDE + (coordinates.STRIDE - 1) / 2
 
 
 class HalfNetwork(nn.Module):
@@ -67,10 +108,11 @@ def traced(graph: ImageGraph) -> torch.export.ExportedProgram:
 
     It must have run before, as tables that `heatmaps.decode` computes once must not be computed in a trace.
     """
-    examples = torch.zeros((2, 37, 53, 3), dtype=torch.uint8), torch.scalar_tensor(0.5)
     any_length = torch.export.Dim.DYNAMIC
+    examples: tuple[Tensor, ...] = torch.zeros((2, 37, 53, 3), dtype=torch.uint8), torch.scalar_tensor(0.5)
+    shapes: tuple[dict[int, object] | None, ...] = {0: any_length, 1: any_length, 2: any_length}, None
+    if graph.facing is not None:
+        examples, shapes = (*examples, torch.full((3, 4), torch.nan)), (*shapes, {0: any_length})
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         graph(*examples)
-        return torch.export.export(
-            graph, examples, dynamic_shapes=({0: any_length, 1: any_length, 2: any_length}, None), strict=False
-        )
+        return torch.export.export(graph, examples, dynamic_shapes=shapes, strict=False)

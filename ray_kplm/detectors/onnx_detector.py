@@ -39,8 +39,11 @@ class OnnxPredictor:
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks of pictures (B, H, W, 3) in their pixels: see `Predictor`."""
         names = ["xy", "confidence", "probability"]
-        xy, confidence, probability = self.session.run(names, {"images": np.ascontiguousarray(images)})
-        return Predicted(xy, confidence, probability)
+        given = {"images": np.ascontiguousarray(images)}
+        if self.metadata.has_facing:
+            names.append("facing")
+            given |= {} if boxes is None else {"boxes": np.asarray(boxes, np.float32)}
+        return Predicted(*self.session.run(names, given))
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Raise ConfigError: an exported graph does not give its heatmaps."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ray_kplm.detectors.file_metadata import FileMetadata
-from ray_kplm.detectors.image_graph import INPUTS, OUTPUTS, ImageGraph, traced
+from ray_kplm.detectors.image_graph import BOXES, INPUTS, ImageGraph, traced
 from ray_kplm.extras import check_installed
 
 _OPSET = 18
@@ -34,8 +34,8 @@ def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
     try:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             program = torch.onnx.export(
-                traced(graph), dynamo=True, optimize=False, opset_version=_OPSET, input_names=list(INPUTS),
-                output_names=list(OUTPUTS), verbose=False,
+                traced(graph), dynamo=True, optimize=False, opset_version=_OPSET, input_names=graph.inputs,
+                output_names=graph.outputs, verbose=False,
             )  # fmt: skip
     finally:
         torch_log.setLevel(level)
@@ -52,11 +52,12 @@ def to_onnx(graph: ImageGraph) -> Callable[[FileMetadata], bytes]:
         model.producer_version = metadata.version
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, metadata.to_texts())
-        default = [one for one in model.graph.initializer if one.name == INPUTS[1]]
-        for one in default:
+        defaults = {INPUTS[1]: np.array(metadata.min_probability, np.float32)}
+        if metadata.has_facing:
+            defaults[BOXES] = np.full((1, 4), np.nan, np.float32)
+        for one in [one for one in model.graph.initializer if one.name in defaults]:
             model.graph.initializer.remove(one)
-        value = np.array(metadata.min_probability, np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(value, INPUTS[1]))
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in defaults.items())
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
 

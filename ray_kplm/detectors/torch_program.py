@@ -65,8 +65,12 @@ class ProgramPredictor:
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks of pictures (B, H, W, 3) in their pixels: see `Predictor`."""
         least = torch.scalar_tensor(self.metadata.min_probability)
-        xy, confidence, probability, _ = self._module(torch.from_numpy(np.ascontiguousarray(images)), least)
-        return Predicted(xy.numpy(), confidence.numpy(), probability.numpy())
+        given = [torch.from_numpy(np.array(images, order="C")), least]
+        if self.metadata.has_facing:
+            boxes = np.full((len(images), 4), np.nan) if boxes is None else boxes
+            given.append(torch.from_numpy(np.asarray(boxes, np.float32)))
+        xy, confidence, probability, _, *facing = (value.numpy() for value in self._module(*given))
+        return Predicted(xy, confidence, probability, *facing)
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Raise ConfigError: an exported graph does not give its heatmaps."""

@@ -20,7 +20,7 @@ from ray_kplm.storage.file_content import load_arrays
 FACING = "facing"
 """The folder of the facings and of the template, in a run and in an exported detector."""
 TEMPLATE = "template.npz"
-_MOST, _ENLARGED = (0.05, 0.95), 1.25
+MOST, ENLARGED = (0.05, 0.95), 1.25
 """Quantiles of the points that a box is put around, and the factor by which it is enlarged to hold the object."""
 DOUBTFUL = 0.5
 """A facing of less magnitude has odds of less than 3 : 1."""
@@ -113,8 +113,8 @@ def box_around(points: NDArray[np.float32]) -> NDArray[np.float32]:
         points: (B, P, 2), NaN where not found.
     """
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of images without points
-        low, high = np.nanquantile(points, _MOST, axis=1)
-    centre, half = (low + high) / 2, (high - low) / 2 * _ENLARGED
+        low, high = np.nanquantile(points, MOST, axis=1)
+    centre, half = (low + high) / 2, (high - low) / 2 * ENLARGED
     return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
 
@@ -124,5 +124,5 @@ def cut(picture: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating] 
         return picture
     height, width = picture.shape[:2]
     x0, y0, x1, y1 = (round(float(v)) for v in box)
-    inside = picture[max(y0, 0) : min(y1, height) + 1, max(x0, 0) : min(x1, width) + 1]
+    inside = picture[max(y0, 0) : max(min(y1, height) + 1, 0), max(x0, 0) : max(min(x1, width) + 1, 0)]
     return inside if min(inside.shape[:2]) >= 2 else picture

@@ -95,7 +95,7 @@ class OneWayPredictor:
 
     def __init__(self, predictor: Predictor, rule: FacingRule) -> None:
         """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image."""
-        self.predictor, self._rule = predictor, rule
+        self.predictor, self.rule = predictor, rule
 
     def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the facings of images: (B,), see `correspondence.facing.facings`.
@@ -104,11 +104,11 @@ class OneWayPredictor:
         way of facing, they lie on the object.
         """
         if boxes is not None and np.isfinite(boxes).all():
-            return self._rule(images, boxes)
+            return self.rule(images, boxes)
         everywhere = np.ones(len(images), bool)
         found = [self.predictor(images).xy]
         found.append(_turned_back(self.predictor(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
-        return self._rule(images, boxes, np.concatenate(found, axis=1))
+        return self.rule(images, boxes, np.concatenate(found, axis=1))
 
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
         """Return the landmarks, see `Predictor`, and the facings."""
