@@ -12,7 +12,8 @@ from ray_kplm.detectors import export_file as module
 from ray_kplm.detectors.export_file import MAX_DIFFERENCE, export_file
 from ray_kplm.detectors.graph_facing import GraphFacing
 from ray_kplm.errors import ConfigError, RunError
-from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
+from ray_kplm.methods.predicted import Predicted
 from ray_kplm.run import Run
 
 FACING_DIFFERENCE = 0.05
@@ -79,6 +80,7 @@ def test_the_file_says_that_it_gives_facings(written):
     assert (texts["has_facing"], texts["flip"]) == ("true", "false")
 
 
+@pytest.mark.slow
 def test_a_file_that_turns_other_images_is_not_written(seen_from_the_side, monkeypatch, tmp_path):
     class Other(GraphFacing):
         def __init__(self, rule):
@@ -88,6 +90,18 @@ def test_a_file_that_turns_other_images_is_not_written(seen_from_the_side, monke
     with pytest.raises(RunError, match=r"not written, .* facings by [12]"):
         export_file(seen_from_the_side, tmp_path / "a.pt2", "torch")
     assert not list(tmp_path.iterdir())
+
+
+def test_landmarks_are_compared_unless_the_facing_is_of_either_sign():
+    def differences(facing: float, expected: float) -> tuple[float, ...]:
+        point, value = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
+        found = Predicted(point[None] + 9, value[None], value[None], np.float32([facing]))
+        return module._differences([found], [Landmarks(point, value, value, value == 0, expected)])
+
+    assert differences(0.01, -0.01) == pytest.approx((0, 0, 0.02))
+    assert differences(0.01, 0.02) == pytest.approx((9, 0, 0.01))
+    assert differences(0.5, -0.5) == pytest.approx((9, 0, 1))
+    assert np.isnan(differences(np.nan, 0.5)[2])
 
 
 def test_other_features_are_refused(seen_from_the_side, tmp_path):
