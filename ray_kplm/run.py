@@ -337,6 +337,8 @@ def stored_config(folder: Folder) -> dict[str, Any] | None:
         tree = yaml.safe_load(content)
         if not isinstance(tree, dict) or not isinstance(tree.get(_LAST_SECTION), dict):
             raise ValueError(f"its last section, {_LAST_SECTION}, is missing")
+        if not content.endswith(b"\n"):
+            raise ValueError("its last line does not end")
     return tree
 
 
