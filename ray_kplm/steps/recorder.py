@@ -139,12 +139,14 @@ class Recording:
         return next(task for task in self.tasks if task.path == path)
 
     def is_finished(self) -> bool:
-        """Return whether the last task is done.
+        """Return whether the last task is done, and the detector that it takes is still there.
 
         Raises:
             RunError: a task was done or begun under another configuration.
         """
-        return [task.step.manifest() for task in self.tasks][-1] is not None
+        done = {task for task in self.tasks if task.step.manifest() is not None}
+        last = self.tasks[-1]
+        return {last, *(task for task in last.takes if not task.is_transient)} <= done
 
     def check_outputs(self) -> None:
         """Raise DamageError if a file of a finished step is lost or has another size, or if the detector's are damaged.

@@ -299,3 +299,18 @@ def test_a_new_method_is_one_module_and_its_name(tmp_path, monkeypatch):
     ]
     assert not recording.is_finished()
     assert recording.weights().keys() == {task.folder.path for task in recording}
+
+
+def test_a_run_is_finished_as_long_as_its_detector_and_its_last_step_are_there(tmp_path):
+    recording = record(Run.start(load_config(None, [f"run={tmp_path}"])), DATASET)
+    assert recording.tasks[-1].path == "visibility"
+    for task in recording:
+        assert not recording.is_finished()
+        task.step.finish()
+    assert recording.is_finished()
+    for lost in ("stage2", "visibility"):
+        manifest = recording[lost].step.folder.read_bytes("manifest.json")
+        recording[lost].step.folder.delete_file("manifest.json")
+        assert not recording.is_finished(), lost
+        recording[lost].step.folder.write_bytes("manifest.json", manifest)
+    assert recording.is_finished()
