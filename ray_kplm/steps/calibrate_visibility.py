@@ -70,7 +70,7 @@ class CalibrateVisibility(Task):
 
     def run(self, executor: Executor) -> None:
         context, config = self.context, self.context.config
-        executor.begin(self, "whether landmarks are there")
+        executor.begin(self, "visibility of the landmarks")
         sample = context.selection(context.stage2).sample(
             config.visibility.images, (config.seed, _SAMPLE), SAMPLE_PARTS
         )

@@ -92,7 +92,7 @@ def trained(submit, small, folder):
 def test_a_job_trains_and_logs_progress_and_the_next_command(trained):
     run, job = trained
     assert (run / "stage2" / "network.pt").exists()
-    for text in ("[100%] visibility", "done in", "kplm evaluate"):
+    for text in ("[100%] visibility of the landmarks", "done in", "kplm evaluate"):
         assert text in job.stdout
     assert_plain(job.stdout)
 
