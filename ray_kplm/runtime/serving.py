@@ -40,8 +40,8 @@ ENVIRONMENT = {
 }
 """Environment of Serve's processes on one machine: fewer threads between a request and its answer (Ray 2.60)."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
-_CONCURRENT_BATCHES = 2
-"""While the network works on a batch, the next one is ready."""
+_CONCURRENT_BATCHES = 1
+"""While the network works on a batch, the next one fills: a batch of a few images costs nearly as much as one of many."""
 _SPARE_REQUESTS = 100
 """Requests that a replica takes beyond those whose images wait, so that it can refuse them, and answer /healthz."""
 

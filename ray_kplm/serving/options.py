@@ -34,7 +34,7 @@ class ServeOptions:
     """
 
     max_batch: Annotated[int, BATCHES] = 32
-    batch_wait_ms: Annotated[float, WAITS_MS] = 5.0
+    batch_wait_ms: Annotated[float, WAITS_MS] = 15.0
     max_request_bytes: Annotated[int, FILE_BYTES] = 1 << 25
     max_request_images: Annotated[int, BATCHES] = 64
     max_pixels: Annotated[int, PIXELS] = 1 << 26
