@@ -20,6 +20,7 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.visibility import MIN_PROBABILITY, found_of
+from ray_kplm.points.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class LandmarkDetector:
     """A trained detector of K landmarks: `LandmarkDetector.load("runs/faces").predict(["a.jpg", array])`.
 
     Attributes:
-        landmarks: K.
+        layout: Names, mirror partners and skeleton of the points that it predicts: its landmarks, or those made of them by
+            `kplm edit` or `kplm adapt`.
         batch: Images that are predicted at once.
         limits: Of an image file and of a picture.
     """
@@ -56,12 +58,22 @@ class LandmarkDetector:
         predictor: Predictor,
         size: int,
         batch: int,
-        landmarks: int,
+        layout: Layout,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap a predictor of `landmarks` points for inputs of `size` pixels a side, `batch` of them at a time."""
+        """Wrap a predictor of the points of a layout for inputs of `size` pixels a side, `batch` of them at a time."""
         self._predictor, self._size, self.batch = predictor, size, batch
-        self.landmarks, self.limits = landmarks, limits
+        self.layout, self.limits = layout, limits
+
+    @property
+    def landmarks(self) -> int:
+        """Number of points that it predicts."""
+        return len(self.layout)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the points, in their order."""
+        return self.layout.names
 
     @classmethod
     def load(
@@ -70,6 +82,7 @@ class LandmarkDetector:
         *,
         device: str | None = None,
         flip: bool | None = None,
+        points: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
         """Load the detector of a finished run, of a folder that holds one, or of a file that `kplm export` wrote.
@@ -81,14 +94,17 @@ class LandmarkDetector:
             run: A path or URI; files end in `.onnx` or `.pt2`.
             device: `cpu`, `cuda` or `mps`; None and `auto`: a GPU if one is available.
             flip: Whether to average with the mirror image; by default as the run is configured. A file has it decided.
+            points: Which points to predict: a name that `kplm adapt` gave, or `landmarks` for the landmarks themselves; by
+                default those that `kplm edit` made of the landmarks, if it did.
             limits: Of an image file and of a picture; larger ones are refused.
 
         Raises:
             RunError: The run is not finished.
+            DataError: The run has no such points.
             DamageError: A file of the detector is damaged.
             ConfigError: There is no such device, the choice does not apply to a file, or a package is missing that reads it.
         """
-        return cls(*load_detector(os.fspath(run), device, flip), limits)
+        return cls(*load_detector(os.fspath(run), device, flip, points), limits)
 
     @classmethod
     def from_pretrained(

@@ -17,8 +17,8 @@ LEVELS = [
     {"runtime"},
     {"serving"},
     {"landmark_detector", "detectors", "tracking", "report"},
-    {"methods", "keypoints", "dense_features"},
-    {"network", "correspondence", "evaluation", "datasets"},
+    {"methods", "keypoints", "dense_features", "points"},
+    {"network", "correspondence", "evaluation", "datasets", "labels", "screening"},
     {
         "imaging",
         "run",

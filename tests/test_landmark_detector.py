@@ -26,6 +26,9 @@ from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import LandmarkNetwork
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.stored import point_folder, write_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.model import ImageModel
@@ -36,8 +39,8 @@ WHOLE = (1e-3, 1e-4)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, small_config) -> Run:
-    """The exported detector of a run whose network is untrained."""
+def run(tmp_path_factory, small_config) -> Run:
+    """A run whose network is untrained."""
     folder = tmp_path_factory.mktemp("runs")
     overrides = [*small_config, f"method.landmarks={K}", "compute.batch_images=4", f"run={folder / 'run'}"]
     run = Run.start(load_config(None, overrides)).save()
@@ -48,8 +51,15 @@ def exported(tmp_path_factory, small_config) -> Run:
     step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool)).to_dict())
     step.folder.write_bytes(NETWORK, buffer.getvalue())
     step.finish()
-    export(run, Folder.at(folder / "detector"))
-    return Run.open(folder / "detector")
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(run) -> Run:
+    """Its exported detector."""
+    folder = run.folder.parent / "detector"
+    export(run, folder)
+    return Run.open(folder.path)
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +351,16 @@ def test_the_model_for_mlflow_gives_the_same(detector):
 def test_an_exported_detector_has_a_fingerprint(exported):
     assert len(detector_fingerprint(exported)) == 16
     assert json.dumps(detector_fingerprint(exported))
+
+
+def test_points_of_a_run_replace_its_landmarks(run):
+    layout = Layout("", ("nose", "mouth"), (0, 1), ((0, 1),))
+    write_point_set(point_folder(run.folder, "edited"), PointSet.of_groups(layout, [[2], [0, 3]], K))
+    plain = LandmarkDetector.load(run.folder.path, device="cpu", points="landmarks")
+    edited = LandmarkDetector.load(run.folder.path, device="cpu")
+    assert (edited.names, edited.landmarks, plain.landmarks) == (("nose", "mouth"), 2, K)
+    [raw], [points] = plain.predict(RGB), edited.predict(RGB)
+    np.testing.assert_allclose(points.xy, [raw.xy[2], raw.xy[[0, 3]].mean(0)], atol=1e-3)
+    assert detector_fingerprint(run) != detector_fingerprint(run, "landmarks")
+    with pytest.raises(DataError, match="it has landmarks, edited"):
+        LandmarkDetector.load(run.folder.path, points="other")

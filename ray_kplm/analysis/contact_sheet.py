@@ -19,6 +19,7 @@ from ray_kplm.inference.batches import predict_batches
 from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.visibility import found_of
+from ray_kplm.points.stored import LANDMARKS
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
@@ -118,7 +119,7 @@ def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[
 def predict_images_of(run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> SplitLandmarks:
     """Return the landmarks of the chosen images."""
     config = run.resolved
-    predictor = replace(landmark_predictor(run), config=config)(worker_placement(config.compute))
+    predictor = replace(landmark_predictor(run, LANDMARKS), config=config)(worker_placement(config.compute))
     images = dataset.images(split)
     batches = (
         batch for part, rows in _parts(dataset, split, chosen) for batch in read_inputs(images, part, rows, config)

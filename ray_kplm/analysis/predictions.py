@@ -15,6 +15,7 @@ from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
 from ray_kplm.methods.visibility import VISIBILITY_STEP
 from ray_kplm.network.heatmaps import DECODER_VERSION
+from ray_kplm.points.stored import LANDMARKS
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.run import MANIFEST, Run, round_path
 from ray_kplm.runtime.session import session
@@ -37,7 +38,7 @@ def predictor(run: Run, stage: str) -> tuple[PredictorFactory, dict[str, Any]]:
     """
     config = run.config
     if stage == STAGE2:
-        return landmark_predictor(run), run.finished("stage2")
+        return landmark_predictor(run, LANDMARKS), run.finished("stage2")
     number = int({STAGE1: config.stage1.rounds, WARMUP: 0}.get(stage, stage))
     labels = run.finished(f"{round_path(number)}/labels")
     folder = run.unit(f"{round_path(number)}/labels").parent

@@ -121,13 +121,15 @@ def _time_torch(run: str, files: list[str]) -> dict[str, Any]:
     from ray_kplm.landmark_detector import LandmarkDetector
     from ray_kplm.methods.predictors import LandmarkPredictor, OneWayPredictor
     from ray_kplm.network.compute import Placement
+    from ray_kplm.points.stored import LANDMARKS
 
     _single_thread()
     torch.set_num_threads(1)
     opened = Run.open(run)
     config = opened.config
     placement = Placement.choose(config.compute, torch.device("cpu"))
-    predictor = landmark_predictor(opened)(placement)
+    factory = landmark_predictor(opened, LANDMARKS)
+    predictor = factory(placement)
     if isinstance(predictor, OneWayPredictor):
         predictor = predictor.predictor
     assert isinstance(predictor, LandmarkPredictor)
@@ -138,7 +140,7 @@ def _time_torch(run: str, files: list[str]) -> dict[str, Any]:
         single = fastest(lambda: [timed(images[:1]) for _ in range(_SINGLE)])
         several = fastest(lambda: [timed(images) for _ in range(_FILES // _BATCH)])
     return _time_detector(run, files) | {
-        "predict_share": _share(predictor, LandmarkDetector(predictor, side, _BATCH, 0), files),
+        "predict_share": _share(predictor, LandmarkDetector(predictor, side, _BATCH, factory.layout), files),
         "forward_ms": single / _SINGLE * 1000,
         "forward_per_s": _FILES / several,
         "precision": "fp32" if placement.autocast is None else "bf16",

@@ -47,6 +47,14 @@ def detector(uri: str) -> Run:
     return run if run.folder.is_file(EXPORTED) or is_pretrained(run.folder) else finished_run(uri)
 
 
+def points(run: Run, name: str | None) -> None:
+    """Raise DataError if a run has no set of points of this name. Of exported detectors it is known once they are loaded."""
+    from ray_kplm.points.stored import chosen_name
+
+    if run.folder.is_file("config.yaml") and not run.folder.is_file(EXPORTED):
+        chosen_name(run.folder, name)
+
+
 def dataset_of(run: Run, other: str | None = None) -> Dataset:
     """Return the dataset of a run, or another one. Raises DataError if it is not finished."""
     from ray_kplm.datasets.dataset import Dataset

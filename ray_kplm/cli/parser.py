@@ -131,6 +131,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_points(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the points of a detector to a command that gives them to the user."""
+    parser.add_argument(
+        "--points",
+        metavar="NAME",
+        help="which points: a name given to `kplm adapt`, or landmarks; default: those of `kplm edit`, or the landmarks",
+    )
+
+
 def _similar(word: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(word, list(known), n=1)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray_kplm.cli import checks, video_options
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number, add_limits
+from ray_kplm.cli.parser import Number, add_limits, add_points
 from ray_kplm.cli.place import workers_for
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.inference.export.formats import FORMATS, check_formats
@@ -80,8 +80,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--names",
         metavar="A,B,...",
-        help="names of the landmarks in these formats and in drawn videos; default: landmark_0,...",
+        help="names of the landmarks in these formats and in drawn videos; default: their own names, or landmark_0,...",
     )
+    add_points(parser)
     parser.add_argument("--csv", action="store_true", help="the same as --to csv")
     parser.add_argument("--coco", action="store_true", help="the same as --to coco")
     video_options.add_video_options(parser)
@@ -96,6 +97,7 @@ def _predict(options: argparse.Namespace) -> Result:
     check_formats(formats)
     sources = [name for source in sources for name in (_names(sys.stdin) if source == "-" else [source])]
     run = checks.detector(options.run)
+    checks.points(run, options.points)
     config = from_dict(with_overrides(run.config.to_dict(), overrides))
     checks.sources(sources, options.boxes)
     checks.target(out, "OUT")
@@ -107,7 +109,7 @@ def _predict(options: argparse.Namespace) -> Result:
         from ray_kplm.inference.images import PredictOptions, predict_images
         from ray_kplm.network.compute import choose_device
     choose_device(options.device)
-    names = ("boxes", "margin", "split", "part_images", "csv", "coco")
+    names = ("boxes", "margin", "split", "part_images", "csv", "coco", "points")
     limits = Limits(options.max_pixels, options.max_bytes)
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.min_probability is not None:

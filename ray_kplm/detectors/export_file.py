@@ -111,8 +111,8 @@ def export_file(
     predictor = make(Placement(torch.device("cpu"), None, False))
     one_way = predictor.predictor if isinstance(predictor, OneWayPredictor) else predictor
     assert isinstance(one_way, LandmarkPredictor)
-    size, batch, landmarks = run.config.network.image_size, run.config.compute.batch_images, len(make.flip_map)
-    detector = LandmarkDetector(predictor, size, batch, landmarks)
+    size, batch, landmarks = run.config.network.image_size, run.config.compute.batch_images, len(make.layout)
+    detector = LandmarkDetector(predictor, size, batch, make.layout)
     images = _images(run)
     pictures = [*images, *_resized(images or [_drawn(number) for number in range(len(_SHAPES))])]
     if make.facing is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from ray_kplm.errors import RunError
+
+if TYPE_CHECKING:
+    from ray_kplm.points.layout import Layout
 
 KIND = "ray_kplm landmark detector"
 """Value of the key `kind` in such files."""
@@ -55,6 +58,13 @@ class FileMetadata:
     """Largest difference from the detector of the run when it was exported, pixels."""
     cite: str = CITATION
     kind: str = KIND
+
+    @property
+    def layout(self) -> Layout:
+        """The points that the file predicts, without a name of the category."""
+        from ray_kplm.points.layout import Layout  # here, as `kplm --help` needs no NumPy
+
+        return replace(Layout.of("", self.flip_map, self.names), skeleton=tuple((a, b) for a, b in self.skeleton))
 
     def to_texts(self) -> dict[str, str]:
         """Return the metadata as texts."""

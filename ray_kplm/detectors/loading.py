@@ -9,6 +9,7 @@ from ray_kplm.detectors.file_metadata import SUFFIXES
 from ray_kplm.detectors.pretrained_config import open_detector
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.methods.predicted import Predictor
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 
 if TYPE_CHECKING:
@@ -23,18 +24,18 @@ class Loaded(NamedTuple):
         predictor: Of inputs of `size` pixels a side.
         size: S.
         batch: Most inputs that it is given at once.
-        landmarks: K.
+        layout: The points that it predicts.
     """
 
     predictor: Predictor
     size: int
     batch: int
-    landmarks: int
+    layout: Layout
 
 
-def load_detector(uri: str, device: str | None = None, flip: bool | None = None) -> Loaded:
+def load_detector(uri: str, device: str | None = None, flip: bool | None = None, points: str | None = None) -> Loaded:
     """Load a detector: see `LandmarkDetector.load`."""
-    return _of_run(uri, device, flip) if file_form(uri) is None else _of_file(uri, device, flip)
+    return _of_run(uri, device, flip, points) if file_form(uri) is None else _of_file(uri, device, flip, points)
 
 
 def file_form(uri: str) -> str | None:
@@ -69,20 +70,22 @@ def open_file(uri: str, device: str | None = None, threads: int = 0) -> OnnxPred
     return ProgramPredictor(content, uri, device)
 
 
-def _of_file(uri: str, device: str | None, flip: bool | None) -> Loaded:
+def _of_file(uri: str, device: str | None, flip: bool | None, points: str | None) -> Loaded:
+    if points is not None:
+        raise ConfigError(f"{uri}: points={points!r} was decided when the file was exported; leave it out")
     predictor = open_file(uri, device)
     metadata = predictor.metadata
     if flip is not None and flip != metadata.flip:
         raise ConfigError(f"{uri}: flip={metadata.flip} was decided when the file was exported; leave it out")
-    return Loaded(predictor, metadata.image_size, metadata.batch, len(metadata.names))
+    return Loaded(predictor, metadata.image_size, metadata.batch, metadata.layout)
 
 
-def _of_run(uri: str, device: str | None, flip: bool | None) -> Loaded:
+def _of_run(uri: str, device: str | None, flip: bool | None, points: str | None) -> Loaded:
     from ray_kplm.detectors.stored import landmark_predictor
     from ray_kplm.network.compute import Placement, choose_device
 
     run = open_detector(uri)
-    make, config = landmark_predictor(run), run.config
+    make, config = landmark_predictor(run, points), run.config
     placement = Placement.choose(config.compute, choose_device(device))
     make = make if flip is None else replace(make, flip=flip)
-    return Loaded(make(placement), config.network.image_size, config.compute.batch_images, len(make.flip_map))
+    return Loaded(make(placement), config.network.image_size, config.compute.batch_images, make.layout)

@@ -10,11 +10,14 @@ from ray_kplm.detectors.file_run import file_factory, file_fingerprint
 from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
 from ray_kplm.detectors.pretrained_config import is_pretrained, read_description
+from ray_kplm.errors import DataError
 from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, TEMPLATE, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.methods.visibility import VISIBILITY, VISIBILITY_STEP, VisibilityModel
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.stored import LANDMARKS, chosen_name, point_folder, read_point_set
 from ray_kplm.redaction import redact
 from ray_kplm.run import CONFIG, Run
 from ray_kplm.storage import Folder
@@ -22,23 +25,51 @@ from ray_kplm.storage.file_content import seal_text
 from ray_kplm.storage.integrity import CheckedFolder
 
 
-def landmark_predictor(run: Run) -> LandmarkPredictorFactory:
+def landmark_predictor(run: Run, points: str | None = None) -> LandmarkPredictorFactory:
     """Return the detector of a finished run, of a folder written by `export` or `export_pretrained`, or of a file.
+
+    Args:
+        run: The run.
+        points: Which points it predicts: the name of a set of `points.stored`, or `LANDMARKS`; by default those of
+            an edit, and the landmarks themselves if there is none. Exported detectors have the points that they were
+            exported with.
 
     Raises:
         RunError: The run is not finished.
+        DataError: The run has no such points.
         DamageError: A file of the detector is damaged.
     """
+    if is_run(run):
+        return _of_run(run, chosen_name(run.folder, points))
     if file_form(str(run.folder)):
-        return file_factory(run)
-    if is_pretrained(run.folder):
-        return pretrained_predictor(run)
-    folder = _exported(run.folder) if is_exported(run.folder) else run.unit("stage2")
-    if not is_exported(run.folder):
-        run.finished("stage2")
-    channels = Channels.read(folder)
+        factory: LandmarkPredictorFactory = file_factory(run)
+    elif is_pretrained(run.folder):
+        factory = pretrained_predictor(run)
+    else:
+        factory = _of_folder(run, _exported(run.folder))
+    if points not in (None, LANDMARKS) or (points and factory.points):
+        raise DataError(f"--points {points}: {run.folder} is an exported detector, whose points are those it has")
+    return factory
+
+
+def is_run(run: Run) -> bool:
+    """Return whether a run is one, and not a detector alone in the place of one."""
+    return not (file_form(str(run.folder)) or is_pretrained(run.folder) or is_exported(run.folder))
+
+
+def _of_run(run: Run, points: str) -> LandmarkPredictorFactory:
+    own = point_folder(run.folder, points)
+    if points != LANDMARKS and is_exported(own):  # points with a network of their own
+        return _of_folder(Run(own, run.config), _exported(own))
+    run.finished("stage2")
+    return _of_folder(run, run.unit("stage2"), None if points == LANDMARKS else read_point_set(own))
+
+
+def _of_folder(run: Run, folder: CheckedFolder, points: PointSet | None = None) -> LandmarkPredictorFactory:
+    channels, flip = Channels.read(folder), run.config.stage2.flip_at_test
+    points = points or read_point_set(folder)
     return LandmarkPredictorFactory(
-        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, facing_rule(run), visibility_model(run)
+        run.config, folder, channels.flip_map, flip, facing_rule(run), visibility_model(run), points
     )
 
 
@@ -66,8 +97,12 @@ def facing_rule(run: Run) -> FacingRule | None:
     return found
 
 
-def detector_fingerprint(run: Run) -> str:
+def detector_fingerprint(run: Run, points: str | None = None) -> str:
     """Return what tells the detector of a finished run, or of a folder that holds a detector, from others.
+
+    Args:
+        run: The run.
+        points: As of `landmark_predictor`.
 
     Raises:
         RunError: The run is not finished.
@@ -77,14 +112,16 @@ def detector_fingerprint(run: Run) -> str:
         return file_fingerprint(run)
     if is_pretrained(run.folder):
         return str(read_description(run.folder)["weights"]["sha256"])[:16]
-    if is_exported(run.folder):
-        network = hashlib.sha256(run.folder.read_bytes(NETWORK)).hexdigest()[:16]
+    name = LANDMARKS if is_exported(run.folder) else chosen_name(run.folder, points)
+    own = run.folder if name == LANDMARKS else point_folder(run.folder, name)
+    detector = Run(own, run.config) if is_exported(own) else run
+    if is_exported(own):
+        network = hashlib.sha256(own.read_bytes(NETWORK)).hexdigest()[:16]
     else:
         network = str(run.finished("stage2")["fingerprint"])
-    visibility = visibility_model(run)
-    if visibility is None:
-        return network
-    return hashlib.sha256(json.dumps([network, visibility.to_dict()]).encode()).hexdigest()[:16]
+    visibility, made = visibility_model(detector), read_point_set(own)
+    further = [one.to_dict() for one in (visibility, made) if one is not None]
+    return hashlib.sha256(json.dumps([network, *further]).encode()).hexdigest()[:16] if further else network
 
 
 def is_exported(folder: Folder) -> bool:

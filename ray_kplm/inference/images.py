@@ -31,7 +31,6 @@ from ray_kplm.errors import ConfigError, RunError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
 from ray_kplm.inference.export.formats import check_formats, export
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
 from ray_kplm.inference.sources import ImageSource, ReadPart, SourceOptions, open_source
 from ray_kplm.inference.videos import (
@@ -52,6 +51,7 @@ from ray_kplm.network.compute import choose_device
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
 from ray_kplm.parts import Pool, ThisProcess, Workers
+from ray_kplm.points.layout import Layout
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
 from ray_kplm.run import CLAIM, MANIFEST, Run, Step, versions
@@ -87,7 +87,9 @@ class PredictOptions:
     to: tuple[str, ...] = ()
     """Formats to write the landmarks in, of `export.formats.FORMATS`, beside the Parquet parts."""
     names: tuple[str, ...] = ()
-    """Names of the landmarks in these formats and in drawn videos; by default `landmark_0` and so on."""
+    """Names of the landmarks in these formats and in drawn videos; by default their own, or `landmark_0` and so on."""
+    points: str | None = None
+    """Which points of the run to predict: see `LandmarkDetector.load`."""
     csv: bool = False
     """The same as `csv` in `to`."""
     coco: bool = False
@@ -183,7 +185,7 @@ def predict_images(
     used = choose_device(device) if isinstance(workers, ThisProcess) else None
     gpu = config.compute.gpus_per_worker > 0 if used is None else used.type == "cuda"
     config = replace(config, compute=resolve_auto(workers.layout(config.compute), gpu=gpu))
-    make = replace(landmark_predictor(run), config=config)
+    make = replace(landmark_predictor(run, options.points), config=config)
     if make.visibility is None and options.min_probability is not None:
         raise ConfigError(
             f"--min-probability {options.min_probability:g}: the detector of {run.folder} gives no probabilities; `kplm train` "
@@ -194,7 +196,7 @@ def predict_images(
     )
     images = open_source(source, reading, workers)
     check_videos(images.videos, options.smooth, options.render)
-    layout = Layout.of(images.name, make.flip_map, options.names)
+    layout = make.layout.called(images.name, options.names)
     target = Folder.at(out)
     step = _step(run, images, target, options)
     with lock_folder(target) as lock:
@@ -212,7 +214,7 @@ def predict_images(
         notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-        labels = options.names or [str(k) for k in range(manifest["landmarks"])]
+        labels = layout.names if options.names or make.points else [str(k) for k in range(manifest["landmarks"])]
         rendered = render_videos(target, images.videos, options.render, labels, progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
     said = (*images.notes, *notes)
@@ -241,7 +243,9 @@ def _step(run: Run, images: ImageSource, target: Folder, options: PredictOptions
         reads["smooth"] = asdict(options.smooth)
     damaged = f"`kplm verify {target} --repair` removes what is damaged, and the same prediction makes it again"
     remedy = "Predict into another folder, or remove this one"
-    return Step(CheckedFolder.of(target, damaged), _STEP, reads, {"network": detector_fingerprint(run)}, remedy)
+    return Step(
+        CheckedFolder.of(target, damaged), _STEP, reads, {"network": detector_fingerprint(run, options.points)}, remedy
+    )
 
 
 def _predict(
@@ -272,9 +276,7 @@ def _predict(
     jitter = smooth_parts(parts, target, images.parts, options.smooth) if index else {}
     facts: dict[str, Any] = {"jitter": jitter} if jitter else {}
     facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = step.finish(
-        images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].flip_map), **facts
-    )
+    manifest = step.finish(images=predicted, rejected=rejected.num_rows, landmarks=len(worker["make"].layout), **facts)
     partial.delete()
     if smoothed:
         parts.delete()

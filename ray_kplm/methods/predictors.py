@@ -20,6 +20,8 @@ from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import LandmarkNetwork
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointPredictor, PointSet
 from ray_kplm.storage import Folder
 
 PredictorFactory = Callable[[Placement], Predictor]
@@ -93,9 +95,15 @@ def _in_input(cells_BK2: Tensor) -> NDArray[np.float32]:
 class OneWayPredictor:
     """A predictor for a category seen from the side: it turns each image so that all face the way of the training."""
 
-    def __init__(self, predictor: Predictor, rule: FacingRule) -> None:
-        """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image."""
-        self.predictor, self.rule = predictor, rule
+    def __init__(self, predictor: Predictor, rule: FacingRule, finder: Predictor | None = None) -> None:
+        """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image.
+
+        Args:
+            predictor: Of what is returned.
+            rule: Gives the facing of an image.
+            finder: Of the landmarks that an object without a box is looked for by; by default `predictor`.
+        """
+        self.predictor, self.rule, self._finder = predictor, rule, finder or predictor
 
     def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the facings of images: (B,), see `correspondence.facing.facings`.
@@ -106,8 +114,8 @@ class OneWayPredictor:
         if boxes is not None and np.isfinite(boxes).all():
             return self.rule(images, boxes)
         everywhere = np.ones(len(images), bool)
-        found = [self.predictor(images).xy]
-        found.append(_turned_back(self.predictor(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
+        found = [self._finder(images).xy]
+        found.append(_turned_back(self._finder(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
         return self.rule(images, boxes, np.concatenate(found, axis=1))
 
     def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
@@ -146,15 +154,23 @@ class LandmarkPredictorFactory:
     """Which way objects face, if the network was trained on images as they face one way."""
     visibility: VisibilityModel | None = None
     """Gives the probabilities."""
+    points: PointSet | None = None
+    """The points that the landmarks are made into; None: the landmarks themselves."""
+
+    @property
+    def layout(self) -> Layout:
+        """The points that are predicted, without a name of the category."""
+        return Layout.of("", self.flip_map) if self.points is None else self.points.layout
 
     def __call__(self, placement: Placement) -> Predictor:
         """Return the predictor on this placement."""
         weights = self.weights()
         flip = self.flip and self.facing is None
-        predictor = LandmarkPredictor(
+        finder = LandmarkPredictor(
             self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
         )
-        return predictor if self.facing is None else OneWayPredictor(predictor, self.facing)
+        predictor: Predictor = finder if self.points is None else PointPredictor(finder, self.points)
+        return predictor if self.facing is None else OneWayPredictor(predictor, self.facing, finder)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights of the network, by name. Raises DamageError if they cannot be read."""

@@ -34,7 +34,10 @@ Batch = Callable[[Batched], Callable[[Prepared], Awaitable[Landmarks | None]]]
 class Detector(Protocol):
     """What is served: a `LandmarkDetector`."""
 
-    landmarks: int
+    @property
+    def landmarks(self) -> int:
+        """Number of the points."""
+        ...
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Return an RGB image (H, W, 3) as `predict_prepared` takes it."""

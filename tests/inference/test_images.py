@@ -29,7 +29,7 @@ def test_the_driver_decides_the_number_format_for_all_workers(tmp_path, monkeypa
     run.step("stage2", "landmarks", {}, {}).finish()
     monkeypatch.setattr("ray_kplm.number_format._cpu_flags", lambda: ["avx2"])
     make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
-    monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
+    monkeypatch.setattr(images, "landmark_predictor", lambda run, points: make)
 
     class Elsewhere:
         def layout(self, compute):
@@ -53,7 +53,7 @@ def test_the_driver_decides_the_number_format_for_all_workers(tmp_path, monkeypa
 def test_a_least_probability_is_refused_for_a_detector_that_gives_none(tmp_path, monkeypatch):
     run = Run.start(load_config(None, [f"run={tmp_path / 'run'}"])).save()
     make = LandmarkPredictorFactory(run.config, run.folder, np.zeros(2, np.int16), True)
-    monkeypatch.setattr(images, "landmark_predictor", lambda run: make)
+    monkeypatch.setattr(images, "landmark_predictor", lambda run, points: make)
     with pytest.raises(ConfigError, match=r"--min-probability 0\.7: .* gives no probabilities; `kplm train` again"):
         images.predict_images(run, tmp_path, tmp_path / "out", images.PredictOptions(min_probability=0.7))
     assert images.PredictOptions().least == 0.5

@@ -14,8 +14,8 @@ from ray_kplm.config import load_config
 from ray_kplm.errors import StorageError
 from ray_kplm.imaging.draw import encode_png
 from ray_kplm.inference.export.formats import export
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
+from ray_kplm.points.layout import Layout
 from ray_kplm.run import Run
 from ray_kplm.storage import NO_SPACE, Folder, copy_file
 from ray_kplm.tracking import add_picture, send_pending, track_run

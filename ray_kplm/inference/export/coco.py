@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Object, Picture, Predictions
 from ray_kplm.inference.export.written_files import write_text
 from ray_kplm.methods.visibility import ABSENT
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 
 FILE = "coco.json"

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Object, Picture, Predictions
 from ray_kplm.inference.export.written_files import write_text
 from ray_kplm.methods.visibility import ABSENT
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 
 FOLDER = "label_studio"

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm.inference.export.layout import Layout, derive_skeleton
 from ray_kplm.methods.visibility import ABSENT, FOUND, MIN_PROBABILITY, visibility_flags
+from ray_kplm.points.layout import Layout, derive_skeleton
 
 Tables = Callable[[], Iterable[pa.Table]]
 """Function that returns the tables of all parts (schemas.SOURCE_LANDMARKS), in order; it may be called several times."""
@@ -134,7 +134,9 @@ class Predictions:
         return Object(xy, confidence, np.nan_to_num(probability) if known else None, flags)
 
     def with_skeleton(self) -> Predictions:
-        """Return the same with a skeleton of the landmarks that are found together."""
+        """Return the same with a skeleton of the landmarks that are found together, unless it has one."""
+        if self.layout.skeleton:
+            return self
         found = (
             np.where((one.flags == FOUND)[:, None], one.xy, np.nan)
             for picture in self.pictures()

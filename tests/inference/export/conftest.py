@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
+from ray_kplm.points.layout import Layout
 from tests.inference.export.cases import NAN, PARTNERS, ROWS, table
 
 

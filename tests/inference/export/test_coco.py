@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from ray_kplm import schemas
 from ray_kplm.inference.export import coco
 from ray_kplm.inference.export.coco import to_coco
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 from tests.inference.export.cases import ODD, ROWS, TWO
 

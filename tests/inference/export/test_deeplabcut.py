@@ -6,8 +6,8 @@ import pytest
 import sleap_io
 
 from ray_kplm.inference.export import deeplabcut
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 from tests.inference.export.cases import ODD, PARTNERS, ROWS, table
 

@@ -6,8 +6,8 @@ from sleap_io import Skeleton
 from sleap_io.io.ultralytics import parse_label_file
 
 from ray_kplm.inference.export import yolo
-from ray_kplm.inference.export.layout import Layout
 from ray_kplm.inference.export.predictions import Predictions
+from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 from tests.inference.export.cases import NAN, ODD, ROWS, TWO, table
 

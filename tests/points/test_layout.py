@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.errors import ConfigError
-from ray_kplm.inference.export.layout import Layout, derive_skeleton
+from ray_kplm.points.layout import Layout, derive_skeleton
 from ray_kplm.schemas import NONE
 
 NAN = float("nan")

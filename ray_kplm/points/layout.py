@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -52,6 +52,15 @@ class Layout:
             )
         partners = tuple(k if partner == NONE else int(partner) for k, partner in enumerate(flip_map))
         return cls(category, chosen, partners)
+
+    def called(self, category: str, names: Sequence[str] = ()) -> Layout:
+        """Return the same with a name of the category, and with other names of the landmarks if some are given.
+
+        Raises:
+            ConfigError: There are not K different names.
+        """
+        named = Layout.of(category, self.partners, names or self.names)
+        return replace(self, category=category, names=named.names)
 
     def __len__(self) -> int:
         return len(self.names)

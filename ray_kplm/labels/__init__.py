@@ -1,0 +1,1 @@
+"""Annotated points in the files of other tools: read and written."""
