@@ -83,10 +83,12 @@ def landmarks_of(
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 
-def stored_landmarks_of(run: Run, dataset: Dataset, split: str) -> SplitLandmarks | None:
-    """Return what `landmarks_of` returns if it is on storage, else None. Changes nothing."""
+def stored_landmarks_of(
+    run: Run, dataset: Dataset, split: str, parts: Sequence[str] | None = None
+) -> SplitLandmarks | None:
+    """Return what `landmarks_of` returns, or some parts of it, if it is on storage, else None. Changes nothing."""
     step = _predictions(run, dataset, STAGE2, (split,))[0].step
-    return read_predictions(step.folder, dataset, split) if step.state() == "done" else None
+    return read_predictions(step.folder, dataset, split, parts) if step.state() == "done" else None
 
 
 def evaluation_path(run: Run, dataset: Dataset) -> str:

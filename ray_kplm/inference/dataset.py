@@ -117,9 +117,11 @@ class SplitLandmarks(NamedTuple):
     probability: NDArray[np.float32]
 
 
-def read_predictions(folder: Folder, dataset: Dataset, split: str) -> SplitLandmarks:
-    """Read the landmarks of a split. Tables of earlier versions have no probabilities."""
-    tables = folder.read_tables(dataset.parts(split))
+def read_predictions(
+    folder: Folder, dataset: Dataset, split: str, parts: Sequence[str] | None = None
+) -> SplitLandmarks:
+    """Read the landmarks of a split, or of some parts of it. Tables of earlier versions have no probabilities."""
+    tables = folder.read_tables(dataset.parts(split) if parts is None else parts)
     xy, confidence = (
         np.concatenate([np.array(t[name].to_pylist(), np.float32) for t in tables]) for name in ("xy", "confidence")
     )
