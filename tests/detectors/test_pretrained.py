@@ -108,7 +108,7 @@ def flip_a_bit(shared):
             "its content is not what was written",
         ),
         (lambda s: change(s, landmarks=5), DamageError, "it has not the 5 landmarks"),
-        (lambda s: change(s, format_version=2), RunError, "pip install --upgrade ray-kplm"),
+        (lambda s: change(s, format_version=3), RunError, "pip install --upgrade ray-kplm"),
         (lambda s: (s / MODEL_CONFIG).write_text('{"model_type": "bert"}'), DataError, "is of a model of bert, and no"),
         (lambda s: change(s, config={"network": {"hight": 3}}), ConfigError, "network.hight: unknown key"),
         (lambda s: change(s, visibility_features=["height"]), DamageError, "this version does not measure"),
