@@ -12,12 +12,13 @@ from ray_kplm.detectors.loading import file_form
 from ray_kplm.detectors.pretrained import pretrained_predictor, write_pretrained
 from ray_kplm.detectors.pretrained_config import is_pretrained, pretrained_fingerprint, read_description
 from ray_kplm.errors import DataError
-from ray_kplm.methods.channels import CHANNELS
+from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.trainer import NETWORK, strip_optimiser
 from ray_kplm.methods.visibility import VISIBILITY, VisibilityModel
 from ray_kplm.points.layout import Skeleton
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import LANDMARKS, POINTS_FILE, write_point_set
 from ray_kplm.redaction import redact
 from ray_kplm.run import CONFIG, Run
@@ -109,21 +110,48 @@ def export(run: Run, folder: Folder, points: str | None = None) -> None:
         DataError: The run has no such points.
         DamageError: A file of the detector is damaged.
     """
-    files, target = DetectorFiles.of(run, points), exported_folder(folder)
+    files = DetectorFiles.of(run, points)
     fingerprint, source = files.network_fingerprint(), files.network
     with source.parsing(NETWORK):
         state = strip_optimiser(source.read_bytes(NETWORK))
+    write_detector(run, folder, state, files.channels(), files.visibility_model(), fingerprint, files.point_set())
+
+
+def write_detector(
+    run: Run,
+    folder: Folder,
+    state: bytes,
+    channels: Channels,
+    visibility: VisibilityModel | None,
+    fingerprint: str,
+    points: PointSet | None = None,
+) -> None:
+    """Write a detector that was trained for a run's category to a folder, in the form of `export`.
+
+    Args:
+        run: Gives the configuration, and the rule of facing.
+        folder: Of the detector.
+        state: The stored state of its network (`methods.trainer`), without that of the optimiser.
+        channels: Of its network.
+        visibility: Gives its landmarks their probabilities; None: they have none.
+        fingerprint: Tells the network from others.
+        points: What its landmarks are made into; None: they stay.
+
+    Raises:
+        DamageError: A file of the run is damaged.
+    """
+    target = exported_folder(folder)
     target.write_bytes(NETWORK, state)
-    target.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    target.write_json(CHANNELS, channels.to_dict())
     target.write_bytes(CONFIG, seal_text(redact(run.folder.read_bytes(CONFIG).decode())))
-    visibility, rule, made = files.visibility_model(), files.facing_rule(), files.point_set()
     if visibility is not None:
         target.write_json(VISIBILITY, visibility.to_dict())
+    rule = facing_rule(run)
     if rule is not None:
         rule.write(target / FACING)
-    target.delete_file(POINTS_FILE)  # of an earlier export
-    if made is not None:
-        write_point_set(target, made)
+    target.delete_file(POINTS_FILE)  # of an earlier detector in the folder
+    if points is not None:
+        write_point_set(target, points)
     target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())
 
 
