@@ -89,10 +89,10 @@ def derive_skeleton(shapes: Iterable[NDArray[np.float64]], landmarks: int) -> tu
             apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) / size
             total += np.nan_to_num(apart)
             count += np.isfinite(apart)
-    return _minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
+    return minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
 
 
-def _minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+def minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     """Return the edges of the forest, sorted, by Kruskal's algorithm; infinite distances are no edges."""
     tree_of = np.arange(len(distances_KK))
     pairs = np.argwhere(np.triu(np.isfinite(distances_KK), 1))
