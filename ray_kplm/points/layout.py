@@ -110,10 +110,10 @@ def derive_skeleton(shapes: Iterable[NDArray[np.floating[Any]]], landmarks: int)
             apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) / size
             total += np.nan_to_num(apart)
             count += np.isfinite(apart)
-    return _minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
+    return minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
 
 
-def _minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> Skeleton:
+def minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> Skeleton:
     """Return the edges of the forest, sorted, by Kruskal's algorithm; infinite distances are no edges."""
     tree_of = np.arange(len(distances_KK))
     pairs = np.argwhere(np.triu(np.isfinite(distances_KK), 1))
