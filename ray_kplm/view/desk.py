@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray_kplm.detectors.stored import is_run
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.draw import palette
-from ray_kplm.points.stored import EDITED, LANDMARKS, check_point_set_name
+from ray_kplm.points.stored import EDITED, check_point_set_name
 from ray_kplm.ranges import MIN_PROBABILITY
 from ray_kplm.run import Run
 from ray_kplm.view.adapting import Job
@@ -109,11 +109,16 @@ class Desk:
             "session": self._session, "run": str(self.run.folder),
             "source": self.gallery.title, "images": len(self.gallery.items),
             "left_out": self.gallery.left_out, "splits": splits, "sets": sets, "chosen": self._points,
-            "groups": self.predictions.groups(), "can_edit": is_run(self.run),
+            "edited": self._edited(),
             "labels": {"file": labels.path, "names": labels.names, "count": len(labels.labels),
                        "colours": _colours(len(labels.names))},
             "faults": len(self.predictions.faults), "job": self.job.state(),
         }  # fmt: skip
+
+    def _edited(self) -> dict[str, Any] | None:
+        """Return the points that can be edited: names, landmarks, partners and edges."""
+        points = self.predictions.edited()
+        return None if points is None else points.figures()
 
     def _set(self, name: str) -> dict[str, Any]:
         layout = self.predictions.layout(name)
@@ -237,26 +242,17 @@ class Desk:
         Raises:
             ConfigError: The points break a rule.
         """
-        if not is_run(self.run):
+        before = self._edited()
+        if before is None:
             raise ConfigError(f"{self.run.folder}: is an exported detector; the points of a run can be edited")
-        names_before = self._names_of_groups()
         file, notes = save_edit(self.run, points, edges)
         self.predictions.forget(EDITED)
-        renamed = {
-            old: point.name
-            for point in points
-            if (old := names_before.get(frozenset(point.landmarks))) in self.labels.names and old != point.name
-        }
-        if renamed:
-            known = self.labels.names
+        now = {point.landmarks: point.name for point in points}
+        renamed = {one["name"]: now.get(tuple(one["landmarks"]), one["name"]) for one in before["points"]}
+        known = self.labels.names
+        if any(renamed.get(name, name) != name for name in known):
             self.labels.set_names([renamed.get(name, name) for name in known], known, renamed)
         return {"file": file, "notes": notes, "set": EDITED}
-
-    def _names_of_groups(self) -> dict[frozenset[int], str]:
-        """Return what the points that an edit changes are called."""
-        name = EDITED if EDITED in self.predictions.sets() else LANDMARKS
-        names = self.predictions.layout(name).names
-        return {frozenset(group): one for group, one in zip(self.predictions.groups(), names, strict=True)}
 
     def adapt(self, name: str) -> dict[str, Any]:
         """Begin to fit points on the labels, in the worker. Raises ConfigError if that cannot be begun."""

@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
-from ray_kplm.points.layout import Layout
-from ray_kplm.points.point_set import PointSet
-from ray_kplm.points.stored import EDITED, point_folder, write_point_set
+from ray_kplm.analysis.edit import apply_file, flip_map_of
+from ray_kplm.points.edit import read_edit
+from ray_kplm.points.stored import EDITED, point_folder
 from ray_kplm.run import Run
 
 FILE = "points.yaml"
+"""What the page wrote last, beside the edited points of the run: a copy of it can be edited further."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +33,25 @@ class EditedPoint:
 
 
 def save_edit(run: Run, points: Sequence[EditedPoint], edges: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
-    """Write `points.yaml` to a run, and make its edited points from it.
+    """Make the edited points of a run, and write the file that says so.
 
     Returns:
         The file, and notes for the user.
 
     Raises:
         ConfigError: The points break a rule.
+        RunError: Another command edits the points.
     """
-    run.folder.write_bytes(FILE, as_yaml(points, edges).encode())
-    names = [point.name for point in points]
-    partners = [names.index(p.partner) if p.partner in names else n for n, p in enumerate(points)]
-    pairs = tuple((names.index(a), names.index(b)) for a, b in edges)
-    from ray_kplm.detectors.stored import landmark_predictor
-
-    count = len(landmark_predictor(run, "landmarks").layout)
-    layout = Layout("", tuple(names), tuple(partners), pairs)
-    write_point_set(point_folder(run.folder, EDITED), PointSet.of_groups(layout, [p.landmarks for p in points], count))
-    return f"{run.folder}/{FILE}", []
+    content, folder = as_yaml(points, edges).encode(), point_folder(run.folder, EDITED)
+    read_edit(content, FILE, flip_map_of(run))  # before a file that is none is written
+    folder.write_bytes(FILE, content)
+    applied = apply_file(run, f"{folder}/{FILE}")
+    return f"{folder}/{FILE}", list(applied.notes)
 
 
 def as_yaml(points: Sequence[EditedPoint], edges: Sequence[tuple[str, str]]) -> str:
     """Return the content of `points.yaml`: see `points.edit`."""
-    listed = [_entry(point) for point in points]
-    plain = {"points": listed, "edges": [list(edge) for edge in edges]}
+    plain = {"points": [_entry(point) for point in points], "edges": [list(edge) for edge in edges]}
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return text
 

@@ -19,12 +19,11 @@ from typing import Any
 
 from ray_kplm.datasets.file_kinds import SIGNATURE_BYTES, kind_of_content
 from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.labels.coco_entries import category_entry, image_entry
 from ray_kplm.methods.visibility import ABSENT
 from ray_kplm.storage import Folder
 from ray_kplm.view.gallery import Gallery
 from ray_kplm.view.label_points import Point, check_names
-
-_CATEGORY = 1
 
 
 class ConflictError(RunError):
@@ -77,9 +76,7 @@ class LabelFile:
         categories = [one for one in self._plain["categories"] if one.get("keypoints")]
         if len(categories) > 1:
             raise DataError(f"{self.path}: has {len(categories)} categories with keypoints; name a file of one")
-        self._category: dict[str, Any] = (
-            categories[0] if categories else {"id": _CATEGORY, "name": "object", "keypoints": []}
-        )
+        self._category: dict[str, Any] = categories[0] if categories else category_entry("object", (), ())
         if not categories:
             self._plain["categories"].append(self._category)
         self.names = tuple(map(str, self._category["keypoints"]))
@@ -196,12 +193,14 @@ class LabelFile:
             height, width = self._gallery.rgb(index).shape[:2]
             item = self._gallery.items[index]
             facts = {"dataset_image": item.name, "split": item.split} if item.split else {}
-            self._plain["images"].append({"id": image_id, "file_name": file, "width": width, "height": height, **facts})
+            self._plain["images"].append(image_entry(image_id, file, width, height) | facts)
         flat = [value for point in points for value in _triple(point)]
         annotation = next((one for one in self._plain["annotations"] if one.get("image_id") in ids), None)
         if annotation is None:
             annotation = {"id": _next_id(self._plain["annotations"]), "image_id": image_id}
             self._plain["annotations"].append(annotation)
+        for of_other_points in ("bbox", "area", "segmentation", "score", "confidence", "probability"):
+            annotation.pop(of_other_points, None)
         annotation |= {
             "category_id": self._category["id"],
             "keypoints": flat,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.analysis.edit import Applied, present
 from ray_kplm.detectors.loading import Loaded, load_detector
 from ray_kplm.detectors.stored import facing_rule, is_exported, is_run, landmark_predictor
 from ray_kplm.errors import DataError
@@ -20,7 +21,7 @@ from ray_kplm.methods.predicted import Predicted
 from ray_kplm.methods.visibility import visibility_flags
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
-from ray_kplm.points.stored import EDITED, LANDMARKS, chosen_name, point_folder, point_sets
+from ray_kplm.points.stored import LANDMARKS, chosen_name, point_folder, point_sets
 from ray_kplm.run import Run
 from ray_kplm.view.gallery import DatasetGallery, Gallery, Seen
 
@@ -98,13 +99,9 @@ class Predictions:
         """Return the names, partners and edges of a set. Raises DataError if there is no such set."""
         return self._table(name).layout
 
-    def groups(self) -> list[list[int]]:
-        """Return the landmarks that each edited point is made of; each landmark alone if there is no edit."""
-        if EDITED in self.sets():
-            points = landmark_predictor(self.run, EDITED).points
-            if points is not None:
-                return [np.flatnonzero(row > 0).tolist() for row in points.shares]
-        return [[k] for k in range(len(self.layout(LANDMARKS)))]
+    def edited(self) -> Applied | None:
+        """Return the points that an edit makes of the landmarks, or the landmarks; None for an exported detector."""
+        return present(self.run) if is_run(self.run) else None
 
     def forget(self, name: str) -> None:
         """Forget what a set was, as it was made again."""

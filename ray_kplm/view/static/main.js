@@ -10,7 +10,7 @@ const AGAIN_MS = 1200; // between two lists while images are predicted ahead
 let turn = 0; // of the newest list; older ones are not shown
 
 function showState() {
-  const { run, source, labels, sets, splits, can_edit: canEdit, job } = store.state;
+  const { run, source, labels, sets, splits, edited, job } = store.state;
   $("run").textContent = run.split("/").slice(-2).join("/");
   $("run").title = run;
   $("source").textContent = source;
@@ -20,8 +20,8 @@ function showState() {
   $("split-label").hidden = splits.length < 2;
   options($("split"), [["", "all"], ...splits.map((name) => [name, name])], store.wanted.split);
   options($("point"), [["", "mean of all"], ...set().names.map((name, k) => [k, name])], store.wanted.point ?? "");
-  $("open-panel").hidden = !canEdit;
-  $("open-adapt").hidden = !canEdit || !job.can;
+  $("open-panel").hidden = !edited;
+  $("open-adapt").hidden = !edited || !job.can;
 }
 
 function showGrid() {

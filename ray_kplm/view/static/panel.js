@@ -30,17 +30,16 @@ export function close() {
   $("open-panel").focus();
 }
 
-const source = () => store.state.sets.find((one) => one.id === "edited") ?? store.state.sets.find((one) => one.id === "landmarks");
 const landmarks = () => store.state.sets.find((one) => one.id === "landmarks");
 
 // Take what the run has.
 function begin() {
-  const { names, partners, skeleton } = source();
-  points = store.state.groups.map((group, k) => ({ id: k, landmarks: [...group], name: names[k], partner: null, isChosen: false }));
-  partners.forEach((partner, k) => { points[k].partner = partner === k ? null : points[partner]; });
-  edges = skeleton.map(([a, b]) => [points[a], points[b]]);
-  const used = new Set(store.state.groups.flat());
-  dropped = landmarks().names.map((_, k) => k).filter((k) => !used.has(k));
+  const edited = store.state.edited;
+  points = edited.points.map((one, k) => ({ id: k, landmarks: [...one.landmarks], name: one.name, partner: null, isChosen: false }));
+  const called = (name) => points.find((point) => point.name === name) ?? null;
+  edited.points.forEach((one, k) => { points[k].partner = called(one.partner); });
+  edges = edited.edges.map((ends) => ends.map(called));
+  dropped = [...edited.dropped];
   first = null;
 }
 
