@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ _OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync", "--mute-audio",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 ]  # fmt: skip
+_START = """
+import fcntl, os, sys
+both = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+os.dup2(both[0], 3)
+os.dup2(both[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts the browser, which reads from descriptor 3 and writes to 4."""
 _KEYS = {
     "Enter": ("Enter", 13), "Tab": ("Tab", 9), "Escape": ("Escape", 27), "Delete": ("Delete", 46),
     "ArrowLeft": ("ArrowLeft", 37), "ArrowUp": ("ArrowUp", 38), "ArrowRight": ("ArrowRight", 39),
@@ -35,12 +44,10 @@ class Browser:
         """Start Chromium with a profile in a folder."""
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
-        # The browser reads from descriptor 3 and writes to 4.
-        shell = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
         options = [*_OPTIONS, f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}"]
         self._log = (folder / "chromium.log").open("wb")
         self.process = subprocess.Popen(
-            ["sh", "-c", shell, str(CHROMIUM), *options, "about:blank"],
+            [sys.executable, "-c", _START, str(commands), str(answers), str(CHROMIUM), *options, "about:blank"],
             pass_fds=(commands, answers), stdout=self._log, stderr=self._log,
         )  # fmt: skip
         os.close(commands)
@@ -60,12 +67,7 @@ class Browser:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Return the answer to a command."""
-        self._number += 1
-        number = self._number
-        message = {"id": number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        number = self._send(method, parameters)
         until = time.monotonic() + _LIMIT_S
         while True:
             answer = self._read(until, method)
@@ -74,6 +76,14 @@ class Browser:
                 result: dict[str, Any] = answer["result"]
                 return result
             self._note(answer)
+
+    def _send(self, method: str, parameters: dict[str, Any]) -> int:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        return self._number
 
     def _read(self, until: float, what: str) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -99,7 +109,7 @@ class Browser:
             case "Network.requestWillBeSent":
                 self.requested.append(given["request"]["url"])
             case "Page.javascriptDialogOpening":
-                self.problems.append(f"dialog: {given['message']}")
+                self._send("Page.handleJavaScriptDialog", {"accept": True})  # leaves a page with changes
 
     def open(self, address: str) -> None:
         """Load a page."""
