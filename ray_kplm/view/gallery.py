@@ -115,6 +115,7 @@ class DatasetGallery:
         self.dataset, self.title = dataset, str(dataset.meta.get("name") or dataset.root.name)
         self.items: list[Item] = []
         self._places: list[tuple[str, str, int]] = []
+        self._rows: dict[tuple[str, str], int] = {}
         total = sum(dataset.count(name) for name in chosen)
         for name in chosen:
             for part in dataset.parts(name):
@@ -127,6 +128,7 @@ class DatasetGallery:
 
     def _list(self, split: str, part: str) -> None:
         table = self.dataset.images(split).unchecked.read_table(part, ["image_id", "width", "height"])
+        self._rows[split, part] = table.num_rows
         for row, one in enumerate(table.to_pylist()):
             self.items.append(Item(one["image_id"], split, one["width"], one["height"]))
             self._places.append((split, part, row))
@@ -136,9 +138,11 @@ class DatasetGallery:
         """Whether labelled images are copied: crops are."""
         return True
 
-    def place(self, index: int) -> tuple[str, str, int]:
-        """Return the split, the part and the row of an image."""
-        return self._places[index]
+    def part_of(self, index: int) -> tuple[str, str, range]:
+        """Return the split and the part that an image is in, and the images of the gallery that are in it."""
+        split, part, row = self._places[index]
+        first = index - row
+        return split, part, range(first, min(first + self._rows[split, part], len(self.items)))
 
     def _row(self, index: int) -> dict[str, Any]:
         split, part, row = self._places[index]

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.edit import Applied, present
+from ray_kplm.analysis.stored_predictions import stored_landmarks_of
 from ray_kplm.detectors.loading import Loaded, load_detector
 from ray_kplm.detectors.stored import facing_rule, is_exported, is_run, landmark_predictor
 from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
-from ray_kplm.inference.dataset import SplitLandmarks
+from ray_kplm.inference.split_landmarks import SplitLandmarks
 from ray_kplm.methods.predicted import Predicted
 from ray_kplm.methods.visibility import visibility_flags
 from ray_kplm.points.layout import Layout
@@ -194,36 +195,26 @@ class Predictions:
             has_own_network = is_exported(point_folder(self.run.folder, name))
             if points is None or has_own_network or facing_rule(self.run) is not None:
                 return
-        by_part: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for index in indices:
-            split, part, row = gallery.place(index)
-            by_part.setdefault((split, part), []).append((index, row))
-        for (split, part), places in by_part.items():
-            stored = _stored(self.run, gallery, split, part)
+        for split, part, images in dict.fromkeys(map(gallery.part_of, indices)):
+            stored = stored_landmarks_of(self.run, gallery.dataset, split, [part])
             if stored is None:
                 continue
-            for index, row in places:
-                one = SplitLandmarks(*(values[row : row + 1] for values in stored))
-                if points is not None:
-                    one = self._made(points, one, index)
-                table.xy[index], table.confidence[index], table.probability[index] = (values[0] for values in one)
-                table.is_known[index] = True
+            found = SplitLandmarks(*(values[: len(images)] for values in stored))
+            if points is not None:
+                found = self._made(points, found, images)
+            rows = slice(images.start, images.stop)
+            table.xy[rows], table.confidence[rows], table.probability[rows] = found
+            table.is_known[rows] = True
 
-    def _made(self, points: PointSet, one: SplitLandmarks, index: int) -> SplitLandmarks:
-        item, side = self.gallery.items[index], self.run.config.network.image_size
-        to_input = coordinates.crop_to_input(item.width, item.height, side)
-        xy = coordinates.apply(to_input, one.xy).astype(np.float32)
-        made = points.apply(Predicted(xy, one.confidence, one.probability), side)
-        back = coordinates.apply(coordinates.invert(to_input), made.xy).astype(np.float32)
-        return SplitLandmarks(back, made.confidence, made.probability)
-
-
-def _stored(run: Run, gallery: DatasetGallery, split: str, part: str) -> SplitLandmarks | None:
-    try:
-        from ray_kplm.analysis.predictions import stored_landmarks_of
-    except ModuleNotFoundError:  # Ray, in the light install: the network finds the same
-        return None
-    return stored_landmarks_of(run, gallery.dataset, split, [part])
+    def _made(self, points: PointSet, found: SplitLandmarks, images: range) -> SplitLandmarks:
+        """Return the points that are made of the landmarks of images, as the network's input has them."""
+        side = self.run.config.network.image_size
+        items = [self.gallery.items[index] for index in images]
+        to_input = [coordinates.crop_to_input(item.width, item.height, side) for item in items]
+        xy = [coordinates.apply(affine, one) for affine, one in zip(to_input, found.xy, strict=True)]
+        made = points.apply(Predicted(np.stack(xy).astype(np.float32), found.confidence, found.probability), side)
+        back = [coordinates.apply(coordinates.invert(a), one) for a, one in zip(to_input, made.xy, strict=True)]
+        return SplitLandmarks(np.stack(back).astype(np.float32), made.confidence, made.probability)
 
 
 def _pieces(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:

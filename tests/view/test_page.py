@@ -132,7 +132,7 @@ def test_changes_are_undone_and_done_again_and_points_removed(page, run):
     page.until("document.getElementById('labels').textContent.startsWith('0 labelled')")
     page.press("Escape")
     page.until("!document.body.dataset.open")
-    assert page.see("document.activeElement.dataset.index") == "1"
+    page.until("document.activeElement.dataset.index === '1'")
 
 
 def test_landmarks_are_named_joined_and_dropped(page, run):

@@ -1,6 +1,5 @@
 // The points of an image as they are being corrected: null, or {x, y, v} with v 2 visible and 1 hidden. They can be undone.
 const MOST_STEPS = 200;
-const ONE_STEP_MS = 700; // arrow keys that follow each other are one step
 
 export class Draft {
   constructor(names, points, revision) {
@@ -11,14 +10,13 @@ export class Draft {
     this.isChanged = false;
     this.past = [];
     this.future = [];
-    this.last = { kind: "", at: 0 };
+    this.last = "";
   }
 
   // Remember how it is, before a change. Changes of one kind that follow each other are undone together.
   step(kind = "") {
-    const now = Date.now();
-    const isSame = kind !== "" && kind === this.last.kind && now - this.last.at < ONE_STEP_MS;
-    this.last = { kind, at: now };
+    const isSame = kind !== "" && kind === this.last;
+    this.last = kind;
     if (isSame) return;
     this.past.push(this.copy());
     if (this.past.length > MOST_STEPS) this.past.shift();
@@ -56,7 +54,7 @@ export class Draft {
     if (!from.length) return false;
     to.push(this.copy());
     Object.assign(this, from.pop());
-    this.last = { kind: "", at: 0 };
+    this.last = "";
     this.isChanged = true;
     return true;
   }

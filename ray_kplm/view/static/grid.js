@@ -43,7 +43,7 @@ function overlay(entry, set, point, colours) {
   points.forEach((at, k) => {
     if (!at || (point !== null && k !== point)) return;
     const colour = isLabel ? colours[k] : set.colours[k];
-    const circle = svg("circle", { cx: at[0], cy: at[1], r: 2 * unit, class: at[2] === 2 ? "" : "hollow" });
+    const circle = svg("circle", { "data-k": k, cx: at[0], cy: at[1], r: 2 * unit, class: at[2] === 2 ? "" : "hollow" });
     circle.style.setProperty("--k", colour);
     made.append(circle);
   });
@@ -56,6 +56,14 @@ export function edges(points, skeleton, unit) {
     .filter(([a, b]) => points[a] && points[b])
     .map(([a, b]) => svg("line", { x1: points[a][0], y1: points[a][1], x2: points[b][0], y2: points[b][1],
       class: "edge", "stroke-width": 0.7 * unit }));
+}
+
+// Show some points of the set alone, all of them with null; only while they are not those of labels.
+export function highlight(points) {
+  $("images").classList.toggle("lit", points !== null);
+  for (const circle of $("images").querySelectorAll("circle")) {
+    circle.classList.toggle("on", points !== null && points.includes(+circle.dataset.k));
+  }
 }
 
 // Show tiles in place of the others; those that are the same keep the focus.

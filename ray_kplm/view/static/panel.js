@@ -1,7 +1,7 @@
 // The side panel: names, partners and edges of points, which of the landmarks they are made of, and which are dropped.
 import { get, post } from "./api.js";
 import { $, element, say, svg, tried } from "./dom.js";
-import { edges as drawnEdges } from "./grid.js";
+import { edges as drawnEdges, highlight } from "./grid.js";
 import { store } from "./store.js";
 
 let points = []; // {id, landmarks, name, partner (another point or null)}
@@ -136,7 +136,21 @@ function row(point) {
     onchange: (event) => { point.isChosen = event.target.checked; $("merge").disabled = points.filter((one) => one.isChosen).length < 2; } });
   const split = element("button", { type: "button", onclick: () => separate(point) }, "Split");
   const drop = element("button", { type: "button", "aria-label": `Drop ${point.name}`, onclick: () => remove(point) }, "Drop");
-  return element("li", {}, choose, element("span", { class: "chips" }, ...chips), name, partner, ...(point.landmarks.length > 1 ? [split] : []), drop);
+  const show = () => light(point);
+  const hide = () => light(null);
+  return element("li", { onfocusin: show, onfocusout: hide, onpointerenter: show, onpointerleave: hide }, choose, element("span", { class: "chips" }, ...chips), name, partner, ...(point.landmarks.length > 1 ? [split] : []), drop);
+}
+
+// Show a point alone, in the diagram and in the images if these have the landmarks or the edited points.
+function light(point) {
+  for (const mark of $("diagram").querySelectorAll("g")) mark.classList.toggle("lit", point !== null && mark.dataset.id === String(point.id));
+  if (point === null) return highlight(null);
+  const isShown = { landmarks: point.landmarks, edited: indicesOf(point) }[store.wanted.set];
+  highlight(isShown ?? null);
+}
+
+function indicesOf(point) {
+  return store.state.edited.points.flatMap((one, k) => (one.landmarks.some((n) => point.landmarks.includes(n)) ? [k] : []));
 }
 
 function droppedRow(k) {
