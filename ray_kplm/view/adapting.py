@@ -1,33 +1,45 @@
-"""The fit of own points on the labels of the page, as a job of the worker."""
+"""The fit of own points on the labels of the page, as a job of the worker: `kplm adapt`."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from ray_kplm.analysis.adapt import AdaptOptions, adapt
 from ray_kplm.errors import ConfigError, KplmError
+from ray_kplm.evaluation.json_numbers import json_number
+from ray_kplm.labels.reading import read_labels
 from ray_kplm.run import Run
-from ray_kplm.view.label_file import LabelFile
 
 _log = logging.getLogger("ray_kplm.view")
 NONE, RUNNING, DONE, FAILED = "none", "running", "done", "failed"
+_SHOWN = (
+    "objects",
+    "error",
+    "error_pixels",
+    "table",
+    "forecast",
+    "recipe",
+    "left_out",
+    "notes",
+    "rejected",
+    "confused",
+)
+"""What the page shows of a fit: see `analysis.adapt`."""
 
 
 class Job:
     """One fit at a time, and how far it is."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._state: dict[str, Any] = {
-            "state": NONE,
-            "can": importlib.util.find_spec("ray_kplm.analysis.adapt") is not None,
-        }
+    def __init__(self, device: str | None) -> None:
+        """Begin nothing; `device` is that of the network."""
+        self._device, self._lock = device, threading.Lock()
+        self._state: dict[str, Any] = {"state": NONE}
 
     def state(self) -> dict[str, Any]:
-        """Return `state`, with `name`, `share` and `text` of the work, and `lines` of its result."""
+        """Return `state`, with `name`, `share` and `text` of the work, and `facts` of its result."""
         with self._lock:
             return dict(self._state)
 
@@ -36,19 +48,20 @@ class Job:
         with self._lock:
             if self._state["state"] == RUNNING:
                 raise ConfigError(f"{self._state['name']} is being fitted: wait until it is")
-            self._state |= {"state": RUNNING, "name": name, "share": 0.0, "text": "", "lines": []}
+            self._state = {"state": RUNNING, "name": name, "share": 0.0, "text": ""}
 
-    def do(self, run: Run, labels: LabelFile, done: Callable[[], None]) -> None:
-        """Fit the points, note the result, and call `done` before it is told."""
+    def do(self, run: Run, labels: str, done: Callable[[], None]) -> None:
+        """Fit the points to a file of labels, and note the result; `done` is called before it can be asked for."""
         try:
-            lines = _adapt(run, labels.path, str(self.state()["name"]), self._show)
+            options = AdaptOptions(str(self.state()["name"]), boxes=False, device=self._device)
+            facts = adapt(run, read_labels(labels), options, self._show).facts
             done()
-            self._note(state=DONE, share=1.0, lines=lines)
+            self._note(state=DONE, share=1.0, facts=_finite({name: facts.get(name) for name in _SHOWN}))
         except KplmError as error:
             self._note(state=FAILED, text=str(error))
-        except Exception as error:
+        except Exception:
             _log.exception("the fit failed")
-            self._note(state=FAILED, text=f"the fit failed: {error}")
+            self._note(state=FAILED, text="the fit failed; the log of the server says why")
 
     def _show(self, share: float, text: str) -> None:
         self._note(share=share, text=text)
@@ -58,5 +71,10 @@ class Job:
             self._state |= facts
 
 
-def _adapt(run: Run, labels: str, name: str, progress: Callable[[float, str], None]) -> list[str]:
-    raise ConfigError("not yet")
+def _finite(value: Any) -> Any:
+    """Return plain values with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return json_number(value) if isinstance(value, float) else value

@@ -62,7 +62,7 @@ class Desk:
         """Begin with the points of the set `points`."""
         self.run, self.predictions, self.labels, self._points = run, predictions, labels, points
         self.gallery: Gallery = predictions.gallery
-        self.worker, self.job = Worker(), Job()
+        self.worker, self.job = Worker(), Job(predictions.device)
         self._ahead: tuple[str, int] = ("", 0)
         self._session = secrets.token_hex(
             8
@@ -260,7 +260,9 @@ class Desk:
         if not is_run(self.run):
             raise ConfigError(f"{self.run.folder}: is an exported detector; the points of a run can be adapted")
         self.job.begin(name)
-        self.worker.submit(ASKED, lambda: self.job.do(self.run, self.labels, lambda: self.predictions.forget(name)))
+        self.worker.submit(
+            ASKED, lambda: self.job.do(self.run, self.labels.path, lambda: self.predictions.forget(name))
+        )
         return self.job.state()
 
 

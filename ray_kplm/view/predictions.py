@@ -81,7 +81,7 @@ class Predictions:
             device: Of the network; None: a GPU if one is available.
             least: Least probability of a point that is found.
         """
-        self.run, self.gallery, self._device, self._least = run, gallery, device, least
+        self.run, self.gallery, self.device, self._least = run, gallery, device, least
         self._tables: OrderedDict[str, _Table] = OrderedDict()
         self._networks: OrderedDict[str, Loaded] = OrderedDict()
         self._lock = threading.RLock()
@@ -178,7 +178,7 @@ class Predictions:
     def _network(self, name: str) -> Loaded:
         if name not in self._networks:
             chosen = name if is_run(self.run) else None
-            self._networks[name] = load_detector(str(self.run.folder), self._device, None, chosen)
+            self._networks[name] = load_detector(str(self.run.folder), self.device, None, chosen)
         self._networks.move_to_end(name)
         while len(self._networks) > _NETWORKS_HELD:
             self._networks.popitem(last=False)

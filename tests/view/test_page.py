@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ray_kplm.labels.reading import read_labels
+from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.points.stored import point_folder, read_point_set
 from ray_kplm.run import Run
 from ray_kplm.view.app import make_app
@@ -52,7 +53,7 @@ def page(run, browser):
     with serve(make_app(desk), None) as address:
         browser.open(address)
         browser.until(SHOWN)
-        browser.address = address
+        browser.address, browser.desk = address, desk
         yield browser
 
 
@@ -197,6 +198,39 @@ def test_what_another_tab_saved_is_told_before_it_is_replaced(page, run):
     page.press("s")
     page.until("document.getElementById('message').textContent.endsWith('is saved as labelled')")
     assert np.isfinite(labels_of(run).xy[0]).all()
+
+
+def test_points_are_adapted_to_the_labels_and_shown(page, run):
+    page.click("#open-own")
+    page.fill("#own-names", "nose\nchin")
+    page.click("#own-save")
+    for number in range(6):  # clicked in six images, each time a little elsewhere
+        page.until(f"document.body.dataset.open === '{number}'")
+        x, y = page.middle("#stage")
+        page.click_at(x + 20 * (number % 3), y - 100 + 15 * (number % 2))
+        page.click_at(x + 10 * number, y + 100)
+        page.until("document.getElementById('one-status').textContent.startsWith('2 of 2')")
+        page.press("Enter")
+    page.until("document.getElementById('labels').textContent.startsWith('6 labelled')")
+    page.click("#open-adapt")
+    page.fill("#adapt-name", "own2")
+    page.click("#adapt-begin")
+    page.until("document.getElementById('adapt-status').textContent === 'own2 is fitted and shown.'")
+    head, *rows = page.see(
+        "[...document.querySelectorAll('#adapt-result tr')].map((row) => row.children[0].textContent)"
+    )
+    assert (head, rows) == ("Point", ["nose", "chin", "all"])
+    assert read_point_set(point_folder(run.folder, "own2")).layout.names == ("nose", "chin")
+    page.press("Escape")
+    page.until("!document.getElementById('adapt').open")
+    assert page.see("document.getElementById('set').value") == "own2"
+    page.until(
+        "document.getElementById('one-status').textContent.startsWith('2 of 2 points; predicted')"
+    )  # of the seventh
+    (expected,) = LandmarkDetector.load(run.folder.path, points="own2").predict(page.desk.gallery.stored(6))
+    np.testing.assert_allclose([place(page, 0), place(page, 1)], expected.xy, atol=0.01)
+    page.press("Escape")
+    page.until(f"document.querySelectorAll('#images circle').length === {IMAGES * 2}")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 // Own points, the fit of points on labels, and help.
 import { get, post } from "./api.js";
-import { $, say, tried } from "./dom.js";
+import { $, element, say, tried } from "./dom.js";
 import { labelNames, store } from "./store.js";
 
 let hooks = {};
@@ -60,14 +60,34 @@ async function follow() {
     $("adapt-status").textContent = job.text || "fitting …";
     if (job.state === "failed") throw new Error(job.text);
     if (job.state === "done") {
-      $("adapt-result").textContent = job.lines.join("\n");
-      $("adapt-result").hidden = !job.lines.length;
+      showResult(job.facts);
       $("adapt-status").textContent = `${job.name} is fitted and shown.`;
       await tried(() => hooks.adapted(job.name));
       return;
     }
     await new Promise((done) => { setTimeout(done, PAUSE_MS); });
   }
+}
+
+const percent = (value) => (value === null ? "–" : `${value.toFixed(1)} %`);
+const pixels = (value) => (value === null ? "–" : `${value.toFixed(1)} px`);
+
+// The cross-validated error of each point, what more labels would gain, and what to mind.
+function showResult(facts) {
+  const cells = (kind, values) => element("tr", {}, ...values.map((value, n) =>
+    element(n || kind === "th" ? kind : "th", { scope: kind === "th" ? "col" : n ? null : "row", class: n ? "n" : "" }, value)));
+  const rows = facts.table.map((one) => cells("td", [one.name, one.labels, pixels(one.error_pixels), percent(one.error)]));
+  const table = element("table", {},
+    element("thead", {}, cells("th", ["Point", "Labels", "Error", "of the object"])),
+    element("tbody", {}, ...rows, cells("td", ["all", facts.objects, pixels(facts.error_pixels), percent(facts.error)])));
+  const { forecast } = facts;
+  const gain = forecast && `The next ${forecast.labels} labels would gain about ${percent(forecast.now - forecast.then)} of the object.`;
+  const lines = [gain || "There are too few labels to tell what more of them would gain.",
+    ...facts.confused.map(([a, b]) => `${a} and ${b} are hardly told apart: are they labelled the same way in all images?`),
+    ...facts.rejected.slice(0, 5).map(([image, reason]) => `not used: ${image}: ${reason}`), ...facts.left_out, ...facts.notes];
+  $("adapt-result").replaceChildren(table, element("p", { class: "quiet" }, "Errors are measured on images that the points were not fitted on."),
+    ...lines.map((line) => element("p", {}, line)));
+  $("adapt-result").hidden = false;
 }
 
 $("open-help").addEventListener("click", () => $("help").showModal());

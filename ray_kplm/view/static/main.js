@@ -10,7 +10,7 @@ const AGAIN_MS = 1200; // between two lists while images are predicted ahead
 let turn = 0; // of the newest list; older ones are not shown
 
 function showState() {
-  const { run, source, labels, sets, splits, edited, job } = store.state;
+  const { run, source, labels, sets, splits, edited } = store.state;
   $("run").textContent = run.split("/").slice(-2).join("/");
   $("run").title = run;
   $("source").textContent = source;
@@ -21,7 +21,7 @@ function showState() {
   options($("split"), [["", "all"], ...splits.map((name) => [name, name])], store.wanted.split);
   options($("point"), [["", "mean of all"], ...set().names.map((name, k) => [k, name])], store.wanted.point ?? "");
   $("open-panel").hidden = !edited;
-  $("open-adapt").hidden = !edited || !job.can;
+  $("open-adapt").hidden = !edited;
 }
 
 function showGrid() {
