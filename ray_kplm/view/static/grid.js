@@ -16,7 +16,7 @@ function caption(entry, point, isChanged) {
   const made = element("span", { class: "caption" }, element("span", { class: "name" }, entry.name));
   if (isChanged) made.append(element("span", { class: "mark changed" }, "not saved"));
   else if (entry.label) made.append(element("span", { class: "mark" }, "labelled"));
-  const sure = sureness(entry, point);
+  const sure = entry.label && point === null ? null : sureness(entry, point);
   if (sure !== null) made.append(element("span", { class: "sure" }, `${Math.round(100 * sure)} %`));
   return made;
 }
@@ -43,7 +43,7 @@ function overlay(entry, set, point, colours) {
   points.forEach((at, k) => {
     if (!at || (point !== null && k !== point)) return;
     const colour = isLabel ? colours[k] : set.colours[k];
-    const circle = svg("circle", { "data-k": k, cx: at[0], cy: at[1], r: 2 * unit, class: at[2] === 2 ? "" : "hollow" });
+    const circle = svg("circle", { "data-k": isLabel ? null : k, cx: at[0], cy: at[1], r: 2 * unit, class: at[2] === 2 ? "" : "hollow" });
     circle.style.setProperty("--k", colour);
     made.append(circle);
   });
@@ -58,7 +58,7 @@ export function edges(points, skeleton, unit) {
       class: "edge", "stroke-width": 0.7 * unit }));
 }
 
-// Show some points of the set alone, all of them with null; only while they are not those of labels.
+// Show some points of the set alone, with null all again. Points of labels have no number in the set.
 export function highlight(points) {
   $("images").classList.toggle("lit", points !== null);
   for (const circle of $("images").querySelectorAll("circle")) {
