@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from ray_kplm.analysis.adapt import AdaptOptions, adapt
@@ -50,12 +49,11 @@ class Job:
                 raise ConfigError(f"{self._state['name']} is being fitted: wait until it is")
             self._state = {"state": RUNNING, "name": name, "share": 0.0, "text": ""}
 
-    def do(self, run: Run, labels: str, done: Callable[[], None]) -> None:
-        """Fit the points to a file of labels, and note the result; `done` is called before it can be asked for."""
+    def do(self, run: Run, labels: str) -> None:
+        """Fit the points to a file of labels, and note the result."""
         try:
             options = AdaptOptions(str(self.state()["name"]), boxes=False, device=self._device)
             facts = adapt(run, read_labels(labels), options, self._show).facts
-            done()
             self._note(state=DONE, share=1.0, facts=_finite({name: facts.get(name) for name in _SHOWN}))
         except KplmError as error:
             self._note(state=FAILED, text=str(error))

@@ -22,7 +22,8 @@ from ray_kplm.view.edits import EditedPoint, save_edit
 from ray_kplm.view.gallery import Gallery, open_gallery
 from ray_kplm.view.label_file import LabelFile
 from ray_kplm.view.label_points import Point
-from ray_kplm.view.predictions import AHEAD, Points, Predictions
+from ray_kplm.view.point_table import Points, PointTable
+from ray_kplm.view.predictions import AHEAD, Predictions
 from ray_kplm.view.worker import ASKED, LATER, SHOWN, Worker
 
 ORDERS = ("given", "least", "most")
@@ -133,7 +134,8 @@ class Desk:
         Raises:
             ConfigError: What is wanted does not exist.
         """
-        sure = self._sureness(wanted)
+        table = self.predictions.table(wanted.points)
+        sure = self._sureness(table, wanted)
         chosen = np.flatnonzero(self._is_wanted(wanted, sure))
         if wanted.order != "given":
             sign = 1 if wanted.order == "least" else -1
@@ -141,17 +143,17 @@ class Desk:
         if wanted.order != "given" or wanted.below is not None:
             self._predict_ahead(wanted.points)
         shown = chosen[wanted.offset : wanted.offset + min(wanted.count, MOST_AT_ONCE)].tolist()
-        known = int(self.predictions.known(wanted.points).sum())
-        images = [self._entry(wanted.points, index) for index in shown]
-        return {"total": len(chosen), "offset": wanted.offset, "known": known, "images": images}
+        left = len(self.predictions.missing(wanted.points))
+        images = [self._entry(table, index) for index in shown]
+        return {"total": len(chosen), "offset": wanted.offset, "left": left, "images": images}
 
-    def _sureness(self, wanted: Wanted) -> NDArray[np.float64]:
+    def _sureness(self, table: PointTable, wanted: Wanted) -> NDArray[np.float64]:
         if wanted.order not in ORDERS:
             raise ConfigError(f"order = {wanted.order}: is one of {', '.join(ORDERS)}")
-        count = len(self.predictions.layout(wanted.points))
+        count = len(table.layout)
         if wanted.point is not None and not 0 <= wanted.point < count:
             raise ConfigError(f"point = {wanted.point}: {wanted.points} has those from 0 to {count - 1}")
-        return self.predictions.sureness(wanted.points, wanted.point)
+        return table.sureness(wanted.point)
 
     def _is_wanted(self, wanted: Wanted, sure: NDArray[np.float64]) -> NDArray[np.bool_]:
         is_wanted = np.ones(len(self.gallery.items), bool)
@@ -165,18 +167,19 @@ class Desk:
             is_wanted &= sure < wanted.below
         return is_wanted
 
-    def _entry(self, name: str, index: int) -> dict[str, Any]:
+    def _entry(self, table: PointTable, index: int) -> dict[str, Any]:
         item, label = self.gallery.items[index], self.labels.labels.get(index)
         return {
             "index": index, "name": item.name, "split": item.split, "width": item.width, "height": item.height,
-            "label": label.to_dict() if label else None, "points": self._shown_points(name, index),
+            "label": label.to_dict() if label else None, "points": self._points_of(table, index),
         }  # fmt: skip
 
-    def _shown_points(self, name: str, index: int) -> dict[str, Any] | None:
+    def _points_of(self, table: PointTable, index: int) -> dict[str, Any] | None:
+        """Return the points of an image as the page takes them, or why there are none; None if they are not known yet."""
         if index in self.predictions.faults:
             return {"error": self.predictions.faults[index]}
-        points = self.predictions.get(name, index)
-        return None if points is None else _plain(points)
+        points = table.get(index)
+        return None if points is None else _plain(points, *self.predictions.size(index))
 
     def _predict_ahead(self, name: str) -> None:
         """Predict all images of a set piece by piece, until another set is wanted."""
@@ -190,13 +193,13 @@ class Desk:
     def _one_ahead(self, name: str, number: int) -> None:
         if self._ahead != (name, number):
             return
-        missing = np.flatnonzero(~self.predictions.known(name))
-        if not len(missing):
+        missing = self.predictions.missing(name)
+        if not missing:
             with self._lock:
                 self._ahead = ("", number)
             return
         try:
-            self.predictions.predict(name, missing[:AHEAD].tolist())
+            self.predictions.predict(name, missing[:AHEAD])
         except BaseException:
             with self._lock:
                 self._ahead = ("", number)
@@ -209,7 +212,8 @@ class Desk:
 
         self.check_images(indices)
         await asyncio.wrap_future(self.worker.submit(SHOWN, lambda: self.predictions.predict(name, indices)))
-        return {index: self._shown_points(name, index) for index in indices}
+        table = self.predictions.table(name)
+        return {index: self._points_of(table, index) for index in indices}
 
     def check_images(self, indices: Sequence[int]) -> None:
         """Raise DataError if there is no such image, or ConfigError if there are too many."""
@@ -246,7 +250,6 @@ class Desk:
         if before is None:
             raise ConfigError(f"{self.run.folder}: is an exported detector; the points of a run can be edited")
         file, notes = save_edit(self.run, points, edges)
-        self.predictions.forget(EDITED)
         now = {point.landmarks: point.name for point in points}
         renamed = {one["name"]: now.get(tuple(one["landmarks"]), one["name"]) for one in before["points"]}
         known = self.labels.names
@@ -260,9 +263,7 @@ class Desk:
         if not is_run(self.run):
             raise ConfigError(f"{self.run.folder}: is an exported detector; the points of a run can be adapted")
         self.job.begin(name)
-        self.worker.submit(
-            ASKED, lambda: self.job.do(self.run, self.labels.path, lambda: self.predictions.forget(name))
-        )
+        self.worker.submit(ASKED, lambda: self.job.do(self.run, self.labels.path))
         return self.job.state()
 
 
@@ -270,10 +271,9 @@ def _colours(count: int) -> list[str]:
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette(count).tolist()] if count else []
 
 
-def _plain(points: Points) -> dict[str, Any]:
-    likely = np.where(np.isnan(points.probability), points.confidence, points.probability)
+def _plain(points: Points, width: int, height: int) -> dict[str, Any]:
     return {
         "xy": [[round(x, 3), round(y, 3)] if np.isfinite(x + y) else None for x, y in points.xy.tolist()],
-        "sure": [round(value, 4) if np.isfinite(value) else None for value in likely.tolist()],
-        "flags": points.flags.tolist(), "width": points.size[0], "height": points.size[1],
+        "sure": [round(value, 4) if np.isfinite(value) else None for value in points.likelihood.tolist()],
+        "flags": points.flags.tolist(), "width": width, "height": height,
     }  # fmt: skip

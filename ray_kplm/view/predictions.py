@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ray_kplm.analysis.edit import Applied, present
 from ray_kplm.analysis.stored_predictions import stored_landmarks_of
@@ -19,54 +17,21 @@ from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.inference.split_landmarks import SplitLandmarks
 from ray_kplm.methods.predicted import Predicted
-from ray_kplm.methods.visibility import visibility_flags
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
-from ray_kplm.points.stored import LANDMARKS, chosen_name, point_folder, point_sets
+from ray_kplm.points.stored import LANDMARKS, POINTS_FILE, chosen_name, point_folder, point_sets
 from ray_kplm.run import Run
 from ray_kplm.view.gallery import DatasetGallery, Gallery, Seen
+from ray_kplm.view.point_table import PointTable
 
 _NETWORKS_HELD = 2
 """Detectors in memory."""
 _SETS_HELD = 6
 """Sets of points whose predictions are in memory."""
+_Version = tuple[str, str]
+"""Name of a set of points, and the hash of what defines it."""
 AHEAD = 64
 """Images that are predicted as one piece of work ahead; those that are looked at wait for it at most."""
-
-
-class Points(NamedTuple):
-    """The L points of an image.
-
-    Attributes:
-        xy: (L, 2), pixels of the picture; NaN where not detected.
-        confidence: (L,).
-        probability: (L,), NaN of a detector without a `VisibilityModel`.
-        flags: (L,), `visibility_flags`.
-        size: Width and height of the picture.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-    flags: NDArray[np.int8]
-    size: tuple[int, int]
-
-
-@dataclass(eq=False)
-class _Table:
-    """What is known of N images by one set of L points."""
-
-    layout: Layout
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-    is_known: NDArray[np.bool_]
-
-    @classmethod
-    def empty(cls, layout: Layout, images: int) -> _Table:
-        shape = (images, len(layout))
-        none = np.full(shape, np.nan, np.float32)
-        return cls(layout, np.full((*shape, 2), np.nan, np.float32), none, none.copy(), np.zeros(images, bool))
 
 
 class Predictions:
@@ -82,11 +47,12 @@ class Predictions:
             least: Least probability of a point that is found.
         """
         self.run, self.gallery, self.device, self._least = run, gallery, device, least
-        self._tables: OrderedDict[str, _Table] = OrderedDict()
-        self._networks: OrderedDict[str, Loaded] = OrderedDict()
+        self._layouts: dict[_Version, Layout] = {}
+        self._tables: OrderedDict[_Version, PointTable] = OrderedDict()
+        self._networks: OrderedDict[_Version, Loaded] = OrderedDict()
         self._lock = threading.RLock()
         self.faults: dict[int, str] = {}
-        self.sizes: dict[int, tuple[int, int]] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
 
     def sets(self) -> list[str]:
         """Return the names of the sets of points; an exported detector has one, its own."""
@@ -96,67 +62,66 @@ class Predictions:
         """Return which set is meant: see `points.stored.chosen_name`."""
         return chosen_name(self.run.folder, name) if is_run(self.run) else LANDMARKS
 
+    def _version(self, name: str) -> _Version:
+        """Return what a set is now: commands beside the page may make it again. Raises DataError if there is no such set."""
+        if name == LANDMARKS:
+            return name, ""
+        folder = point_folder(self.run.folder, name)
+        if not (is_run(self.run) and name in self.sets()):
+            raise DataError(f"{name}: there are no such points; there are {', '.join(self.sets())}")
+        return name, hashlib.sha256(folder.read_bytes(POINTS_FILE)).hexdigest()
+
     def layout(self, name: str) -> Layout:
         """Return the names, partners and edges of a set. Raises DataError if there is no such set."""
-        return self._table(name).layout
+        return self._layout(self._version(name))
+
+    def _layout(self, version: _Version) -> Layout:
+        with self._lock:
+            if version not in self._layouts:
+                self._layouts[version] = landmark_predictor(self.run, self._choice(version)).layout
+            return self._layouts[version]
+
+    def _choice(self, version: _Version) -> str | None:
+        return version[0] if is_run(self.run) else None
+
+    def table(self, name: str) -> PointTable:
+        """Return what is known by a set. Raises DataError if there is no such set."""
+        return self._table(self._version(name))
+
+    def _table(self, version: _Version) -> PointTable:
+        with self._lock:
+            if version not in self._tables:
+                self._tables[version] = PointTable.empty(self._layout(version), len(self.gallery.items), self._least)
+            self._tables.move_to_end(version)
+            while len(self._tables) > _SETS_HELD:
+                self._tables.popitem(last=False)
+            return self._tables[version]
 
     def edited(self) -> Applied | None:
         """Return the points that an edit makes of the landmarks, or the landmarks; None for an exported detector."""
         return present(self.run) if is_run(self.run) else None
 
-    def forget(self, name: str) -> None:
-        """Forget what a set was, as it was made again."""
-        with self._lock:
-            self._tables.pop(name, None)
-            self._networks.pop(name, None)
-
-    def _table(self, name: str) -> _Table:
-        with self._lock:
-            if name not in self._tables:
-                if name not in self.sets():
-                    raise DataError(f"{name}: there are no such points; there are {', '.join(self.sets())}")
-                layout = landmark_predictor(self.run, name if is_run(self.run) else None).layout
-                self._tables[name] = _Table.empty(layout, len(self.gallery.items))
-            self._tables.move_to_end(name)
-            while len(self._tables) > _SETS_HELD:
-                self._tables.popitem(last=False)
-            return self._tables[name]
-
-    def known(self, name: str) -> NDArray[np.bool_]:
-        """Return which images need no prediction any more: (N,)."""
-        is_known = self._table(name).is_known.copy()
-        is_known[list(self.faults)] = True
-        return is_known
-
-    def get(self, name: str, index: int) -> Points | None:
-        """Return the points of an image; None if they are not known, or the image cannot be read."""
-        table = self._table(name)
-        if not table.is_known[index]:
-            return None
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height of a picture; zeros if it was not read yet."""
         item = self.gallery.items[index]
-        size = self.sizes.get(index, (item.width, item.height))
-        xy, probability = table.xy[index], table.probability[index]
-        return Points(xy, table.confidence[index], probability, visibility_flags(xy, probability, self._least), size)
+        return self._sizes.get(index, (item.width, item.height))
 
-    def sureness(self, name: str, point: int | None) -> NDArray[np.float64]:
-        """Return how sure the points of each image are, (N,), NaN where not known.
-
-        It is the probability, or the confidence of a detector without probabilities, of one point or on average.
-        """
-        table = self._table(name)
-        sure = np.where(np.isnan(table.probability), table.confidence, table.probability).astype(np.float64)
-        sure[~table.is_known] = np.nan
-        return sure.mean(axis=1) if point is None else sure[:, point]
+    def missing(self, name: str) -> list[int]:
+        """Return the images whose points are still to be predicted."""
+        is_done = self.table(name).is_known.copy()
+        is_done[list(self.faults)] = True
+        return [int(index) for index in np.flatnonzero(~is_done)]
 
     def predict(self, name: str, indices: Sequence[int]) -> None:
         """Find the points of images that are not known yet. Images that cannot be read are listed in `faults`."""
-        table = self._table(name)
+        version = self._version(name)
+        table = self._table(version)
         wanted = [index for index in indices if not table.is_known[index] and index not in self.faults]
         self._take_stored(name, table, wanted)
         rest = [index for index in wanted if not table.is_known[index]]
         if not rest:
             return
-        loaded = self._network(name)
+        loaded = self._network(version)
         for batch in _pieces(rest, loaded.batch):
             seen: list[tuple[int, Seen]] = []
             for index in batch:
@@ -167,24 +132,23 @@ class Predictions:
             if seen:
                 self._keep(table, seen, loaded)
 
-    def _keep(self, table: _Table, seen: list[tuple[int, Seen]], loaded: Loaded) -> None:
+    def _keep(self, table: PointTable, seen: list[tuple[int, Seen]], loaded: Loaded) -> None:
         found = loaded.predictor(np.stack([one.view for _, one in seen]), np.stack([one.box for _, one in seen]))
         for row, (index, one) in enumerate(seen):
-            self.sizes[index] = (one.width, one.height)
+            self._sizes[index] = (one.width, one.height)
             table.xy[index] = coordinates.apply(one.to_picture, found.xy[row])
             table.confidence[index], table.probability[index] = found.confidence[row], found.probability[row]
             table.is_known[index] = True
 
-    def _network(self, name: str) -> Loaded:
-        if name not in self._networks:
-            chosen = name if is_run(self.run) else None
-            self._networks[name] = load_detector(str(self.run.folder), self.device, None, chosen)
-        self._networks.move_to_end(name)
+    def _network(self, version: _Version) -> Loaded:
+        if version not in self._networks:
+            self._networks[version] = load_detector(str(self.run.folder), self.device, None, self._choice(version))
+        self._networks.move_to_end(version)
         while len(self._networks) > _NETWORKS_HELD:
             self._networks.popitem(last=False)
-        return self._networks[name]
+        return self._networks[version]
 
-    def _take_stored(self, name: str, table: _Table, indices: Sequence[int]) -> None:
+    def _take_stored(self, name: str, table: PointTable, indices: Sequence[int]) -> None:
         """Take the landmarks that the run's evaluation stored; points are made of them where that needs no network."""
         gallery = self.gallery
         if not isinstance(gallery, DatasetGallery) or not is_run(self.run):

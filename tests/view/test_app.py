@@ -1,10 +1,12 @@
 """Images, points and labels over HTTP, in this process; the network and the files are real."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ray_kplm.labels.reading import read_labels
 from ray_kplm.landmark_detector import LandmarkDetector
@@ -54,10 +56,10 @@ def test_all_images_are_predicted_ahead_and_ordered_by_how_sure_their_points_are
     desk = open_desk(run)
 
     def listed(**query):
-        until_known = None
-        while until_known != IMAGES:
+        left = None
+        while left != 0:
             reply = asked(desk, get("/api/images", set="landmarks", count=200, **query)).json()
-            until_known = reply["known"]
+            left = reply["left"]
             desk.worker.submit(9, lambda: None).result(60)  # what is done ahead is done before
         return reply["images"]
 
@@ -118,6 +120,23 @@ def test_image_files_stay_where_they_are_and_broken_ones_are_told(run, photos, t
     labels = read_labels(tmp_path / "mine" / "labels.json")
     assert [np.isfinite(labels.xy[0]).all(axis=1).sum(), len(labels.images)] == [3, 1]
     assert not (tmp_path / "mine" / "images").exists()
+
+
+def test_a_turned_photo_is_shown_upright_and_labelled_in_its_upright_pixels(run, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(photos / "0.jpg").resize((64, 48))
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    picture.save(folder / "a.jpg", quality=95, exif=exif)
+    desk = open_desk(run, str(folder))
+    found = asked(desk, get("/api/points", set="landmarks", images="0")).json()["0"]
+    assert (found["width"], found["height"]) == (48, 64)
+    shown = Image.open(io.BytesIO(asked(desk, get("/image/0", large="")).content))
+    assert (shown.size, shown.getexif().get(0x0112)) == ((48, 64), None)
+    asked(desk, label(0, [[1, 60, 2], None, None, None]))
+    labels = read_labels(f"{run.folder}/labels/labels.json")
+    np.testing.assert_allclose(labels.xy[0, 0], [1, 60])
 
 
 def test_two_tabs_do_not_overwrite_each_other(run):

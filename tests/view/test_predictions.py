@@ -44,14 +44,14 @@ def test_stored_landmarks_are_taken_and_the_others_predicted(run):
     xy, found = store(run, "train"), predictions(run)
     found.predict("landmarks", [6, 20])
     assert not found._networks
-    np.testing.assert_array_equal(found.get("landmarks", 6).xy, xy[0])
-    np.testing.assert_array_equal(found.get("landmarks", 20).xy, xy[14])
-    assert found.get("landmarks", 20).flags.tolist() == [1, 2, 2, 2]
-    assert found.sureness("landmarks", None)[20] == pytest.approx(0.625)
-    assert found.get("landmarks", 0) is None
+    np.testing.assert_array_equal(found.table("landmarks").get(6).xy, xy[0])
+    np.testing.assert_array_equal(found.table("landmarks").get(20).xy, xy[14])
+    assert found.table("landmarks").get(20).flags.tolist() == [1, 2, 2, 2]
+    assert found.table("landmarks").sureness(None)[20] == pytest.approx(0.625)
+    assert found.table("landmarks").get(0) is None
     found.predict("landmarks", [0])
     (expected,) = LandmarkDetector.load(run.folder.path, device="cpu").predict(found.gallery.stored(0))
-    np.testing.assert_allclose(found.get("landmarks", 0).xy, expected.xy, atol=1e-3)
+    np.testing.assert_allclose(found.table("landmarks").get(0).xy, expected.xy, atol=1e-3)
 
 
 def test_points_of_a_set_are_made_of_stored_landmarks_as_of_predicted_ones(run):
@@ -60,11 +60,13 @@ def test_points_of_a_set_are_made_of_stored_landmarks_as_of_predicted_ones(run):
     xy, found = store(run, "test"), predictions(run)
     found.predict("mine", [0])
     assert not found._networks
-    np.testing.assert_allclose(found.get("mine", 0).xy, [xy[0, 2], xy[0, [0, 3]].mean(0)], atol=1e-3)
-    np.testing.assert_allclose(found.get("mine", 0).probability, [0.75, 0.625])
+    np.testing.assert_allclose(found.table("mine").get(0).xy, [xy[0, 2], xy[0, [0, 3]].mean(0)], atol=1e-3)
+    np.testing.assert_allclose(found.table("mine").get(0).probability, [0.75, 0.625])
     found.predict("mine", [10])
     detector = LandmarkDetector.load(run.folder.path, device="cpu", points="mine")
-    np.testing.assert_allclose(found.get("mine", 10).xy, detector.predict(found.gallery.stored(10))[0].xy, atol=1e-3)
+    np.testing.assert_allclose(
+        found.table("mine").get(10).xy, detector.predict(found.gallery.stored(10))[0].xy, atol=1e-3
+    )
 
 
 def test_a_set_that_was_made_again_is_predicted_again(run):
@@ -72,11 +74,10 @@ def test_a_set_that_was_made_again_is_predicted_again(run):
     write_point_set(folder, PointSet.of_groups(layout, [[2]], K))
     found = predictions(run)
     found.predict("mine", [0])
-    before = found.get("mine", 0).xy
+    before = found.table("mine").get(0).xy
     write_point_set(folder, PointSet.of_groups(layout, [[1]], K))
-    found.forget("mine")
     found.predict("mine", [0])
-    assert np.abs(found.get("mine", 0).xy - before).max() > 0.01
+    assert np.abs(found.table("mine").get(0).xy - before).max() > 0.01
 
 
 def test_a_limit_of_the_images_is_kept_and_told(run):
@@ -87,7 +88,7 @@ def test_a_limit_of_the_images_is_kept_and_told(run):
     store(run, "train")
     found = predictions(run, most=10)
     found.predict("landmarks", range(10))
-    assert found.known("landmarks").all()
+    assert found.missing("landmarks") == []
 
 
 def test_few_parts_are_in_memory(run):

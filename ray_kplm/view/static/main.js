@@ -25,12 +25,12 @@ function showState() {
 }
 
 function showGrid() {
-  const { images, total, offset, known } = store.listing;
+  const { images, total, offset, left: notSeen } = store.listing;
   const open = (index) => editor.open(index);
   grid.show(images.map((entry) =>
     grid.tile(entry, set(), store.wanted.point, labelColours(), store.drafts.get(entry.index)?.isChanged, open)));
   const of = store.state.images;
-  const left = store.wanted.order !== "given" || store.wanted.below !== null ? of - known : 0;
+  const left = store.wanted.order !== "given" || store.wanted.below !== null ? notSeen : 0;
   const ahead = left > 0 ? `; ${left} of ${of} are still looked at` : "";
   $("status").textContent = total === of ? `${of} images${ahead}` : `${total} of ${of} images${ahead}`;
   const pages = Math.max(1, Math.ceil(total / store.wanted.count));

@@ -5,7 +5,7 @@ import { Draft, beginning } from "./draft.js";
 export const store = {
   state: null, // of the server
   wanted: { set: "", order: "given", point: null, below: null, split: "", labelled: "", offset: 0, count: 60 },
-  listing: { total: 0, offset: 0, known: 0, images: [] },
+  listing: { total: 0, offset: 0, left: 0, images: [] },
   drafts: new Map(), // image -> Draft
 };
 
