@@ -14,7 +14,7 @@ from ray_kplm.config import Config
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.landmark_inference import LandmarkInference
-from ray_kplm.methods.predicted import Observed, Predicted, Predictor
+from ray_kplm.methods.predicted import Described, Observed, Predicted, Predictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
@@ -82,6 +82,18 @@ class LandmarkPredictor:
             _in_input(cells), confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None
         )
 
+    @torch.inference_mode()
+    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
+        """Return the landmarks of the images alone, without their mirror images, and what the network sees there."""
+        network = self.inference.network
+        assert isinstance(network, LandmarkNetwork)
+        with self._placement.precision():
+            features = network.landmarks.features(network.backbone(self._placement.images(images)))
+            maps = network.landmarks.output(features)
+        cells, confidence = heatmaps.decode(maps.float(), self._sigma)
+        descriptors = heatmaps.sample(features.float(), cells)
+        return Described(_in_input(cells), confidence.cpu().numpy(), descriptors.cpu().numpy())
+
     def maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         """Return the heatmaps of inputs: see `LandmarkInference.maps`."""
         with self._placement.precision():
@@ -130,6 +142,11 @@ class OneWayPredictor:
         mirror = self.facing(images) < 0
         seen = self.predictor.observe(_turned(images, mirror))
         return seen._replace(xy=_turned_back(seen.xy, mirror, images.shape[2]))
+
+    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
+        """Return what `LandmarkPredictor.describe` does, of the images as they face one way."""
+        assert isinstance(self._finder, LandmarkPredictor)
+        return self._finder.describe(_turned(images, self.facing(images, boxes) < 0))
 
 
 def _turned(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
