@@ -181,11 +181,13 @@ class Described:
         rows: (N,), which of the pool's images.
         features: (N, D), see `points.selection.image_features`.
         uncertainty: (N,), 0 to 1: how far confidences are below the median of their landmark, a mean over landmarks.
+        turned: (N,), which images face the other way, of a category that is seen from the side.
     """
 
     rows: NDArray[np.int64]
     features: NDArray[np.float64]
     uncertainty: NDArray[np.float64]
+    turned: NDArray[np.bool_]
 
 
 def describe(
@@ -202,7 +204,7 @@ def describe(
     """
     make, config = landmark_predictor(run, LANDMARKS if is_run(run) else None), run.resolved
     predictor = _alone(make, Placement.choose(config.compute, choose_device(device)))
-    kept, xy, confidence, descriptors = [], [], [], []
+    kept, xy, confidence, descriptors, turned = [], [], [], [], []
     projection: NDArray[np.float32] | None = None
     done = 0
     for batch in pool.batches(rows, config):
@@ -214,6 +216,7 @@ def describe(
         kept.append(batch.rows)
         xy.append((seen.xy + 0.5) / config.network.image_size)
         confidence.append(seen.confidence)
+        turned.append(seen.turned)
         descriptors.append(flat @ projection)
         done += len(batch.rows)
         progress(0.9 * done / len(rows), f"landmarks of {len(rows)} images")
@@ -223,7 +226,7 @@ def describe(
     features = image_features(np.concatenate(xy), np.concatenate(descriptors))
     heights = np.concatenate(confidence).astype(np.float64)
     relative = heights / np.median(heights, axis=0).clip(1e-6)
-    return Described(np.concatenate(kept), features, 1 - relative.clip(0, 1).mean(axis=1))
+    return Described(np.concatenate(kept), features, 1 - relative.clip(0, 1).mean(axis=1), np.concatenate(turned))
 
 
 def _alone(make: LandmarkPredictorFactory, placement: Placement) -> LandmarkPredictor | OneWayPredictor:

@@ -64,20 +64,20 @@ class Pool(Protocol):
 
 
 class DatasetPool:
-    """The training images of a run, as they are stored."""
+    """The images of a split, by default those that a run was trained on, as they are stored."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, split: str = TRAIN) -> None:
         """Read the names of the images. Raises DataError if there are none."""
-        self._dataset, self._images, self.rejected = dataset, dataset.images(TRAIN), list[tuple[str, str]]()
-        tables = self._images.read_tables(dataset.parts(TRAIN), ["image_id"])
+        self._images, self._parts, self.rejected = dataset.images(split), dataset.parts(split), list[tuple[str, str]]()
+        tables = self._images.read_tables(self._parts, ["image_id"])
         self.names = [name for table in tables for name in table["image_id"].to_pylist()]
-        self._starts = np.cumsum([0, *dataset.rows(TRAIN)])
+        self._starts = np.cumsum([0, *dataset.rows(split)])
         if not self.names:
-            raise DataError(f"{dataset.root}: has no {TRAIN} images; name a folder of images by --images")
+            raise DataError(f"{dataset.root}: has no {split} images; name a folder of images by --images")
 
     def batches(self, rows: NDArray[np.int64], config: Config) -> Iterator[Batch]:
         """See `Pool`."""
-        for number, part in enumerate(self._dataset.parts(TRAIN)):
+        for number, part in enumerate(self._parts):
             first, last = self._starts[number : number + 2]
             inside = rows[(rows >= first) & (rows < last)] - first
             start = 0
@@ -88,7 +88,7 @@ class DatasetPool:
     def file(self, row: int) -> ImageFile:
         """See `Pool`."""
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        table = self._images.read_table(self._dataset.parts(TRAIN)[part], ["image"])
+        table = self._images.read_table(self._parts[part], ["image"])
         content: bytes = table["image"][row - int(self._starts[part])].as_py()
         return _as_file(self.names[row], content)
 

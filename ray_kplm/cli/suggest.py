@@ -17,8 +17,8 @@ STRATEGIES = ("diverse", "spread", "uncertain", "both", "random")
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "Choose the images to label. They are written to OUT/images with the points that the run finds there, to correct in Label "
-        "Studio (OUT/label_studio) or in a tool that reads COCO keypoints (OUT/coco.json); OUT/suggested.png shows them."
+        "Choose the images to label. They are written to OUT/images with the points that the run finds there, to correct in "
+        "Label Studio (OUT/label_studio) or in a tool that reads COCO keypoints (OUT/coco.json); OUT/suggested.png shows them."
     )
     epilog = (
         "Examples:\n"

@@ -92,7 +92,8 @@ class LandmarkPredictor:
             maps = network.landmarks.output(features)
         cells, confidence = heatmaps.decode(maps.float(), self._sigma)
         descriptors = heatmaps.sample(features.float(), cells)
-        return Described(_in_input(cells), confidence.cpu().numpy(), descriptors.cpu().numpy())
+        none = np.zeros(len(images), bool)
+        return Described(_in_input(cells), confidence.cpu().numpy(), descriptors.cpu().numpy(), none)
 
     def maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         """Return the heatmaps of inputs: see `LandmarkInference.maps`."""
@@ -146,7 +147,8 @@ class OneWayPredictor:
     def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
         """Return what `LandmarkPredictor.describe` does, of the images as they face one way."""
         assert isinstance(self._finder, LandmarkPredictor)
-        return self._finder.describe(_turned(images, self.facing(images, boxes) < 0))
+        mirror = self.facing(images, boxes) < 0
+        return self._finder.describe(_turned(images, mirror))._replace(turned=mirror)
 
 
 def _turned(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:

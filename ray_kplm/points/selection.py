@@ -41,7 +41,8 @@ def select(
         strategy: How they are chosen.
         seed: Of what is drawn.
     """
-    features, number = np.asarray(features, np.float64), len(features)
+    given: Floats = np.asarray(features, np.float64)
+    number = len(given)
     rng = np.random.default_rng(seed)
     if count >= number:
         return np.arange(number)
@@ -51,12 +52,12 @@ def select(
         case "uncertain":
             return np.sort(_least_sure(uncertainty, count))
         case "spread":
-            return np.sort(k_centre(features, count))
+            return np.sort(k_centre(given, count))
         case "diverse":
-            return np.sort(cluster_middles(features, count, rng))
+            return np.sort(cluster_middles(given, count, rng))
         case "both":
             unsure = np.sort(_least_sure(uncertainty, max(count, number // 2)))
-            return np.sort(unsure[cluster_middles(features[unsure], count, rng)])
+            return np.sort(unsure[cluster_middles(given[unsure], count, rng)])
 
 
 def image_features(xy: NDArray[np.floating[Any]], descriptors: NDArray[np.floating[Any]]) -> Floats:
