@@ -18,6 +18,7 @@ from ray_kplm import ready_configs
 from ray_kplm.cli import (
     bench,
     data,
+    edit,
     export,
     predict,
     process,
@@ -135,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, suggest, predict, export, share, serve, search, bench):
+    for module in (train, data, steps, verify, results, edit, suggest, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)
