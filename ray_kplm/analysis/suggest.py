@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.analysis.suggestion_pool import DatasetPool, FolderPool, Pool, file_path
+from ray_kplm.analysis.suggestion_pool import DatasetPool, FolderPool, Pool, file_paths
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.given_images import rgb_of
 from ray_kplm.detectors.loading import file_form
@@ -161,7 +161,7 @@ def _pool(run: Run, options: SuggestOptions) -> Pool:
 def _unlabelled(pool: Pool, options: SuggestOptions) -> tuple[NDArray[np.int64], int]:
     """Return the images that no file of annotations names, and the number of others."""
     labelled = {end for uri in options.labeled for name in named_images(uri) for end in _ends(name)}
-    rows = [row for row, name in enumerate(pool.names) if not labelled & {name, file_path(name)}]
+    rows = [row for row, name in enumerate(pool.names) if labelled.isdisjoint({name, *file_paths(name)})]
     if not rows:
         raise DataError(f"all {len(pool.names)} images are labelled; name a folder with others by --images")
     return np.array(rows), len(pool.names) - len(rows)

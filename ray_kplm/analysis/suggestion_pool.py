@@ -126,11 +126,19 @@ class FolderPool:
         return _as_file(self.names[row], picture.content if picture.plain else encode_jpeg(picture.rgb))
 
 
-def file_path(name: str, extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> str:
-    """Return the path under which an image of this id is written: without signs that a file system or URL takes for others."""
+def file_path(name: str, extensions: tuple[str, ...]) -> str:
+    """Return the path under which an image of this id is written: without signs that a file system or URL takes for others.
+
+    It has one of the extensions of its kind, the first one unless the name ends in another.
+    """
     plain = _UNSAFE.sub("_", posixpath.normpath(name.replace("\\", "/")))
     plain = "/".join(part for part in plain.split("/") if part not in ("", ".", ".."))
     return plain if plain.lower().endswith(extensions) else plain + extensions[0]
+
+
+def file_paths(name: str) -> set[str]:
+    """Return the paths under which an image of this id may have been written."""
+    return {file_path(name, extensions) for extensions in _KINDS.values()}
 
 
 def _as_file(name: str, content: bytes) -> ImageFile:

@@ -27,7 +27,7 @@ from ray_kplm.storage import Folder
 
 PredictorFactory = Callable[[Placement], Predictor]
 """Builds a predictor on the given placement. Picklable, so that the worker that predicts can call it."""
-Seen = TypeVar("Seen", Predicted, Observed)
+Seen = TypeVar("Seen", Predicted, Observed, Described)
 
 
 class LandmarkPredictor:
@@ -127,6 +127,12 @@ class OneWayPredictor:
         found = found if self.points is None else self.points.apply(found, side)
         return found._replace(xy=_turned_back(found.xy, facing < 0, side), facing=facing)
 
+    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
+        """Return what `LandmarkPredictor.describe` does, of the images as they face one way."""
+        assert isinstance(self.predictor, LandmarkPredictor)
+        seen, facing = self._turn(self.predictor.describe, images, boxes)
+        return seen._replace(turned=facing < 0)
+
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""
         seen, facing = self._turn(self.predictor.observe, images)
@@ -163,12 +169,6 @@ def _chosen(plain: Seen, mirrored: Seen, mirror: NDArray[np.bool_]) -> Seen:
         if one is not None
     }
     return plain._replace(**rows)
-
-    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
-        """Return what `LandmarkPredictor.describe` does, of the images as they face one way."""
-        assert isinstance(self._finder, LandmarkPredictor)
-        mirror = self.facing(images, boxes) < 0
-        return self._finder.describe(_turned(images, mirror))._replace(turned=mirror)
 
 
 def _turned(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
