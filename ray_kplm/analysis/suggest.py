@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.analysis.contact_sheet import marks_with
 from ray_kplm.analysis.suggestion_pool import DatasetPool, FolderPool, Pool, file_paths
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.given_images import rgb_of
@@ -250,10 +251,18 @@ def _write(
         seen += detector.predict(pictures[-1])
     found = _predictions(run, list(paths.values()), pictures, seen, detector.layout, options)
     label_studio.write(found, target)
+    layout = detector.layout
+    is_named = layout.names != Layout.of("", layout.partners).names
     title = f"{len(chosen)} images to label, chosen by {options.by}"
     well = [one.found.astype(np.float32) for one in seen]
     sheet = contact_sheet(
-        pictures, [one.xy for one in seen], confidence=well, columns=_COLUMNS, tile=_TILE, title=title
+        pictures,
+        [one.xy for one in seen],
+        confidence=well,
+        columns=_COLUMNS,
+        tile=_TILE,
+        title=title,
+        marks=marks_with(layout) if is_named else None,
     )
     target.write_bytes(SHEET, encode_png(sheet))
     coco.write(found, target)

@@ -21,7 +21,7 @@ from ray_kplm.evaluation.completion import complete_landmarks, observed_means
 from ray_kplm.imaging.coordinates import in_square
 from ray_kplm.points.fit import LEAST_IMAGES, fit_points
 from ray_kplm.points.selection import STRATEGIES, Strategy, select
-from ray_kplm.progress import ProgressCallback
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.report.text_table import align
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
@@ -75,14 +75,20 @@ def bench(
     for number, uri in enumerate(uris):
         run = Run.open(uri)
         dataset = Dataset.open(run.config.dataset)
-        every = describe(DatasetPool(dataset), np.arange(dataset.count(TRAIN)), run, progress=progress)
+        shown = _named(progress, run.folder.name, number / len(uris))
+        every = describe(DatasetPool(dataset), np.arange(dataset.count(TRAIN)), run, progress=shown)
         seen = _Features(every.features, every.uncertainty)
         data = _annotated(run, dataset, every.turned)
         name = str(dataset.meta.get("name") or run.folder.name)
         for title, one in _point_sets(data).items():
-            progress(number / len(uris), f"{name}: {title}")
-            found[f"{name}: {title}"] = _simulate(one, seen, repetitions, strategies)
+            label = f"{name}: {title}"
+            found[label] = _simulate(one, seen, repetitions, strategies, _named(progress, label, number / len(uris)))
     return {"repetitions": repetitions, "budgets": list(BUDGETS), "forward_nme": found}
+
+
+def _named(progress: ProgressCallback, label: str, share: float) -> ProgressCallback:
+    """Return a callback that shows what is simulated, at the share of the runs that are done."""
+    return lambda _, text: progress(share, f"{label}: {text}")
 
 
 class _Features(NamedTuple):
@@ -134,12 +140,19 @@ def _point_sets(data: _Annotated) -> dict[str, _Annotated]:
     return sets
 
 
-def _simulate(data: _Annotated, seen: _Features, repetitions: int, strategies: Sequence[Strategy]) -> dict[str, Any]:
+def _simulate(
+    data: _Annotated,
+    seen: _Features,
+    repetitions: int,
+    strategies: Sequence[Strategy],
+    progress: ProgressCallback = ignore_progress,
+) -> dict[str, Any]:
     """Return the errors of each strategy and number of labels: mean, standard deviation, and difference to random."""
     names: dict[Strategy, None] = dict.fromkeys([*strategies, "random"])
     errors = {name: np.empty((len(BUDGETS), repetitions)) for name in names}
     labelled = np.flatnonzero(np.isfinite(data.truth).all(axis=2).sum(axis=1))
     for seed in range(repetitions):
+        progress(seed / repetitions, f"repetition {seed + 1} of {repetitions}")
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(labelled)[: int(POOL_SHARE * len(labelled))])
         for name, table in errors.items():
