@@ -85,11 +85,11 @@ class LearningCurve:
 
 
 def learning_curve(
-    xy: NDArray[np.floating[Any]],
-    targets: NDArray[np.floating[Any]],
+    xy: Floats,
+    targets: Floats,
     *,
     groups: Sequence[Any] | None = None,
-    sizes: NDArray[np.floating[Any]] | None = None,
+    sizes: Floats | None = None,
     seed: int = 0,
     recipes: Sequence[Recipe] = RECIPES,
 ) -> LearningCurve | None:
@@ -100,8 +100,7 @@ def learning_curve(
     Returns:
         The curve; None with fewer than `LEAST_GROUPS` groups of images.
     """
-    xy, targets = np.asarray(xy, np.float64), np.asarray(targets, np.float64)
-    sizes = object_sizes(xy) if sizes is None else np.asarray(sizes, np.float64)
+    sizes = object_sizes(xy) if sizes is None else sizes
     _, group = np.unique(np.arange(len(xy)) if groups is None else np.asarray(groups), return_inverse=True)
     number = int(group.max()) + 1
     if number < LEAST_GROUPS:
