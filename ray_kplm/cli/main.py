@@ -28,6 +28,7 @@ from ray_kplm.cli import (
     serve,
     share,
     steps,
+    suggest,
     train,
     verify,
     view,
@@ -138,21 +139,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (
-        train,
-        data,
-        steps,
-        verify,
-        results,
-        edit,
-        adapt,
-        view,
-        predict,
-        export,
-        share,
-        serve,
-        search,
-        bench,
-    ):
+        train, data, steps, verify, results, edit, suggest, adapt, view, predict, export, share, serve, search, bench,
+    ):  # fmt: skip
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)
