@@ -4,7 +4,8 @@
     <folder>/images/            the labelled crops of a dataset; image files stay where they are
 
 The file is written as a whole after each change, atomically. What it has beside our images is kept. An annotation has no
-`bbox`: the object is looked for in the whole image, as the page showed it.
+`bbox`: the object is looked for in the whole image, as the page showed it. Predictions, which `kplm suggest` writes into such
+files, are no labels: they leave the file when it is written.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from ray_kplm.methods.visibility import ABSENT
 from ray_kplm.storage import Folder
 from ray_kplm.view.gallery import Gallery
 from ray_kplm.view.label_points import Point, check_names
+
+_PREDICTED = ("score", "confidence", "probability")
+"""Fields of an annotation that only predictions have."""
 
 
 class ConflictError(RunError):
@@ -87,7 +91,12 @@ class LabelFile:
         for one in self._plain["annotations"]:
             index = image_of.get(one.get("image_id"))
             flat = one.get("keypoints")
-            if index is not None and isinstance(flat, list) and len(flat) == 3 * len(self.names):
+            if (
+                index is not None
+                and not _is_predicted(one)
+                and isinstance(flat, list)
+                and len(flat) == 3 * len(self.names)
+            ):
                 self.labels[index] = _label(flat)
 
     def _named(self, index: int) -> str:
@@ -199,7 +208,7 @@ class LabelFile:
         if annotation is None:
             annotation = {"id": _next_id(self._plain["annotations"]), "image_id": image_id}
             self._plain["annotations"].append(annotation)
-        for of_other_points in ("bbox", "area", "segmentation", "score", "confidence", "probability"):
+        for of_other_points in ("bbox", "area", "segmentation", *_PREDICTED):
             annotation.pop(of_other_points, None)
         annotation |= {
             "category_id": self._category["id"],
@@ -209,6 +218,7 @@ class LabelFile:
         }
 
     def _write(self) -> None:
+        self._plain["annotations"] = [one for one in self._plain["annotations"] if not _is_predicted(one)]
         content = (json.dumps(self._plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.folder.write_bytes(self.name, content)
         self._hash = hashlib.sha256(content).hexdigest()
@@ -250,6 +260,10 @@ def _parsed(content: bytes, path: str) -> dict[str, Any]:
     ):
         raise DataError(f"{path}: is no file of COCO keypoints ({', '.join(lists)}); name another file of labels")
     return plain
+
+
+def _is_predicted(annotation: dict[str, Any]) -> bool:
+    return any(name in annotation for name in _PREDICTED)
 
 
 def _triple(point: Point | None) -> tuple[float, float, int]:

@@ -183,6 +183,29 @@ def test_what_else_a_file_of_labels_has_is_kept(run):
     assert now["images"][1]["id"] == 8
 
 
+def test_predictions_in_a_file_are_no_labels(run, photos):
+    """As `kplm suggest` writes them."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 64, "height": 64} for n in (1, 2)]
+    predicted = {"category_id": 1, "keypoints": [9, 9, 2] * K, "score": 0.5, "bbox": [9, 9, 0, 0]}
+    plain = {
+        "images": images, "categories": [{"id": 1, "name": "", "keypoints": NAMES}],
+        "annotations": [{"id": n, "image_id": n, **predicted} for n in (1, 2)],
+    }  # fmt: skip
+    (photos / "coco.json").write_text(json.dumps(plain))
+    desk = open_desk(run, str(photos), labels=str(photos / "coco.json"))
+    listed = asked(desk, get("/api/images", set="landmarks")).json()["images"]
+    assert [one["label"] for one in listed] == [None] * len(listed)
+    asked(desk, label(1))
+    (kept,) = json.loads((photos / "coco.json").read_text())["annotations"]
+    assert (kept["image_id"], kept["keypoints"][:3], "score" in kept, "bbox" in kept) == (
+        1,
+        [1.5, 2.25, 2],
+        False,
+        False,
+    )
+    assert len(read_labels(photos / "coco.json")) == 1
+
+
 def test_own_points_keep_the_places_of_those_that_keep_their_names(run):
     desk = open_desk(run)
     assert asked(desk, post("/api/names", {"names": ["nose", "eye"], "known": []})).status_code == 200
