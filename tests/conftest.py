@@ -15,6 +15,8 @@ import pytest
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 
 ROOT = Path(__file__).parents[1]
+# Before PyTorch is loaded: threads that spin while they wait take the cores from other tests, which take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
