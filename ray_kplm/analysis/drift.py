@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from ray_kplm.analysis.drift_choices import ALONE, AUTO
 from ray_kplm.analysis.drift_measures import MEASURES_VERSION, SCHEMA, Detectors, Meter, measured
-from ray_kplm.analysis.drift_sources import ALONE as ALONE
-from ray_kplm.analysis.drift_sources import FOLDER as FOLDER
 from ray_kplm.analysis.drift_sources import DriftSource, Part, new_images, training_sample
 from ray_kplm.analysis.drift_times import Since, Times, since_when, times_of
 from ray_kplm.config import Config
@@ -54,7 +51,7 @@ class DriftOptions:
         limits: See `SourceOptions`.
         images: New images that are looked at, at most; of more, as many that are evenly spread over all.
         groups: How new images depend on each other: FOLDER, ALONE, or None as the source and the training say.
-        time: What says when an image was made: see `drift_times.times_of`.
+        time: What says when an image was made, one of `drift_choices.TIMES`.
     """
 
     boxes: str | None = None
@@ -63,7 +60,7 @@ class DriftOptions:
     limits: Limits = DEFAULT_LIMITS
     images: int = REFERENCE_IMAGES
     groups: str | None = None
-    time: str = "auto"
+    time: str = AUTO
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +78,7 @@ class DriftReport:
         since: When the drift began; None if there is none, or no time.
         times: When the new images were made; None if it is not known.
         notes: What the user is told, a line each.
+        side: Of the network's input, pixels.
     """
 
     run: str
@@ -93,6 +91,7 @@ class DriftReport:
     since: Since | None
     times: Times | None
     notes: list[str]
+    side: int
 
     @property
     def rejected_kinds(self) -> dict[str, int]:
@@ -163,7 +162,19 @@ def drift(
     times = times_of(new, sources, options.time)
     since = since_when(found, times, run.config.seed) if times is not None else None
     notes += [*source.notes, *_said_of(found, new.num_rows, source.total, reference.num_rows)]
-    return DriftReport(run.folder.name, source.name, found, reference, new, source.total, rejected, since, times, notes)
+    return DriftReport(
+        f"{run.folder.parent.name}/{run.folder.name}",
+        source.name,
+        found,
+        reference,
+        new,
+        source.total,
+        rejected,
+        since,
+        times,
+        notes,
+        side,
+    )
 
 
 def _stage1(run: Run, config: Config) -> ClusterPredictorFactory | None:
@@ -280,8 +291,3 @@ def _said_of(found: Drift, new: int, total: int, reference: int) -> list[str]:
     if reference < 100:
         notes.append(f"{reference} training images are few: small changes are not seen")
     return notes
-
-
-def worst_sheet_rows(report: DriftReport, count: int) -> NDArray[np.int64]:
-    """Return the rows of the most unusual new images, the most unusual first."""
-    return np.array([one.index for one in report.drift.worst(count)], np.int64)

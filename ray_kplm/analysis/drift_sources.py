@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ray_kplm.analysis.drift_choices import FOLDER
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
 from ray_kplm.errors import ConfigError
@@ -19,8 +20,6 @@ from ray_kplm.storage import Folder
 
 Read = Callable[[], tuple[pa.Table, list[str | None], list[tuple[str, str]]]]
 """Returns the images of a part (schemas.IMAGES), their groups, and what of the part could not be read: name and reason."""
-FOLDER, ALONE = "folder", "none"
-"""Groupings that a user can choose: images of a folder are alike; each image is one by itself."""
 
 
 @dataclass(frozen=True)

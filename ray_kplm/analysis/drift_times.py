@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as PILImage
 
+from ray_kplm.analysis.drift_choices import AUTO, EXIF, FRAME, MTIME, NAME, NO_TIME
 from ray_kplm.datasets.chosen_files import expanded
 from ray_kplm.screening.change_point import LEAST, change_point
 from ray_kplm.screening.drift import DRIFT_STATISTICS, Drift
 from ray_kplm.screening.two_sample import ALARM
 from ray_kplm.storage import Folder
 
-AUTO, FRAME, EXIF, MTIME, NAME, NO_TIME = "auto", "frame", "exif", "mtime", "name", "none"
-TIMES = (AUTO, FRAME, EXIF, MTIME, NAME, NO_TIME)
-"""What says when an image was made. AUTO: the frame in a video, if there is one video, or EXIF, if most files have it."""
 _MOST = 0.8
 """Share of the images that have a time if the time is used."""
 _EXIF_FORM = "%Y:%m:%d %H:%M:%S"
@@ -34,7 +32,7 @@ class Times:
     """The order of some images in time.
 
     Attributes:
-        kind: One of `TIMES` that says so.
+        kind: One of `drift_choices.TIMES` that says so.
         order: (t,), indices of the images that have a time, in order of time.
         labels: Text of the time of each of these.
     """
@@ -73,7 +71,7 @@ def times_of(new: pa.Table, sources: Sequence[str], kind: str) -> Times | None:
     Args:
         new: The images, `drift_measures.SCHEMA`.
         sources: Where they are from, as the user named them.
-        kind: One of `TIMES`. NAME: the order of the names, in which numbers count as such.
+        kind: One of `drift_choices.TIMES`. NAME: the order of the names, in which numbers count as such.
     """
     if kind == NO_TIME:
         return None
@@ -106,7 +104,7 @@ def since_when(found: Drift, times: Times, seed: int) -> Since | None:
     """
     if not found.is_drift or len(times.order) < LEAST:
         return None
-    chosen = [change for change in found.significant if not change.is_spread]
+    chosen = [change for change in found.significant if change.size_of_shift > 1]
     if chosen:
         names = [one.name for one in DRIFT_STATISTICS]
         columns = [names.index(change.statistic.name) for change in chosen]

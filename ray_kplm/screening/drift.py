@@ -47,20 +47,25 @@ class Change:
         before: Mean over the training images, as it is measured (`Statistic.is_log`).
         after: Mean over the new images.
         shift: Difference of the means in standard deviations of the training images.
-        size: Of the difference, of means or of spreads, in units of the least that is significant.
-        is_spread: Whether the spread over the images has changed more than the mean.
+        size_of_shift: Of the difference of the means, in units of the least that is significant.
+        size_of_spread: Of the difference of the spreads over the images, likewise; of a statistic that only gets worse 0.
     """
 
     statistic: Statistic
     before: float
     after: float
     shift: float
-    size: float
-    is_spread: bool
+    size_of_shift: float
+    size_of_spread: float
+
+    @property
+    def size(self) -> float:
+        """The larger of the two sizes."""
+        return max(self.size_of_shift, self.size_of_spread)
 
     @property
     def is_significant(self) -> bool:
-        """Whether the difference is more than chance would do, given how many statistics are looked at."""
+        """Whether the difference is more than chance makes, given how many statistics are looked at."""
         return self.size > 1
 
 
@@ -183,12 +188,10 @@ def find_drift(
     spread = dict(zip(both, difference.size[len(columns) :], strict=False))
     changes = []
     for place, column in enumerate(columns):
-        size = max(float(difference.size[place]), float(spread.get(column, -np.inf)))
-        deviation = max(float(np.nanstd(before[:, column])), 1e-9)
         means = float(np.nanmean(before[:, column])), float(np.nanmean(after[:, column]))
-        is_spread = size > float(difference.size[place])
-        shift = (means[1] - means[0]) / deviation
-        changes.append(Change(DRIFT_STATISTICS[column], *means, shift, size, is_spread))
+        shift = (means[1] - means[0]) / max(float(np.nanstd(before[:, column])), 1e-9)
+        sizes = float(difference.size[place]), float(spread.get(column, 0.0))
+        changes.append(Change(DRIFT_STATISTICS[column], *means, shift, *sizes))
     changes.sort(key=lambda change: -change.size)
     return Drift(difference.p, changes, other, share, how, few, result.scores, before, after)
 
