@@ -15,7 +15,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, export, predict, process, results, search, serve, share, steps, train, verify
+from ray_kplm.cli import (
+    bench,
+    check_dataset,
+    data,
+    export,
+    predict,
+    process,
+    results,
+    search,
+    serve,
+    share,
+    steps,
+    train,
+    verify,
+)
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
@@ -33,6 +47,8 @@ EXIT_CODES = {
     4: "storage, the MLflow store, or a run directory that does not fit",
     5: "the Ray cluster",
     6: "collapse: too few images or points are left to train on",
+    check_dataset.RISKY: "`kplm check`: the images are a risk",
+    check_dataset.UNSUITABLE: "`kplm check`: the images are unsuitable",
     INTERRUPTED: "interrupted (Ctrl-C); the same command continues",
     OUTPUT_CLOSED: "the reader of the output has ended (SIGPIPE)",
     143: "terminated (SIGTERM); the same command continues",
@@ -121,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, predict, export, share, serve, search, bench):
+    for module in (train, data, check_dataset, steps, verify, results, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)
