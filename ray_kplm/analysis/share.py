@@ -96,8 +96,8 @@ def write_model(
     dataset = _dataset(run)
     if options.with_images and dataset is None:
         raise DataError(f"{run.config.dataset}: the data set is not there, and its images are wanted for the card")
-    for name in FILES:
-        folder.delete_file(name)
+    for file in FILES:
+        folder.delete_file(file)
     progress(0.0, "the pictures of the card")
     shape, layout_images = None, 0
     if dataset is not None:
