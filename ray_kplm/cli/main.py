@@ -16,6 +16,7 @@ from typing import Any
 
 from ray_kplm import ready_configs
 from ray_kplm.cli import (
+    adapt,
     bench,
     data,
     edit,
@@ -135,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, edit, predict, export, share, serve, search, bench):
+    for module in (train, data, steps, verify, results, edit, adapt, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)
