@@ -234,7 +234,7 @@ def _card(
             **plain["versions"],
             "Fingerprint": str(plain["fingerprint"])[:16],
         },
-        points=named_points(layout),
+        points=named_points(run, points, layout),
         made=made,
         discovered=plain["landmarks"] if is_measured else 0,
     )
