@@ -91,6 +91,7 @@ def draw_landmarks(
     confidence: NDArray[Any] | None = None,
     scale: int = 1,
     numbers: bool = False,
+    edges: Sequence[tuple[int, int]] = (),
     hollow_below: float = HOLLOW_BELOW,
 ) -> Image:
     """Return an enlarged copy of the image with its landmarks: (H * scale, W * scale, 3).
@@ -101,13 +102,14 @@ def draw_landmarks(
         confidence: (K,). None: all landmarks are discs.
         scale: Enlargement, at least 1.
         numbers: Whether to write each landmark's number beside it.
+        edges: Pairs of landmarks that a line joins.
         hollow_below: Landmarks of a lower confidence are drawn as rings.
     """
     if scale < 1:
         raise DataError(f"scale {scale}: images are only enlarged; pass a whole number from 1")
     enlarged = _enlarge(image, scale)
     points = coordinates.apply(coordinates.scaling(scale), _check_points(xy))
-    marks = Marks.numbered(len(xy), beside=numbers)
+    marks = Marks.numbered(len(xy), edges, beside=numbers)
     _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), marks)
     return enlarged
 
