@@ -92,6 +92,7 @@ def draw_landmarks(
     scale: int = 1,
     numbers: bool = False,
     hollow_below: float = HOLLOW_BELOW,
+    marks: Marks | None = None,
 ) -> Image:
     """Return an enlarged copy of the image with its landmarks: (H * scale, W * scale, 3).
 
@@ -102,12 +103,13 @@ def draw_landmarks(
         scale: Enlargement, at least 1.
         numbers: Whether to write each landmark's number beside it.
         hollow_below: Landmarks of a lower confidence are drawn as rings.
+        marks: How they are drawn; None: in the colours of the palette.
     """
     if scale < 1:
         raise DataError(f"scale {scale}: images are only enlarged; pass a whole number from 1")
     enlarged = _enlarge(image, scale)
     points = coordinates.apply(coordinates.scaling(scale), _check_points(xy))
-    marks = Marks.numbered(len(xy), beside=numbers)
+    marks = marks or Marks.numbered(len(xy), beside=numbers)
     _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), marks)
     return enlarged
 

@@ -33,7 +33,7 @@ class Suggestion:
         images: N.
         partners: (K,), mirror partners; itself for none.
         edges: A forest of pairs of landmarks that move together. Landmarks in doubt are in none.
-        variation: By how much the distance of each pair varies, % of the object's size.
+        variation: By how much the distance of each pair varies, % of the object's size, mean with its mirror image.
         found: (K,), share of the images in which a landmark is found.
         probability: (K,), its mean probability of being there, NaN where the detector gives none.
         spread: (K,), standard deviation of its place over the images, % of the image's side; NaN where it was never found.
@@ -80,8 +80,8 @@ def suggest(
     doubts = _doubts(found.mean(axis=0), static, 100 * sums.spread(), quality or {})
     usable = np.array([k not in doubts for k in range(landmarks)])
     pairs, apart = _distances(xy)
-    edges, variation = rigid_skeleton(pairs, apart, usable)
     partners = tuple(p if p >= 0 and flip_map[p] == k else k for k, p in enumerate(flip_map))
+    edges, variation = rigid_skeleton(pairs, apart, usable, partners)
     known = np.isfinite(probability)
     mean = np.where(known, probability, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
     return Suggestion(
@@ -91,7 +91,7 @@ def suggest(
 
 
 def rigid_skeleton(
-    pairs: NDArray[np.int64], apart: Floats, usable: Bools
+    pairs: NDArray[np.int64], apart: Floats, usable: Bools, partners: Sequence[int]
 ) -> tuple[tuple[tuple[int, int], ...], tuple[float, ...]]:
     """Return the forest of landmark pairs whose distances vary least, and by how much each varies, % of the object's size.
 
@@ -106,6 +106,7 @@ def rigid_skeleton(
         pairs: (P, 2), landmarks.
         apart: (N, P), their distances, any unit, NaN where one is not there.
         usable: (K,), the landmarks that may be joined.
+        partners: (K,), mirror partners, itself for none: a pair and its mirror image vary alike, by their mean.
     """
     landmarks = len(usable)
     cost = np.full((landmarks, landmarks), np.inf)
@@ -118,6 +119,9 @@ def rigid_skeleton(
     size = np.sqrt((usual**2).mean())  # of the usual object: the root mean square distance of its landmarks
     deviation = np.nanmedian(np.abs(relative - np.nanmedian(relative, axis=0)), axis=0)
     cost[pairs[:, 0], pairs[:, 1]] = 100 * _TO_DEVIATION * deviation / max(size, 1e-9)
+    cost = np.minimum(cost, cost.T)
+    there = cost[np.ix_(partners, partners)]
+    cost = np.where(np.isfinite(there), (cost + there) / 2, cost)
     edges = minimum_spanning_forest(cost)
     return edges, tuple(float(cost[edge]) for edge in edges)
 
