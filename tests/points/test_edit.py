@@ -40,7 +40,8 @@ def test_points_are_named_merged_dropped_and_joined():
 
 
 def test_partners_are_those_of_the_mirror_model_unless_the_file_says_otherwise():
-    points = "points: [{landmark: 0, name: a}, {landmark: 5, name: b}, {landmarks: [1, 8], name: c}, {landmarks: [9, 4], name: d}"
+    points = "points: [{landmark: 0, name: a}, {landmark: 5, name: b}, {landmarks: [1, 8], name: c}"
+    points += ", {landmarks: [9, 4], name: d}"
     assert read(f"{points}]").layout.partners == (1, 0, 3, 2)
     assert read(f"{points}, {{landmark: 6, name: e, partner: a}}]").layout.partners == (4, 1, 3, 2, 0)
     none = points.replace("name: a", "name: a, partner: null")
@@ -49,8 +50,8 @@ def test_partners_are_those_of_the_mirror_model_unless_the_file_says_otherwise()
 
 
 def test_numbers_in_edges_and_partners_mean_landmarks_and_outlive_names_merges_and_drops():
-    text = "points: [{landmark: 4, name: a, partner: 1}, {landmark: 1}, {landmarks: [2, 3], name: c}, {landmark: 0, partner: 5}]\n"
-    edit = read(f"{text}edges: [[4, 1], [2, 3], [2, 4], [3, 4], [6, 4], [6, 7]]")
+    text = "points: [{landmark: 4, name: a, partner: 1}, {landmark: 1}, {landmarks: [2, 3], name: c}"
+    edit = read(f"{text}, {{landmark: 0, partner: 5}}]\nedges: [[4, 1], [2, 3], [2, 4], [3, 4], [6, 4], [6, 7]]")
     assert edit.layout.partners == (1, 0, 2, 3)
     assert edit.layout.skeleton == ((0, 1), (2, 0))
     assert edit.notes == (

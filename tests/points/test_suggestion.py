@@ -56,7 +56,7 @@ def test_partners_are_mutual_ones_of_the_mirror_model():
 
 def test_what_stands_still_is_rare_or_beside_the_object_is_in_doubt_and_joined_to_nothing():
     xy, rng = figures(), np.random.default_rng(2)
-    xy[:, 8] = [0.1, 0.1] + rng.normal(0, 0.003, (400, 2))
+    xy[:, 8] = 0.1 + rng.normal(0, 0.003, (400, 2))
     xy[40:, 3] = np.nan
     quality = {"landmarks": 9, "static_landmarks": [], "inside_box_per_landmark": [0.9] * 5 + [0.2] + [None] * 3}
     found = of(xy, quality=quality)
