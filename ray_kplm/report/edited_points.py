@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.imaging.draw import Marks, palette
+from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.schemas import NONE
 
@@ -79,6 +80,12 @@ def marks_of(points: PointSet | None, landmarks: int, *, beside: bool = False) -
         return Marks.numbered(landmarks, beside=beside)
     first = (points.shares > 0).argmax(axis=1)
     return Marks(points.layout.names, palette(points.landmarks)[first], points.layout.skeleton, beside)
+
+
+def marks_with(layout: Layout, *, beside: bool = False) -> Marks:
+    """Return how points with names and edges are drawn; without names they have their numbers."""
+    labels = layout.names if layout.is_named else [str(k) for k in range(len(layout))]
+    return Marks(labels, palette(len(layout)), layout.skeleton, beside)
 
 
 def edit_line(points: PointSet) -> str:

@@ -30,7 +30,7 @@ class Card:
     Attributes:
         title: Headline.
         name: What `from_pretrained` takes: `user/name`, or a folder.
-        landmarks: K.
+        landmarks: Number of the points that the detector finds: its landmarks, or what is made of them.
         method: `method.kind`.
         images: Number of images the landmarks were discovered in; 0 if that is not known.
         synthetic: Whether these were rendered by this package.
@@ -46,6 +46,9 @@ class Card:
         layout_images: Number of images it is the mean of.
         sheet: File of the contact sheet; empty: none.
         facts: Further facts, name -> value.
+        points: Name of each point, and that of its partner in the mirror image or empty; none if names are numbers.
+        made: Sentences without a period on how the points were made, if they are not the landmarks as they were discovered.
+        discovered: Number of the landmarks that were discovered, which the measures are of; 0: no measure is of them.
     """
 
     title: str
@@ -66,6 +69,14 @@ class Card:
     layout_images: int = 0
     sheet: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    points: Sequence[tuple[str, str]] = ()
+    made: Sequence[str] = ()
+    discovered: int = 0
+
+    @property
+    def noun(self) -> str:
+        """What the detector finds."""
+        return "points" if self.made else "landmarks"
 
 
 def build_card(card: Card) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from ray_kplm.inference.export.csv_cells import to_cell
 from ray_kplm.inference.export.predictions import Predictions, Tables
 from ray_kplm.inference.export.written_files import write_text
-from ray_kplm.points.layout import Layout
 from ray_kplm.storage import Folder
 
 FILE = "landmarks.csv"
@@ -18,9 +17,7 @@ FILE = "landmarks.csv"
 
 def write(found: Predictions, target: Folder) -> list[str]:
     """Write `landmarks.csv`."""
-    layout = found.layout
-    plain = Layout.of(layout.category, layout.partners).names
-    write_text(target, FILE, to_csv(found.tables, () if layout.names == plain else layout.names))
+    write_text(target, FILE, to_csv(found.tables, found.layout.names if found.layout.is_named else ()))
     return []
 
 
