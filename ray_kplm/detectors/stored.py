@@ -143,13 +143,32 @@ def export(run: Run, folder: Folder) -> None:
         DamageError: A file of the detector is damaged.
     """
     fingerprint = run.finished("stage2")["fingerprint"]
-    source, target = run.unit("stage2"), _exported(folder)
+    source = run.unit("stage2")
     with source.parsing(NETWORK):
         state = strip_optimiser(source.read_bytes(NETWORK))
+    write_detector(run, folder, state, Channels.read(source), visibility_model(run), fingerprint)
+
+
+def write_detector(
+    run: Run, folder: Folder, state: bytes, channels: Channels, visibility: VisibilityModel | None, fingerprint: str
+) -> None:
+    """Write a detector that was trained for a run's category to a folder, in the form of `export`.
+
+    Args:
+        run: Gives the configuration, and the rule of facing.
+        folder: Of the detector.
+        state: The stored state of its network (`methods.trainer`), without that of the optimiser.
+        channels: Of its network.
+        visibility: Gives its points their probabilities; None: they have none.
+        fingerprint: Tells the network from others.
+
+    Raises:
+        DamageError: A file of the run is damaged.
+    """
+    target = _exported(folder)
     target.write_bytes(NETWORK, state)
-    target.write_bytes(CHANNELS, source.read_bytes(CHANNELS))
+    target.write_json(CHANNELS, channels.to_dict())
     target.write_bytes(CONFIG, seal_text(redact(run.folder.read_bytes(CONFIG).decode())))
-    visibility = visibility_model(run)
     if visibility is not None:
         target.write_json(VISIBILITY, visibility.to_dict())
     rule = facing_rule(run)
