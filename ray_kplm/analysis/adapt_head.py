@@ -32,6 +32,7 @@ HEAD_FROM_LABELS = 100
 """Labelled images from which on a head is worth trying."""
 HEAD_ITERATIONS = 600
 """Iterations of a head's training."""
+_SHOWN_EVERY = 10
 
 
 def fit_head(
@@ -128,9 +129,9 @@ def train_head(
     stage2, config = run.unit("stage2"), run.resolved
 
     def show(done: int, loss: float, learner: Learner) -> None:
-        progress(
-            done / iterations, f"head of {data.xy.shape[1]} points · iteration {done}/{iterations} · loss {loss:.4f}"
-        )
+        if done % _SHOWN_EVERY == 0 or done == iterations:
+            text = f"head of {data.xy.shape[1]} points · iteration {done}/{iterations} · loss {loss:.4f}"
+            progress(done / iterations, text)
 
     with stage2.parsing(NETWORK):
         state = stage2.read_bytes(NETWORK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,46 @@ METHODS = (REGRESSION, HEAD, SCRATCH)
 """The map from the landmarks, a new head on the frozen backbone, a network that is trained on the labels alone."""
 TITLES = {REGRESSION: "map from the landmarks", HEAD: "head on frozen backbone", SCRATCH: "network from scratch"}
 RESULTS, PLOT = "labels.json", "labels.png"
+_ITERATIONS = "iterations.json"
 
 Row = dict[str, Any]
 """points (the kind), method, labels, seeds, mean, sd (percent; None for one seed)."""
+
+
+@dataclass(frozen=True)
+class HalfWay:
+    """A training on storage that is not finished, so that it can be continued: its state, and the scores so far.
+
+    Attributes:
+        out: Folder of the results.
+        key: The measurement, see `cell_key`.
+    """
+
+    out: Folder
+    key: str
+
+    @property
+    def _folder(self) -> Folder:
+        return self.out / "unfinished" / self.key.replace(" ", "_")
+
+    def read(self) -> tuple[int, bytes | None, list[dict[str, Any]]]:
+        """Return the iterations done, the stored state of the learner, and the scores; zero iterations if there is none."""
+        if not self._folder.is_file(_ITERATIONS):
+            return 0, None, []
+        about = self._folder.read_object(_ITERATIONS)
+        return about["done"], self._folder.read_bytes(f"{about['done']}.pt"), about["scores"]
+
+    def write(self, done: int, state: bytes, scores: list[dict[str, Any]]) -> None:
+        """Replace what is on storage."""
+        self._folder.write_bytes(f"{done}.pt", state)
+        self._folder.write_json(_ITERATIONS, {"done": done, "scores": scores})
+        for name in self._folder.names(suffix=".pt"):
+            if name != f"{done}.pt":
+                self._folder.delete_file(name)
+
+    def delete(self) -> None:
+        """Remove what is on storage."""
+        self._folder.delete()
 
 
 def cell_key(method: str, count: int, seed: int, iterations: int) -> str:
@@ -46,8 +84,14 @@ def stored_results(out: Folder, about: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def write_results(out: Folder, results: dict[str, Any]) -> None:
-    """Write the results to a folder, and their plot if there is something to plot."""
+def add_results(out: Folder, about: dict[str, Any], cells: dict[str, Any]) -> dict[str, Any]:
+    """Add measurements to those in a folder, where another process may have added some, plot all, and return all.
+
+    Raises:
+        ConfigError: see `stored_results`.
+    """
+    results = stored_results(out, about)
+    results["cells"] |= cells
     out.write_json(RESULTS, results)
     rows = table(results["cells"].values())
     curves: dict[str, dict[str, tuple[list[int], list[float], list[float]]]] = {}
@@ -59,6 +103,7 @@ def write_results(out: Folder, results: dict[str, Any]) -> None:
                 curves.setdefault(f"{count} points", {})[TITLES[method]] = values
     if curves:
         out.write_bytes(PLOT, errors_by_labels(curves))
+    return results
 
 
 def table(cells: Iterable[dict[str, Any]]) -> list[Row]:

@@ -28,10 +28,11 @@ from ray_kplm.bench.label_results import (
     REGRESSION,
     SCRATCH,
     TITLES,
+    HalfWay,
+    add_results,
     cell_key,
     stored_results,
     table,
-    write_results,
 )
 from ray_kplm.bench.point_groups import Groups
 from ray_kplm.config import Config
@@ -59,6 +60,8 @@ ALL, GROUPS = "all", "groups"
 _LEAST = 3
 """Labels that a map needs."""
 _BATCH = 64
+_RECENT, _SHOWN_EVERY, _STORED_EVERY = 50, 10, 100
+"""Iterations over which the loss is averaged, after which it is shown, and after which the state of a training is stored."""
 
 Scores = dict[str, Any]
 
@@ -104,20 +107,19 @@ def bench(
         DataError: The dataset is not annotated.
         ConfigError: `out` has results of another run, dataset or groups, or a number of labels cannot be had.
     """
-    bench = _Bench.read(run, sizes, groups)
-    results = stored_results(out, bench.about())
+    bench = _Bench.read(run, sizes, groups, out)
+    about = bench.about()
+    known = stored_results(out, about)["cells"]
     wanted = {cell_key(*one): one for one in bench.cells()}
-    missing = {key: one for key, one in wanted.items() if key not in results["cells"]}
+    missing = {key: one for key, one in wanted.items() if key not in known}
     for number, (key, (method, count, seed, iterations)) in enumerate(missing.items()):
         part = part_of(progress, number / len(missing), (number + 1) / len(missing))
         scores = bench.measure(method, count, seed, iterations, part)
-        results["cells"][key] = {
-            "method": method, "labels": count, "seed": seed, "iterations": iterations, **scores,
-        }  # fmt: skip
-        write_results(out, results)
+        cell = {"method": method, "labels": count, "seed": seed, "iterations": iterations, **scores}
+        add_results(out, about, {key: cell})
+    results = add_results(out, about, {})
     progress(1.0, f"all measurements: {out}")
-    write_results(out, results)
-    return {**results, "table": table(results["cells"][key] for key in wanted)}
+    return {**results, "table": table(results["cells"].values())}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +128,15 @@ class _Bench:
     dataset: Dataset
     sizes: Sizes
     groups: Groups | None
+    out: Folder
     train: Annotation
     test: Annotation
     test_inputs: AnnotatedInputs
-    landmarks: tuple[NDArray[np.float64], NDArray[np.float64]]
-    """Of the train and the test images, shares of the input's side, complete."""
+    landmarks: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    """Of the train and the test images, shares of the input's side, complete; None if no map is fitted."""
 
     @classmethod
-    def read(cls, run: Run, sizes: Sizes, groups: Groups | None) -> _Bench:
+    def read(cls, run: Run, sizes: Sizes, groups: Groups | None, out: Folder) -> _Bench:
         config = run.resolved
         dataset, side = Dataset.open(config.dataset), config.network.image_size
         train, test = (read_annotation(dataset, split, side) for split in (TRAIN, TEST))
@@ -145,10 +148,12 @@ class _Bench:
                 )
         if len(test.rows) > sizes.test_images:
             test = test.chosen(np.sort(draw(test, sizes.test_images, config.seed)))
-        found = [_landmarks(run, dataset, split, of) for split, of in ((TRAIN, train), (TEST, test))]
-        known_train, known_test, _ = complete_landmarks(*found)
+        landmarks = None
+        if sizes.seeds.get(REGRESSION):
+            found = [_landmarks(run, dataset, split, of) for split, of in ((TRAIN, train), (TEST, test))]
+            landmarks = complete_landmarks(*found)[:2]
         test_inputs = read_pixels(dataset, TEST, test, config)
-        return cls(run, dataset, sizes, groups, train, test, test_inputs, (known_train, known_test))
+        return cls(run, dataset, sizes, groups, out, train, test, test_inputs, landmarks)
 
     def about(self) -> dict[str, Any]:
         """Return what results depend on, beside the cell."""
@@ -190,6 +195,7 @@ class _Bench:
         return {**scores, "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
 
     def _regression(self, rows: NDArray[np.int64], seed: int, iterations: int, progress: ProgressCallback) -> Scores:
+        assert self.landmarks is not None
         side, (train, test) = self.run.config.network.image_size, self.landmarks
         scores, recipes = {}, {}
         for name in self._kinds():
@@ -210,25 +216,31 @@ class _Bench:
         return {"nme": scores}
 
     def _scratch(self, rows: NDArray[np.int64], seed: int, iterations: int, progress: ProgressCallback) -> Scores:
-        config = self.run.resolved
+        config, half_way = self.run.resolved, HalfWay(self.out, cell_key(SCRATCH, len(rows), seed, iterations))
         data = read_pixels(self.dataset, TRAIN, self.train.chosen(rows), config)
         stops = {round(iterations * (i + 1) / self.sizes.checkpoints) for i in range(self.sizes.checkpoints)}
-        trace: list[dict[str, Any]] = []
+        done, state, trace = half_way.read()
         losses: list[float] = []
 
         def score(done: int, loss: float, learner: Learner) -> None:
             losses.append(loss)
-            progress(
-                done / iterations, f"from scratch: {len(rows)} labels · iteration {done}/{iterations} · loss {loss:.4f}"
-            )
+            if done % _SHOWN_EVERY == 0:
+                share, recent = done / iterations, float(np.mean(losses[-_RECENT:]))
+                progress(share, f"from scratch: {len(rows)} labels · iteration {done}/{iterations} · loss {recent:.4f}")
             if done in stops:
                 predicted = _predict(_scratch_predictor(config, learner, data.flip_map), self.test_inputs)
-                trace.append({"iterations": done, "loss": float(np.mean(losses)), **self._scores(predicted)})
-                losses.clear()
+                recent = float(np.mean(losses[-_RECENT:]))
+                trace.append({"iterations": done, "loss": recent, **self._scores(predicted)})
+            if done in stops or done % _STORED_EVERY == 0:
+                half_way.write(done, learner.state(), trace)
 
         objective = LandmarkObjective(config, data.xy.shape[1], from_scratch=True)
         placement = worker_placement(config.compute)
-        train_supervised(data, objective, placement, iterations=iterations, seed=seed, on_iteration=score)
+        if done < iterations:
+            train_supervised(
+                data, objective, placement, iterations=iterations, seed=seed, start=state, done=done, on_iteration=score
+            )
+        half_way.delete()
         return {"nme": {name: min(one[name] for one in trace) for name in self._kinds()}, "checkpoints": trace}
 
     def _scores(self, predicted: NDArray[np.float64]) -> dict[str, float]:

@@ -129,6 +129,7 @@ def train_supervised(
     iterations: int,
     seed: int,
     start: bytes | None = None,
+    done: int = 0,
     on_iteration: OnIteration = lambda done, loss, learner: None,
 ) -> Learner:
     """Train a network on annotated images, with the augmentation, batch and schedule of stage 2.
@@ -141,7 +142,9 @@ def train_supervised(
         placement: Device and number format.
         iterations: Of the training. Learning rates fall at the shares of them that `stage2.decay_at` says.
         seed: Decides initial weights and views.
-        start: A stored state of a landmark network to start from (`Learner.start_from`); by default random weights.
+        start: A stored state of a landmark network to start from (`Learner.start_from`); by default random weights. With
+            `done`, the state of this training (`Learner.state`).
+        done: Iterations that an earlier call did. The result is the same as of one call.
         on_iteration: Called after each iteration.
 
     Returns:
@@ -166,8 +169,8 @@ def train_supervised(
     schedule = Schedule(0, iterations, config.stage2.decay_at)
     learner = Learner(objective, labels, schedule, placement, (seed, _SUPERVISED))
     if start is not None:
-        learner.start_from(start)
-    for iteration, views in enumerate(_views(plan, data, config)):
+        learner.restore(start) if done else learner.start_from(start)
+    for iteration, views in enumerate(_views(plan, data, config, done), start=done):
         loss = float(learner.step(iteration, views)["loss"])
         if not math.isfinite(loss):
             raise CollapseError(
@@ -177,14 +180,14 @@ def train_supervised(
     return learner
 
 
-def _views(plan: Plan, data: AnnotatedInputs, config: Config) -> Iterator[Views]:
-    """Yield the batches of a plan; the next one is made while the last one is used."""
+def _views(plan: Plan, data: AnnotatedInputs, config: Config, first: int) -> Iterator[Views]:
+    """Yield the batches of a plan from an iteration on; the next one is made while the last one is used."""
     from ray_kplm.imaging.augment import Augmenter  # takes seconds
 
     make = Augmenter(config.augment, config.network.image_size)
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(_batch, make, plan, data, 0)
-        for iteration in range(plan.iterations):
+        following = pool.submit(_batch, make, plan, data, first)
+        for iteration in range(first, plan.iterations):
             batch = following.result()
             if iteration + 1 < plan.iterations:
                 following = pool.submit(_batch, make, plan, data, iteration + 1)
