@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import torch
 
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +41,35 @@ def small_config() -> list[str]:
         "stage2.learning_rate=1e-3", "compute.precision=fp32", "compute.threads=1", "compute.checkpoint_iterations=10",
         "compute.rounds_per_fit=9",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def untrained_run(small_config) -> Callable[..., Run]:
+    """Write a finished run of `small_config` whose network is untrained.
+
+    `untrained_run(folder, landmarks, *overrides, seed=3, partners=None)` writes `<folder>/run`; partners: in the mirror image.
+    """
+    from ray_kplm.config import load_config
+    from ray_kplm.methods.channels import CHANNELS, Channels
+    from ray_kplm.methods.trainer import NETWORK
+    from ray_kplm.network.hourglass import LandmarkNetwork
+
+    def write(
+        folder: Path, landmarks: int, *overrides: str, seed: int = 3, partners: Sequence[int] | None = None
+    ) -> Run:
+        chosen = [*small_config, f"method.landmarks={landmarks}", f"run={folder / 'run'}", *overrides]
+        run = Run.start(load_config(None, chosen)).save()
+        torch.manual_seed(seed)
+        buffer = io.BytesIO()
+        torch.save({"network": LandmarkNetwork(run.config.network, landmarks).state_dict()}, buffer)
+        flip_map = None if partners is None else np.array(partners, np.int16)
+        step = run.step("stage2", "landmarks", {}, {})
+        step.folder.write_json(CHANNELS, Channels.first(np.ones(landmarks, bool), flip_map).to_dict())
+        step.folder.write_bytes(NETWORK, buffer.getvalue())
+        step.finish()
+        return run
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 
-from ray_kplm.config import load_config
 from ray_kplm.datasets.chosen_files import list_chosen
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.datasets.limits import Limits
@@ -22,10 +20,7 @@ from ray_kplm.errors import DataError
 from ray_kplm.inference.dataset import predict_batches
 from ray_kplm.inference.images import _PredictPart
 from ray_kplm.landmark_detector import LandmarkDetector
-from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.inputs import make_inputs, worker_placement
-from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import point_folder, write_point_set
@@ -39,19 +34,9 @@ WHOLE = (1e-3, 1e-4)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, small_config) -> Run:
+def run(tmp_path_factory, untrained_run) -> Run:
     """A run whose network is untrained."""
-    folder = tmp_path_factory.mktemp("runs")
-    overrides = [*small_config, f"method.landmarks={K}", "compute.batch_images=4", f"run={folder / 'run'}"]
-    run = Run.start(load_config(None, overrides)).save()
-    torch.manual_seed(3)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool)).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
-    return run
+    return untrained_run(tmp_path_factory.mktemp("runs"), K, "compute.batch_images=4")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Contact sheet of a split's images with the landmarks of a finished run: `kplm show`."""
+"""Contact sheet of a split's images with the landmarks of a finished run, or the points made of them: `kplm show`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from numpy.typing import NDArray
 
 from ray_kplm.analysis.predictions import landmarks_of, stored_landmarks_of
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.detectors.stored import landmark_predictor
+from ray_kplm.detectors.stored import is_run, landmark_predictor
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
-from ray_kplm.imaging.draw import contact_sheet, encode_png
+from ray_kplm.imaging.draw import Marks, contact_sheet, encode_png, palette
 from ray_kplm.inference.batches import predict_batches
 from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
+from ray_kplm.methods.predicted import Predicted
 from ray_kplm.methods.visibility import found_of
-from ray_kplm.points.stored import LANDMARKS
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.stored import EDITED, LANDMARKS, chosen_name, point_folder, read_point_set
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
 
 
 def show(
-    run: Run, split: str = TEST, count: int = 48, *, columns: int = 8, tile: int = 160, keypoints: bool = False
+    run: Run,
+    split: str = TEST,
+    count: int = 48,
+    *,
+    columns: int = 8,
+    tile: int = 160,
+    keypoints: bool = False,
+    points: str | None = None,
 ) -> bytes:
     """Draw a seeded sample of a split's images with their landmarks and keep it at `<run>/evaluation/<picture_name>`.
 
@@ -37,49 +47,110 @@ def show(
         columns: Images in a row.
         tile: Side of an image on the sheet, pixels.
         keypoints: Whether to draw each image twice, above with the generic keypoints with which the run would begin there.
+        points: Which points to draw: see `LandmarkDetector.load`.
 
     Returns:
         The sheet as PNG.
 
     Raises:
         ConfigError: `count` or `tile` is too small.
-        DataError: The dataset has no images of the split.
+        DataError: The dataset has no images of the split, or the run no such points.
         RunError: The run is not finished.
     """
-    dataset = _open(run, split, count, tile)
-    landmarks = landmarks_of(run, dataset, split)
+    dataset, name = _open(run, split, count, tile), chosen_name(run.folder, points)
     chosen = choose_images(run, dataset, split, count)
-    shown = _Shown(landmarks.xy[chosen], seen_well(landmarks)[chosen])
+    whole = landmarks_of(run, dataset, split) if name in (LANDMARKS, EDITED) else None
+    shown = _shown(run, dataset, split, chosen, name, whole)
     png = _draw(run, dataset, split, chosen, shown, columns, tile, keypoints)
     (run.folder / "evaluation").write_bytes(picture_name(split, keypoints), png)
     return png
 
 
 def draw_sheet(
-    run: Run, split: str = TEST, count: int = 48, *, columns: int = 8, tile: int = 160, keypoints: bool = False
+    run: Run,
+    split: str = TEST,
+    count: int = 48,
+    *,
+    columns: int = 8,
+    tile: int = 160,
+    keypoints: bool = False,
+    points: str | None = None,
 ) -> bytes:
     """Draw the sheet of `show` and write nothing: landmarks that the run does not hold yet are predicted for its images only.
 
-    Ray is not needed. The arguments, the result and the errors are those of `show`.
+    Ray is not needed. The arguments, the result and the errors are those of `show`; an exported detector has its own points.
     """
-    dataset = _open(run, split, count, tile)
+    dataset, name = _open(run, split, count, tile), chosen_name(run.folder, points) if is_run(run) else None
     chosen = choose_images(run, dataset, split, count)
-    stored = stored_landmarks_of(run, dataset, split)
-    if stored is None:
-        landmarks = predict_images_of(run, dataset, split, chosen)
-        shown = _Shown(landmarks.xy, seen_well(landmarks))
-    else:
-        shown = _Shown(stored.xy[chosen], seen_well(stored)[chosen])
-    return _draw(run, dataset, split, chosen, shown, columns, tile, keypoints)
+    whole = stored_landmarks_of(run, dataset, split) if name in (LANDMARKS, EDITED) else None
+    return _draw(
+        run, dataset, split, chosen, _shown(run, dataset, split, chosen, name, whole), columns, tile, keypoints
+    )
 
 
 class _Shown(NamedTuple):
-    """Landmarks of the N images of a sheet."""
+    """Points of the N images of a sheet."""
 
     xy: NDArray[np.float32]
-    """(N, K, 2), crop frame."""
+    """(N, L, 2), crop frame."""
     well: NDArray[np.float32]
-    """(N, K), below `draw.HOLLOW_BELOW` where a landmark is drawn hollow."""
+    """(N, L), below `draw.HOLLOW_BELOW` where a point is drawn hollow."""
+    marks: Marks
+    """Labels, colours and edges of the points."""
+    what: str
+    """What they are, with their number, for the title."""
+
+
+def _shown(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    chosen: NDArray[np.int64],
+    name: str | None,
+    whole: SplitLandmarks | None,
+) -> _Shown:
+    """Return the points of the chosen images.
+
+    Args:
+        run: The run, or an exported detector.
+        dataset: Its dataset.
+        split: The split.
+        chosen: Indices of the images in the split.
+        name: Of the set of points; None for an exported detector, which has its own.
+        whole: The landmarks of the split; None: those of the chosen images are predicted.
+    """
+    edited = read_point_set(point_folder(run.folder, EDITED)) if name == EDITED else None
+    if name in (LANDMARKS, EDITED):
+        found = predict_images_of(run, dataset, split, chosen) if whole is None else whole
+        seen = points_of(edited, found) if edited else found
+        rows = slice(None) if whole is None else chosen
+        marks, what = marks_of(edited, seen.xy.shape[1]), f"{seen.xy.shape[1]} landmarks"
+        if edited:
+            lost = np.flatnonzero((edited.shares == 0).all(axis=0)).tolist()
+            without = f" (without {', '.join(map(str, lost))})" if lost else ""
+            what = f"{len(edited)} points of {edited.landmarks} landmarks{without}"
+        return _Shown(seen.xy[rows], seen_well(seen)[rows], marks, what)
+    seen, layout = predict_images_of(run, dataset, split, chosen, name), landmark_predictor(run, name).layout
+    return _Shown(seen.xy, seen_well(seen), marks_with(layout), f"{len(layout)} points{f' of {name}' if name else ''}")
+
+
+def points_of(points: PointSet, landmarks: SplitLandmarks) -> SplitLandmarks:
+    """Return the points of an edit, which are means of landmarks, in whatever frame these are."""
+    seen = points.apply(Predicted(*landmarks), 1)
+    return SplitLandmarks(seen.xy, seen.confidence, seen.probability)
+
+
+def marks_of(points: PointSet | None, landmarks: int) -> Marks:
+    """Return how the points of an edit are drawn: each in the colour of its first landmark; without one, the landmarks."""
+    if points is None:
+        return Marks.numbered(landmarks)
+    first = (points.shares > 0).argmax(axis=1)
+    return Marks(points.layout.names, palette(points.landmarks)[first], points.layout.skeleton)
+
+
+def marks_with(layout: Layout) -> Marks:
+    """Return how points with names and edges are drawn."""
+    return Marks(layout.names, palette(len(layout)), layout.skeleton)
 
 
 def seen_well(landmarks: SplitLandmarks) -> NDArray[np.float32]:
@@ -116,10 +187,13 @@ def _parts(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[
             yield part, rows
 
 
-def predict_images_of(run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> SplitLandmarks:
-    """Return the landmarks of the chosen images."""
+def predict_images_of(
+    run: Run, dataset: Dataset, split: str, chosen: NDArray[np.int64], points: str | None = LANDMARKS
+) -> SplitLandmarks:
+    """Return the landmarks of the chosen images, or other points of the run; an exported detector has its own."""
     config = run.resolved
-    predictor = replace(landmark_predictor(run, LANDMARKS), config=config)(worker_placement(config.compute))
+    make = landmark_predictor(run, points if is_run(run) else None)
+    predictor = replace(make, config=config)(worker_placement(config.compute))
     images = dataset.images(split)
     batches = (
         batch for part, rows in _parts(dataset, split, chosen) for batch in read_inputs(images, part, rows, config)
@@ -133,7 +207,7 @@ def _draw(
     dataset: Dataset,
     split: str,
     chosen: NDArray[np.int64],
-    landmarks: _Shown,
+    shown: _Shown,
     columns: int,
     tile: int,
     keypoints: bool,
@@ -144,15 +218,15 @@ def _draw(
         images += [decode_crop(e) for e in dataset.images(split).read_table(part, ["image"]).take(rows)["image"]]
         generic += find(part, rows) if find else []
     above = f"{run.config.keypoints.detector} keypoints (above) and " if keypoints else ""
-    number = landmarks.xy.shape[1]
     sheet = contact_sheet(
         images,
-        list(landmarks.xy),
-        confidence=list(landmarks.well),
+        list(shown.xy),
+        confidence=list(shown.well),
         keypoints=generic if keypoints else None,
         columns=columns,
         tile=tile,
-        title=f"{run.folder.name}: {above}{number} landmarks on {len(images)} of {dataset.count(split)} {split} images",
+        title=f"{run.folder.name}: {above}{shown.what} on {len(images)} of {dataset.count(split)} {split} images",
+        marks=shown.marks,
     )
     return encode_png(sheet)
 

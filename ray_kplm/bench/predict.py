@@ -119,20 +119,16 @@ def _time_torch(run: str, files: list[str]) -> dict[str, Any]:
 
     from ray_kplm.detectors.stored import landmark_predictor
     from ray_kplm.landmark_detector import LandmarkDetector
-    from ray_kplm.methods.predictors import LandmarkPredictor, OneWayPredictor
     from ray_kplm.network.compute import Placement
-    from ray_kplm.points.stored import LANDMARKS
+    from ray_kplm.points.layout import Layout
 
     _single_thread()
     torch.set_num_threads(1)
     opened = Run.open(run)
     config = opened.config
     placement = Placement.choose(config.compute, torch.device("cpu"))
-    factory = landmark_predictor(opened, LANDMARKS)
-    predictor = factory(placement)
-    if isinstance(predictor, OneWayPredictor):
-        predictor = predictor.predictor
-    assert isinstance(predictor, LandmarkPredictor)
+    factory = landmark_predictor(opened)
+    predictor = factory.inner(placement)
     side = config.network.image_size
     images: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (_BATCH, side, side, 3), dtype=np.uint8)
     timed = predictor.maps
@@ -140,7 +136,9 @@ def _time_torch(run: str, files: list[str]) -> dict[str, Any]:
         single = fastest(lambda: [timed(images[:1]) for _ in range(_SINGLE)])
         several = fastest(lambda: [timed(images) for _ in range(_FILES // _BATCH)])
     return _time_detector(run, files) | {
-        "predict_share": _share(predictor, LandmarkDetector(predictor, side, _BATCH, factory.layout), files),
+        "predict_share": _share(
+            predictor, LandmarkDetector(predictor, side, _BATCH, Layout.of("", factory.flip_map)), files
+        ),
         "forward_ms": single / _SINGLE * 1000,
         "forward_per_s": _FILES / several,
         "precision": "fp32" if placement.autocast is None else "bf16",

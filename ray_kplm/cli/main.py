@@ -15,7 +15,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm import ready_configs
-from ray_kplm.cli import bench, data, export, predict, process, results, search, serve, share, steps, train, verify
+from ray_kplm.cli import (
+    adapt,
+    bench,
+    data,
+    edit,
+    export,
+    predict,
+    process,
+    results,
+    search,
+    serve,
+    share,
+    steps,
+    train,
+    verify,
+)
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
 from ray_kplm.errors import ConfigError, KplmError, StorageError
@@ -121,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, predict, export, share, serve, search, bench):
+    for module in (train, data, steps, verify, results, edit, adapt, predict, export, share, serve, search, bench):
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)

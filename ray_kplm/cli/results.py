@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number
+from ray_kplm.cli.parser import Number, add_points
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import Range
 
@@ -105,6 +105,7 @@ def _add_show(commands: Any) -> None:
         action="store_true",
         help="draw each image twice, above with the generic keypoints that the run began with (SPLIT_keypoints.png)",
     )
+    add_points(parser)
 
 
 def _add_report(commands: Any) -> None:
@@ -179,17 +180,19 @@ def _show(options: argparse.Namespace) -> Result:
 
     file = PictureFile.at(options.out) if options.out else None
     run = checks.finished_run(options.run)
+    checks.points(run, options.points)
     checks.dataset_of(run)
     checks.target_file(options.out, options.run)
     with options.console.loading():
         from ray_kplm.analysis.contact_sheet import draw_sheet, picture_name, show
         from ray_kplm.runtime.session import session
         from ray_kplm.tracking import add_picture
+    chosen = {"tile": options.tile, "keypoints": options.keypoints, "points": options.points}
     if file:
-        file.write(draw_sheet(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints))
+        file.write(draw_sheet(run, options.split, options.count, **chosen))
         return Result(options.out)
     with session(run.config.compute):
-        png = show(run, options.split, options.count, tile=options.tile, keypoints=options.keypoints)
+        png = show(run, options.split, options.count, **chosen)
     name = picture_name(options.split, options.keypoints)
     add_picture(run, png, name)
     return Result(f"{run.folder}/evaluation/{name}")

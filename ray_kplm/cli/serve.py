@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, command
-from ray_kplm.cli.parser import Number
+from ray_kplm.cli.parser import Number, add_points
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.extras import check_installed
 from ray_kplm.ranges import range_of, shown_number
@@ -52,10 +52,12 @@ def add(commands: Any) -> None:
         "  kplm serve runs/mine\n"
         "  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/predict\n"
         "  curl -F a=@a.jpg -F b=@b.png http://127.0.0.1:8000/predict\n"
+        "  kplm serve runs/mine --points nose5   # those of `kplm adapt --name nose5`\n"
         "  kplm serve runs/mine --host 0.0.0.0 --port 9000 --replicas 2"
     )
     parser = command(commands, "serve", _serve, text, epilog)
     add_detector(parser)
+    add_points(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all of this machine")
     parser.add_argument("--port", type=Number(int, PORTS), default=8000, help="port to listen at")
     add_options(parser, _BATCHING | _LIMITS)
@@ -95,13 +97,13 @@ def chosen(options: argparse.Namespace) -> ServeOptions:
     return ServeOptions(**{name: getattr(options, name) for name in names})
 
 
-def check(detector: str, host: str, port: int) -> None:
-    """Raise an error of one line if a detector cannot be served: packages, the detector, the port."""
+def check(detector: str, host: str, port: int, points: str | None = None) -> None:
+    """Raise an error of one line if a detector cannot be served: packages, the detector, its points, the port."""
     from ray_kplm.storage import Folder
 
     check_installed(*_PACKAGES)
     if not detector.endswith(_FILES):
-        checks.detector(detector)
+        checks.points(checks.detector(detector), points)
     elif not Folder.at(detector).exists():
         raise DataError(f"{detector}: no such file")
     check_port(host, port)
@@ -127,7 +129,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _serve(options: argparse.Namespace) -> Result:
-    check(options.detector, options.host, options.port)
+    check(options.detector, options.host, options.port, options.points)
     server = chosen(options)
     with options.console.loading():
         from ray_kplm.runtime.serving import serve_here, wait_for_ever
@@ -137,7 +139,7 @@ def _serve(options: argparse.Namespace) -> Result:
             "and authentication before it",
             file=sys.stderr,
         )
-    with serve_here(options.detector, server, options.host, options.port) as url:
+    with serve_here(options.detector, server, options.host, options.port, options.points) as url:
         options.console.inform(
             f"kplm: {options.detector} is served at {url} (POST {url}/predict, at most "
             f"{shown_number(server.max_request_bytes)} bytes); Ctrl-C ends it"

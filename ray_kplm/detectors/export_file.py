@@ -23,9 +23,11 @@ from ray_kplm.errors import ConfigError, KplmError, RunError
 from ray_kplm.imaging.crops import decode_crop
 from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
 from ray_kplm.methods.predicted import Predicted, Predictor
-from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
+from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.visibility import MIN_PROBABILITY
 from ray_kplm.network.compute import Placement
+from ray_kplm.points.graph import PointGraph
+from ray_kplm.points.layout import Layout
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
@@ -77,7 +79,11 @@ class ExportReport:
 
 
 def export_file(
-    run: Run, out: str | os.PathLike[str], form: Form = "onnx", precision: Precision = "fp32"
+    run: Run,
+    out: str | os.PathLike[str],
+    form: Form = "onnx",
+    precision: Precision = "fp32",
+    points: str | None = None,
 ) -> ExportReport:
     """Write the detector of a finished run, or of a folder written by `stored.export`, as one file.
 
@@ -90,11 +96,13 @@ def export_file(
         out: The file, a path or URI. One that exists is replaced, once the new one has passed.
         form: `onnx`, or `torch` for a program of `torch.export`.
         precision: Of the network's weights and computations in the file.
+        points: Which points the file predicts: see `stored.landmark_predictor`.
 
     Raises:
         RunError: The run is not finished, or the file finds other landmarks than the detector.
         ConfigError: Objects are turned to face one way by features that the graph does not compute; the file's name ends in
             another way; or a package is missing.
+        DataError: The run has no such points.
         DamageError: A file of the detector is damaged.
     """
     out = os.fspath(out)
@@ -102,28 +110,28 @@ def export_file(
         raise ConfigError(f"{out}: the name of a file of the form {form} ends in {SUFFIXES[form]}; name it so")
     if file_form(str(run.folder)):
         raise ConfigError(f"{run.folder}: is a file already; export the run that it was made of")
-    make = landmark_predictor(run)
+    make = landmark_predictor(run, points)
     if make.facing is not None and make.facing.config.features != "hog":
         raise ConfigError(
             f"{run.folder}: its category is seen from the side, and which way is found by features = "
             f"{make.facing.config.features!r}, which are no part of a graph; use the run itself, or train with features=hog"
         )
-    predictor = make(Placement(torch.device("cpu"), None, False))
-    one_way = predictor.predictor if isinstance(predictor, OneWayPredictor) else predictor
-    assert isinstance(one_way, LandmarkPredictor)
-    size, batch, landmarks = run.config.network.image_size, run.config.compute.batch_images, len(make.layout)
-    detector = LandmarkDetector(predictor, size, batch, make.layout)
+    inner = make.inner(Placement(torch.device("cpu"), None, False))
+    size, batch = run.config.network.image_size, run.config.compute.batch_images
+    detector = LandmarkDetector(make.around(inner), size, batch, make.layout)
     images = _images(run)
     pictures = [*images, *_resized(images or [_drawn(number) for number in range(len(_SHAPES))])]
     if make.facing is not None:
         pictures += [picture[:, ::-1].copy() for picture in pictures]
     expected = detector.predict(pictures)
-    inference = one_way.inference
-    metadata = _metadata(run, make, inference.flip, precision)
+    layout = make.layout.joined(_found(expected[: len(images)]))
+    inference = inner.inference
+    metadata = _metadata(run, make, layout, inference.flip, precision, detector_fingerprint(run, points))
     if precision == "fp16":
         inference.network = HalfNetwork(inference.network)
     facing = None if make.facing is None else GraphFacing(make.facing)
-    content = _converter(form)(ImageGraph(inference, size, facing).eval())
+    made = None if make.points is None else PointGraph(make.points)
+    content = _converter(form)(ImageGraph(inference, size, facing, made).eval())
     opened = _opened(form, content(metadata), out)
     found = [opened(picture[None]) for picture in pictures]
     apart, off, turned = _differences(found, expected)
@@ -138,7 +146,7 @@ def export_file(
     final = content(replace(metadata, max_difference=apart))
     at = Folder.at(out)
     at.parent.write_bytes(at.name, final)
-    return ExportReport(out, len(final), landmarks, precision, len(images), len(pictures), apart, off, turned)
+    return ExportReport(out, len(final), len(layout), precision, len(images), len(pictures), apart, off, turned)
 
 
 def _converter(form: Form) -> Callable[[ImageGraph], Callable[[FileMetadata], bytes]]:
@@ -179,16 +187,24 @@ def _differences(found: list[Predicted], expected: list[Landmarks]) -> tuple[flo
     return largest[0], largest[1], largest[2]
 
 
-def _metadata(run: Run, make: LandmarkPredictorFactory, flip: bool, precision: Precision) -> FileMetadata:
-    dataset, flip_map = _dataset(run), make.flip_map
+def _found(landmarks: list[Landmarks]) -> list[NDArray[np.float32]]:
+    """Return the points (K, 2) of images, NaN where one is not found."""
+    return [np.where(one.found[:, None], one.xy, np.float32(np.nan)) for one in landmarks]
+
+
+def _metadata(
+    run: Run, make: LandmarkPredictorFactory, layout: Layout, flip: bool, precision: Precision, fingerprint: str
+) -> FileMetadata:
+    dataset = _dataset(run)
+    partners = make.flip_map.tolist() if make.points is None else layout.flip_map
     described = dataset.meta if dataset else {}
     licence = described.get("licence") or "not known; see the data set that the detector was trained on"
     return FileMetadata(
-        version=ray_kplm.__version__, names=[f"landmark_{k}" for k in range(len(flip_map))],
-        flip_map=[int(partner) for partner in flip_map], skeleton=[], image_size=run.config.network.image_size,
+        version=ray_kplm.__version__, names=list(layout.names), flip_map=partners,
+        skeleton=[list(edge) for edge in layout.skeleton], image_size=run.config.network.image_size,
         batch=run.config.compute.batch_images, flip=flip, min_probability=MIN_PROBABILITY,
         has_probability=make.visibility is not None, has_facing=make.facing is not None, precision=precision,
-        fingerprint=detector_fingerprint(run),
+        fingerprint=fingerprint,
         dataset=described.get("name") or "not known", licence=licence, max_difference=0.0,
     )  # fmt: skip
 

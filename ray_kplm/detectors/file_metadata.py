@@ -29,11 +29,11 @@ class FileMetadata:
     version: str
     """Of ray_kplm."""
     names: list[str]
-    """Of the K landmarks."""
+    """Of the K points: landmarks, or what is made of them."""
     flip_map: list[int]
-    """Mirror partner of each landmark, or -1."""
+    """Mirror partner of each point, or -1."""
     skeleton: list[list[int]]
-    """Pairs of landmarks that are joined by a line."""
+    """Pairs of points that are joined by a line; none in files of older versions."""
     image_size: int
     """Side of the network's input, pixels."""
     batch: int

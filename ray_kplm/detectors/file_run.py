@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ray_kplm.detectors.loading import open_file
 from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.network.compute import Placement
+from ray_kplm.points.layout import Layout
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
@@ -38,7 +39,7 @@ def file_factory(run: Run) -> FilePredictorFactory:
     """Return what builds the predictor of a `file_run`."""
     metadata = open_file(str(run.folder), "cpu").metadata
     flip_map = np.array(metadata.flip_map, np.int16)
-    return FilePredictorFactory(run.config, run.folder, flip_map, metadata.flip)
+    return FilePredictorFactory(run.config, run.folder, flip_map, metadata.flip, of_file=metadata.layout)
 
 
 def file_fingerprint(run: Run) -> str:
@@ -49,6 +50,14 @@ def file_fingerprint(run: Run) -> str:
 @dataclass(frozen=True, eq=False)
 class FilePredictorFactory(LandmarkPredictorFactory):
     """Builds the predictor of a file, `network`."""
+
+    of_file: Layout = field(kw_only=True)
+    """The points that the file predicts."""
+
+    @property
+    def layout(self) -> Layout:
+        """The points that are predicted, without a name of the category."""
+        return self.of_file
 
     def __call__(self, placement: Placement) -> Predictor:
         """Return the predictor on this placement's device, with as many threads as PyTorch has."""

@@ -11,6 +11,7 @@ from ray_kplm.detectors.graph_facing import GraphFacing
 from ray_kplm.detectors.graph_letterbox import letterbox
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.landmark_inference import LandmarkInference
+from ray_kplm.points.graph import PointGraph
 
 INPUTS = ("images", "min_probability")
 OUTPUTS = ("xy", "confidence", "probability", "found")
@@ -19,15 +20,29 @@ BOXES, FACING = "boxes", "facing"
 
 
 class ImageGraph(nn.Module):
-    """Pictures of any size to their landmarks in their own pixels.
+    """Pictures of any size to their points in their own pixels: landmarks, or what is made of them.
 
-    Letterbox, network, mirror image, decoding and visibility; for a category seen from the side also which way objects face.
+    Letterbox, network, mirror image, decoding, visibility and points; for a category seen from the side also which way objects
+    face.
     """
 
-    def __init__(self, inference: LandmarkInference, size: int, facing: GraphFacing | None = None) -> None:
-        """Wrap what a detector computes on inputs of `size` pixels a side; `facing` if it turns them to face one way."""
+    def __init__(
+        self,
+        inference: LandmarkInference,
+        size: int,
+        facing: GraphFacing | None = None,
+        points: PointGraph | None = None,
+    ) -> None:
+        """Wrap what a detector computes.
+
+        Args:
+            inference: Of inputs.
+            size: Of these, pixels a side.
+            facing: Turns them to face one way; None: they stay.
+            points: What the landmarks are made into; None: they stay.
+        """
         super().__init__()
-        self.inference, self.size, self.facing = inference, size, facing
+        self.inference, self.size, self.facing, self.points = inference, size, facing, points
 
     @property
     def inputs(self) -> list[str]:
@@ -54,8 +69,9 @@ class ImageGraph(nn.Module):
         """
         boxed = letterbox(images, self.size)
         if self.facing is None or boxes is None:
-            cells, confidence, probability = self.inference.decode(*self._maps(boxed.image_N3SS / 255))
-            return boxed.to_source(_in_input(cells)), confidence, probability, ~(probability < min_probability)
+            cells, *values = self.inference.decode(*self._maps(boxed.image_N3SS / 255))
+            xy, confidence, probability = self._made(_in_input(cells), *values)
+            return boxed.to_source(xy), confidence, probability, ~(probability < min_probability)
         which = torch.arange(images.shape[0]).clamp(max=boxes.shape[0] - 1)
         inside = boxed.to_input(boxes.index_select(0, which).view(-1, 2, 2)).flatten(1)
         xy, confidence, probability, facing = self._turned(boxed.image_N3SS, self.facing, inside)
@@ -64,17 +80,28 @@ class ImageGraph(nn.Module):
     def _turned(self, image_N3SS: Tensor, rule: GraphFacing, box_N4: Tensor) -> tuple[Tensor, ...]:
         """Return points of the input, confidences, probabilities and facings as `methods.predictors.OneWayPredictor` does.
 
-        Both ways of each image are computed, as the facing is looked for at the landmarks of both.
+        Both ways of each image are computed, as the facing is looked for at the landmarks of both. Points are made of them
+        before those of the mirror image are turned back.
         """
         number, pair = image_N3SS.shape[0], torch.cat([image_N3SS, image_N3SS.flip(-1)])
         cells, *values = self.inference.decode(*self.inference.maps(pair / 255))
-        xy = _in_input(cells)
-        plain, mirrored = xy[:number], xy[number:]
-        back = torch.stack([self.size - 1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
-        facing = rule(image_N3SS, box_N4, torch.cat([plain, back], dim=1))
-        is_turned = facing < 0
+        landmarks = _in_input(cells)
+        around = torch.cat([landmarks[:number], self._turned_back(landmarks[number:])], dim=1)
+        is_turned = (facing := rule(image_N3SS, box_N4, around)) < 0
+        xy, *values = self._made(landmarks, *values)
         confidence, probability = (torch.where(is_turned[:, None], value[number:], value[:number]) for value in values)
-        return torch.where(is_turned[:, None, None], back, plain), confidence, probability, facing
+        chosen = torch.where(is_turned[:, None, None], self._turned_back(xy[number:]), xy[:number])
+        return chosen, confidence, probability, facing
+
+    def _turned_back(self, xy: Tensor) -> Tensor:
+        return torch.stack([self.size - 1 - xy[..., 0], xy[..., 1]], dim=-1)
+
+    def _made(self, xy: Tensor, confidence: Tensor, probability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the points of landmarks in the input, with their confidences and probabilities."""
+        if self.points is None:
+            return xy, confidence, probability
+        points: tuple[Tensor, Tensor, Tensor] = self.points(xy, confidence, probability, self.size)
+        return points
 
     def _maps(self, image_N3SS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what `LandmarkInference.maps` does, with the network once in the graph, which halves its size."""

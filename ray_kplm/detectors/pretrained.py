@@ -28,6 +28,7 @@ from ray_kplm.methods.channels import Channels
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.predictors import LandmarkPredictorFactory
 from ray_kplm.methods.visibility import OWN_FEATURES, VisibilityModel
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import parsing, seal
@@ -69,7 +70,13 @@ def pretrained_predictor(run: Run) -> PretrainedFactory:
         if facing:
             template = FacingTemplate(facing["mean"], facing["direction"], float(facing["sharpness"]))
             rule = FacingRule(run.config, template, facing["box"])
-    return PretrainedFactory(run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule, model)
+        points = None if plain.get("points") is None else PointSet.from_dict(plain["points"])
+        if points is not None and points.landmarks != len(channels):
+            raise ValueError(f"its points are made of {points.landmarks} landmarks, and it has {len(channels)}")
+        skeleton = tuple((int(a), int(b)) for a, b in plain.get("skeleton", ()))
+    return PretrainedFactory(
+        run.config, folder, channels.flip_map, run.config.stage2.flip_at_test, rule, model, points, skeleton
+    )
 
 
 def write_pretrained(
@@ -104,9 +111,11 @@ def write_pretrained(
     plain = seal(
         {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": 1 if factory.points is None else FORMAT_VERSION,
             "landmarks": len(channels),
             "channels": channels.to_dict(),
+            "points": None if factory.points is None else factory.points.to_dict(),
+            "skeleton": [list(edge) for edge in factory.layout.skeleton],
             "visibility_features": list(OWN_FEATURES) if factory.visibility is not None else None,
             "config": config,
             "weights": weights_record(content),

@@ -1,13 +1,14 @@
 """`config.json` of a folder that holds a detector to share: what the detector is, without paths and without PyTorch.
 
 <folder>/model.safetensors   the weights of the network, of the visibility and of the facing
-<folder>/config.json         everything else: configuration, channels, fingerprint, the hash of the weights; written last
+<folder>/config.json         all else: configuration, channels, points, fingerprint, the hash of the weights; written last
 <folder>/README.md           the model card, and its pictures beside it
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ MODEL_CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT = "ray-kplm landmark detector"
-FORMAT_VERSION = 1
-"""Of what is written. Older ones are read, newer ones are refused."""
+FORMAT_VERSION = 2
+"""Of what is written if there is a set of points, and 1 otherwise. Older ones are read, newer ones are refused."""
 WAY_OUT = "download it again, or write the folder again by `kplm push RUN --folder DIR`"
 _COMPUTE = ("precision", "channels_last", "batch_images")
 """Keys of `compute` that belong to a detector; the others belong to a machine."""
@@ -74,6 +75,14 @@ def read_description(folder: Folder) -> dict[str, Any]:
             )
         check_seal(plain)
         return plain
+
+
+def pretrained_fingerprint(plain: Mapping[str, Any]) -> str:
+    """Return what tells the detector of a `config.json` from others: the weights, and the points if these are no landmarks."""
+    weights = str(plain["weights"]["sha256"])
+    if plain.get("points") is None:
+        return weights[:16]
+    return hashlib.sha256(json.dumps([weights, plain["points"]], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def config_of(plain: Mapping[str, Any], folder: Folder) -> Config:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,10 +28,35 @@ INK = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TITLE_HEIGHT = 32
 LEGEND_CELL = (44, 24)  # width, height
+_LEGEND_FONT = 0.42
 KEYPOINT = (255, 214, 10)
 """RGB of keypoints, which have no identity."""
+EDGE = (245, 245, 245)
+"""RGB of the lines between landmarks."""
 HOLLOW_BELOW = 0.25
 """Landmarks of a lower confidence are drawn as rings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """How K landmarks are drawn.
+
+    Attributes:
+        labels: K texts, for the legend.
+        colours: (K, 3), RGB.
+        edges: Pairs of landmarks that a line joins where both are drawn as discs.
+        beside: Whether the labels stand beside the landmarks, too.
+    """
+
+    labels: Sequence[str]
+    colours: Image
+    edges: Sequence[tuple[int, int]] = ()
+    beside: bool = False
+
+    @classmethod
+    def numbered(cls, k: int, edges: Sequence[tuple[int, int]] = (), *, beside: bool = False) -> Marks:
+        """Return marks whose labels are the numbers of the landmarks, in the colours of the palette."""
+        return cls([str(i) for i in range(k)], palette(k) if k else np.zeros((0, 3), np.uint8), edges, beside)
 
 
 def palette(k: int) -> Image:
@@ -80,7 +107,8 @@ def draw_landmarks(
         raise DataError(f"scale {scale}: images are only enlarged; pass a whole number from 1")
     enlarged = _enlarge(image, scale)
     points = coordinates.apply(coordinates.scaling(scale), _check_points(xy))
-    _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), numbers)
+    marks = Marks.numbered(len(xy), beside=numbers)
+    _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), marks)
     return enlarged
 
 
@@ -93,8 +121,9 @@ def contact_sheet(
     columns: int = 8,
     tile: int = 160,
     title: str | None = None,
+    marks: Marks | None = None,
 ) -> Image:
-    """Return a grid of letterboxed images with their landmarks, and a legend of the landmarks' numbers and colours.
+    """Return a grid of letterboxed images with their landmarks, and a legend of the landmarks' labels and colours.
 
     Args:
         images: N images of any size.
@@ -104,6 +133,7 @@ def contact_sheet(
         columns: Tiles in a row.
         tile: Side of a tile, pixels.
         title: Headline of the sheet.
+        marks: How landmarks are drawn; None: with their numbers as labels, which only the legend has.
 
     Returns:
         (H', columns * tile, 3).
@@ -114,13 +144,14 @@ def contact_sheet(
     columns = min(columns, len(images))
     height = tile if keypoints is None else 2 * tile
     sheet = np.full((math.ceil(len(images) / columns) * height, columns * tile, 3), PAPER, np.uint8)
+    marks = marks or Marks.numbered(max(len(points) for points in xy))
     for i, image in enumerate(images):
-        tiles = [_tile(image, xy[i], None if confidence is None else confidence[i], tile)]
+        tiles = [_tile(image, xy[i], None if confidence is None else confidence[i], tile, marks)]
         if keypoints is not None:
-            tiles.insert(0, _tile(image, keypoints[i], None, tile, colour=KEYPOINT))
+            tiles.insert(0, _tile(image, keypoints[i], None, tile, None))
         top, left = i // columns * height, i % columns * tile
         sheet[top : top + height, left : left + tile] = np.concatenate(tiles)
-    strips = [sheet, _legend(max(len(points) for points in xy), sheet.shape[1])]
+    strips = [sheet, _legend(marks, sheet.shape[1])]
     return np.concatenate(strips if title is None else [_headline(title, sheet.shape[1]), *strips])
 
 
@@ -140,8 +171,8 @@ def save_png(path_or_file: str | Path | BinaryIO, image: Image) -> None:
         path_or_file.write(content)
 
 
-def _tile(image: Image, xy: Points, confidence: NDArray[Any] | None, tile: int, colour: Colour | None = None) -> Image:
-    """Return one tile (tile, tile, 3): the image scaled to fit, centred on grey, with its points, in one colour if given."""
+def _tile(image: Image, xy: Points, confidence: NDArray[Any] | None, tile: int, marks: Marks | None) -> Image:
+    """Return one tile (tile, tile, 3): the image scaled to fit, centred on grey, with its points; see `_draw_points`."""
     height, width = image.shape[:2]
     affine = coordinates.crop_to_input(width, height, tile)
     # Shrinking by interpolation alone aliases; area averaging enlarges badly.
@@ -153,7 +184,7 @@ def _tile(image: Image, xy: Points, confidence: NDArray[Any] | None, tile: int, 
     # The image is placed at whole pixels, half a pixel from the exact letterbox where the margin is odd.
     scaled = coordinates.scaling(fitted[0] / width, fitted[1] / height)
     points = coordinates.apply(coordinates.compose(coordinates.translation(left, top), scaled), _check_points(xy))
-    _draw_points(canvas, points, _hollow(confidence, len(xy), HOLLOW_BELOW), numbers=False, colour=colour)
+    _draw_points(canvas, points, _hollow(confidence, len(xy), HOLLOW_BELOW), marks)
     return canvas
 
 
@@ -183,32 +214,35 @@ def _hollow(confidence: NDArray[Any] | None, k: int, below: float) -> NDArray[np
     return confidence < below
 
 
-def _draw_points(
-    canvas: Image, xy: Points, rings: NDArray[np.bool_], numbers: bool, colour: Colour | None = None
-) -> None:
+def _draw_points(canvas: Image, xy: Points, rings: NDArray[np.bool_], marks: Marks | None) -> None:
     """Draw points into a canvas.
 
     Args:
         canvas: (H, W, 3).
         xy: (K, 2), pixels of the canvas.
         rings: (K,), which points are rings; the others are discs.
-        numbers: Whether to write each point's number beside it.
-        colour: Of all points; None: the colours of the palette.
+        marks: How they are drawn; None: they are keypoints without identity.
     """
-    if not len(xy):
-        return
     radius = max(2.0, 0.018 * max(canvas.shape[:2]))
-    colours = palette(len(xy)).tolist() if colour is None else [colour] * len(xy)
-    for k, (point, paint) in enumerate(zip(xy, colours, strict=True)):
-        if not np.isfinite(point).all():
-            continue
+    is_point = np.isfinite(xy).all(axis=1)
+    for a, b in () if marks is None else marks.edges:
+        if (is_point & ~rings)[[a, b]].all():
+            draw_edge(canvas, xy[a], xy[b], max(1, round(0.35 * radius)))
+    for k in np.flatnonzero(is_point).tolist():
+        point, colour = xy[k], KEYPOINT if marks is None else marks.colours[k].tolist()
         if rings[k]:
-            draw_ring(canvas, point, radius, paint)
+            draw_ring(canvas, point, radius, colour)
         else:
             draw_disc(canvas, point, radius + 1, OUTLINE)
-            draw_disc(canvas, point, radius, paint)
-        if numbers:
-            draw_text(canvas, str(k), point + np.array([radius + 2, -radius]), height=2.2 * radius)
+            draw_disc(canvas, point, radius, colour)
+        if marks is not None and marks.beside:
+            draw_text(canvas, marks.labels[k], point + np.array([radius + 2, -radius]), height=2.2 * radius)
+
+
+def draw_edge(canvas: Image, start: Points, end: Points, width: int) -> None:
+    """Draw a thin light line with a dark rim between two points (2,), pixels of the canvas."""
+    for stroke, colour in ((width + 2, OUTLINE), (width, EDGE)):
+        cv2.line(canvas, _fixed_point(start), _fixed_point(end), colour, stroke, cv2.LINE_AA, SHIFT)
 
 
 def draw_disc(canvas: Image, point: Points, radius: float, colour: Colour) -> None:
@@ -231,30 +265,38 @@ def _fixed_point(point: Points) -> list[int]:
 
 
 def draw_text(canvas: Image, text: str, at: Points, height: float) -> None:
-    """Draw white text with a dark rim; its lower left corner is the pixel `at`."""
+    """Draw white text with a dark rim; its lower left corner is the pixel `at`. The font has ASCII only: see `in_ascii`."""
     size = max(0.3, height / 22)  # Hershey capitals are 22 px high at size 1
     corner = np.rint(at).astype(int).tolist()
     for stroke, colour in ((3, OUTLINE), (1, (255, 255, 255))):
-        cv2.putText(canvas, text, corner, FONT, size, colour, stroke, cv2.LINE_AA)
+        cv2.putText(canvas, in_ascii(text), corner, FONT, size, colour, stroke, cv2.LINE_AA)
 
 
 def _headline(title: str, width: int) -> Image:
     """Return a strip (TITLE_HEIGHT, width, 3) with the title, in a smaller font if it is long."""
     strip = np.full((TITLE_HEIGHT, width, 3), PAPER, np.uint8)
-    (full, _), _ = cv2.getTextSize(title, FONT, 0.6, 1)
+    (full, _), _ = cv2.getTextSize(in_ascii(title), FONT, 0.6, 1)
     size = 0.6 * min(1.0, (width - 16) / max(full, 1))
-    cv2.putText(strip, title, (8, 22), FONT, size, INK, 1, cv2.LINE_AA)
+    cv2.putText(strip, in_ascii(title), (8, 22), FONT, size, INK, 1, cv2.LINE_AA)
     return strip
 
 
-def _legend(k: int, width: int) -> Image:
-    """Return a strip (H, width, 3) with a disc and a number for each of `k` landmarks, in as many lines as needed."""
-    cell_width, cell_height = LEGEND_CELL
+def in_ascii(text: str) -> str:
+    """Return text for a font that has ASCII only: letters without their accents, and ? for other signs."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return plain.encode("ascii", "replace").decode()
+
+
+def _legend(marks: Marks, width: int) -> Image:
+    """Return a strip (H, width, 3) with a disc and a label for each landmark, in as many lines as needed."""
+    texts = [in_ascii(label) for label in marks.labels]
+    longest = max((cv2.getTextSize(text, FONT, _LEGEND_FONT, 1)[0][0] for text in texts), default=0)
+    cell_width, cell_height = max(LEGEND_CELL[0], longest + 26), LEGEND_CELL[1]
     per_line = max(1, (width - 8) // cell_width)
-    strip = np.full((max(1, math.ceil(k / per_line)) * cell_height + 8, width, 3), PAPER, np.uint8)
-    for i, colour in enumerate(palette(k).tolist() if k else []):
+    strip = np.full((max(1, math.ceil(len(texts) / per_line)) * cell_height + 8, width, 3), PAPER, np.uint8)
+    for i, (text, colour) in enumerate(zip(texts, marks.colours.tolist(), strict=True)):
         left, middle = 8 + i % per_line * cell_width, 4 + i // per_line * cell_height + cell_height // 2
         draw_disc(strip, np.array([left + 6, middle]), 7, OUTLINE)
         draw_disc(strip, np.array([left + 6, middle]), 6, colour)
-        cv2.putText(strip, str(i), (left + 16, middle + 5), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        cv2.putText(strip, text, (left + 16, middle + 5), FONT, _LEGEND_FONT, INK, 1, cv2.LINE_AA)
     return strip

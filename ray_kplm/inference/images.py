@@ -214,7 +214,7 @@ def predict_images(
         notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-        labels = layout.names if options.names or make.points else [str(k) for k in range(manifest["landmarks"])]
+        labels = layout.names if layout.is_named else [str(k) for k in range(manifest["landmarks"])]
         rendered = render_videos(target, images.videos, options.render, labels, progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
     said = (*images.notes, *notes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +21,13 @@ from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import LandmarkNetwork
-from ray_kplm.points.layout import Layout
+from ray_kplm.points.layout import Layout, Skeleton
 from ray_kplm.points.point_set import PointPredictor, PointSet
 from ray_kplm.storage import Folder
 
 PredictorFactory = Callable[[Placement], Predictor]
 """Builds a predictor on the given placement. Picklable, so that the worker that predicts can call it."""
+Seen = TypeVar("Seen", Predicted, Observed)
 
 
 class LandmarkPredictor:
@@ -95,41 +97,59 @@ def _in_input(cells_BK2: Tensor) -> NDArray[np.float32]:
 class OneWayPredictor:
     """A predictor for a category seen from the side: it turns each image so that all face the way of the training."""
 
-    def __init__(self, predictor: Predictor, rule: FacingRule, finder: Predictor | None = None) -> None:
-        """Wrap a predictor that was trained on images as they face one way; `rule` gives the facing of an image.
+    def __init__(self, predictor: Predictor, rule: FacingRule, points: PointSet | None = None) -> None:
+        """Wrap a predictor that was trained on images as they face one way.
 
         Args:
-            predictor: Of what is returned.
+            predictor: Of landmarks.
             rule: Gives the facing of an image.
-            finder: Of the landmarks that an object without a box is looked for by; by default `predictor`.
+            points: What the landmarks of the turned image are made into; None: they stay.
         """
-        self.predictor, self.rule, self._finder = predictor, rule, finder or predictor
+        self.predictor, self.rule, self.points = predictor, rule, points
 
-    def facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Return the facings of images: (B,), see `correspondence.facing.facings`.
+    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
+        """Return the landmarks, see `Predictor`, and the facings."""
+        found, facing = self._turn(self.predictor, images, boxes)
+        side = images.shape[2]
+        found = found if self.points is None else self.points.apply(found, side)
+        return found._replace(xy=_turned_back(found.xy, facing < 0, side), facing=facing)
+
+    def observe(self, images: NDArray[np.uint8]) -> Observed:
+        """Return the landmarks with measures of their quality: see `Predictor`."""
+        seen, facing = self._turn(self.predictor.observe, images)
+        side = images.shape[2]
+        seen = seen if self.points is None else self.points.observe(seen, side)
+        return seen._replace(xy=_turned_back(seen.xy, facing < 0, side))
+
+    def _turn(
+        self,
+        see: Callable[[NDArray[np.uint8]], Seen],
+        images: NDArray[np.uint8],
+        boxes: NDArray[np.float32] | None = None,
+    ) -> tuple[Seen, NDArray[np.float32]]:
+        """Return what `see` says of the images as they face the way of the training, and the facings (B,) of the images.
 
         In an image without a box, the object is looked for where the landmarks of the image and of its mirror image are: either
         way of facing, they lie on the object.
         """
         if boxes is not None and np.isfinite(boxes).all():
-            return self.rule(images, boxes)
+            facing = self.rule(images, boxes)
+            return see(_turned(images, facing < 0)), facing
         everywhere = np.ones(len(images), bool)
-        found = [self._finder(images).xy]
-        found.append(_turned_back(self._finder(_turned(images, everywhere)).xy, everywhere, images.shape[2]))
-        return self.rule(images, boxes, np.concatenate(found, axis=1))
+        plain, mirrored = see(images), see(_turned(images, everywhere))
+        back = _turned_back(mirrored.xy, everywhere, images.shape[2])
+        facing = self.rule(images, boxes, np.concatenate([plain.xy, back], axis=1))
+        return _chosen(plain, mirrored, facing < 0), facing
 
-    def __call__(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Predicted:
-        """Return the landmarks, see `Predictor`, and the facings."""
-        facing = self.facing(images, boxes)
-        mirror = facing < 0
-        found = self.predictor(_turned(images, mirror))
-        return found._replace(xy=_turned_back(found.xy, mirror, images.shape[2]), facing=facing)
 
-    def observe(self, images: NDArray[np.uint8]) -> Observed:
-        """Return the landmarks with measures of their quality: see `Predictor`."""
-        mirror = self.facing(images) < 0
-        seen = self.predictor.observe(_turned(images, mirror))
-        return seen._replace(xy=_turned_back(seen.xy, mirror, images.shape[2]))
+def _chosen(plain: Seen, mirrored: Seen, mirror: NDArray[np.bool_]) -> Seen:
+    """Return for each image what was seen in it or in its mirror image."""
+    rows = {
+        name: np.where(mirror.reshape(-1, *[1] * (one.ndim - 1)), getattr(mirrored, name), one)
+        for name, one in plain._asdict().items()
+        if one is not None
+    }
+    return plain._replace(**rows)
 
 
 def _turned(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -157,20 +177,31 @@ class LandmarkPredictorFactory:
     points: PointSet | None = None
     """The points that the landmarks are made into; None: the landmarks themselves."""
 
+    skeleton: Skeleton = ()
+    """Edges between the points, where these have none of their own."""
+
     @property
     def layout(self) -> Layout:
         """The points that are predicted, without a name of the category."""
-        return Layout.of("", self.flip_map) if self.points is None else self.points.layout
+        layout = Layout.of("", self.flip_map) if self.points is None else self.points.layout
+        return layout if layout.skeleton else replace(layout, skeleton=self.skeleton)
 
     def __call__(self, placement: Placement) -> Predictor:
         """Return the predictor on this placement."""
-        weights = self.weights()
+        return self.around(self.inner(placement))
+
+    def inner(self, placement: Placement) -> LandmarkPredictor:
+        """Return the predictor of the landmarks as the network finds them, in images that are not turned."""
         flip = self.flip and self.facing is None
-        finder = LandmarkPredictor(
-            self.config, weights, self.flip_map, placement, flip=flip, visibility=self.visibility
+        return LandmarkPredictor(
+            self.config, self.weights(), self.flip_map, placement, flip=flip, visibility=self.visibility
         )
-        predictor: Predictor = finder if self.points is None else PointPredictor(finder, self.points)
-        return predictor if self.facing is None else OneWayPredictor(predictor, self.facing, finder)
+
+    def around(self, inner: LandmarkPredictor) -> Predictor:
+        """Return the predictor of the points, in images that are turned if the category is seen from the side."""
+        if self.facing is not None:
+            return OneWayPredictor(inner, self.facing, self.points)
+        return inner if self.points is None else PointPredictor(inner, self.points)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights of the network, by name. Raises DamageError if they cannot be read."""

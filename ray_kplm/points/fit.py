@@ -21,14 +21,15 @@ LEAST_IMAGES = 3
 """Images that a point must be labelled in: fewer tell nothing about the error."""
 LEAST_LOCAL_IMAGES = 30
 """Images from which on a local part is tried."""
+FEW_GROUPS = 20
+"""Groups of images below which the standard error of a difference says little, and the best recipe is taken."""
 MOST_FOLDS, LEAVE_ONE_OUT = 10, 20
 """Folds of the cross-validation; up to so many groups of images each is a fold."""
 
 RECIPES = (
     THESIS,
-    *(Recipe("image", ridge) for ridge in (0.01, 0.1)),
-    *(Recipe("similarity", ridge) for ridge in (0.01, 0.1)),
-    *(Recipe("similarity", ridge, field=True) for ridge in (None, 3.0, 1.0, 0.3, 0.1, 0.03)),
+    *(Recipe("image", ridge, field=True) for ridge in (1.0, 0.3, 0.1, 0.03, 0.01)),
+    *(Recipe("similarity", ridge, field=True) for ridge in (None, 3.0, 1.0, 0.3, 0.1)),
 )
 """What is compared. The best of them is then tried with a robust loss and with a local part."""
 _REACHES = (0.5, 1.0)
@@ -92,18 +93,18 @@ class PointFit:
 
 
 def fit_points(
-    xy: NDArray[np.floating[Any]],
-    targets: NDArray[np.floating[Any]],
+    xy: Floats,
+    targets: Floats,
     *,
     groups: Sequence[Any] | None = None,
-    sizes: NDArray[np.floating[Any]] | None = None,
+    sizes: Floats | None = None,
     seed: int = 0,
     recipes: Sequence[Recipe] = RECIPES,
 ) -> PointFit:
     """Fit points to labelled images.
 
     Recipes are compared by cross-validation over groups of images. The thesis' ridge regression is taken unless the best of the
-    others has a lower error by more than the standard error of the difference over groups.
+    others has a lower error by more than the standard error of the difference over groups (with few groups, a lower error).
 
     Args:
         xy: (N, K, 2) landmarks, complete.
@@ -117,8 +118,7 @@ def fit_points(
     Raises:
         DataError: A point is labelled in fewer than `LEAST_IMAGES` groups of images.
     """
-    xy, targets = np.asarray(xy, np.float64), np.asarray(targets, np.float64)
-    sizes = object_sizes(xy) if sizes is None else np.asarray(sizes, np.float64)
+    sizes = object_sizes(xy) if sizes is None else sizes
     _, group = np.unique(np.arange(len(xy)) if groups is None else np.asarray(groups), return_inverse=True)
     _check(targets, group)
     folds = make_folds(group, seed)
@@ -189,7 +189,8 @@ def _choose(trials: Sequence[Trial], rows: NDArray[np.bool_]) -> Trial:
     thesis = trials[0]
     best = min(trials, key=lambda trial: float(trial.group_errors[rows].mean()))
     difference = (thesis.group_errors - best.group_errors)[rows]
-    return best if difference.mean() > _standard_error(difference) else thesis
+    margin = 0.0 if len(difference) < FEW_GROUPS else _standard_error(difference)
+    return best if difference.mean() > margin else thesis
 
 
 def _standard_error(values: Floats) -> float:
@@ -202,8 +203,8 @@ def _group_means(errors: Floats, group: NDArray[np.integer[Any]]) -> Floats:
 
 def _check(targets: Floats, group: NDArray[np.integer[Any]]) -> None:
     """Raise DataError unless each point is labelled in enough groups."""
-    labelled = np.isfinite(targets).all(axis=-1)
-    counts = np.array([len(np.unique(group[rows])) for rows in labelled.T])
+    labelled: NDArray[np.bool_] = np.asarray(np.isfinite(targets).all(axis=-1))
+    counts = np.array([len(np.unique(group[labelled[:, point]])) for point in range(targets.shape[1])])
     if len(counts) == 0 or counts.min() < LEAST_IMAGES:
         few = (
             f"point {int(counts.argmin())} is labelled in {counts.min()} images"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from ray_kplm.errors import ConfigError
 from ray_kplm.schemas import NONE
 
+Skeleton = tuple[tuple[int, int], ...]
+"""Pairs of landmarks that a line joins, indices from 0."""
 _OBJECTS = 4096
 """Objects that a skeleton is derived from at most: the first ones."""
 
@@ -30,7 +33,7 @@ class Layout:
     category: str
     names: tuple[str, ...]
     partners: tuple[int, ...]
-    skeleton: tuple[tuple[int, int], ...] = ()
+    skeleton: Skeleton = ()
 
     @classmethod
     def of(cls, category: str, flip_map: Sequence[int] | NDArray[np.int16], names: Sequence[str] = ()) -> Layout:
@@ -45,7 +48,7 @@ class Layout:
             ConfigError: There are not K different names.
         """
         count = len(flip_map)
-        chosen = tuple(names) or tuple(f"landmark_{k}" for k in range(count))
+        chosen = tuple(names) or _default_names(count)
         if len(chosen) != count or len(set(chosen)) != count or not all(name.strip() for name in chosen):
             raise ConfigError(
                 f"names = {','.join(chosen)}: the detector has {count} landmarks: give {count} different names, or none"
@@ -66,12 +69,30 @@ class Layout:
         return len(self.names)
 
     @property
+    def is_named(self) -> bool:
+        """Whether the landmarks have names of their own, and not their numbers."""
+        return self.names != _default_names(len(self))
+
+    @property
+    def flip_map(self) -> list[int]:
+        """The K partners in the mirror image, NONE for landmarks that have none."""
+        return [NONE if partner == k else partner for k, partner in enumerate(self.partners)]
+
+    def joined(self, shapes: Iterable[NDArray[np.floating[Any]]]) -> Layout:
+        """Return the same with a skeleton, unless it has one: see `derive_skeleton`, also for `shapes`."""
+        return self if self.skeleton else replace(self, skeleton=derive_skeleton(shapes, len(self)))
+
+    @property
     def symmetries(self) -> list[tuple[int, int]]:
         """The pairs of landmarks that the mirror image swaps."""
         return [(k, partner) for k, partner in enumerate(self.partners) if k < partner]
 
 
-def derive_skeleton(shapes: Iterable[NDArray[np.float64]], landmarks: int) -> tuple[tuple[int, int], ...]:
+def _default_names(count: int) -> tuple[str, ...]:
+    return tuple(f"landmark_{k}" for k in range(count))
+
+
+def derive_skeleton(shapes: Iterable[NDArray[np.floating[Any]]], landmarks: int) -> Skeleton:
     """Return the minimum spanning tree of landmarks over their mean distances, as pairs of indices from 0.
 
     Distances are shares of each object's size, so they do not depend on its place, scale, rotation and mirroring. Landmarks
@@ -89,10 +110,10 @@ def derive_skeleton(shapes: Iterable[NDArray[np.float64]], landmarks: int) -> tu
             apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) / size
             total += np.nan_to_num(apart)
             count += np.isfinite(apart)
-    return _minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
+    return minimum_spanning_forest(np.where(count > 0, total / np.maximum(count, 1), np.inf))
 
 
-def _minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
+def minimum_spanning_forest(distances_KK: NDArray[np.float64]) -> Skeleton:
     """Return the edges of the forest, sorted, by Kruskal's algorithm; infinite distances are no edges."""
     tree_of = np.arange(len(distances_KK))
     pairs = np.argwhere(np.triu(np.isfinite(distances_KK), 1))

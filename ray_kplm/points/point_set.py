@@ -52,6 +52,13 @@ class PointSet:
             xy=xy, confidence=confidence, probability=(seen.probability @ self.shares.T).astype(np.float32)
         )
 
+    def observe(self, seen: Observed, side: int) -> Observed:
+        """Return the points of observed landmarks: see `apply`. Measures are means, with `shares`."""
+        separation = None if seen.separation is None else seen.separation @ self.shares.T
+        return Observed(
+            self.move(seen.xy, side), seen.confidence @ self.shares.T, seen.sharpness @ self.shares.T, separation
+        )
+
     def move(self, xy: NDArray[np.float32], side: float) -> NDArray[np.float32]:
         """Return the points (B, L, 2) of landmarks (B, K, 2), both in pixels of an image of `side` pixels a side."""
         missing = self._is_missing(xy)
@@ -93,8 +100,5 @@ class PointPredictor:
         return self.points.apply(self.predictor(images, boxes), images.shape[2])
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
-        """Return the points with measures of their quality, means of those of their landmarks: see `Predictor`."""
-        seen, points = self.predictor.observe(images), self.points
-        xy = points.move(seen.xy, images.shape[2])
-        separation = None if seen.separation is None else seen.separation @ points.shares.T
-        return Observed(xy, seen.confidence @ points.shares.T, seen.sharpness @ points.shares.T, separation)
+        """Return the points with measures of their quality: see `Predictor` and `PointSet.observe`."""
+        return self.points.observe(self.predictor.observe(images), images.shape[2])

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.evaluation.regression import FORWARD_RIDGE, fit_regressor
+from ray_kplm.evaluation.completion import observed_means
+from ray_kplm.evaluation.regression import FORWARD_RIDGE, fit_regressor, groups_by_presence
 from ray_kplm.points.regressor import Floats, Frame, PointRegressor
 
-FIELD_LENGTH, FIELD_NOISE = 0.7, 0.3
+FIELD_LENGTH, FIELD_NOISE = 1.0, 0.3
 """Of the deformation field: how far it reaches, in units of the root mean square distance of the landmarks from their centre,
 and the standard deviation of a landmark about it, relative to the field's own. Twice or half of either changes the errors by
 a few percent."""
@@ -86,15 +87,15 @@ def mean_shape(xy: NDArray[np.floating[Any]]) -> Floats:
 
     It has the place 0, the turn and the root mean square size of the plain mean of the landmarks.
     """
-    mean = np.asarray(xy, np.float64).mean(axis=0)
-    reference = mean - mean.mean(axis=0)
+    mean = np.asarray(np.asarray(xy, np.float64).mean(axis=0), np.float64)
+    reference: Floats = mean - mean.mean(axis=0)
     size = np.sqrt((reference**2).sum()) or 1.0
     landmarks = len(reference)
     for _ in range(_REFERENCE_ROUNDS):
         frame = PointRegressor(
             np.zeros(2 * landmarks), np.zeros(0), np.zeros((2 * landmarks, 0)), "similarity", reference
         )
-        reference = frame.in_frame(xy)[0].mean(axis=0).reshape(-1, 2)
+        reference = np.asarray(frame.in_frame(xy)[0].mean(axis=0), np.float64).reshape(-1, 2)
         reference = (reference - reference.mean(axis=0)) * size / max(np.sqrt((reference**2).sum()), 1e-9)
     return reference
 
@@ -125,13 +126,13 @@ def _fit(z: Floats, y: Floats, recipe: Recipe, empty: PointRegressor) -> PointRe
     """Fit in the frame: z (N, 2 K), y (N, 2 L), NaN where not labelled."""
     x_mean = z.mean(axis=0)
     x = z - x_mean
-    weights = empty.weights
+    weights: Floats = empty.weights
     if recipe.field:
-        means = np.nanmean(y, axis=0).reshape(-1, 2)
-        weights = np.kron(field_weights(x_mean.reshape(-1, 2), means), np.eye(2))
+        means = observed_means(y).reshape(-1, 2)
+        weights = np.asarray(np.kron(field_weights(x_mean.reshape(-1, 2), means), np.eye(2)), np.float64)
     rest = y - x @ weights
     if recipe.ridge is None:
-        return replace(empty, x_mean=x_mean, y_mean=np.nanmean(rest, axis=0), weights=weights)
+        return replace(empty, x_mean=x_mean, y_mean=observed_means(rest), weights=weights)
     if recipe.reach is None:
         fitted = fit_regressor(x, rest, recipe.ridge)
         y_mean = fitted.y_mean - fitted.x_mean @ fitted.weights
@@ -155,9 +156,7 @@ def _with_local(start: PointRegressor, x: Floats, rest: Floats, ridge: float, re
     penalty = max(ridge * float((x**2).sum(axis=0).max()), 1e-12)
     kernel = x @ x.T / penalty + bumps
     duals, means = np.zeros_like(rest), np.zeros(rest.shape[1])
-    patterns, pattern_of = np.unique(np.isfinite(rest), axis=1, return_inverse=True)
-    for number, rows in enumerate(patterns.T):
-        columns = np.flatnonzero(pattern_of.ravel() == number)
+    for rows, columns in groups_by_presence(np.isfinite(rest)):
         count = int(rows.sum())
         bordered = np.ones((count + 1, count + 1))
         bordered[:-1, :-1] = kernel[np.ix_(rows, rows)] + np.eye(count)

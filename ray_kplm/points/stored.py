@@ -9,6 +9,7 @@ An exported detector has one set at most, `points.json` beside its network.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.points.point_set import PointSet
@@ -60,9 +61,9 @@ def chosen_name(run_folder: Folder, name: str | None) -> str:
     return name
 
 
-def write_point_set(folder: Folder, points: PointSet) -> None:
-    """Write a set to its folder, atomically."""
-    folder.write_json(POINTS_FILE, seal(points.to_dict()))
+def write_point_set(folder: Folder, points: PointSet, **facts: Any) -> None:
+    """Write a set to its folder, atomically, with facts about it, which `read_point_set` leaves out."""
+    folder.write_json(POINTS_FILE, seal({**facts, **points.to_dict()}))
 
 
 def read_point_set(folder: Folder) -> PointSet | None:

@@ -29,8 +29,8 @@ from ray_kplm.serving.engine import Batch, Batched, Engine
 from ray_kplm.serving.options import ServeOptions
 
 APPLICATION = "landmarks"
-DETECTOR = "detector"
-"""The argument of `app` beside those of `ServeOptions`: a finished run, or a file or folder of an exported detector."""
+DETECTOR, POINTS = "detector", "points"
+"""Arguments of `app` beside those of `ServeOptions`: a finished run or an exported detector, and which points of it."""
 ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # the application never blocks its event loop
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -49,14 +49,14 @@ _SPARE_REQUESTS = 100
 class LandmarkServer:
     """A replica: the detector, and the application around it."""
 
-    def __init__(self, detector: str, options: dict[str, Any]) -> None:
-        """Load a detector; `options` are those of `ServeOptions`."""
+    def __init__(self, detector: str, options: dict[str, Any], points: str | None = None) -> None:
+        """Load a detector with these points; `options` are those of `ServeOptions`."""
         _log_without_credentials()
         self._options = ServeOptions(**options)
         cv2.setNumThreads(1)
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self._options.threads or max(1, cpus // self._options.replicas))
-        loaded = LandmarkDetector.load(detector, limits=self._options.limits)
+        loaded = LandmarkDetector.load(detector, points=points, limits=self._options.limits)
         self._engine = Engine(loaded, self._options, batched(self._options))
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -85,17 +85,20 @@ def app(arguments: dict[str, Any]) -> Application:
     """Return the application that serves a detector, for `serve deploy` and `serve run`.
 
     Args:
-        arguments: `detector`, a path or URI that every node reaches, and any of `ServeOptions`.
+        arguments: `detector`, a path or URI that every node reaches; `points`, as of `LandmarkDetector.load`; and any of
+            `ServeOptions`.
 
     Raises:
         ConfigError: An argument is missing, unknown or out of its range.
     """
     values = dict(arguments)
-    place = values.pop(DETECTOR, None)
+    place, points = values.pop(DETECTOR, None), values.pop(POINTS, None)
     if not isinstance(place, str) or not place:
         raise ConfigError(
             f"{DETECTOR} = {place!r}: name a finished run or an exported detector, for example detector: runs/mine"
         )
+    if points is not None and not isinstance(points, str):
+        raise ConfigError(f"{POINTS} = {points!r}: name a set of points of the run, for example points: edited")
     options = ServeOptions.of(values)
     deployment = serve.deployment(serve.ingress()(LandmarkServer)).options(
         name="LandmarkServer",
@@ -106,11 +109,11 @@ def app(arguments: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": 1},
         logging_config=_QUIET,
     )
-    return deployment.bind(place, asdict(options))
+    return deployment.bind(place, asdict(options), points)
 
 
 @contextmanager
-def serve_here(detector: str, options: ServeOptions, host: str, port: int) -> Iterator[str]:
+def serve_here(detector: str, options: ServeOptions, host: str, port: int, points: str | None = None) -> Iterator[str]:
     """Serve a detector on this machine with a Ray of its own, which ends with the block. Yields the URL.
 
     Args:
@@ -118,6 +121,7 @@ def serve_here(detector: str, options: ServeOptions, host: str, port: int) -> It
         options: Of the server.
         host: Address to listen at.
         port: Port to listen at.
+        points: Which points of the detector: see `LandmarkDetector.load`.
 
     Raises:
         KplmError: The detector cannot be loaded.
@@ -127,7 +131,7 @@ def serve_here(detector: str, options: ServeOptions, host: str, port: int) -> It
         raise ConfigError(
             "RAY_ADDRESS is set: on a cluster use `serve deploy jobs/serve.yaml`; unset it to serve on this machine"
         )
-    LandmarkDetector.load(detector, device="cpu")  # an error of one line, which a replica would not give
+    LandmarkDetector.load(detector, device="cpu", points=points)  # an error of one line, which a replica would not give
     place = detector if "://" in detector else os.path.abspath(detector)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -136,7 +140,7 @@ def serve_here(detector: str, options: ServeOptions, host: str, port: int) -> It
         handler = signal.getsignal(signal.SIGTERM)
         try:
             serve.start("HeadOnly", {"host": host, "port": port}, logging_config=_QUIET)
-            serve.run(app({DETECTOR: place, **asdict(options)}), name=APPLICATION, route_prefix="/")
+            serve.run(app({DETECTOR: place, POINTS: points, **asdict(options)}), name=APPLICATION, route_prefix="/")
         except (RuntimeError, TimeoutError, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ClusterError(f"Ray Serve did not start: {lines[-1]}") from error

@@ -42,7 +42,7 @@ class _Server:
     def __init__(self, engine: Engine, options: ServeOptions) -> None:
         self._engine, self._options = engine, options
         self._load = Load(options)
-        self._names = [f"landmark_{k}" for k in range(engine.landmarks)]
+        self._layout = engine.layout
         self._openapi = openapi(_version())
 
     async def predict(self, request: Request) -> Response:
@@ -69,7 +69,7 @@ class _Server:
         refused = [answer for answer in answers if isinstance(answer, Refusal)]
         status = max(answer.status for answer in refused) if len(refused) == len(answers) else HTTPStatus.OK
         entries = [_entry(file, answer) for file, answer in zip(files, answers, strict=True)]
-        return _json({"names": self._names, "images": entries}, status)
+        return _json({"names": self._layout.names, "images": entries}, status)
 
     async def _answer(self, file: File) -> Found | Refusal:
         return file.refusal or await self._engine.answer(file.content)
@@ -80,7 +80,9 @@ class _Server:
 
     async def info(self, request: Request) -> Response:
         """Answer with what is served and what a request may be."""
-        known = {"name": "ray_kplm", "version": _version(), "landmarks": len(self._names), "names": self._names}
+        layout = self._layout
+        known = {"name": "ray_kplm", "version": _version(), "landmarks": len(layout), "names": layout.names}
+        known |= {"partners": layout.partners, "skeleton": layout.skeleton}
         paths = {path: method for path, (method, _) in PATHS.items()}
         return _json({**known, "paths": paths, "options": asdict(self._options)})
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ray_kplm.datasets.given_images import rgb_of
 from ray_kplm.errors import DataError
 from ray_kplm.landmark_detector import Landmarks, Prepared
+from ray_kplm.points.layout import Layout
 from ray_kplm.redaction import redact
 from ray_kplm.serving.options import ServeOptions
 from ray_kplm.serving.refusal import Refusal, internal_error, unusable_image
@@ -35,8 +36,8 @@ class Detector(Protocol):
     """What is served: a `LandmarkDetector`."""
 
     @property
-    def landmarks(self) -> int:
-        """Number of the points."""
+    def layout(self) -> Layout:
+        """The points that it predicts."""
         ...
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
@@ -75,7 +76,7 @@ class Engine:
 
     def __init__(self, detector: Detector, options: ServeOptions, batch: Batch) -> None:
         """Serve a detector; `batch` collects the images of requests."""
-        self.landmarks = detector.landmarks
+        self.layout = detector.layout
         self._detector, self._options = detector, options
         self._decoders = ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1), "decode")
         self._network = ThreadPoolExecutor(1, "network")

@@ -67,7 +67,11 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["names", "images"],
         "properties": {
-            "names": {"type": "array", "description": "of the landmarks, in order", "items": {"type": "string"}},
+            "names": {
+                "type": "array",
+                "description": "of the landmarks, or of the points made of them, in order",
+                "items": {"type": "string"},
+            },
             "images": {
                 "type": "array",
                 "description": "one entry an image, in the order of the request",
@@ -76,7 +80,34 @@ SCHEMAS: dict[str, Any] = {
         },
         "additionalProperties": False,
     },
+    "Info": {
+        "type": "object",
+        "required": ["name", "version", "landmarks", "names", "partners", "skeleton", "paths", "options"],
+        "properties": {
+            "name": {"const": "ray_kplm"},
+            "version": {"type": "string"},
+            "landmarks": {"type": "integer", "description": "number of the points that are found"},
+            "names": {"type": "array", "items": {"type": "string"}},
+            "partners": {
+                "type": "array",
+                "description": "number of each point's partner in the mirror image, from 0; its own number if it has none",
+                "items": {"type": "integer"},
+            },
+            "skeleton": {
+                "type": "array",
+                "description": "pairs of points, numbers from 0, that a line joins",
+                "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+            },
+            "paths": {"type": "object", "additionalProperties": {"type": "string"}},
+            "options": {"type": "object", "description": "limits and batching"},
+        },
+        "additionalProperties": False,
+    },
 }
+
+
+_PLAIN = {"info": {"schema": {"$ref": "#/components/schemas/Info"}}}
+"""Operation -> what it answers with."""
 
 
 def openapi(version: str) -> dict[str, Any]:
@@ -92,7 +123,11 @@ def openapi(version: str) -> dict[str, Any]:
         schemas = [{"$ref": "#/components/schemas/Refused"}, {"$ref": "#/components/schemas/Answer"}]
         refused[str(status)]["content"]["application/json"]["schema"] = {"anyOf": schemas}
     refused["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
-    texts = {"health": "Whether the server lives", "openapi": "This document", "info": "What is served, and its limits"}
+    texts = {
+        "health": "Whether the server lives",
+        "openapi": "This document",
+        "info": "What is served: names, partners and skeleton of the points, and limits",
+    }
     plain = {path: (method, name) for path, (method, name) in PATHS.items() if name != "predict"}
     return {
         "openapi": "3.1.0",
@@ -112,7 +147,10 @@ def openapi(version: str) -> dict[str, Any]:
                         "operationId": name,
                         "summary": texts[name],
                         "responses": {
-                            "200": {"description": HTTPStatus.OK.phrase, "content": {"application/json": {}}}
+                            "200": {
+                                "description": HTTPStatus.OK.phrase,
+                                "content": {"application/json": _PLAIN.get(name, {})},
+                            }
                         },
                     }
                 }

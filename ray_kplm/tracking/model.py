@@ -2,6 +2,7 @@
 
     model = mlflow.pyfunc.load_model("models:/m-...")   # or runs:/RUN_ID/landmarks
     model.predict(images)["xy"]                         # uint8 (N, H, W, 3) -> float32 (N, K, 2), pixels of the images
+    model.get_raw_model().names                         # of the K points
     model.get_raw_model().predict(["photo.jpg"])        # the LandmarkDetector: paths, encoded bytes, any sizes, boxes
 
 The model holds weights, channels and configuration as files and no pickles; its code is the installed package `ray-kplm`.
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from ray_kplm.detectors.stored import detector_fingerprint, export
 from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.methods.channels import CHANNELS
+from ray_kplm.points.stored import read_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder, copy_file
 from ray_kplm.tracking.spool import FACTS
@@ -67,7 +70,7 @@ def _load_pyfunc(path: str) -> ImageModel:
 
 
 def export_model(run: Run, step: int, folder: Folder) -> None:
-    """Write all that `build_model` needs into a folder.
+    """Write all that `build_model` needs into a folder: the detector with the points that outputs have by default.
 
     Args:
         run: a finished run.
@@ -114,7 +117,8 @@ def build_model(exported: Folder, target: Path, run_id: str, model_id: str) -> N
         if name not in (FACTS, _EXAMPLE):
             copy_file(exported, Folder.at(data), name)
     examples = np.load(io.BytesIO(exported.read_bytes(_EXAMPLE)))
-    landmarks = exported.read_json("channels.json")["channels"]
+    made = read_point_set(exported)
+    landmarks = exported.read_json(CHANNELS)["channels"] if made is None else len(made)
     images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
     xy = TensorSpec(np.dtype(np.float32), (-1, landmarks, 2), "xy")
     confidence = TensorSpec(np.dtype(np.float32), (-1, landmarks), "confidence")

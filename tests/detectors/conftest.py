@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 import threading
@@ -14,16 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
-import torch
 
-from ray_kplm.config import load_config
 from ray_kplm.correspondence.facing import FacingTemplate
 from ray_kplm.dense_features import build_features, describe_images
-from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.methods.facing import FACING, FacingRule
-from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.methods.visibility import OWN_FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
-from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 
 K = 4
@@ -42,43 +36,36 @@ def picture():
 
 
 @pytest.fixture(scope="session")
-def finished_run():
-    """Write a finished run: `finished_run(folder, overrides, faces=False, seed=3)`."""
-    return _finished_run
+def finished_run(untrained_run):
+    """Write a finished run: `finished_run(folder, *overrides, faces=False, seed=3)`.
 
+    Its network is untrained; it has probabilities, and a rule of facing or mirror partners.
+    """
 
-def _finished_run(folder, small_config, *, faces: bool = False, seed: int = 3) -> Run:
-    """A run whose network is untrained, with probabilities, and with a rule of facing or with mirror partners."""
-    overrides = [*small_config, f"method.landmarks={K}", f"dataset={folder / 'nowhere'}", f"run={folder / 'run'}"]
-    run = Run.start(load_config(None, overrides)).save()
-    torch.manual_seed(seed)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    partners = np.array([1, 0, -1, -1], np.int16)
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool), partners).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
-    random = np.random.default_rng(seed)
-    weights = random.normal(size=(K, len(OWN_FEATURES) + 2 * K)).astype(np.float32)
-    model = VisibilityModel(weights, random.normal(size=(K, 2)).astype(np.float32))
-    fitted = run.step(VISIBILITY_STEP, "visibility", {}, {})
-    fitted.folder.write_json(VISIBILITY, model.to_dict())
-    fitted.finish()
-    if faces:
-        shape = describe_images(build_features(run.config), [_picture()], mirrored=False).shape[1:]
-        direction = random.normal(size=shape).astype(np.float32)
-        template = FacingTemplate(np.zeros(shape, np.float32), direction, 3.0)
-        rule = FacingRule(run.config, template, np.array([0.1, 0.1, 0.9, 0.9], np.float32))
-        facing = run.step(FACING, "facing", {}, {})
-        rule.write(facing.folder)
-        facing.finish(mirror="facing")
-    return run
+    def write(folder, *overrides: str, faces: bool = False, seed: int = 3) -> Run:
+        run = untrained_run(folder, K, f"dataset={folder / 'nowhere'}", *overrides, seed=seed, partners=[1, 0, -1, -1])
+        random = np.random.default_rng(seed)
+        weights = random.normal(size=(K, len(OWN_FEATURES) + 2 * K)).astype(np.float32)
+        model = VisibilityModel(weights, random.normal(size=(K, 2)).astype(np.float32))
+        fitted = run.step(VISIBILITY_STEP, "visibility", {}, {})
+        fitted.folder.write_json(VISIBILITY, model.to_dict())
+        fitted.finish()
+        if faces:
+            shape = describe_images(build_features(run.config), [_picture()], mirrored=False).shape[1:]
+            direction = random.normal(size=shape).astype(np.float32)
+            template = FacingTemplate(np.zeros(shape, np.float32), direction, 3.0)
+            rule = FacingRule(run.config, template, np.array([0.1, 0.1, 0.9, 0.9], np.float32))
+            facing = run.step(FACING, "facing", {}, {})
+            rule.write(facing.folder)
+            facing.finish(mirror="facing")
+        return run
+
+    return write
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, small_config) -> Run:
-    return _finished_run(tmp_path_factory.mktemp("runs"), small_config)
+def run(tmp_path_factory, finished_run) -> Run:
+    return finished_run(tmp_path_factory.mktemp("runs"))
 
 
 class Hub(ThreadingHTTPServer):

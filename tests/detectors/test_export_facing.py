@@ -20,9 +20,9 @@ FACING_DIFFERENCE = 0.05
 
 
 @pytest.fixture(scope="module")
-def seen_from_the_side(finished_run, small_config, tmp_path_factory) -> Run:
+def seen_from_the_side(finished_run, tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("side")
-    return finished_run(folder, [*small_config, "network.depth=1", "compute.batch_images=4"], faces=True)
+    return finished_run(folder, "network.depth=1", "compute.batch_images=4", faces=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,39 +15,25 @@ import torch
 from PIL import Image
 
 from ray_kplm.cli.main import main
-from ray_kplm.config import load_config
 from ray_kplm.detectors import export_file as module
 from ray_kplm.detectors.export_file import MAX_DIFFERENCE, ExportReport, export_file
 from ray_kplm.detectors.stored import export
 from ray_kplm.errors import ConfigError, DamageError, DataError, RunError
 from ray_kplm.landmark_detector import LandmarkDetector
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.methods.visibility import OWN_FEATURES, VISIBILITY, VISIBILITY_STEP, VisibilityModel
-from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
 ROOT = Path(__file__).parents[2]
 K, SIDE = 4, 64
-SMALL = [
-    f"network.image_size={SIDE}", "network.width=16", "network.depth=1", "network.groups=4", f"method.landmarks={K}",
-    "compute.precision=fp32", "compute.batch_images=4",
-]  # fmt: skip
 SHAPES = [(1, 1), (7, 5), (48, 64), (64, 64), (480, 640), (333, 1000), (1000, 90), (128, 128), (90, 61)]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory, untrained_run) -> Run:
     """A run with seeded weights, partners in the mirror image, and probabilities."""
-    run = Run.start(load_config(None, [f"run={tmp_path_factory.mktemp('runs') / 'run'}", *SMALL])).save()
-    torch.manual_seed(1)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool), np.array([1, 0, -1, 3], np.int16)).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
+    overrides = ["network.depth=1", "compute.batch_images=4"]
+    run = untrained_run(tmp_path_factory.mktemp("runs"), K, *overrides, seed=1, partners=[1, 0, -1, 3])
     rng = np.random.default_rng(0)
     weights = rng.normal(scale=0.3, size=(K, len(OWN_FEATURES) + 2 * K)).astype(np.float32)
     model = VisibilityModel(weights, rng.normal(size=(K, 2)).astype(np.float32))

@@ -66,9 +66,9 @@ def test_a_folder_is_uploaded_as_it_is_and_a_second_push_is_a_second_commit(hub,
     assert hub.commits["me/creatures"][second]["README.md"].endswith(b"Edited.\n")
 
 
-def test_revisions_are_branches_and_commits(pushed, shared, finished_run, small_config, tmp_path, picture):
+def test_revisions_are_branches_and_commits(pushed, shared, finished_run, tmp_path, picture):
     first = pushed.branches["me/creatures"]["main"]
-    other = finished_run(tmp_path / "other", small_config, seed=8)
+    other = finished_run(tmp_path / "other", seed=8)
     export_pretrained(other, Folder.at(shared))
     done = push(shared, "me/creatures", FILES, message="Second", revision="v2")
     assert pushed.branches["me/creatures"] == {"main": first, "v2": done.commit}

@@ -43,8 +43,8 @@ def assert_predicts_the_same(one: LandmarkDetector, other: LandmarkDetector, ima
 
 
 @pytest.mark.parametrize("faces", [False, True])
-def test_a_round_trip_gives_the_same_predictions_bit_for_bit(finished_run, small_config, images, tmp_path, faces):
-    run = finished_run(tmp_path, small_config, faces=faces)
+def test_a_round_trip_gives_the_same_predictions_bit_for_bit(finished_run, images, tmp_path, faces):
+    run = finished_run(tmp_path, faces=faces)
     expected = LandmarkDetector.load(run.folder.path, device="cpu")
     export(run, Folder.at(tmp_path / "exported"))
     for source, target in ((run, "of_run"), (Run.open(tmp_path / "exported"), "of_exported")):
@@ -108,7 +108,7 @@ def flip_a_bit(shared):
             "its content is not what was written",
         ),
         (lambda s: change(s, landmarks=5), DamageError, "it has not the 5 landmarks"),
-        (lambda s: change(s, format_version=2), RunError, "pip install --upgrade ray-kplm"),
+        (lambda s: change(s, format_version=3), RunError, "pip install --upgrade ray-kplm"),
         (lambda s: (s / MODEL_CONFIG).write_text('{"model_type": "bert"}'), DataError, "is of a model of bert, and no"),
         (lambda s: change(s, config={"network": {"hight": 3}}), ConfigError, "network.hight: unknown key"),
         (lambda s: change(s, visibility_features=["height"]), DamageError, "this version does not measure"),
@@ -141,10 +141,10 @@ def test_a_config_of_an_older_version_is_read(shared, images):
     assert_predicts_the_same(LandmarkDetector.from_pretrained(shared, device="cpu"), expected, images)
 
 
-def test_a_detector_that_needs_a_file_of_this_machine_is_refused(finished_run, small_config, tmp_path):
-    run = finished_run(tmp_path, [*small_config, f"features={tmp_path}"], faces=False)
+def test_a_detector_that_needs_a_file_of_this_machine_is_refused(finished_run, tmp_path):
+    run = finished_run(tmp_path, f"features={tmp_path}")
     export_pretrained(run, Folder.at(tmp_path / "plain"))  # it does not look which way objects face
-    made = finished_run(tmp_path / "other", small_config, faces=True)
+    made = finished_run(tmp_path / "other", faces=True)
     config = type(made.config)(**{**vars(made.config), "features": str(tmp_path)})
     with pytest.raises(ConfigError, match="a model in a file of this machine"):
         export_pretrained(Run(made.folder, config), Folder.at(tmp_path / "refused"))

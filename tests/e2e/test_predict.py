@@ -1,39 +1,24 @@
 """`kplm predict` as a process, by an exported detector that is untrained: what it writes is what Python says."""
 
 import csv
-import io
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector
-from ray_kplm.config import load_config
 from ray_kplm.detectors.stored import export
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.network.hourglass import LandmarkNetwork
-from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
 K = 4
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory, small_config):
+def detector(tmp_path_factory, untrained_run):
     folder = tmp_path_factory.mktemp("runs")
-    run = Run.start(load_config(None, [*small_config, f"method.landmarks={K}", f"run={folder / 'run'}"])).save()
-    torch.manual_seed(3)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool)).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
-    export(run, Folder.at(folder / "detector"))
+    export(untrained_run(folder, K), Folder.at(folder / "detector"))
     return folder / "detector"
 
 

@@ -1,23 +1,17 @@
 """Landmarks of videos: frames as images, smoothing, jitter, the drawn video. The detector is untrained."""
 
-import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from ray_kplm import LandmarkDetector, schemas
-from ray_kplm.config import load_config
 from ray_kplm.errors import DataError, RunError
 from ray_kplm.inference.images import PredictOptions, predict_images
 from ray_kplm.inference.videos import RenderOptions, jitter_lines, object_number, smooth_parts
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.video.options import SmoothOptions
@@ -29,19 +23,10 @@ EURO = SmoothOptions("one-euro")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, small_config) -> Run:
+def run(tmp_path_factory, untrained_run) -> Run:
     """A run with a finished stage 2."""
-    overrides = ["network.image_size=32", f"method.landmarks={K}", "compute.batch_images=8"]
-    run = Run.start(load_config(None, [*small_config, *overrides, f"run={tmp_path_factory.mktemp('runs') / 'run'}"]))
-    run.save()
-    torch.manual_seed(0)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool)).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
-    return run
+    folder = tmp_path_factory.mktemp("runs")
+    return untrained_run(folder, K, "network.image_size=32", "compute.batch_images=8", seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -158,11 +158,11 @@ def test_only_images_that_face_the_other_way_are_turned():
 def test_the_object_is_looked_for_at_the_landmarks_of_both_ways_where_a_box_is_unknown():
     rule, inner = BrighterSide(), Ramp()
     boxes = np.float32([[0, 0, 63, 63], [np.nan] * 4, [0, 0, 63, 63]])
-    OneWayPredictor(inner, rule).facing(IMAGES, boxes)
+    OneWayPredictor(inner, rule)(IMAGES, boxes)
     ((_, points),) = rule.asked
     assert points.shape == (3, 4, 2)
     np.testing.assert_array_equal(points[:, :2], inner(IMAGES)[0])
     mirrored = np.ascontiguousarray(IMAGES[:, :, ::-1])
     np.testing.assert_array_equal(points[:, 2:], coordinates.mirrored(inner(mirrored)[0], 64))
-    OneWayPredictor(inner, rule).facing(IMAGES, boxes[[0, 2, 0]])
+    OneWayPredictor(inner, rule)(IMAGES, boxes[[0, 2, 0]])
     assert rule.asked[-1][1] is None

@@ -11,16 +11,10 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ray_kplm.config import load_config
 from ray_kplm.detectors.stored import export
 from ray_kplm.landmark_detector import LandmarkDetector
-from ray_kplm.methods.channels import CHANNELS, Channels
-from ray_kplm.methods.trainer import NETWORK
-from ray_kplm.network.hourglass import LandmarkNetwork
-from ray_kplm.run import Run
 from ray_kplm.serving.app import make_app
 from ray_kplm.serving.engine import Engine
 from ray_kplm.serving.options import ServeOptions
@@ -31,18 +25,10 @@ Ask = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, small_config) -> Path:
+def exported(tmp_path_factory, untrained_run) -> Path:
     """The folder of an exported detector whose network is untrained."""
     folder = tmp_path_factory.mktemp("served")
-    run = Run.start(load_config(None, [*small_config, f"method.landmarks={K}", f"run={folder / 'run'}"])).save()
-    torch.manual_seed(3)
-    buffer = io.BytesIO()
-    torch.save({"network": LandmarkNetwork(run.config.network, K).state_dict()}, buffer)
-    step = run.step("stage2", "landmarks", {}, {})
-    step.folder.write_json(CHANNELS, Channels.first(np.ones(K, bool)).to_dict())
-    step.folder.write_bytes(NETWORK, buffer.getvalue())
-    step.finish()
-    export(run, Folder.at(folder / "detector"))
+    export(untrained_run(folder, K), Folder.at(folder / "detector"))
     return folder / "detector"
 
 
@@ -62,7 +48,7 @@ class Spy:
     """A detector that notes the sizes of the batches that it is given."""
 
     def __init__(self, detector: LandmarkDetector) -> None:
-        self.landmarks, self.prepare, self._detector = detector.landmarks, detector.prepare, detector
+        self.layout, self.prepare, self._detector = detector.layout, detector.prepare, detector
         self.batches: list[int] = []
 
     def predict_prepared(self, images, *, min_probability):

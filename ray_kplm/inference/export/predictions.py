@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm.methods.visibility import ABSENT, FOUND, MIN_PROBABILITY, visibility_flags
-from ray_kplm.points.layout import Layout, derive_skeleton
+from ray_kplm.points.layout import Layout
 
 Tables = Callable[[], Iterable[pa.Table]]
 """Function that returns the tables of all parts (schemas.SOURCE_LANDMARKS), in order; it may be called several times."""
@@ -135,14 +135,12 @@ class Predictions:
 
     def with_skeleton(self) -> Predictions:
         """Return the same with a skeleton of the landmarks that are found together, unless it has one."""
-        if self.layout.skeleton:
-            return self
         found = (
             np.where((one.flags == FOUND)[:, None], one.xy, np.nan)
             for picture in self.pictures()
             for one in picture.objects
         )
-        return replace(self, layout=replace(self.layout, skeleton=derive_skeleton(found, len(self.layout))))
+        return replace(self, layout=self.layout.joined(found))
 
 
 def _least_size(objects: list[Object]) -> tuple[int, int]:
