@@ -20,10 +20,10 @@ _SHOWN = 8
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "Fit points of your own to the landmarks of a finished run, by about 20 labelled images. Nothing is trained: a map from "
-        "landmarks to points is fitted, and chosen by cross-validation. It prints the error of each point on images that it "
-        "was not fitted on, and what the next 10 labels would gain. --points NAME then chooses the points in predict, export, "
-        "serve and push."
+        "Fit points of your own to the landmarks of a finished run, by about 20 labelled images. Nothing is trained: a map "
+        "from landmarks to points is fitted, and chosen by cross-validation. It prints the error of each point on images "
+        "that it was not fitted on, and what the next 10 labels would gain. --points NAME then chooses the points in "
+        "predict, export, serve and push."
     )
     epilog = (
         "LABELS is a file of COCO keypoints, Label Studio's JSON export, DeepLabCut's labels or a CSV; images are looked for\n"
@@ -44,8 +44,7 @@ def add(commands: Any) -> None:
         "--boxes",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="crop each object by its box in LABELS, as kplm predict --boxes does; default: if the boxes are small in their "
-        "images, or an image has several objects",
+        help="crop each object by its box in LABELS, as kplm predict --boxes does; default: if the error is lower then",
     )
     parser.add_argument(
         "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, share of its longer side"
