@@ -83,6 +83,24 @@ def test_a_set_that_was_made_again_is_predicted_again(run):
     assert np.abs(found.table("mine").get(0).xy - before).max() > 0.01
 
 
+def test_points_with_a_network_of_their_own_are_predicted_by_it_also_when_it_was_trained_again(
+    run, untrained_run, tmp_path
+):
+    folder, found = point_folder(run.folder, "head"), predictions(run)
+    points = PointSet.of_groups(Layout("", ("one", "two"), (0, 1)), [[0], [1]], 2)
+    store(run, "test")  # of the landmarks, which these points are not made of
+    places = []
+    for seed in (5, 6):
+        folder.delete()
+        export(untrained_run(tmp_path / str(seed), 2, f"dataset={run.config.dataset}", seed=seed), folder)
+        write_point_set(folder, points)
+        found.predict("head", [0])
+        places.append(found.table("head").get(0).xy)
+        detector = LandmarkDetector.load(run.folder.path, device="cpu", points="head")
+        np.testing.assert_allclose(places[-1], detector.predict(found.gallery.stored(0))[0].xy, atol=1e-3)
+    assert np.abs(places[0] - places[1]).max() > 0.1
+
+
 def test_a_limit_of_the_images_is_kept_and_told(run):
     gallery = open_gallery([run.config.dataset], None, 10)
     assert isinstance(gallery, DatasetGallery)
