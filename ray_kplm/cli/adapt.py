@@ -123,15 +123,20 @@ def _lines(facts: dict[str, Any], options: argparse.Namespace) -> list[str]:
         return [
             f"{name}: nothing to do, as it was fitted to the same labels before; version {facts['version']}, cross-validated "
             f"error {facts['error']:.2f} % of the object's size",
-            f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+            _next(facts, options.run),
         ]
     return [
         *_table(facts),
         *_how(facts),
-        _forecast(facts),
+        *_learning(facts),
         *_warnings(facts),
-        f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+        _next(facts, options.run),
     ]
+
+
+def _next(facts: dict[str, Any], run: str) -> str:
+    boxes = " --boxes BOXES" if facts["boxes"] else ""
+    return f"next: kplm predict {run} IMAGES OUT --points {facts['name']}{boxes}"
 
 
 def _table(facts: dict[str, Any]) -> list[str]:
@@ -167,20 +172,22 @@ def _how(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _forecast(facts: dict[str, Any]) -> str:
+def _learning(facts: dict[str, Any]) -> list[str]:
     forecast = facts["forecast"]
     if forecast is None:
-        return "the next 10 labels: too few labelled images yet to tell what they would gain"
+        return ["the next 10 labels: too few different images are labelled yet to tell what they would gain"]
     gain = forecast["now"] - forecast["then"]
-    return (
+    measured = ", ".join(f"{row['labels']}: {row['error']:.2f} %" for row in facts["curve"])
+    return [
+        f"errors by number of labels: {measured}",
         f"the next {forecast['labels']} labels would gain about {gain:.2f} % of the object's size ({forecast['now']:.2f} -> "
-        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})"
-    )
+        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})",
+    ]
 
 
 def _warnings(facts: dict[str, Any]) -> list[str]:
     lines = [
-        f"{a} and {b}: are hardly told apart; are they labelled the same way in all images?"
+        f"{a} and {b}: are hardly told apart; if they are not very near each other, look whether labels are swapped"
         for a, b in facts["confused"]
     ]
     rejected: Sequence[Sequence[str]] = facts["rejected"]
