@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.adapt_picture import draw_labels
+from ray_kplm.analysis.label_doubts import label_doubts
 from ray_kplm.analysis.label_views import LabelledViews, image_sizes, see_labels
 from ray_kplm.analysis.point_set_list import FACTS, read_facts
 from ray_kplm.detectors.stored import detector_fingerprint
@@ -29,7 +30,7 @@ from ray_kplm.labels.writing import write_coco
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.locking import lock_folder
 from ray_kplm.methods.visibility import MIN_PROBABILITY
-from ray_kplm.points.fit import LEAST_IMAGES, PointFit, distances, fit_points, object_sizes
+from ray_kplm.points.fit import LEAST_IMAGES, PointFit, fit_points, object_sizes
 from ray_kplm.points.fitted_set import fitted_set
 from ray_kplm.points.label_faults import check_names, check_places, confused_points, enough_labels
 from ray_kplm.points.learning_curve import Forecast, LearningCurve, learning_curve
@@ -45,8 +46,6 @@ LABELS, PICTURE = "labels.json", "adapt.png"
 _VERSIONS = "versions"
 _BOX_MARGIN = 0.05
 """Share of the error by which boxes must lower it: who predicts must then give boxes too."""
-_MIRRORED = 0.5
-"""A labelled image is seen facing the wrong way if its mirrored labels have less than this share of its error."""
 _FIT_VERSION = 1
 """Changes when the same labels would give another set."""
 
@@ -131,7 +130,7 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
         **_curve(curve, fit, seen, options.seed),
         "rejected": [list(one) for one in (*labels.rejected, *seen.rejected)],
         "left_out": left_out,
-        "notes": [*labels.notes, *_facing_notes(fit, seen, labels)],
+        "notes": [*labels.notes, *label_doubts(fit, seen, labels, names)],
         "versions": versions(),
     }
     sizes = image_sizes(labels)
@@ -257,23 +256,6 @@ def _curve(curve: LearningCurve | None, fit: PointFit, seen: LabelledViews, seed
         "curve": [{"labels": n, "error": _percent(error), "spread": _percent(spread)} for n, error, spread in rows],
         "forecast": shown,
     }
-
-
-def _facing_notes(fit: PointFit, seen: LabelledViews, labels: Labels) -> list[str]:
-    """Return a line on images in which the object is taken to face the other way than it does; those are all wrong."""
-    if not seen.is_turned.any():
-        return []
-    sizes = object_sizes(seen.xy)
-    mirrored = seen.targets * [-1, 1] + [1, 0]  # up to a pixel
-    error, other = (observed_means(distances(fit.predicted, xy, sizes).T) for xy in (seen.targets, mirrored))
-    wrong = np.flatnonzero(other < _MIRRORED * error)
-    if not len(wrong):
-        return []
-    rest = observed_means(np.delete(fit.errors, wrong, axis=0)).mean()
-    return [
-        f"{len(wrong)} of {len(error)} objects are taken to face the other way, e.g. in {labels.images[seen.rows[wrong[0]]]}; "
-        f"without them the error is {_percent(rest):.2f} %"
-    ]
 
 
 def _percent(share: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm.cli import checks
@@ -14,7 +13,7 @@ from ray_kplm.ranges import MARGINS
 from ray_kplm.report.text_table import NO_VALUE, align, cell
 
 _SHOWN = 8
-"""Lines of what was rejected that are printed; all are in the result of --json and in adapt.json."""
+"""Reasons of what was rejected that are printed; all are in the result of --json and in adapt.json."""
 
 
 def add(commands: Any) -> None:
@@ -190,8 +189,12 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
         f"{a} and {b}: are hardly told apart; if they are not very near each other, look whether labels are swapped"
         for a, b in facts["confused"]
     ]
-    rejected: Sequence[Sequence[str]] = facts["rejected"]
-    lines += [f"not used: {image}: {reason}" for image, reason in rejected[:_SHOWN]]
-    if len(rejected) > _SHOWN:
-        lines.append(f"not used: {len(rejected) - _SHOWN} more, in adapt.json")
+    by_reason: dict[str, list[str]] = {}
+    for image, reason in facts["rejected"]:
+        by_reason.setdefault(reason, []).append(image)
+    for reason, images in list(by_reason.items())[:_SHOWN]:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        lines.append(f"not used: {images[0]}{others}: {reason.removesuffix(': not used')}")
+    if len(by_reason) > _SHOWN:
+        lines.append(f"not used: for {len(by_reason) - _SHOWN} more reasons, in adapt.json")
     return [*lines, *facts["left_out"], *facts["notes"]]
