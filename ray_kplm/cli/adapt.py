@@ -48,6 +48,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, share of its longer side"
     )
+    parser.add_argument(
+        "--head", action="store_true",
+        help="also train a head on the frozen backbone of the run (minutes), and take it if it is better on labels that it did "
+        "not see; worth it from about 100 labels on; its points have no probabilities",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: a GPU if there is one")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="list the sets of points of the run")
@@ -78,7 +83,7 @@ def _adapt(options: argparse.Namespace) -> Result:
     labels = read_labels(options.labels[0], options.images)
     with options.console.loading("PyTorch"):
         from ray_kplm.analysis.adapt import AdaptOptions, adapt
-    chosen = AdaptOptions(options.name, options.boxes, options.margin, options.device)
+    chosen = AdaptOptions(options.name, options.boxes, options.margin, options.device, head=options.head)
     done = adapt(run, labels, chosen, options.console.show)
     facts = {**done.facts, "is_new": done.is_new}
     return Result("\n".join(_lines(facts, options)), facts)
@@ -127,6 +132,7 @@ def _lines(facts: dict[str, Any], options: argparse.Namespace) -> list[str]:
     return [
         *_table(facts),
         *_how(facts),
+        *_head(facts),
         *_learning(facts),
         *_warnings(facts),
         _next(facts, options.run),
@@ -168,6 +174,16 @@ def _how(facts: dict[str, Any]) -> list[str]:
     return [
         f"errors are cross-validated: {facts['objects']} labelled objects {boxes}{together}",
         f"map: {recipe}; {compared}" if gain else f"map: {compared}",
+    ]
+
+
+def _head(facts: dict[str, Any]) -> list[str]:
+    head = facts.get("head")
+    if head is None:
+        return []
+    taken = "taken" if head["is_taken"] else "not better by more than the error of the difference: the map is taken"
+    return [
+        f"head: {head['error']:.2f} % on {head['images']} objects held out, the map {head['map_error']:.2f} %: {taken}"
     ]
 
 
