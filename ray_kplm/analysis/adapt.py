@@ -12,13 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_kplm.analysis.adapt_facts import count_facts, curve_facts, error_facts, percent
+from ray_kplm.analysis.adapt_head import remove_head, try_head, write_head
 from ray_kplm.analysis.adapt_picture import draw_labels
+from ray_kplm.analysis.label_doubts import label_doubts
 from ray_kplm.analysis.label_views import LabelledViews, image_sizes, see_labels
 from ray_kplm.analysis.point_set_list import FACTS, read_facts
 from ray_kplm.detectors.stored import detector_fingerprint
@@ -28,11 +31,10 @@ from ray_kplm.labels.labels import Labels
 from ray_kplm.labels.writing import write_coco
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.locking import lock_folder
-from ray_kplm.methods.visibility import MIN_PROBABILITY
 from ray_kplm.points.fit import LEAST_IMAGES, PointFit, fit_points, object_sizes
 from ray_kplm.points.fitted_set import fitted_set
-from ray_kplm.points.label_faults import check_names, check_places, confused_points, enough_labels
-from ray_kplm.points.learning_curve import Forecast, LearningCurve, learning_curve
+from ray_kplm.points.label_faults import check_names, check_places, enough_labels
+from ray_kplm.points.learning_curve import learning_curve
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import LANDMARKS, POINTS_FILE, point_folder, write_point_set
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
@@ -43,6 +45,10 @@ from ray_kplm.storage.folder import copy_file
 
 LABELS, PICTURE = "labels.json", "adapt.png"
 _VERSIONS = "versions"
+_PICTURES = 24
+"""Labelled images that are drawn."""
+_BOX_MARGIN = 0.05
+"""Share of the error by which boxes must lower it: who predicts must then give boxes too."""
 _FIT_VERSION = 1
 """Changes when the same labels would give another set."""
 
@@ -58,6 +64,7 @@ class AdaptOptions:
         margin: Margin around a box, as a share of its longer side.
         device: Where the network runs.
         seed: Of the cross-validation.
+        head: Whether a head on the frozen backbone is trained, too, and taken if it is better on labels that it did not see.
     """
 
     name: str
@@ -65,6 +72,7 @@ class AdaptOptions:
     margin: float = 0.2
     device: str | None = None
     seed: int = 0
+    head: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,7 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
         _fitted(detector, labels, boxes, options, part_of(progress, 0.8 * n / len(ways), 0.8 * (n + 1) / len(ways)))
         for n, boxes in enumerate(ways)
     ]
-    seen, fit, enough, left_out, boxes = min(tried, key=lambda one: one.pixels)
+    seen, fit, enough, left_out, boxes = min(tried, key=lambda one: one.pixels * (1 + _BOX_MARGIN * one.boxes))
     names = [name for name, kept in zip(labels.names, enough, strict=True) if kept]
     progress(0.8, "errors with fewer labels")
     curve = learning_curve(seen.xy, seen.targets, groups=seen.groups.tolist(), seed=options.seed)
@@ -122,18 +130,33 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
     facts = {
         "name": options.name,
         "fingerprint": fingerprint,
-        **_counts(labels, seen, names, boxes),
-        **_errors(fit, seen, points),
-        **_curve(curve, fit, seen, options.seed),
+        **count_facts(labels, seen, names, boxes),
+        **error_facts(fit, seen, points),
+        **curve_facts(curve, fit, seen, options.seed),
         "rejected": [list(one) for one in (*labels.rejected, *seen.rejected)],
         "left_out": left_out,
-        "notes": list(labels.notes),
+        "notes": [*labels.notes, *label_doubts(fit, seen, labels, names)],
         "versions": versions(),
     }
-    sizes = image_sizes(labels)
-    facts["version"] = _write(
-        folder, points, facts, _used(labels, seen, enough, names), sizes, _picture(fit, seen, points, options)
-    )
+    learner = None
+    if options.head:
+        shown = part_of(progress, 0.85, 0.99)
+        trial, learner = try_head(run, seen, fit, points.layout, seed=options.seed, progress=shown)
+        facts["head"] = {
+            "images": trial.images, "is_taken": learner is not None, "error": percent(trial.error),
+            "map_error": percent(trial.map_error), "gain_error": percent(trial.gain_error),
+        }  # fmt: skip
+    picture, sizes = _picture(fit, seen, points, options), image_sizes(labels)
+    with lock_folder(folder) as lock:
+        facts["version"] = _keep_earlier(lock.folder) + 1
+        write_coco(_used(labels, seen, enough, names), sizes, lock.folder, LABELS)
+        lock.folder.write_bytes(PICTURE, picture)
+        lock.folder.write_json(FACTS, seal(facts))
+        if learner is not None:
+            write_head(run, lock.folder, points.layout, learner, {"labels": fingerprint})
+        else:
+            remove_head(lock.folder)
+            write_point_set(lock.folder, points, version=facts["version"])
     progress(1.0, f"{folder}: {len(names)} points")
     return Adapted(points, facts)
 
@@ -165,7 +188,10 @@ def _fitted(
     detector: LandmarkDetector, labels: Labels, boxes: bool, options: AdaptOptions, progress: ProgressCallback
 ) -> _Tried:
     """See the labels, check them, and fit the points that have enough of them."""
-    seen = see_labels(detector, labels, boxes=boxes, margin=options.margin, progress=part_of(progress, 0.0, 0.8))
+    seen = see_labels(
+        detector, labels, boxes=boxes, margin=options.margin, pictures=len(labels) if options.head else _PICTURES,
+        progress=part_of(progress, 0.0, 0.8),
+    )  # fmt: skip
     enough, left_out = enough_labels(seen.targets, seen.groups, labels.names)
     names = [name for name, kept in zip(labels.names, enough, strict=True) if kept]
     seen = replace(seen, targets=seen.targets[:, enough])
@@ -180,7 +206,8 @@ def _fitted(
 def _fingerprint(run: Run, labels: Labels, options: AdaptOptions) -> str:
     """Return what tells labels, detector and options from others."""
     detector = detector_fingerprint(run, LANDMARKS)
-    plain = [labels.names, labels.images, labels.skeleton, detector, options.boxes, options.margin, options.seed]
+    plain = [labels.names, labels.images, labels.skeleton, detector, options.boxes, options.margin]
+    plain += [options.seed, options.head]
     digest = hashlib.sha256(json.dumps([*plain, _FIT_VERSION]).encode())
     for array in (labels.xy, labels.visible, np.zeros(0) if options.boxes is False else labels.boxes):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -191,72 +218,6 @@ def _edges(skeleton: Sequence[tuple[int, int]], kept: NDArray[np.bool_]) -> tupl
     """Return the edges between points that are kept, by their numbers among these."""
     number = np.cumsum(kept) - 1
     return tuple((int(number[a]), int(number[b])) for a, b in skeleton if kept[a] and kept[b])
-
-
-def _counts(labels: Labels, seen: LabelledViews, names: Sequence[str], boxes: bool) -> dict[str, Any]:
-    return {
-        "objects": len(seen.rows),
-        "images": len({labels.images[row] for row in seen.rows}),
-        "groups": int(seen.groups.max()) + 1,
-        "points": len(names),
-        "boxes": boxes,
-    }
-
-
-def _errors(fit: PointFit, seen: LabelledViews, points: PointSet) -> dict[str, Any]:
-    """Return the recipe, the errors in percent of the object's size, and those of each point."""
-    sizes = object_sizes(seen.xy)
-    pixels = observed_means(fit.errors * (sizes * seen.pixels)[:, None])
-    found = _found(points, seen)
-    labelled = np.isfinite(fit.errors)
-    names, partners = points.layout.names, points.layout.partners
-    return {
-        "recipe": str(fit.recipe),
-        "error": _percent(fit.error),
-        "error_pixels": round(float(pixels.mean()), 2),
-        "thesis_error": _percent(float(observed_means(fit.thesis.errors).mean())),
-        "gain": _percent(fit.gain),
-        "gain_error": _percent(fit.gain_error),
-        "table": [
-            {
-                "name": name,
-                "labels": int(labelled[:, n].sum()),
-                "error": _percent(fit.per_point[n]),
-                "error_pixels": round(float(pixels[n]), 2),
-                "found": None if np.isnan(found[n]) else round(float(found[n]), 3),
-                "partner": None if partners[n] == n else names[partners[n]],
-            }
-            for n, name in enumerate(names)
-        ],
-        "confused": [[names[a], names[b]] for a, b in confused_points(fit.predicted, seen.targets, sizes)],
-        "trials": [{**asdict(trial.recipe), "error": _percent(trial.mean)} for trial in fit.trials],
-    }
-
-
-def _found(points: PointSet, seen: LabelledViews) -> NDArray[np.float64]:
-    """Return the share of the labelled places of each point (L,) at which it is found; NaN without probabilities."""
-    probability = seen.probability @ points.shares.T
-    is_found = np.where(np.isnan(probability), np.nan, probability >= MIN_PROBABILITY)
-    return observed_means(np.where(np.isfinite(seen.targets).all(axis=-1), is_found, np.nan))
-
-
-def _curve(curve: LearningCurve | None, fit: PointFit, seen: LabelledViews, seed: int) -> dict[str, Any]:
-    if curve is None:
-        return {"curve": [], "forecast": None}
-    rows = zip(curve.counts.tolist(), curve.errors, curve.spreads, strict=True)
-    forecast: Forecast | None = curve.forecast(fit.error, int(seen.groups.max()) + 1, seed=seed)
-    shown = None
-    if forecast is not None:
-        shares = {name: _percent(getattr(forecast, name)) for name in ("now", "then", "low", "high")}
-        shown = {"labels": forecast.labels, **shares}
-    return {
-        "curve": [{"labels": n, "error": _percent(error), "spread": _percent(spread)} for n, error, spread in rows],
-        "forecast": shown,
-    }
-
-
-def _percent(share: float) -> float:
-    return round(100 * float(share), 3)
 
 
 def _used(labels: Labels, seen: LabelledViews, kept: NDArray[np.bool_], names: Sequence[str]) -> Labels:
@@ -270,32 +231,19 @@ def _used(labels: Labels, seen: LabelledViews, kept: NDArray[np.bool_], names: S
 
 def _picture(fit: PointFit, seen: LabelledViews, points: PointSet, options: AdaptOptions) -> bytes:
     title = (
-        f"{options.name}: rings are labels, discs are predicted without them; {_percent(fit.error):.1f} % of the object"
+        f"{options.name}: rings are labels, discs are predicted without them; {percent(fit.error):.1f} % of the object"
     )
-    count = len(seen.views)
-    return draw_labels(seen.views, seen.targets[:count], fit.predicted[:count], points.layout, title)
+    count = min(len(seen.views), _PICTURES)
+    return draw_labels(seen.views[:count], seen.targets[:count], fit.predicted[:count], points.layout, title)
 
 
-def _write(
-    folder: Folder,
-    points: PointSet,
-    facts: dict[str, Any],
-    used: Labels,
-    sizes: dict[str, tuple[int, int]],
-    picture: bytes,
-) -> int:
-    """Write the set, its points last; an earlier one becomes a version. Return the number of the new one."""
-    with lock_folder(folder) as lock:
-        target, number = lock.folder, 1
-        kept = target / _VERSIONS
-        if target.is_file(POINTS_FILE):
-            number = max((int(name) for name in kept.folders() if name.isdecimal()), default=0) + 1
-            for name in (LABELS, PICTURE, FACTS, POINTS_FILE):
-                if target.is_file(name):
-                    copy_file(target, kept / f"{number:04d}", name)
-            number += 1
-        write_coco(used, sizes, target, LABELS)
-        target.write_bytes(PICTURE, picture)
-        target.write_json(FACTS, seal({**facts, "version": number}))
-        write_point_set(target, points, version=number)
-    return number
+def _keep_earlier(folder: Folder) -> int:
+    """Copy the set that a folder has to its versions. Return how many versions there are then."""
+    kept = folder / _VERSIONS
+    number = max((int(name) for name in kept.folders() if name.isdecimal()), default=0)
+    if not folder.is_file(POINTS_FILE):
+        return number
+    for name in (LABELS, PICTURE, FACTS, POINTS_FILE):
+        if folder.is_file(name):
+            copy_file(folder, kept / f"{number + 1:04d}", name)
+    return number + 1

@@ -63,7 +63,7 @@ def see_labels(
     *,
     boxes: bool,
     margin: float,
-    pictures: int = 24,
+    pictures: int,
     progress: ProgressCallback = ignore_progress,
 ) -> LabelledViews:
     """Find the landmarks of labelled images.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm.cli import checks
@@ -14,7 +13,7 @@ from ray_kplm.ranges import MARGINS
 from ray_kplm.report.text_table import NO_VALUE, align, cell
 
 _SHOWN = 8
-"""Lines of what was rejected that are printed; all are in the result of --json and in adapt.json."""
+"""Reasons of what was rejected that are printed; all are in the result of --json and in adapt.json."""
 
 
 def add(commands: Any) -> None:
@@ -49,6 +48,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, share of its longer side"
     )
+    parser.add_argument(
+        "--head", action="store_true",
+        help="also train a head on the frozen backbone of the run (minutes), and take it if it is better on labels that it did "
+        "not see; worth it from about 100 labels on; its points have no probabilities",
+    )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: a GPU if there is one")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="list the sets of points of the run")
@@ -79,7 +83,7 @@ def _adapt(options: argparse.Namespace) -> Result:
     labels = read_labels(options.labels[0], options.images)
     with options.console.loading("PyTorch"):
         from ray_kplm.analysis.adapt import AdaptOptions, adapt
-    chosen = AdaptOptions(options.name, options.boxes, options.margin, options.device)
+    chosen = AdaptOptions(options.name, options.boxes, options.margin, options.device, head=options.head)
     done = adapt(run, labels, chosen, options.console.show)
     facts = {**done.facts, "is_new": done.is_new}
     return Result("\n".join(_lines(facts, options)), facts)
@@ -123,15 +127,21 @@ def _lines(facts: dict[str, Any], options: argparse.Namespace) -> list[str]:
         return [
             f"{name}: nothing to do, as it was fitted to the same labels before; version {facts['version']}, cross-validated "
             f"error {facts['error']:.2f} % of the object's size",
-            f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+            _next(facts, options.run),
         ]
     return [
         *_table(facts),
         *_how(facts),
-        _forecast(facts),
+        *_head(facts),
+        *_learning(facts),
         *_warnings(facts),
-        f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+        _next(facts, options.run),
     ]
+
+
+def _next(facts: dict[str, Any], run: str) -> str:
+    boxes = " --boxes BOXES" if facts["boxes"] else ""
+    return f"next: kplm predict {run} IMAGES OUT --points {facts['name']}{boxes}"
 
 
 def _table(facts: dict[str, Any]) -> list[str]:
@@ -167,24 +177,40 @@ def _how(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _forecast(facts: dict[str, Any]) -> str:
+def _head(facts: dict[str, Any]) -> list[str]:
+    head = facts.get("head")
+    if head is None:
+        return []
+    taken = "taken" if head["is_taken"] else "not better by more than the error of the difference: the map is taken"
+    return [
+        f"head: {head['error']:.2f} % on {head['images']} objects held out, the map {head['map_error']:.2f} %: {taken}"
+    ]
+
+
+def _learning(facts: dict[str, Any]) -> list[str]:
     forecast = facts["forecast"]
     if forecast is None:
-        return "the next 10 labels: too few labelled images yet to tell what they would gain"
+        return ["the next 10 labels: too few different images are labelled yet to tell what they would gain"]
     gain = forecast["now"] - forecast["then"]
-    return (
+    measured = ", ".join(f"{row['labels']}: {row['error']:.2f} %" for row in facts["curve"])
+    return [
+        f"errors by number of labels: {measured}",
         f"the next {forecast['labels']} labels would gain about {gain:.2f} % of the object's size ({forecast['now']:.2f} -> "
-        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})"
-    )
+        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})",
+    ]
 
 
 def _warnings(facts: dict[str, Any]) -> list[str]:
     lines = [
-        f"{a} and {b}: are hardly told apart; are they labelled the same way in all images?"
+        f"{a} and {b}: are hardly told apart; if they are not very near each other, look whether labels are swapped"
         for a, b in facts["confused"]
     ]
-    rejected: Sequence[Sequence[str]] = facts["rejected"]
-    lines += [f"not used: {image}: {reason}" for image, reason in rejected[:_SHOWN]]
-    if len(rejected) > _SHOWN:
-        lines.append(f"not used: {len(rejected) - _SHOWN} more, in adapt.json")
+    by_reason: dict[str, list[str]] = {}
+    for image, reason in facts["rejected"]:
+        by_reason.setdefault(reason, []).append(image)
+    for reason, images in list(by_reason.items())[:_SHOWN]:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        lines.append(f"not used: {images[0]}{others}: {reason.removesuffix(': not used')}")
+    if len(by_reason) > _SHOWN:
+        lines.append(f"not used: for {len(by_reason) - _SHOWN} more reasons, in adapt.json")
     return [*lines, *facts["left_out"], *facts["notes"]]

@@ -25,6 +25,8 @@ FEW_GROUPS = 20
 """Groups of images below which the standard error of a difference says little, and the best recipe is taken."""
 MOST_FOLDS, LEAVE_ONE_OUT = 10, 20
 """Folds of the cross-validation; up to so many groups of images each is a fold."""
+_DEALS = 10
+"""Tries to deal groups to folds so that no fold has all labels of a point; then each group is a fold."""
 
 RECIPES = (
     THESIS,
@@ -43,7 +45,7 @@ class Trial:
         recipe: It.
         predicted: (N, L, 2), of each image by a map that was fitted without its group.
         errors: (N, L), distances to the labels, shares of the object's size; NaN where not labelled.
-        group_errors: (G,), their means in each group of images.
+        group_errors: (G,), their means in each group of images that has labels.
     """
 
     recipe: Recipe
@@ -121,23 +123,23 @@ def fit_points(
     sizes = object_sizes(xy) if sizes is None else sizes
     _, group = np.unique(np.arange(len(xy)) if groups is None else np.asarray(groups), return_inverse=True)
     _check(targets, group)
-    folds = make_folds(group, seed)
+    folds = make_folds(group, seed, targets)
+    scored = np.unique(group[_has_points(targets).any(axis=1)])
 
     def tried(recipe: Recipe) -> Trial:
         predicted = cross_validated(xy, targets, folds, recipe)
         errors = distances(predicted, targets, sizes)
-        return Trial(recipe, predicted, errors, _group_means(errors, group))
+        return Trial(recipe, predicted, errors, _group_means(errors, group, scored))
 
     thesis = tried(THESIS)
     trials = [thesis, *(tried(recipe) for recipe in recipes if recipe != THESIS)]
-    trials += [
-        tried(recipe) for recipe in _refined(min(trials, key=lambda trial: trial.mean).recipe, len(folds), len(xy))
-    ]
-    chosen = _choose(trials, np.ones(len(thesis.group_errors), bool))
-    predicted = np.empty_like(targets)
-    for number in range(len(thesis.group_errors)):
-        others = np.arange(len(thesis.group_errors)) != number
-        predicted[group == number] = _choose(trials, others).predicted[group == number]
+    best = min(trials, key=lambda trial: trial.mean)
+    trials += [tried(recipe) for recipe in _refined(best.recipe, len(xy))]
+    chosen = _choose(trials, np.ones(len(scored), bool))
+    predicted = chosen.predicted.copy()
+    for number, own in enumerate(scored):
+        rows = group == own
+        predicted[rows] = _choose(trials, np.arange(len(scored)) != number).predicted[rows]
     difference = thesis.group_errors - chosen.group_errors
     return PointFit(
         fit_recipe(xy, targets, chosen.recipe), chosen.recipe, predicted, distances(predicted, targets, sizes), thesis,
@@ -158,13 +160,23 @@ def object_sizes(xy: NDArray[np.floating[Any]]) -> Floats:
     return np.asarray(np.where(sizes > 0, sizes, 1.0), np.float64)
 
 
-def make_folds(group: NDArray[np.integer[Any]], seed: int) -> list[NDArray[np.bool_]]:
-    """Return the images (N,) that each fold holds out: whole groups, numbered from 0, dealt out at random."""
+def make_folds(group: NDArray[np.integer[Any]], seed: int, targets: Floats | None = None) -> list[NDArray[np.bool_]]:
+    """Return the images (N,) that each fold holds out: whole groups, numbered from 0, dealt out at random.
+
+    Args:
+        group: (N,).
+        seed: Of the deal.
+        targets: (N, L, 2); no fold holds out all labels of a point.
+    """
     count = int(group.max()) + 1
-    folds = count if count <= LEAVE_ONE_OUT else MOST_FOLDS
-    fold_of = np.empty(count, np.int64)
-    fold_of[np.random.default_rng(seed).permutation(count)] = np.arange(count) % folds
-    return [fold_of[group] == fold for fold in range(folds)]
+    rng = np.random.default_rng(seed)
+    for folds in [MOST_FOLDS] * _DEALS if count > LEAVE_ONE_OUT else []:
+        fold_of = np.empty(count, np.int64)
+        fold_of[rng.permutation(count)] = np.arange(count) % folds
+        dealt = [fold_of[group] == fold for fold in range(folds)]
+        if targets is None or all(_has_points(targets[~held_out]).any(axis=0).all() for held_out in dealt):
+            return dealt
+    return [group == own for own in rng.permutation(count)]
 
 
 def cross_validated(xy: Floats, targets: Floats, folds: Sequence[NDArray[np.bool_]], recipe: Recipe) -> Floats:
@@ -183,7 +195,7 @@ def distances(predicted: Floats, targets: Floats, sizes: Floats) -> Floats:
     return np.asarray(np.linalg.norm(predicted - targets, axis=-1) / sizes[:, None], np.float64)
 
 
-def _refined(best: Recipe, folds: int, number: int) -> list[Recipe]:
+def _refined(best: Recipe, number: int) -> list[Recipe]:
     """Return variants of the best recipe that are tried too."""
     variants = [replace(best, robust=True)]
     if number >= LEAST_LOCAL_IMAGES and best.ridge is not None:
@@ -204,13 +216,17 @@ def _standard_error(values: Floats) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
 
 
-def _group_means(errors: Floats, group: NDArray[np.integer[Any]]) -> Floats:
-    return np.array([float(observed_means(errors[group == number].ravel())) for number in range(group.max() + 1)])
+def _group_means(errors: Floats, group: NDArray[np.integer[Any]], scored: NDArray[np.integer[Any]]) -> Floats:
+    return np.array([float(observed_means(errors[group == own].ravel())) for own in scored])
+
+
+def _has_points(targets: Floats) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(targets).all(axis=-1), np.bool_)
 
 
 def _check(targets: Floats, group: NDArray[np.integer[Any]]) -> None:
     """Raise DataError unless each point is labelled in enough groups."""
-    labelled: NDArray[np.bool_] = np.asarray(np.isfinite(targets).all(axis=-1))
+    labelled = _has_points(targets)
     counts = np.array([len(np.unique(group[labelled[:, point]])) for point in range(targets.shape[1])])
     if len(counts) == 0 or counts.min() < LEAST_IMAGES:
         few = (

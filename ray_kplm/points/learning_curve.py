@@ -101,7 +101,10 @@ def learning_curve(
         The curve; None with fewer than `LEAST_GROUPS` groups of images.
     """
     sizes = object_sizes(xy) if sizes is None else sizes
-    _, group = np.unique(np.arange(len(xy)) if groups is None else np.asarray(groups), return_inverse=True)
+    has_labels = np.isfinite(targets).all(axis=-1).sum(axis=1) > 0
+    own = np.arange(len(xy)) if groups is None else np.asarray(groups)
+    _, group = np.unique(own[has_labels], return_inverse=True)
+    xy, targets, sizes = xy[has_labels], targets[has_labels], sizes[has_labels]
     number = int(group.max()) + 1
     if number < LEAST_GROUPS:
         return None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ray_kplm.analysis import adapt_head
 from ray_kplm.analysis.adapt import LABELS, PICTURE, AdaptOptions, adapt
 from ray_kplm.analysis.label_views import image_sizes, see_labels
 from ray_kplm.analysis.point_set_list import FACTS, list_point_sets, read_facts, remove_point_set
@@ -158,7 +159,7 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(run, labels, change
 def test_boxes_are_used_if_the_error_is_lower_then(run, labels):
     box = np.tile([10.0, 10, 50, 50], (12, 1))
     boxed, detector = changed(labels, boxes=box), LandmarkDetector.load(run.folder.path, points=LANDMARKS)
-    whole, cropped = (see_labels(detector, boxed, boxes=boxes, margin=0.2) for boxes in (False, True))
+    whole, cropped = (see_labels(detector, boxed, boxes=boxes, margin=0.2, pictures=1) for boxes in (False, True))
     assert whole.pixels[0] == pytest.approx(90)
     assert cropped.pixels[0] == pytest.approx(56, abs=3)
     found = detector.predict(list(labels.images), box)
@@ -174,3 +175,24 @@ def test_boxes_are_used_if_the_error_is_lower_then(run, labels):
 def test_sizes_are_those_of_the_upright_pictures(labels):
     assert image_sizes(labels) == dict.fromkeys(labels.images, (90, 70))
     assert image_sizes(changed(labels, images=("gone.png",) * 12)) == {}
+
+
+def test_a_head_is_kept_if_it_is_better_and_goes_with_the_next_fit(run, labels, monkeypatch):
+    iterations = {"iterations": 2}
+    monkeypatch.setattr(adapt_head.try_head, "__kwdefaults__", {**adapt_head.try_head.__kwdefaults__, **iterations})
+    facts = adapt(run, labels, AdaptOptions("face", head=True)).facts
+    assert not facts["head"]["is_taken"], "of two iterations nothing comes"
+    assert facts["head"]["error"] > facts["head"]["map_error"]
+    folder = point_folder(run.folder, "face")
+    learner = adapt_head.train_head(run, head_data(run, labels), iterations=1)
+    adapt_head.write_head(run, folder, LandmarkDetector.load(run.folder.path, points="face").layout, learner, {})
+    assert folder.is_file("network.pt")
+    assert adapt(run, labels, AdaptOptions("face")).facts["version"] == 2
+    assert not folder.is_file("network.pt")
+    assert LandmarkDetector.load(run.folder.path, points="face").names == NAMES
+
+
+def head_data(run: Run, labels: Labels) -> adapt_head.AnnotatedInputs:
+    detector = LandmarkDetector.load(run.folder.path, points=LANDMARKS)
+    seen = see_labels(detector, labels, boxes=False, margin=0.2, pictures=len(labels))
+    return adapt_head.head_inputs(run, np.stack(seen.views), seen.targets * 64, np.array([-1, 2, 1], np.int16))

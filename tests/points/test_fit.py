@@ -77,6 +77,25 @@ def test_missing_labels_are_no_labels():
     )
 
 
+def test_an_image_without_labels_decides_nothing():
+    xy, y = noisy(12, 75)
+    without = fit_points(xy[:11], y[:11])
+    y[11] = np.nan
+    fit = fit_points(xy, y)
+    assert np.isfinite(fit.error)
+    assert len(fit.thesis.group_errors) == len(without.thesis.group_errors) == 11
+    assert np.isfinite(fit.predicted[11]).all()
+
+
+def test_no_fold_has_all_labels_of_a_point():
+    xy, y = noisy(40, 76)
+    y[3:, 1] = np.nan
+    for seed in range(40):  # three labels fall into one of ten folds once in a hundred deals
+        folds = make_folds(np.arange(40), seed, y)
+        assert all((~held_out)[:3].any() for held_out in folds)
+    assert np.isfinite(fit_points(xy, y).per_point).all()
+
+
 def test_a_point_of_two_images_is_refused():
     xy, y = noisy(5, 80)
     y[2:, 1] = np.nan
