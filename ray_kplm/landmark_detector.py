@@ -206,18 +206,54 @@ class LandmarkDetector:
         self._fill(found, batch, min_probability)
         return found
 
-    def prepare(self, image: Image) -> Prepared:
-        """Return an image as `predict_prepared` takes it: read and decoded, but without what the device computes.
+    def prepare(self, image: Image, box: ArrayLike | None = None, margin: float = 0.2) -> Prepared:
+        """Return an image as `predict_prepared` and `see` take it: read and decoded, but without what the device computes.
 
-        It may be called in several threads. Raises DataError if the image cannot be used.
+        It may be called in several threads.
+
+        Args:
+            image: As of `predict`.
+            box: (4,), x0, y0, x1, y1 of the object, around which the image is cropped; None: it is not cropped.
+            margin: Around the box, as a share of its longer side.
+
+        Raises:
+            DataError: The image cannot be used.
         """
-        return self._input(0, image, None, 0.0)
+        return self._input(0, image, None if box is None else np.asarray(box, np.float64), margin)
 
     def predict_prepared(
         self, images: Sequence[Prepared], *, min_probability: float = MIN_PROBABILITY
     ) -> list[Landmarks]:
         """Return what `predict` does, of images that `prepare` returned: all of them as one batch, in one thread at a time."""
         return self._predict([one[1:3] for one in images], None, min_probability) if images else []
+
+    def see(self, images: Sequence[Prepared]) -> list[Seen]:
+        """Return the landmarks as the network sees them, of images that `prepare` returned, in batches of `batch`.
+
+        In a category that is seen from the side these are the landmarks of the image or of its mirror image, whichever faces
+        the way of the training: there `PointSet` makes points of them.
+        """
+        return [one for at in range(0, len(images), self.batch) for one in self._see(images[at : at + self.batch])]
+
+    def _see(self, images: Sequence[Prepared]) -> list[Seen]:
+        nowhere = np.full(4, np.nan)
+        inside = [nowhere if one.box is None else _in_input(one.box, one.to_source) for one in images]
+        found = self._predictor(np.stack([one.view for one in images]), np.stack(inside).astype(np.float32))
+        turn = coordinates.mirroring(self._size)
+        is_turned = np.zeros(len(images), bool) if found.facing is None else found.facing < 0
+        return [
+            Seen(
+                one.view[:, ::-1] if turned else one.view,
+                coordinates.apply(turn, xy) if turned else xy,
+                confidence,
+                probability,
+                coordinates.compose(one.to_source, turn) if turned else one.to_source,
+                bool(turned),
+            )
+            for one, xy, confidence, probability, turned in zip(
+                images, found.xy, found.confidence, found.probability, is_turned, strict=True
+            )
+        ]
 
     def _fill(self, found: list[Landmarks | None], batch: list[Prepared], least: float) -> None:
         """Put the landmarks of a batch to their places."""
@@ -264,6 +300,26 @@ class Prepared(NamedTuple):
     view: NDArray[np.uint8]
     to_source: coordinates.Affine
     box: NDArray[np.float64] | None
+
+
+class Seen(NamedTuple):
+    """The landmarks of one image as the network sees it.
+
+    Attributes:
+        view: (S, S, 3), the input; the mirror image if the object faces the other way than those of the training.
+        xy: (K, 2), pixels of the view.
+        confidence: (K,).
+        probability: (K,), of being found; NaN without a `VisibilityModel`.
+        to_source: The map from the view to source pixels.
+        is_turned: Whether the view is the mirror image.
+    """
+
+    view: NDArray[np.uint8]
+    xy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    probability: NDArray[np.float32]
+    to_source: coordinates.Affine
+    is_turned: bool
 
 
 def _with_boxes(images: Iterable[Image], boxes: ArrayLike | None) -> Iterator[tuple[Image, NDArray[np.float64] | None]]:

@@ -97,8 +97,8 @@ def write_model(
     dataset = _dataset(run)
     if options.with_images and dataset is None:
         raise DataError(f"{run.config.dataset}: the data set is not there, and its images are wanted for the card")
-    for name in FILES:
-        folder.delete_file(name)
+    for file in FILES:
+        folder.delete_file(file)
     progress(0.0, "the pictures of the card")
     shape, layout_images = None, 0
     if dataset is not None:
@@ -235,7 +235,7 @@ def _card(
             **plain["versions"],
             "Fingerprint": str(plain["fingerprint"])[:16],
         },
-        points=named_points(layout),
+        points=named_points(run, points, layout),
         made=made,
         discovered=plain["landmarks"] if is_measured else 0,
     )

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
+from ray_kplm.analysis.point_set_list import read_facts
 from ray_kplm.detectors.stored import is_exported, is_run
-from ray_kplm.errors import DamageError
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import EDITED, LANDMARKS, point_folder
 from ray_kplm.run import Run
 
-ADAPTED = "adapted.json"
-"""Beside a set of points that was fitted on labels: what it was fitted on, and its error."""
 
+def named_points(run: Run, name: str | None, layout: Layout) -> list[tuple[str, str, str]]:
+    """Return each point with its partner in the mirror image and its cross-validated error, which may be empty.
 
-def named_points(layout: Layout) -> list[tuple[str, str]]:
-    """Return the name of each point and that of its partner in the mirror image, or empty; none if names are numbers."""
+    There are none if their names are numbers.
+
+    Args:
+        run: The run, or an exported detector.
+        name: Of the set of points of a run; None of an exported detector.
+        layout: Of the points.
+    """
     if not layout.is_named:
         return []
-    partners = (layout.names[partner] if partner != k else "" for k, partner in enumerate(layout.partners))
-    return list(zip(layout.names, partners, strict=True))
+    error_of = {row.get("name"): row.get("error") for row in _facts(run, name).get("table", ())}
+    partners = ("" if partner == k else layout.names[partner] for k, partner in enumerate(layout.partners))
+    return [
+        (point, partner, _percent(error_of.get(point))) for point, partner in zip(layout.names, partners, strict=True)
+    ]
 
 
 def has_own_network(run: Run, name: str | None) -> bool:
@@ -44,35 +51,28 @@ def how_made(run: Run, name: str | None, points: PointSet | None) -> list[str]:
     if name is None:
         return ["The points are made of them"]
     facts = _facts(run, name)
-    images = facts.get("images", facts.get("labels"))
+    images, error = facts.get("images"), _percent(facts.get("error"))
     on = f"{images:,} labelled images" if isinstance(images, int) else "labelled images"
-    way = (
-        "A network of their own, on the frozen backbone, was trained"
-        if has_own_network(run, name)
-        else "They were fitted"
-    )
-    error, unit = facts.get("error"), facts.get("unit", "")
-    said = [f"The points are placed by hand in {on}. {way} on these"]
-    if isinstance(error, (int, float)):
-        said.append(f"The cross-validated error is {error:.3g} {unit}".rstrip())
-    return said
+    if has_own_network(run, name):
+        said = [f"The points are those of {on}, found by a network of their own that was trained on these"]
+    else:
+        said = [f"The points are those of {on}: a map from the landmarks, fitted on these, gives them"]
+    return [*said, f"Their cross-validated error there is {error} of the object's size"] if error else said
 
 
 def _edit(points: PointSet) -> str:
     counts = (points.shares > 0).sum(axis=1)
-    dropped = int((points.shares == 0).all(axis=0).sum())
-    merged = int((counts > 1).sum())
-    kept = f"{int((counts == 1).sum())} of them are the points"
-    further = [
-        f"{merged} points are the mean of several" if merged else "",
-        f"{dropped} are left out" if dropped else "",
-    ]
-    return "A person looked at them and named them: " + ", ".join([kept, *filter(None, further)])
+    merged, dropped = int((counts > 1).sum()), int((points.shares == 0).all(axis=0).sum())
+    said = [f"{len(points) - merged} points are landmarks that a person chose or named"]
+    said += [f"{merged} points are the mean of several landmarks"] if merged else []
+    said += [f"{dropped} landmarks are left out"] if dropped else []
+    return ", ".join(said)
 
 
-def _facts(run: Run, name: str) -> dict[str, Any]:
-    """Return what stands beside a set of points of how it was fitted; nothing where that cannot be read."""
-    folder = point_folder(run.folder, name)
-    with suppress(DamageError):
-        return folder.read_object(ADAPTED) if folder.is_file(ADAPTED) else {}
-    return {}
+def _facts(run: Run, name: str | None) -> dict[str, Any]:
+    """Return how a set of points was fitted; nothing if it was not."""
+    return {} if name is None or not is_run(run) else read_facts(point_folder(run.folder, name)) or {}
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.3g} %" if isinstance(value, (int, float)) else ""

@@ -21,7 +21,7 @@ from ray_kplm.datasets.deep_files import deep_file
 from ray_kplm.datasets.deep_values import SCALED, deep_to_rgb
 from ray_kplm.datasets.file_kinds import further_formats
 from ray_kplm.datasets.image_containers import PixelFile, header_size, is_known, without_metadata
-from ray_kplm.datasets.image_orientation import UPRIGHT, upright
+from ray_kplm.datasets.image_orientation import TRANSPOSED, UPRIGHT, upright
 from ray_kplm.datasets.limits import DEFAULT_LIMITS, Limits
 from ray_kplm.datasets.pillow_pixels import is_deep, jpeg_is_whole, orientation_of, to_rgb
 from ray_kplm.datasets.source_files import read_file
@@ -104,6 +104,20 @@ def decode_image_file(content: bytes, limits: Limits = DEFAULT_LIMITS) -> Pictur
     except Exception as error:  # on damaged files Pillow's decoders raise exceptions of many kinds
         message = " ".join(str(error).split()) or type(error).__name__
         raise DataError("truncated" if "truncated" in message.lower() else f"unreadable: {message}") from None
+
+
+def upright_size(content: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Return width and height of an image file as it is displayed, from its header where that says it.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    file = without_metadata(content) or PixelFile(content)
+    if not file.size or not all(file.size):
+        height, width = decode_image_file(content, limits).rgb.shape[:2]
+        return width, height
+    limits.check_size(*file.size)
+    return file.size if file.orientation < TRANSPOSED else (file.size[1], file.size[0])
 
 
 def _decode(content: bytes, limits: Limits) -> Picture:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 UPRIGHT = 1
 """The value of a picture that is stored as it is displayed."""
+TRANSPOSED = 5
+"""Values from here on are of pictures whose width is stored as their height."""
 ORIENTATION = 0x0112
 """Tag of the orientation in EXIF and TIFF."""
 
@@ -68,7 +70,7 @@ def _entries(tiff: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
 
 def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return a picture (H, W, ...) as it is displayed, from the orientation, 1 to 8, that EXIF says."""
-    if orientation >= 5:
+    if orientation >= TRANSPOSED:
         picture = np.swapaxes(picture, 0, 1)
     down, across = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[
         orientation

@@ -92,7 +92,7 @@ def fit_regressor(x: ArrayLike, y: ArrayLike, ridge: float) -> Regressor:
     cross = x.T @ np.where(present, y - target_means, 0.0)
     y_mean = np.full(y.shape[1], np.nan)
     weights = np.zeros((x.shape[1], y.shape[1]))
-    for rows, columns in _groups_by_presence(present):
+    for rows, columns in groups_by_presence(present):
         rows_mean, rows_gram = _centred_gram(x, gram, rows)
         weights[:, columns] = _solve(rows_gram, cross[:, columns], ridge)
         y_mean[columns] = target_means[columns] - rows_mean @ weights[:, columns]
@@ -227,11 +227,15 @@ def _centred_gram(x: Floats, gram: Floats, rows: Bools) -> tuple[Floats, Floats]
     return mean, gram - others.T @ others - count * np.outer(mean, mean)
 
 
-def _groups_by_presence(present: Bools) -> Iterator[tuple[Bools, NDArray[np.intp]]]:
+def groups_by_presence(present: Bools) -> Iterator[tuple[Bools, NDArray[np.intp]]]:
     """Yield the rows (N,) and columns of targets that are present in the same rows, from a mask (N, Q).
 
     Targets that are present in no row are left out.
     """
+    if present.all():  # which is usual, and sorting takes longer than a fit
+        if present.size:
+            yield np.ones(len(present), bool), np.arange(present.shape[1])
+        return
     patterns, group_of_column = np.unique(present, axis=1, return_inverse=True)
     for group, pattern in enumerate(patterns.T):
         if pattern.any():

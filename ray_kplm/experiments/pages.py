@@ -16,8 +16,8 @@ from ray_kplm.config import Config
 from ray_kplm.experiments.parallel_plot import last, parallel_coordinates
 from ray_kplm.experiments.space import read_interval, shown
 from ray_kplm.experiments.sweep_results import Trial, from_dict, ranked, short_names
-from ray_kplm.inference.export.csv_cells import guard
 from ray_kplm.report.text_table import align
+from ray_kplm.storage.csv_cells import guard
 
 _BANDS = 3
 """Parts into which the range of a distribution is cut to compare them."""

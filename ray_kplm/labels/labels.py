@@ -19,7 +19,8 @@ class Labels:
         visible: bool (N, L); False with a position: annotated as hidden.
         boxes: float64 (N, 4), x0, y0, x1, y1 of the objects in source pixels; NaN where the file says none.
         skeleton: Pairs of points that the file joins, indices from 0.
-        rejected: Images or objects that could not be used, with the reason: they are reported, and the others are used.
+        rejected: Images, objects or points that could not be used, with the reason: they are reported, and the others are used.
+        notes: What was left out without being wrong, such as images that nobody annotated, a line each.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,7 @@ class Labels:
     boxes: NDArray[np.float64]
     skeleton: tuple[tuple[int, int], ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

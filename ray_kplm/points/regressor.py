@@ -74,11 +74,16 @@ class PointRegressor:
     def predict(self, xy: NDArray[np.floating[Any]]) -> Floats:
         """Return the points (B, L, 2) of landmarks (B, K, 2), both shares of the input's side; NaN if a landmark is NaN."""
         z, centre, scale = self.in_frame(xy)
-        y = self.y_mean + (z - self.x_mean) @ self.weights
+        y = self.in_frame_points(z)
+        return self.from_frame(y.reshape(len(y), -1, 2), centre, scale)
+
+    def in_frame_points(self, z: Floats) -> Floats:
+        """Return the points (B, 2 L) of landmarks (B, 2 K), both in the frame."""
+        y: Floats = self.y_mean + (z - self.x_mean) @ self.weights
         if len(self.support):
             squared = ((z[:, None] - self.support) ** 2).sum(axis=-1)
             y = y + np.exp(-squared / (2 * self.width**2)) @ self.local
-        return self.from_frame(y.reshape(len(y), -1, 2), centre, scale)
+        return y
 
     def in_frame(self, xy: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.complex128], NDArray[np.complex128]]:
         """Return landmarks (B, 2 K) in the frame, and the centres (B,) and scales (B,) that lead back, as complex numbers.

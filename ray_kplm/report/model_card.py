@@ -46,7 +46,7 @@ class Card:
         layout_images: Number of images it is the mean of.
         sheet: File of the contact sheet; empty: none.
         facts: Further facts, name -> value.
-        points: Name of each point, and that of its partner in the mirror image or empty; none if names are numbers.
+        points: Name of each point, its partner in the mirror image and its error, both or one empty; none if names are numbers.
         made: Sentences without a period on how the points were made, if they are not the landmarks as they were discovered.
         discovered: Number of the landmarks that were discovered, which the measures are of; 0: no measure is of them.
     """
@@ -69,7 +69,7 @@ class Card:
     layout_images: int = 0
     sheet: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
-    points: Sequence[tuple[str, str]] = ()
+    points: Sequence[tuple[str, str, str]] = ()
     made: Sequence[str] = ()
     discovered: int = 0
 

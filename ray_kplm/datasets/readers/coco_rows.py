@@ -125,6 +125,12 @@ def read_object(row: dict[str, Any], count: int) -> ObjectRow | None:
     Raises:
         RowError: A field cannot be used.
     """
+    points = read_keypoints(row, count)
+    return None if points is None else ObjectRow(*points, _box(row))
+
+
+def read_keypoints(row: dict[str, Any], count: int) -> tuple[NDArray[np.float64], list[bool]] | None:
+    """Return points (L, 2), NaN where not labelled, and whether they are visible; None and errors as `read_object`."""
     if "keypoints" not in row:
         return None
     values = _numbers(row["keypoints"], "keypoints", "x, y, v of each keypoint in one list")
@@ -140,7 +146,23 @@ def read_object(row: dict[str, Any], count: int) -> ObjectRow | None:
     if not np.isfinite(xy[states > 0]).all():
         raise RowError("keypoints has a labelled point that is no finite number")
     xy[states == 0] = np.nan
-    return ObjectRow(xy, (states == 2).tolist(), _box(row))
+    return xy, (states == 2).tolist()
+
+
+def read_box(row: dict[str, Any]) -> Box | None:
+    """Return the box of a row of `annotations`; None if it has none, or one without area, as of a single point.
+
+    Raises:
+        RowError: It cannot be used.
+    """
+    if row.get("bbox") in (None, []):
+        return None
+    try:
+        return _box(row)
+    except RowError as error:
+        if error.kind == "box without area":
+            return None
+        raise
 
 
 def _box(row: dict[str, Any]) -> Box:
@@ -198,13 +220,14 @@ def read_categories(rows: list[Any], file: str) -> tuple[Categories, list[tuple[
     Raises:
         DataError: Their keypoints differ, or there are none.
     """
-    known, with_keypoints, lists, faults = set(), set(), set(), list[tuple[str, str]]()
+    known, with_keypoints, lists, faults = set(), set(), dict[tuple[str, ...], str](), list[tuple[str, str]]()
     for number, row in enumerate(rows):
         try:
             names = _object(row).get("keypoints") or ()
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, (str, int)) for name in names):
                 raise RowError(f"keypoints is {show(names)}, it must be a list of names")
-            lists |= {tuple(map(str, names))} if names else set()
+            if names:
+                lists.setdefault(tuple(map(str, names)), f"{row.get('name', 'unnamed')} {len(names)}")
             identity = _id(row, "id")
         except RowError as error:
             faults.append((f"row {number} of categories", str(error)))
@@ -212,10 +235,12 @@ def read_categories(rows: list[Any], file: str) -> tuple[Categories, list[tuple[
         known.add(identity)
         with_keypoints |= {identity} if names else set()
     if len(lists) != 1:
+        which = f" ({', '.join(lists.values())} keypoints)" if lists else ""
         raise DataError(
-            f"{file}: {len(lists)} lists of keypoints in its categories; all that have keypoints must have the same"
+            f"{file}: {len(lists)} lists of keypoints in its categories{which}; all that have keypoints must have the same: "
+            "export one category alone"
         )
-    return Categories(frozenset(known), frozenset(with_keypoints), lists.pop()), faults
+    return Categories(frozenset(known), frozenset(with_keypoints), *lists), faults
 
 
 def named(row: Any, number: int, field: str) -> str:

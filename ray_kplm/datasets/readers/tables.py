@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,6 +134,41 @@ def _read_text(
     if faults and not table.num_rows:
         raise DataError(f"{faults[0][0]}: {faults[0][1]}; no row can be read")
     return UserTable(table, digest, faults, notes)
+
+
+class CsvRows(NamedTuple):
+    """A CSV file as text.
+
+    Attributes:
+        rows: Number, from 1, and cells of each line that is not empty.
+        delimiter: What separates cells.
+        notes: What was taken for granted, a line each.
+    """
+
+    rows: list[tuple[int, list[str]]]
+    delimiter: str
+    notes: list[str]
+
+
+def csv_rows(uri: str, content: bytes) -> CsvRows:
+    """Return the lines of a CSV file as spreadsheets write it. Raises DataError if it is none."""
+    for magic, what in {_PARQUET: "a Parquet file; write it as CSV", **_OTHER_KINDS}.items():
+        if content.startswith(magic):
+            raise DataError(f"{uri}: is {what}")
+    text, notes = _decoded(uri, content)
+    delimiter, text = _delimiter(text)
+    try:
+        return CsvRows(
+            [(line, [cell.strip() for cell in cells]) for line, cells in _rows(text, delimiter)], delimiter, notes
+        )
+    except csv.Error as error:
+        raise DataError(f"{uri}: not readable as CSV ({error})") from None
+
+
+def number_in(name: str, cell: str, delimiter: str) -> float:
+    """Return the number in a cell of a column `name`; NaN if it says that there is none. Raises ValueError for a text."""
+    value = _value(name, cell, COORDINATE, delimiter)
+    return math.nan if value is None else float(value)
 
 
 def _decoded(uri: str, content: bytes) -> tuple[str, list[str]]:

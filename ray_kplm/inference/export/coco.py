@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,10 @@ import numpy as np
 
 from ray_kplm.inference.export.predictions import Object, Picture, Predictions
 from ray_kplm.inference.export.written_files import write_text
-from ray_kplm.methods.visibility import ABSENT
-from ray_kplm.points.layout import Layout
+from ray_kplm.labels.coco_entries import category_entry, image_entry, joined, object_entry
 from ray_kplm.storage import Folder
 
 FILE = "coco.json"
-_CATEGORY = 1
 
 
 def write(found: Predictions, target: Folder) -> list[str]:
@@ -33,12 +31,13 @@ def to_coco(found: Predictions) -> Iterator[str]:
     `probability` are those of each landmark (null: not known), `bbox` is the bounding box of the points that have v > 0. Every
     image has its width and height.
     """
+    category = category_entry(found.layout.category, found.layout.names, found.layout.skeleton)
     yield f'{{"info": {json.dumps(_info(found))},\n"licenses": [],\n'
-    yield f'"categories": {json.dumps([_category(found.layout)])},\n"images": ['
-    yield from _joined(map(_image, found.pictures()))
+    yield f'"categories": {json.dumps([category])},\n"images": ['
+    yield from joined(map(_image, found.pictures()))
     yield '],\n"annotations": ['
     objects = ((picture, one) for picture in found.pictures() for one in picture.objects)
-    yield from _joined(_annotation(number, picture, one) for number, (picture, one) in enumerate(objects, start=1))
+    yield from joined(_annotation(number, picture, one) for number, (picture, one) in enumerate(objects, start=1))
     yield "]}\n"
 
 
@@ -54,42 +53,17 @@ def _info(found: Predictions) -> dict[str, Any]:
     return info if found.date is None else {**info, "year": int(found.date[:4]), "date_created": found.date}
 
 
-def _category(layout: Layout) -> dict[str, Any]:
-    skeleton = [[a + 1, b + 1] for a, b in layout.skeleton]
-    named = {"id": _CATEGORY, "name": layout.category, "supercategory": "object"}
-    return {**named, "keypoints": list(layout.names), "skeleton": skeleton}
-
-
 def _image(picture: Picture) -> dict[str, Any]:
-    image = {"id": picture.number, "file_name": picture.file, "width": picture.width, "height": picture.height}
+    image = image_entry(picture.number, picture.file, picture.width, picture.height)
     return image if picture.sequence is None else {**image, "video": picture.sequence, "frame_id": picture.frame}
 
 
 def _annotation(number: int, picture: Picture, given: Object) -> dict[str, Any]:
     one = given.inside(picture.width, picture.height)
     one = replace(one, xy=np.clip(one.xy, 0, None))  # for tools that take no negative coordinate
-    points = [
-        [round(x, 3), round(y, 3), v] if v > ABSENT else [0, 0, 0]
-        for (x, y), v in zip(one.xy.tolist(), one.flags.tolist(), strict=True)
-    ]
-    box = [round(value, 3) for value in one.extent()]
-    return {
-        "id": number,
-        "image_id": picture.number,
-        "category_id": _CATEGORY,
-        "keypoints": [value for point in points for value in point],
-        "num_keypoints": int((one.flags > ABSENT).sum()),
-        "bbox": box,
-        "area": round(box[2] * box[3], 3),
-        "segmentation": [],  # Datumaro asks for it
-        "iscrowd": 0,
-        "score": round(one.score, 5),
-        "confidence": [round(value, 5) for value in one.confidence.tolist()],
-        "probability": None if one.probability is None else [round(value, 5) for value in one.probability.tolist()],
-    }
-
-
-def _joined(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield the elements of a JSON list, one on each line."""
-    for index, entry in enumerate(entries):
-        yield (",\n" if index else "\n") + json.dumps(entry, allow_nan=False)
+    return object_entry(
+        number, picture.number, one.xy, one.flags, one.extent(),
+        score=round(one.score, 5),
+        confidence=[round(value, 5) for value in one.confidence.tolist()],
+        probability=None if one.probability is None else [round(value, 5) for value in one.probability.tolist()],
+    )  # fmt: skip

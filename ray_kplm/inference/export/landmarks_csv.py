@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ray_kplm.inference.export.csv_cells import to_cell
 from ray_kplm.inference.export.predictions import Predictions, Tables
 from ray_kplm.inference.export.written_files import write_text
 from ray_kplm.storage import Folder
+from ray_kplm.storage.csv_cells import to_cell
 
 FILE = "landmarks.csv"
 

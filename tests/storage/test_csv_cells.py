@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm import schemas
-from ray_kplm.inference.export.csv_cells import from_cell, to_cell
 from ray_kplm.inference.export.landmarks_csv import to_csv
+from ray_kplm.storage.csv_cells import from_cell, to_cell
 
 FORMULAS = [
     "=HYPERLINK(\"http://a\",\"b\").jpg", "+1+1.png", "-2+3.png", "@SUM(A1).jpg", "\t=1.png", "\r=1.png", "-cat.jpg", "--5",
