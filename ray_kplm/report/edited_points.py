@@ -69,7 +69,7 @@ def edge_path(points: PointSet | None, xy: NDArray[np.float64], hollow: NDArray[
     places = points.move(np.where(hollow[:, None], np.nan, xy)[None].astype(np.float32), 1)[0]
     ends = [(places[a], places[b]) for a, b in points.layout.skeleton]
     whole = [(a, b) for a, b in ends if np.isfinite(a + b).all()]
-    return "".join(f"M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}" for a, b in whole)
+    return "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in whole)
 
 
 def edit_line(points: PointSet) -> str:
