@@ -20,9 +20,9 @@ from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predicted import Predicted
 from ray_kplm.methods.visibility import found_of
+from ray_kplm.points.drawing import marks_of
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import EDITED, LANDMARKS, chosen_name, point_folder, read_point_set
-from ray_kplm.report.edited_points import marks_of, marks_with
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
@@ -124,14 +124,15 @@ def _shown(
         found = predict_images_of(run, dataset, split, chosen) if whole is None else whole
         seen = points_of(edited, found) if edited else found
         rows = slice(None) if whole is None else chosen
-        marks, what = marks_of(edited, seen.xy.shape[1]), f"{seen.xy.shape[1]} landmarks"
+        marks, what = Marks.numbered(seen.xy.shape[1]), f"{seen.xy.shape[1]} landmarks"
         if edited:
+            marks = marks_of(edited.layout, edited)
             lost = np.flatnonzero((edited.shares == 0).all(axis=0)).tolist()
             without = f" (without {', '.join(map(str, lost))})" if lost else ""
             what = f"{len(edited)} points of {edited.landmarks} landmarks{without}"
         return _Shown(seen.xy[rows], seen_well(seen)[rows], marks, what)
     seen, layout = predict_images_of(run, dataset, split, chosen, name), landmark_predictor(run, name).layout
-    return _Shown(seen.xy, seen_well(seen), marks_with(layout), f"{len(layout)} points{f' of {name}' if name else ''}")
+    return _Shown(seen.xy, seen_well(seen), marks_of(layout), f"{len(layout)} points{f' of {name}' if name else ''}")
 
 
 def points_of(points: PointSet, landmarks: SplitLandmarks) -> SplitLandmarks:

@@ -24,11 +24,11 @@ from ray_kplm.evaluation.stages import STAGE2
 from ray_kplm.imaging.coordinates import in_square
 from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import Channels
+from ray_kplm.points.drawing import marks_of
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import EDITED, point_folder, read_point_set
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.cards import Findings, choose, make_album
-from ray_kplm.report.edited_points import marks_of
 from ray_kplm.report.model_card import layout_picture
 from ray_kplm.report.pictures import data_uri
 from ray_kplm.report.run_page import Evidence, build_page
@@ -136,9 +136,10 @@ def _layout(run: Run, findings: Findings, edited: PointSet | None) -> str:
         return ""
     places = in_square(findings.xy, findings.sizes[:, None])
     shape = mean_shape(places, mirrored=facing_rule(run) is not None)
-    if edited is not None:
-        shape = edited.move(shape[None].astype(np.float32), 1)[0].astype(np.float64)
-    return data_uri(layout_picture(shape, marks_of(edited, findings.landmarks, beside=True)), "image/png")
+    if edited is None:
+        return data_uri(layout_picture(shape), "image/png")
+    points = edited.move(shape[None].astype(np.float32), 1)[0]
+    return data_uri(layout_picture(points, marks_of(edited.layout, edited, beside=True)), "image/png")
 
 
 def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -17,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
-from ray_kplm.analysis.contact_sheet import marks_with
 from ray_kplm.analysis.suggestion_pool import DatasetPool, FolderPool, Pool, file_paths
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.given_images import rgb_of
@@ -31,6 +30,7 @@ from ray_kplm.labels.reading import named_images
 from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.network.compute import Placement, choose_device
+from ray_kplm.points.drawing import marks_of
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.selection import DEFAULT, STRATEGIES, Strategy, image_features, select
 from ray_kplm.points.stored import LANDMARKS
@@ -262,7 +262,7 @@ def _write(
         columns=_COLUMNS,
         tile=_TILE,
         title=title,
-        marks=marks_with(layout) if is_named else None,
+        marks=marks_of(layout) if is_named else None,
     )
     target.write_bytes(SHEET, encode_png(sheet))
     coco.write(found, target)

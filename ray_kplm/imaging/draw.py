@@ -229,7 +229,7 @@ def _draw_points(canvas: Image, xy: Points, rings: NDArray[np.bool_], marks: Mar
     is_point = np.isfinite(xy).all(axis=1)
     for a, b in () if marks is None else marks.edges:
         if (is_point & ~rings)[[a, b]].all():
-            draw_edge(canvas, xy[a], xy[b], max(1, round(0.35 * radius)))
+            draw_edge(canvas, xy[a], xy[b], max(1, round(0.25 * radius)))
     for k in np.flatnonzero(is_point).tolist():
         point, colour = xy[k], KEYPOINT if marks is None else marks.colours[k].tolist()
         if rings[k]:

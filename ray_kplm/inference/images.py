@@ -51,6 +51,7 @@ from ray_kplm.network.compute import choose_device
 from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.number_format import resolve_auto
 from ray_kplm.parts import Pool, ThisProcess, Workers
+from ray_kplm.points.drawing import marks_of
 from ray_kplm.points.layout import Layout
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES, check_ranges
@@ -214,8 +215,7 @@ def predict_images(
         notes = _export(target if OUTPUTS in manifest else target.unchecked, options, manifest, layout)
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
-        labels = layout.names if layout.is_named else [str(k) for k in range(manifest["landmarks"])]
-        rendered = render_videos(target, images.videos, options.render, labels, layout.skeleton, progress)
+        rendered = render_videos(target, images.videos, options.render, marks_of(layout, make.points), progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
     said = (*images.notes, *notes)
     return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)

@@ -11,7 +11,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from typing import Annotated, Any, TypeAlias
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.errors import DataError
+from ray_kplm.imaging.draw import Marks
 from ray_kplm.job_copy import refuse_lost
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.ranges import Range, check_ranges
@@ -179,8 +180,7 @@ def render_videos(
     landmarks: Folder,
     videos: Videos | None,
     options: RenderOptions | None,
-    names: Sequence[str],
-    edges: Sequence[tuple[int, int]],
+    marks: Marks,
     progress: ProgressCallback,
 ) -> tuple[str, ...]:
     """Write the videos of a prediction with their landmarks drawn, and return where they are.
@@ -191,8 +191,7 @@ def render_videos(
         landmarks: The parts of the prediction.
         videos: The source.
         options: Where and how; None: nothing is written.
-        names: Of the landmarks, K.
-        edges: Pairs of landmarks that lines join.
+        marks: How the landmarks are drawn.
         progress: Called every few frames.
     """
     if options is None or videos is None:
@@ -201,19 +200,13 @@ def render_videos(
     rows = (row for part in landmarks.parts() for row in landmarks.read_table(part).to_pylist())
     for video, of_video in groupby(rows, key=lambda row: row["sequence"]):
         if video in videos.index:
-            written.append(
-                _render(videos.folder, video, videos.index[video], of_video, options, (names, edges), progress)
-            )
+            written.append(_render(videos.folder, video, videos.index[video], of_video, options, marks, progress))
     return tuple(written)
-
-
-_NamesAndEdges = tuple[Sequence[str], Sequence[tuple[int, int]]]
-"""Names of the landmarks, and the pairs that lines join."""
 
 
 def _render(
     folder: Folder, video: str, index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
-    drawn: _NamesAndEdges, progress: ProgressCallback,
+    marks: Marks, progress: ProgressCallback,
 ) -> str:  # fmt: skip
     target, name = options.target(video)
     if target.is_local:
@@ -221,7 +214,7 @@ def _render(
     # The end of an MP4 file is written before its middle, which an object store cannot do.
     with tempfile.TemporaryDirectory(prefix=".render-", dir=target.path if target.is_local else None) as scratch:
         path = f"{scratch}/{name}"
-        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, drawn, video, progress)
+        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, marks, video, progress)
         with open(path, "rb") as done, target.writing(name) as stream:
             shutil.copyfileobj(done, stream)
     return f"{target}/{name}"
@@ -229,10 +222,9 @@ def _render(
 
 def _draw(
     path: str, frames: Iterator[Any], index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
-    drawn: _NamesAndEdges, video: str, progress: ProgressCallback,
+    marks: Marks, video: str, progress: ProgressCallback,
 ) -> None:  # fmt: skip
-    names, edges = drawn
-    overlay = Overlay(len(names), trail=options.trail, labels=names if options.numbers else (), edges=edges)
+    overlay = Overlay(replace(marks, beside=options.numbers), trail=options.trail)
     by_frame = groupby(rows, key=lambda row: int(row["frame"]))
     following = next(by_frame, None)
     first = next((frame for frame in frames if frame.rgb is not None), None)

@@ -104,7 +104,8 @@ def rigid_skeleton(
     of `_SIZE_ERROR` of the distance, as the size is no better known; so of pairs that vary alike it takes the nearer one.
 
     The spread of the logarithm of the distance would not do: it is least for pairs that are far apart, whatever lies between
-    them. Of 13 bones between the annotated joints of people at sports, that tree has none and this one 12.
+    them. Between the annotated joints of people at sports, none of the 13 edges of that tree is a bone; of this one 12 are, and
+    the other one joins a hip with its shoulder.
 
     Args:
         pairs: (P, 2), landmarks.

@@ -79,14 +79,13 @@ class Findings:
         rates: list[float] = found_of(self.xy, self.probability).mean(axis=0).tolist()
         return rates
 
-    def mean_probability(self) -> list[float] | None:
-        """Return the mean probability of each landmark, (K,); None without probabilities."""
+    def mean_probability(self) -> list[float | None] | None:
+        """Return the mean probability of each landmark, (K,), None where it has none; None without probabilities."""
         if self.probability is None or np.isnan(self.probability).all():
             return None
         known = np.isfinite(self.probability)
-        total = np.where(known, self.probability, 0).sum(axis=0)
-        means: list[float] = (total / np.maximum(known.sum(axis=0), 1)).tolist()
-        return means
+        total, count = np.where(known, self.probability, 0).sum(axis=0), known.sum(axis=0)
+        return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]
 
     def difficulty(self) -> NDArray[np.float64]:
         """Return a key (N,) that orders the images from the best to the worst.

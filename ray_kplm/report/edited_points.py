@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import Marks, palette
-from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.schemas import NONE
 
@@ -71,21 +69,7 @@ def edge_path(points: PointSet | None, xy: NDArray[np.float64], hollow: NDArray[
     places = points.move(np.where(hollow[:, None], np.nan, xy)[None].astype(np.float32), 1)[0]
     ends = [(places[a], places[b]) for a, b in points.layout.skeleton]
     whole = [(a, b) for a, b in ends if np.isfinite(a + b).all()]
-    return "".join(f"M{a[0]:.0f} {a[1]:.0f}L{b[0]:.0f} {b[1]:.0f}" for a, b in whole)
-
-
-def marks_of(points: PointSet | None, landmarks: int, *, beside: bool = False) -> Marks:
-    """Return how the points of an edit are drawn: each in the colour of its first landmark; without one, the landmarks."""
-    if points is None:
-        return Marks.numbered(landmarks, beside=beside)
-    first = (points.shares > 0).argmax(axis=1)
-    return Marks(points.layout.names, palette(points.landmarks)[first], points.layout.skeleton, beside)
-
-
-def marks_with(layout: Layout, *, beside: bool = False) -> Marks:
-    """Return how points with names and edges are drawn; without names they have their numbers."""
-    labels = layout.names if layout.is_named else [str(k) for k in range(len(layout))]
-    return Marks(labels, palette(len(layout)), layout.skeleton, beside)
+    return "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in whole)
 
 
 def edit_line(points: PointSet) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import OUTLINE, SHIFT, draw_disc, draw_edge, draw_ring, draw_text, palette
+from ray_kplm.imaging.draw import OUTLINE, SHIFT, Marks, draw_disc, draw_edge, draw_ring, draw_text
 
 Image = NDArray[np.uint8]
 _RADIUS = 0.0075
@@ -32,19 +31,16 @@ class Overlay:
     leads to each landmark from where it was in the last frames; it ends where the landmark was not found.
     """
 
-    def __init__(
-        self, landmarks: int, *, trail: int = 10, labels: Sequence[str] = (), edges: Sequence[tuple[int, int]] = ()
-    ) -> None:
+    def __init__(self, marks: Marks, *, trail: int = 10) -> None:
         """Start before the first frame of a video.
 
         Args:
-            landmarks: K.
+            marks: Colours of the K landmarks, the edges, and what stands beside each of them if anything does.
             trail: Number of earlier frames in a trail.
-            labels: What stands beside each landmark, K texts; none: nothing does.
-            edges: Pairs of landmarks that are joined.
         """
-        self._colours: list[list[int]] = palette(landmarks).tolist()
-        self._trail, self._labels, self._edges = trail, labels, edges
+        self._colours: list[list[int]] = marks.colours.tolist()
+        self._trail, self._edges = trail, marks.edges
+        self._labels = marks.labels if marks.beside else ()
         self._past: dict[int, deque[NDArray[np.float64]]] = {}
 
     def __call__(self, rgb: Image, objects: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> Image:

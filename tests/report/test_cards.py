@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ray_kplm.report.cards import Findings, choose, gallery, landmark_cards, make_album, opening
+from ray_kplm.report.cards import NO_NUMBER, Findings, choose, gallery, landmark_cards, make_album, opening
 
 
 def findings_of(confidence, errors=None, side=100):
@@ -120,4 +120,5 @@ def test_landmarks_that_are_not_found_are_hollow_and_counted_on_their_card(evide
         dict(f[:2] for f in c["figures"]) for c in landmark_cards(findings, page.album, page.flip_map, None, None)
     ]
     assert [f["Found"] for f in figures[:2]] == ["75.0 %", "100 %"]
+    assert [f["Probability"] for f in figures] == ["0.775", "0.900", NO_NUMBER]
     assert page.findings.found_rate() is None

@@ -298,7 +298,7 @@ def test_an_edit_gives_names_edges_and_drops(evidence):
     xy = plain.findings.xy[7]  # the best image, which is first; its picture has the size of the image
     ends = [xy[3] + 0.5, xy[[0, 2]].mean(axis=0) + 0.5]
     found = [float(word) for word in re.findall(r"[\d.]+", paths[0])]
-    np.testing.assert_allclose(found, np.concatenate(ends), atol=0.51)
+    np.testing.assert_allclose(found, np.concatenate(ends), atol=0.06)
     assert len(paths) == 8
     assert [text for text in parsed.texts("dd") if text in ("no<se", "eye")] == ["no<se", "no<se", "eye"]  # joined to
     assert "Merged with landmark 2: the point is their mean." in parsed.texts("p", class_="quiet")

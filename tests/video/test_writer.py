@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from ray_kplm.imaging.draw import palette
+from ray_kplm.imaging.draw import Marks, palette
 from ray_kplm.storage import Folder
 from ray_kplm.video.overlay import Overlay
 from ray_kplm.video.reader import index_video, read_frames
@@ -51,13 +51,13 @@ def test_h264_is_chosen_where_its_encoder_is_there(tmp_path, monkeypatch):
 def test_a_found_landmark_is_a_disc_of_its_colour_with_its_name_beside_it(side):
     frame = np.full((side[1], side[0], 3), 200, np.uint8)
     xy = np.array([[0.25, 0.5], [0.75, 0.5]]) * side
-    drawn = Overlay(2)(frame, {0: (xy, np.array([True, True]))})
+    drawn = Overlay(Marks.numbered(2))(frame, {0: (xy, np.array([True, True]))})
     for point, colour in zip(np.rint(xy).astype(int), palette(2), strict=True):
         np.testing.assert_array_equal(drawn[point[1], point[0]], colour)
     assert (frame == 200).all()
-    numbered_ = Overlay(2, labels=["0", "1"])(frame, {0: (xy, np.array([True, True]))})
+    numbered_ = Overlay(Marks.numbered(2, beside=True))(frame, {0: (xy, np.array([True, True]))})
     assert (numbered_ != drawn).any()
-    named = Overlay(2, labels=["nose", "tail"])(frame, {0: (xy, np.array([True, True]))})
+    named = Overlay(Marks(["nose", "tail"], palette(2), beside=True))(frame, {0: (xy, np.array([True, True]))})
     assert (named != drawn).any(axis=2).sum() > (numbered_ != drawn).any(axis=2).sum()
     changed = (drawn != frame).any(axis=2).mean()
     assert 0 < changed < 0.01
@@ -65,7 +65,7 @@ def test_a_found_landmark_is_a_disc_of_its_colour_with_its_name_beside_it(side):
 
 def test_a_landmark_that_is_not_found_is_a_faint_ring_and_none_without_a_place():
     frame, xy = np.full((180, 320, 3), 200, np.uint8), np.array([[80.0, 90.0], [np.nan, np.nan], [1e9, 5.0]])
-    drawn = Overlay(3)(frame, {0: (xy, np.array([False, False, True]))})
+    drawn = Overlay(Marks.numbered(3))(frame, {0: (xy, np.array([False, False, True]))})
     np.testing.assert_array_equal(drawn[90, 80], 200)  # it is hollow
     changed = np.argwhere((drawn != 200).any(axis=2))
     assert len(changed)
@@ -75,7 +75,7 @@ def test_a_landmark_that_is_not_found_is_a_faint_ring_and_none_without_a_place()
 
 def test_a_trail_leads_to_where_the_landmark_was_and_is_as_long_as_asked():
     def after(trail: int) -> np.ndarray:
-        frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1, trail=trail)
+        frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(Marks.numbered(1), trail=trail)
         for x in range(40, 200, 20):
             drawn = overlay(frame, {0: (np.array([[float(x), 90.0]]), np.array([True]))})
         return np.flatnonzero((drawn[90] != 200).any(axis=1))
@@ -86,7 +86,7 @@ def test_a_trail_leads_to_where_the_landmark_was_and_is_as_long_as_asked():
 
 
 def test_a_trail_has_a_gap_where_the_landmark_was_not_found():
-    frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(1)
+    frame, overlay = np.full((180, 320, 3), 200, np.uint8), Overlay(Marks.numbered(1))
     for x, is_found in ((40, True), (80, False), (120, True)):
         drawn = overlay(frame, {0: (np.array([[float(x), 90.0]]), np.array([is_found]))})
     assert (drawn[90, 50:110] == 200).all()
@@ -94,8 +94,8 @@ def test_a_trail_has_a_gap_where_the_landmark_was_not_found():
 
 def test_edges_join_what_is_found():
     frame, xy = np.full((90, 160, 3), 128, np.uint8), np.array([[20.0, 20.0], [140.0, 20.0], [140.0, 70.0]])
-    drawn = Overlay(3, edges=[(0, 1), (1, 2)])(frame, {0: (xy, np.array([True, True, False]))})
-    plain = Overlay(3)(frame, {0: (xy, np.array([True, True, False]))})
+    drawn = Overlay(Marks.numbered(3, [(0, 1), (1, 2)]))(frame, {0: (xy, np.array([True, True, False]))})
+    plain = Overlay(Marks.numbered(3))(frame, {0: (xy, np.array([True, True, False]))})
     changed = (drawn != plain).any(axis=2)
     assert changed[20, 40:120].all()
     assert not changed[24:].any()

@@ -11,6 +11,7 @@
   }]));
   const names = JSON.parse(list.dataset.names);
   const label = (k) => names[k] || String(k);
+  const letters = names.some(Boolean) ? 2.4 : 3.4;
   const chosen = document.head.appendChild(document.createElement("style"));
   let visible = FIRST, sequence = shots;
 
@@ -44,7 +45,7 @@
       const radius = +circle.getAttribute("r");
       text.setAttribute("x", +circle.getAttribute("cx") + 1.3 * radius);
       text.setAttribute("y", +circle.getAttribute("cy") - 0.8 * radius);
-      text.setAttribute("font-size", 3.4 * radius);
+      text.setAttribute("font-size", letters * radius);
       text.setAttribute("class", circle.classList[0]);
       text.textContent = label(+circle.classList[0].slice(1));
       svg.append(text);
