@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "LABELS is a file of COCO keypoints, Label Studio's JSON export, DeepLabCut's labels or a CSV; images are looked for\n"
         "beside it, or below --images. Points need not be labelled in every image.\n\n"
         "Examples:\n"
-        "  kplm suggest runs/mine --count 20 tolabel               # images worth a label, with predictions to correct\n"
+        "  kplm suggest runs/mine --count 20 tolabel                # images worth a label, with predictions to correct\n"
         "  kplm adapt runs/mine tolabel/coco.json --name nose5      # the points nose5\n"
         "  kplm predict runs/mine photos out --points nose5 --to csv\n"
         "  kplm adapt runs/mine more.json --name nose5              # again with more labels; the earlier set is kept\n"
