@@ -51,7 +51,7 @@ def points(run: Run, name: str | None) -> None:
     """Raise DataError if a run has no set of points of this name. Of exported detectors it is known once they are loaded."""
     from ray_kplm.points.stored import chosen_name
 
-    if run.folder.is_file("config.yaml") and not run.folder.is_file(EXPORTED):
+    if name is not None and run.folder.is_file("config.yaml") and not run.folder.is_file(EXPORTED):
         chosen_name(run.folder, name)
 
 

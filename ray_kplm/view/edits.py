@@ -42,16 +42,19 @@ def save_edit(run: Run, points: Sequence[EditedPoint], edges: Sequence[tuple[str
         ConfigError: The points break a rule.
         RunError: Another command edits the points.
     """
-    content, folder = as_yaml(points, edges).encode(), point_folder(run.folder, EDITED)
-    read_edit(content, FILE, flip_map_of(run))  # before a file that is none is written
+    flip_map, folder = flip_map_of(run), point_folder(run.folder, EDITED)
+    used = {k for point in points for k in point.landmarks}
+    content = as_yaml(points, edges, [k for k in range(len(flip_map)) if k not in used]).encode()
+    read_edit(content, FILE, flip_map)  # before a file that is none is written
     folder.write_bytes(FILE, content)
     applied = apply_file(run, f"{folder}/{FILE}")
     return f"{folder}/{FILE}", list(applied.notes)
 
 
-def as_yaml(points: Sequence[EditedPoint], edges: Sequence[tuple[str, str]]) -> str:
+def as_yaml(points: Sequence[EditedPoint], edges: Sequence[tuple[str, str]], dropped: Sequence[int]) -> str:
     """Return the content of `points.yaml`: see `points.edit`."""
-    plain = {"points": [_entry(point) for point in points], "edges": [list(edge) for edge in edges]}
+    plain: dict[str, Any] = {"points": [_entry(point) for point in points], "dropped": list(dropped)}
+    plain["edges"] = [list(edge) for edge in edges]
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return text
 

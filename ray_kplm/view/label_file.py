@@ -73,7 +73,7 @@ class LabelFile:
     def _load(self) -> None:
         """Take what the file says."""
         content = self.folder.read_bytes(self.name) if self.folder.is_file(self.name) else b""
-        self._hash, self.labels, self.names = hashlib.sha256(content).hexdigest(), {}, ()
+        self._hash = hashlib.sha256(content).hexdigest()
         self._plain = _parsed(content, self.path) if content else {}
         for key in ("images", "annotations", "categories"):
             self._plain.setdefault(key, [])
@@ -83,21 +83,17 @@ class LabelFile:
         self._category: dict[str, Any] = categories[0] if categories else category_entry("object", (), ())
         if not categories:
             self._plain["categories"].append(self._category)
-        self.names = tuple(map(str, self._category["keypoints"]))
-        self._index_labels()
+        self._take()
 
-    def _index_labels(self) -> None:
+    def _take(self) -> None:
+        """Take names and labels from the plain content, at once for those who read them meanwhile."""
+        names, labels = tuple(map(str, self._category["keypoints"])), dict[int, Label]()
         image_of = {one.get("id"): self._number_of.get(self._key(_file_name(one))) for one in self._plain["images"]}
         for one in self._plain["annotations"]:
-            index = image_of.get(one.get("image_id"))
-            flat = one.get("keypoints")
-            if (
-                index is not None
-                and not _is_predicted(one)
-                and isinstance(flat, list)
-                and len(flat) == 3 * len(self.names)
-            ):
-                self.labels[index] = _label(flat)
+            index, flat = image_of.get(one.get("image_id")), one.get("keypoints")
+            if index is not None and not _is_predicted(one) and isinstance(flat, list) and len(flat) == 3 * len(names):
+                labels[index] = _label(flat)
+        self.names, self.labels = names, labels
 
     def _named(self, index: int) -> str:
         """Return the `_key` of an image of the gallery."""
@@ -222,8 +218,7 @@ class LabelFile:
         content = (json.dumps(self._plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.folder.write_bytes(self.name, content)
         self._hash = hashlib.sha256(content).hexdigest()
-        self.names, self.labels = tuple(self._category["keypoints"]), {}
-        self._index_labels()
+        self._take()
 
 
 class _Changing:

@@ -20,7 +20,7 @@ from ray_kplm.methods.predicted import Predicted
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import LANDMARKS, POINTS_FILE, chosen_name, point_folder, point_sets
-from ray_kplm.run import Run
+from ray_kplm.run import MANIFEST, Run
 from ray_kplm.view.gallery import DatasetGallery, Gallery, Seen
 from ray_kplm.view.point_table import PointTable
 
@@ -69,7 +69,11 @@ class Predictions:
         folder = point_folder(self.run.folder, name)
         if not (is_run(self.run) and name in self.sets()):
             raise DataError(f"{name}: there are no such points; there are {', '.join(self.sets())}")
-        return name, hashlib.sha256(folder.read_bytes(POINTS_FILE)).hexdigest()
+        files = [
+            POINTS_FILE,
+            *([MANIFEST] if is_exported(folder) else []),
+        ]  # that of points with a network of their own
+        return name, hashlib.sha256(b"".join(map(folder.read_bytes, files))).hexdigest()
 
     def layout(self, name: str) -> Layout:
         """Return the names, partners and edges of a set. Raises DataError if there is no such set."""

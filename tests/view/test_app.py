@@ -227,7 +227,7 @@ def test_landmarks_are_renamed_merged_dropped_and_joined_and_labels_follow(run):
         {"landmarks": [0, 3], "name": "eye", "partner": None},
     ]
     reply = asked(desk, post("/api/edit", {"points": points, "edges": [["nose", "eye"]]}))
-    assert (reply.status_code, reply.json()["set"]) == (200, "edited")
+    assert (reply.status_code, reply.json()["set"], reply.json()["notes"]) == (200, "edited", [])
     made = read_point_set(point_folder(run.folder, "edited"))
     assert (made.layout.names, made.layout.skeleton) == (("nose", "eye"), ((0, 1),))
     np.testing.assert_allclose(made.shares, [[0, 1, 0, 0], [0.5, 0, 0, 0.5]])

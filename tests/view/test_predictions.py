@@ -7,15 +7,18 @@ import pytest
 from ray_kplm import schemas
 from ray_kplm.analysis.stored_predictions import prediction_step
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.errors import DataError
+from ray_kplm.detectors.stored import export
+from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import point_folder, write_point_set
+from ray_kplm.run import Run
+from ray_kplm.storage import Folder
 from ray_kplm.view.gallery import DatasetGallery, FileGallery, file_name_of, open_gallery
 from ray_kplm.view.predictions import Predictions
 
-from .conftest import IMAGES, K
+from .conftest import IMAGES, K, open_desk
 
 
 def predictions(run, **options) -> Predictions:
@@ -80,6 +83,24 @@ def test_a_set_that_was_made_again_is_predicted_again(run):
     assert np.abs(found.table("mine").get(0).xy - before).max() > 0.01
 
 
+def test_points_with_a_network_of_their_own_are_predicted_by_it_also_when_it_was_trained_again(
+    run, untrained_run, tmp_path
+):
+    folder, found = point_folder(run.folder, "head"), predictions(run)
+    points = PointSet.of_groups(Layout("", ("one", "two"), (0, 1)), [[0], [1]], 2)
+    store(run, "test")  # of the landmarks, which these points are not made of
+    places = []
+    for seed in (5, 6):
+        folder.delete()
+        export(untrained_run(tmp_path / str(seed), 2, f"dataset={run.config.dataset}", seed=seed), folder)
+        write_point_set(folder, points)
+        found.predict("head", [0])
+        places.append(found.table("head").get(0).xy)
+        detector = LandmarkDetector.load(run.folder.path, device="cpu", points="head")
+        np.testing.assert_allclose(places[-1], detector.predict(found.gallery.stored(0))[0].xy, atol=1e-3)
+    assert np.abs(places[0] - places[1]).max() > 0.1
+
+
 def test_a_limit_of_the_images_is_kept_and_told(run):
     gallery = open_gallery([run.config.dataset], None, 10)
     assert isinstance(gallery, DatasetGallery)
@@ -122,3 +143,16 @@ def test_names_of_copied_images_are_safe(name):
     assert set(made) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
     assert 0 < len(made) < 100
     assert made != file_name_of(f"{name}1")
+
+
+def test_an_exported_detector_shows_its_points_and_has_none_to_edit(run, photos, tmp_path):
+    export(run, Folder.at(tmp_path / "detector"))
+    desk = open_desk(Run.open(str(tmp_path / "detector")), str(photos), labels=str(tmp_path / "labels.json"))
+    state = desk.state()
+    assert ([one["id"] for one in state["sets"]], state["edited"]) == (["landmarks"], None)
+    desk.predictions.predict("landmarks", [0])
+    (expected,) = LandmarkDetector.load(tmp_path / "detector", device="cpu").predict(str(photos / "0.jpg"))
+    np.testing.assert_allclose(desk.predictions.table("landmarks").get(0).xy, expected.xy, atol=1e-3)
+    for change in (lambda: desk.adapt("mine"), lambda: desk.edit([], [])):
+        with pytest.raises(ConfigError, match="is an exported detector"):
+            change()

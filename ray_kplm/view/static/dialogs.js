@@ -61,8 +61,8 @@ async function follow() {
     if (job.state === "failed") throw new Error(job.text);
     if (job.state === "done") {
       showResult(job.facts);
-      $("adapt-status").textContent = `${job.name} is fitted and shown.`;
       await tried(() => hooks.adapted(job.name));
+      $("adapt-status").textContent = `${job.name} is fitted and shown.`;
       return;
     }
     await new Promise((done) => { setTimeout(done, PAUSE_MS); });

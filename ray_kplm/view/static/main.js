@@ -103,7 +103,7 @@ async function chooseSet(name) {
   store.wanted.set = name;
   store.wanted.point = null;
   await again();
-  store.wanted.set = name;
+  panel.refresh();
   if (editor.openIndex() !== null) editor.refresh();
 }
 

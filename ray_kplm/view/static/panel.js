@@ -4,7 +4,7 @@ import { $, element, say, svg, tried } from "./dom.js";
 import { edges as drawnEdges, highlight } from "./grid.js";
 import { store } from "./store.js";
 
-let points = []; // {id, landmarks, name, partner (another point or null)}
+let points = []; // {id, landmarks, name, partner (another point or null), index (in the edited set, or null)}
 let edges = []; // pairs of points
 let dropped = []; // landmarks
 let places = []; // of landmarks, percent of the picture; null: not known
@@ -24,6 +24,11 @@ export async function open() {
   $("points").querySelector("input.name")?.focus();
 }
 
+// Draw again, as the images show another set.
+export function refresh() {
+  if (!$("panel").hidden) draw();
+}
+
 export function close() {
   $("panel").hidden = true;
   $("open-panel").setAttribute("aria-expanded", "false");
@@ -34,8 +39,10 @@ const landmarks = () => store.state.sets.find((one) => one.id === "landmarks");
 
 // Take what the run has.
 function begin() {
-  const edited = store.state.edited;
-  points = edited.points.map((one, k) => ({ id: k, landmarks: [...one.landmarks], name: one.name, partner: null, isChosen: false }));
+  const { edited, sets } = store.state;
+  const isEdited = sets.some((one) => one.id === "edited");
+  points = edited.points.map((one, k) => ({ id: k, landmarks: [...one.landmarks], name: one.name, partner: null, isChosen: false,
+    index: isEdited ? k : null }));
   const called = (name) => points.find((point) => point.name === name) ?? null;
   edited.points.forEach((one, k) => { points[k].partner = called(one.partner); });
   edges = edited.edges.map((ends) => ends.map(called));
@@ -43,18 +50,30 @@ function begin() {
   first = null;
 }
 
-// Mean places of the landmarks in some images.
+// Mean places of the landmarks in some images. Images that fit the first one better when mirrored are.
 async function loadPlaces() {
   const images = store.listing.images.slice(0, 32).map((entry) => entry.index);
   if (!images.length) return;
-  const found = Object.values(await get("/api/points", { set: "landmarks", images: images.join(",") }));
-  places = landmarks().names.map((_, k) => {
-    const seen = found.filter((one) => one.xy?.[k]).map((one) => [one.xy[k][0] / one.width, one.xy[k][1] / one.height]);
-    const mean = (axis) => seen.reduce((sum, at) => sum + at[axis], 0) / seen.length;
-    return seen.length ? [mean(0), mean(1)] : null;
-  });
+  const found = Object.values(await get("/api/points", { set: "landmarks", images: images.join(",") })).filter((one) => one.xy);
+  const shapes = found.map((one) => centred(one.xy.map((xy) => xy && [xy[0] / one.width, xy[1] / one.height])));
+  const mirrored = (shape) => shape.map((at) => at && [-at[0], at[1]]);
+  const alike = shapes.map((shape) => (distance(mirrored(shape), shapes[0]) < distance(shape, shapes[0]) ? mirrored(shape) : shape));
+  places = landmarks().names.map((_, k) => mean(alike.map((shape) => shape[k]).filter(Boolean)));
   fill();
   draw();
+}
+
+function mean(points) {
+  return points.length ? [0, 1].map((axis) => points.reduce((sum, at) => sum + at[axis], 0) / points.length) : null;
+}
+
+function centred(shape) {
+  const [x, y] = mean(shape.filter(Boolean)) ?? [0, 0];
+  return shape.map((at) => at && [at[0] - x, at[1] - y]);
+}
+
+function distance(one, other) {
+  return one.reduce((sum, at, k) => (at && other[k] ? sum + (at[0] - other[k][0]) ** 2 + (at[1] - other[k][1]) ** 2 : sum), 0);
 }
 
 // Scale the places to the diagram.
@@ -67,13 +86,16 @@ function fill() {
   places = places.map((at) => at && [50 + (at[0] - (left + right) / 2) * scale, 50 + (at[1] - (top + bottom) / 2) * scale]);
 }
 
-function colourOf(point) {
-  return landmarks().colours[point.landmarks[0]];
+// Colours of a point as the images have it: its own where the edited points are shown, else those of its landmarks.
+function coloursOf(point) {
+  if (store.wanted.set === "edited" && point.index !== null) {
+    return [store.state.sets.find((one) => one.id === "edited").colours[point.index]];
+  }
+  return point.landmarks.map((k) => landmarks().colours[k]);
 }
 
 function placeOf(point) {
-  const known = point.landmarks.map((k) => places[k]).filter(Boolean);
-  return known.length ? [0, 1].map((axis) => known.reduce((sum, at) => sum + at[axis], 0) / known.length) : null;
+  return mean(point.landmarks.map((k) => places[k]).filter(Boolean));
 }
 
 function draw() {
@@ -98,7 +120,7 @@ function diagramPoint(point, [x, y]) {
       join(point);
     } },
     svg("title", {}, point.name), svg("circle", { r: 2.6 }));
-  made.style.setProperty("--k", colourOf(point));
+  made.style.setProperty("--k", coloursOf(point)[0]);
   return made;
 }
 
@@ -121,9 +143,9 @@ function join(point) {
 }
 
 function row(point) {
-  const chips = point.landmarks.map((k) => {
-    const chip = element("span", { class: "chip", title: `landmark ${k}` });
-    chip.style.setProperty("--k", landmarks().colours[k]);
+  const chips = coloursOf(point).map((colour) => {
+    const chip = element("span", { class: "chip", title: `landmark ${point.landmarks.join(", ")}` });
+    chip.style.setProperty("--k", colour);
     return chip;
   });
   const name = element("input", { class: "name", value: point.name, "aria-label": `Name of ${point.name}`, maxlength: 64, spellcheck: "false",
@@ -187,7 +209,7 @@ function newPoint(k) {
   const taken = points.map((point) => point.name);
   let name = landmarks().names[k];
   while (taken.includes(name)) name += "_";
-  return { id: Math.max(-1, ...points.map((point) => point.id)) + 1, landmarks: [k], name, partner: null, isChosen: false };
+  return { id: Math.max(-1, ...points.map((point) => point.id)) + 1, landmarks: [k], name, partner: null, isChosen: false, index: null };
 }
 
 function restore(k) {
