@@ -9,7 +9,7 @@ from ray_kplm.locking import lock_folder
 from ray_kplm.points.stored import EDITED, POINTS_FILE, check_point_set_name, point_folder, point_sets, read_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.storage.file_content import check_seal
+from ray_kplm.storage.file_content import SEAL, check_seal
 
 FACTS = "adapt.json"
 """How `kplm adapt` fitted a set, beside its points."""
@@ -22,7 +22,7 @@ def read_facts(folder: Folder) -> dict[str, Any] | None:
     with folder.parsing(FACTS):
         facts = folder.read_object(FACTS)
         check_seal(facts)
-    return facts
+    return {name: value for name, value in facts.items() if name != SEAL}
 
 
 def list_point_sets(run: Run) -> list[dict[str, Any]]:

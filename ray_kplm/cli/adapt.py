@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         "beside it, or below --images. Points need not be labelled in every image.\n\n"
         "Examples:\n"
         "  kplm suggest runs/mine --count 20 tolabel                # images worth a label, with predictions to correct\n"
-        "  kplm adapt runs/mine tolabel/labels.json --name nose5    # the points nose5\n"
+        "  kplm adapt runs/mine tolabel/coco.json --name nose5      # the points nose5\n"
         "  kplm predict runs/mine photos out --points nose5 --to csv\n"
         "  kplm adapt runs/mine more.json --name nose5              # again with more labels; the earlier set is kept\n"
         "  kplm adapt runs/mine --list"
