@@ -24,6 +24,7 @@ from ray_kplm.methods.visibility import found_of
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.stored import LANDMARKS, chosen_name
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.report.edited_points import marks_with
 from ray_kplm.report.headlines import headlines
 from ray_kplm.report.model_card import Card, build_card, layout_picture
 from ray_kplm.report.run_warnings import run_warnings
@@ -103,7 +104,7 @@ def write_model(
     if dataset is not None:
         shape, layout, layout_images = _mean_layout(run, dataset, name, layout)
     if shape is not None:
-        folder.write_bytes(LAYOUT, layout_picture(shape, layout.skeleton))
+        folder.write_bytes(LAYOUT, layout_picture(shape, marks_with(layout, beside=True)))
     if options.with_images and dataset is not None:
         folder.write_bytes(SHEET, draw_sheet(run, _split(dataset), 24, points=name))
     progress(0.6, "the detector")

@@ -10,8 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import draw_landmarks, encode_png
-from ray_kplm.points.layout import Skeleton
+from ray_kplm.imaging.draw import Marks, draw_landmarks, encode_png
 from ray_kplm.redaction import redact
 
 LAYOUT_SIDE = 480
@@ -90,14 +89,14 @@ def build_card(card: Card) -> str:
     return environment.get_template("model_card.md").render(c=card, front_matter=_front_matter(card))
 
 
-def layout_picture(shape: NDArray[np.floating], skeleton: Skeleton = ()) -> bytes:
-    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs with numbers, and their skeleton, on grey."""
+def layout_picture(shape: NDArray[np.floating], marks: Marks | None = None) -> bytes:
+    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs on grey, with numbers, or as `marks` say."""
     low, high = shape.min(axis=0), shape.max(axis=0)
     extent = max(float((high - low).max()), 1e-9)
     scale = LAYOUT_SIDE * (1 - 2 * _BORDER) / extent
     xy = (shape - (low + high) / 2) * scale + (LAYOUT_SIDE - 1) / 2
     canvas = np.full((LAYOUT_SIDE, LAYOUT_SIDE, 3), _GREY, np.uint8)
-    return encode_png(draw_landmarks(canvas, xy, numbers=True, edges=skeleton))
+    return encode_png(draw_landmarks(canvas, xy, numbers=True, marks=marks))
 
 
 def _front_matter(card: Card) -> str:
