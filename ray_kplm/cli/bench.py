@@ -1,4 +1,4 @@
-"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance, predict."""
+"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance, predict, labels."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
     _add_chaos(kinds)
     _add_endurance(kinds)
     _add_predict(kinds)
+    _add_labels(kinds)
 
 
 def _add_correspondence(kinds: Any) -> None:
@@ -186,6 +187,49 @@ def _add_predict(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_labels(kinds: Any) -> None:
+    text = (
+        "Measure the test error of annotated points by the number of labelled images: by the map from a run's landmarks that "
+        "kplm adapt fits, by a new head on its frozen backbone, and by the same network trained from scratch on the same "
+        "images. What the folder of the results has already is not measured again, so the command can be interrupted. "
+        "Trainings take minutes to hours each; --seeds 3 0 0 leaves them out."
+    )
+    epilog = (
+        "Examples:\n"
+        "  kplm bench labels runs/faces --seeds 10 0 0                 # the map from the landmarks: seconds to minutes\n"
+        "  kplm bench labels runs/faces --groups five.yaml --out curve --json\n"
+        "five.yaml maps names of points to annotated points, of which it takes the mean; * stands for any text:\n"
+        "  eye_left: eyeL_*\n"
+        "  nose: [nose_3]"
+    )
+    parser = command(kinds, "labels", _labels, text, epilog)
+    parser.add_argument("run", metavar="RUN", help="a run directory on an annotated dataset")
+    parser.add_argument(
+        "--counts",
+        type=Number(int, COUNTS),
+        nargs="+",
+        default=[5, 10, 20, 50, 100, 300],
+        help="numbers of labelled images; default: 5 10 20 50 100 300",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=Number(int, Range(0, 1000)),
+        nargs=3,
+        default=[3, 1, 1],
+        metavar=("MAP", "HEAD", "SCRATCH"),
+        help="draws of images for the map, the head and the network from scratch; 0 leaves one out; default: 3 1 1",
+    )
+    parser.add_argument(
+        "--groups", metavar="FILE", help="a YAML file of points that are means of annotated ones, scored too"
+    )
+    parser.add_argument(
+        "--iterations", type=Number(int, COUNTS), help="of a training from scratch; default: those of the run's stage 2"
+    )
+    parser.add_argument("--head-iterations", type=Number(int, COUNTS), default=600, help="of the training of a head")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of labels.json and labels.png; default: RUN/bench")
+    add_json(parser, "the figures")
+
+
 def _correspondence(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.correspondence import bench
@@ -283,3 +327,23 @@ def _predict(options: argparse.Namespace) -> Result:
 
     figures = bench(run, options.onnx, options.console.show)
     return Result("\n".join(lines(figures)), figures)
+
+
+def _labels(options: argparse.Namespace) -> Result:
+    run = checks.finished_run(options.run)
+    dataset = checks.dataset_of(run)
+    groups = None
+    if options.groups:
+        from ray_kplm.bench.point_groups import read_groups
+
+        groups = read_groups(options.groups, dataset)
+    with options.console.loading():
+        from ray_kplm.bench.label_results import METHODS, lines
+        from ray_kplm.bench.labels import Sizes, bench
+        from ray_kplm.storage import Folder
+
+    seeds = dict(zip(METHODS, options.seeds, strict=True))
+    sizes = Sizes(tuple(sorted(set(options.counts))), seeds, options.iterations, options.head_iterations)
+    out = Folder.at(options.out) if options.out else run.folder / "bench"
+    figures = bench(run, sizes, groups, out, options.console.show)
+    return Result("\n".join([*lines(figures), f"written: {out}/labels.json and labels.png"]), figures)

@@ -8,13 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
 from ray_kplm.evaluation.regression import cumulative_curve
 
 PANEL_INCHES = (4.0, 3.0)
 DOTS_PER_INCH = 120
+_ERROR_TICKS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 40, 60, 100)
+"""Errors, percent, that a logarithmic axis names."""
 
 
 def cumulative_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> bytes:
@@ -65,6 +67,37 @@ def errors_over(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
+    return _png(figure)
+
+
+def errors_by_labels(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]]) -> bytes:
+    """Return a PNG of test errors against the number of labelled images, on logarithmic axes.
+
+    Args:
+        panels: Title of a panel -> label of a curve -> numbers of labels (V,), ascending, errors (V,) in percent of the
+            normaliser and their standard deviations (V,).
+    """
+    figure = _figure(rows=1, columns=max(2, len(panels)))
+    for panel, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), panel + 1)
+        for label, (counts, means, deviations) in curves.items():
+            axes.errorbar(
+                np.asarray(counts), np.asarray(means), np.asarray(deviations), label=label, marker="o", capsize=3
+            )
+        counted = sorted({int(count) for counts, _, _ in curves.values() for count in np.asarray(counts)})
+        axes.set_title(title)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(counted))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        axes.yaxis.set_major_locator(FixedLocator(_ERROR_TICKS))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        axes.set_xlabel("labelled images")
+        axes.set_ylabel("test NME, % of normaliser")
+        axes.grid(alpha=0.3)
+        axes.legend()
     return _png(figure)
 
 
