@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from ray_kplm.imaging.draw import palette
+from ray_kplm.imaging.draw import Marks, palette
 from ray_kplm.report.model_card import LAYOUT_SIDE, Card, build_card, layout_picture
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,10 @@ def test_the_layout_has_each_landmark_in_its_colour():
 
 def test_the_layout_has_its_skeleton():
     shape = np.array([[10.0, 10], [30, 10], [20, 40]])
-    plain, joined = (np.asarray(Image.open(io.BytesIO(layout_picture(shape, edges)))) for edges in ((), ((0, 1),)))
+    plain, joined = (
+        np.asarray(Image.open(io.BytesIO(layout_picture(shape, Marks.numbered(3, edges, beside=True)))))
+        for edges in ((), ((0, 1),))
+    )
     ys, xs = np.nonzero((plain != joined).any(axis=2))
     assert xs.max() - xs.min() > 100  # along the edge, which is level
     assert ys.max() - ys.min() < 20
