@@ -48,7 +48,8 @@ class LandmarkDetector:
 
     Attributes:
         layout: Names, mirror partners and skeleton of the points that it predicts: its landmarks, or those made of them by
-            `kplm edit` or `kplm adapt`.
+            `kplm edit` or `kplm adapt`. Files and folders to share have a skeleton that was derived where none was given; a run
+            has none then.
         batch: Images that are predicted at once.
         limits: Of an image file and of a picture.
     """
@@ -117,6 +118,8 @@ class LandmarkDetector:
         limits: Limits = DEFAULT_LIMITS,
     ) -> LandmarkDetector:
         """Load a detector that `kplm push` shared: `LandmarkDetector.from_pretrained("user/name").predict(["a.jpg"])`.
+
+        It finds the points that it was shared with; `names` and `layout` say which.
 
         Args:
             name: A name on the model hub, or a folder.

@@ -70,6 +70,7 @@ def pretrained_predictor(run: Run) -> PretrainedFactory:
         if facing:
             template = FacingTemplate(facing["mean"], facing["direction"], float(facing["sharpness"]))
             rule = FacingRule(run.config, template, facing["box"])
+    with parsing(f"{folder}/{MODEL_CONFIG}", WAY_OUT):
         points = None if plain.get("points") is None else PointSet.from_dict(plain["points"])
         if points is not None and points.landmarks != len(channels):
             raise ValueError(f"its points are made of {points.landmarks} landmarks, and it has {len(channels)}")

@@ -21,9 +21,12 @@ class PointGraph(nn.Module):
         self.is_moved, self.is_local = regressor.frame == "similarity", len(regressor.support) > 0
         self.width, self.points = regressor.width, regressor.points
         self.x_mean, self.y_mean = _buffer(regressor.x_mean), _buffer(regressor.y_mean)
-        self.weights, self.reference = _buffer(regressor.weights), _buffer(regressor.reference)
-        self.support, self.local = _buffer(regressor.support), _buffer(regressor.local)
-        self.reference_size = max(float((regressor.reference**2).sum()), SMALLEST)
+        self.weights = _buffer(regressor.weights)
+        if self.is_moved:  # a program of `torch.export` with an empty buffer cannot be loaded
+            self.reference = _buffer(regressor.reference)
+            self.reference_size = max(float((regressor.reference**2).sum()), SMALLEST)
+        if self.is_local:
+            self.support, self.local = _buffer(regressor.support), _buffer(regressor.local)
         self.shares, self.counts = _buffer(points.shares), _buffer(points.shares > 0)
 
     def forward(

@@ -11,11 +11,14 @@ from ray_kplm.detectors.pretrained_config import MODEL_CONFIG, WEIGHTS, open_det
 from ray_kplm.detectors.stored import detector_fingerprint, export, export_pretrained, landmark_predictor
 from ray_kplm.errors import ConfigError, DamageError, DataError, RunError
 from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import seal
 
 K = 4
+FIVE = PointSet.of_groups(Layout("", ("a",), (0,)), [[4]], 5).to_dict()
 
 
 @pytest.fixture
@@ -108,6 +111,8 @@ def flip_a_bit(shared):
             "its content is not what was written",
         ),
         (lambda s: change(s, landmarks=5), DamageError, "it has not the 5 landmarks"),
+        (lambda s: change(s, points={"names": ["a"]}), DamageError, "config.json: is damaged"),
+        (lambda s: change(s, points=FIVE), DamageError, "its points are made of 5 landmarks, and it has 4"),
         (lambda s: change(s, format_version=3), RunError, "pip install --upgrade ray-kplm"),
         (lambda s: (s / MODEL_CONFIG).write_text('{"model_type": "bert"}'), DataError, "is of a model of bert, and no"),
         (lambda s: change(s, config={"network": {"hight": 3}}), ConfigError, "network.hight: unknown key"),
@@ -134,7 +139,13 @@ def test_a_config_of_an_older_version_is_read(shared, images):
     """Keys that came later are missing, others had other names, nothing is sealed."""
     plain = json.loads((shared / MODEL_CONFIG).read_text())
     expected = LandmarkDetector.from_pretrained(shared, device="cpu")
-    del plain["sha256"], plain["versions"], plain["config"]["stage2"]["joint_weight"]
+    del (
+        plain["sha256"],
+        plain["versions"],
+        plain["points"],
+        plain["skeleton"],
+        plain["config"]["stage2"]["joint_weight"],
+    )
     plain["config"]["clustering"] = {"redos": 3}
     (shared / MODEL_CONFIG).write_text(json.dumps(plain))
     assert open_detector(str(shared)).config.clustering.n_init == 3

@@ -15,6 +15,9 @@ from ray_kplm.methods.predictors import LandmarkPredictor, OneWayPredictor
 from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.regressor import PointRegressor
 from ray_kplm.schemas import NONE
 
 CONFIG = load_config(
@@ -166,3 +169,33 @@ def test_the_object_is_looked_for_at_the_landmarks_of_both_ways_where_a_box_is_u
     np.testing.assert_array_equal(points[:, 2:], coordinates.mirrored(inner(mirrored)[0], 64))
     OneWayPredictor(inner, rule)(IMAGES, boxes[[0, 2, 0]])
     assert rule.asked[-1][1] is None
+
+
+class Counting(Ramp):
+    """It counts how often it is run."""
+
+    runs = 0
+
+    def __call__(self, images, boxes=None):
+        self.runs += 1
+        return super().__call__(images, boxes)
+
+
+def test_the_network_runs_once_where_boxes_are_known_and_twice_where_not():
+    for boxes, runs in ((None, 2), (np.tile(np.float32([4, 4, 60, 60]), (3, 1)), 1)):
+        inner = Counting()
+        OneWayPredictor(inner, BrighterSide())(IMAGES, boxes)
+        assert inner.runs == runs
+
+
+def test_points_are_made_in_the_turned_image_and_then_turned_back():
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    images[0, 20, 50] = images[1, 20, 13] = 255
+    regressor = PointRegressor(np.zeros(4), np.array([0.25, 0.5]), np.zeros((4, 2)))  # always at a quarter of the width
+    points = PointSet(Layout("", ("p",), (0,)), regressor, np.full((1, 2), 0.5, np.float32))
+    rule, predictor = BrighterSide(), OneWayPredictor(Ramp(), BrighterSide(), points)
+    found, seen = predictor(images), predictor.observe(images)
+    assert found.xy.tolist() == [[[16, 32]], [[63 - 16, 32]]]
+    np.testing.assert_array_equal(found.facing, rule(images))
+    np.testing.assert_array_equal(seen.xy, found.xy)
+    np.testing.assert_allclose(found.confidence, Ramp()(images).confidence.mean(1, keepdims=True))

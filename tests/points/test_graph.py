@@ -1,5 +1,7 @@
 """The points of a graph are those of NumPy, in every frame, with and without a local part."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,16 @@ def test_landmarks_in_one_place_have_points_too():
     one_place = np.full((2, K, 2), 20, np.float32)
     values = np.ones((2, K), np.float32)
     assert_same(point_set("similarity", True), Predicted(one_place, values, values))
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("frame", ["image", "similarity"])
+def test_a_stored_program_gives_them_too_for_any_number_of_images(frame, local):
+    points, given = point_set(frame, local), seen()
+    shapes = (*[{0: torch.export.Dim.DYNAMIC}] * 3, None)
+    example = (*(torch.zeros(4, *one.shape[1:]) for one in given[:3]), SIDE)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(PointGraph(points), example, dynamic_shapes=shapes), buffer)
+    program = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    found = program(*map(torch.from_numpy, given[:3]), SIDE)
+    np.testing.assert_allclose(found[0].numpy(), points.apply(given, SIDE).xy, atol=1e-3, rtol=1e-5)
