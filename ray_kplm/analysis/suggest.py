@@ -241,7 +241,9 @@ def _write(
     run: Run, pool: Pool, chosen: list[int], target: Folder, options: SuggestOptions, device: str | None
 ) -> dict[str, str]:
     """Write the chosen images with their points; return the path of each id below the folder."""
-    detector = LandmarkDetector.load(str(run.folder), device=device, points=options.points)
+    make, config = landmark_predictor(run, options.points), run.resolved
+    placement = Placement.choose(config.compute, choose_device(device))
+    detector = LandmarkDetector(make(placement), config.network.image_size, config.compute.batch_images, make.layout)
     paths, pictures, seen = dict[str, str](), list[NDArray[np.uint8]](), list[Landmarks]()
     for row in chosen:
         file = pool.file(row)
@@ -307,7 +309,8 @@ def _predictions(
     ]
     table = pa.Table.from_pylist(rows, schemas.SOURCE_LANDMARKS)
     fingerprint = detector_fingerprint(run, options.points)
-    found = Predictions(lambda: [table], layout, detector=fingerprint, version=versions().get("ray-kplm", ""))
+    version = versions().get("ray-kplm", "")
+    found = Predictions(lambda: [table], layout, detector=fingerprint, version=version, are_whole=True)
     return found if options.names else found.with_skeleton()
 
 
