@@ -13,37 +13,28 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from ray_kplm import schemas
+from ray_kplm.analysis.suggestion_files import SHEET, write_suggestions
 from ray_kplm.analysis.suggestion_pool import DatasetPool, FolderPool, Pool, file_paths
 from ray_kplm.datasets.dataset import Dataset
-from ray_kplm.datasets.given_images import rgb_of
 from ray_kplm.detectors.loading import file_form
-from ray_kplm.detectors.stored import detector_fingerprint, is_run, landmark_predictor
+from ray_kplm.detectors.stored import is_run, landmark_predictor
 from ray_kplm.errors import ConfigError, DataError, RunError
-from ray_kplm.imaging.draw import contact_sheet, encode_png
 from ray_kplm.inference.export import coco, label_studio
-from ray_kplm.inference.export.predictions import Predictions
 from ray_kplm.labels.reading import named_images
-from ray_kplm.landmark_detector import LandmarkDetector, Landmarks
 from ray_kplm.methods.predictors import LandmarkPredictor, LandmarkPredictorFactory, OneWayPredictor
 from ray_kplm.network.compute import Placement, choose_device
-from ray_kplm.points.drawing import marks_of
-from ray_kplm.points.layout import Layout
 from ray_kplm.points.selection import DEFAULT, STRATEGIES, Strategy, image_features, select
 from ray_kplm.points.stored import LANDMARKS
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.ranges import COUNTS, Seed, check_ranges
-from ray_kplm.run import Run, versions
+from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 
-IMAGES, SHEET = "images", "suggested.png"
 _DESCRIBED = 256
 """Numbers that the descriptors of an image are reduced to by a random projection, which keeps distances (Johnson and
 Lindenstrauss, 1984)."""
-_TILE, _COLUMNS = 200, 5
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,14 @@ def suggest(
     drawn = np.random.default_rng(options.seed).permutation(rows)[: options.candidates]
     seen = describe(pool, np.sort(drawn), run, device, progress)
     chosen = seen.rows[select(seen.features, seen.uncertainty, options.count, options.by, options.seed)]
-    images = _write(run, pool, chosen.tolist(), target, options, device)
+    images = write_suggestions(
+        run, ((pool.names[row], pool.file(row)) for row in chosen.tolist()), target,
+        title=f"{len(chosen)} images to label, chosen by {options.by}",
+        points=options.points, names=options.names, device=device,
+    )  # fmt: skip
     progress(1.0, f"{len(images)} images: {target}")
     return SuggestReport(
-        str(target), images, options.by, len(rows), left_out, tuple(pool.rejected), _go_on(run, target, options)
+        str(target), images, options.by, len(drawn), left_out, tuple(pool.rejected), _go_on(run, target, options)
     )
 
 
@@ -235,80 +230,6 @@ def _alone(make: LandmarkPredictorFactory, placement: Placement) -> LandmarkPred
     predictor = replace(make, points=None)(placement)
     assert isinstance(predictor, (LandmarkPredictor, OneWayPredictor))
     return predictor
-
-
-def _write(
-    run: Run, pool: Pool, chosen: list[int], target: Folder, options: SuggestOptions, device: str | None
-) -> dict[str, str]:
-    """Write the chosen images with their points; return the path of each id below the folder."""
-    detector = LandmarkDetector.load(str(run.folder), device=device, points=options.points)
-    paths, pictures, seen = dict[str, str](), list[NDArray[np.uint8]](), list[Landmarks]()
-    for row in chosen:
-        file = pool.file(row)
-        paths[pool.names[row]] = f"{IMAGES}/{_unique(file.path, paths)}"
-        target.write_bytes(paths[pool.names[row]], file.content)
-        pictures.append(rgb_of(file.content))
-        seen += detector.predict(pictures[-1])
-    found = _predictions(run, list(paths.values()), pictures, seen, detector.layout, options)
-    label_studio.write(found, target)
-    layout = detector.layout
-    is_named = layout.names != Layout.of("", layout.partners).names
-    title = f"{len(chosen)} images to label, chosen by {options.by}"
-    well = [one.found.astype(np.float32) for one in seen]
-    sheet = contact_sheet(
-        pictures,
-        [one.xy for one in seen],
-        confidence=well,
-        columns=_COLUMNS,
-        tile=_TILE,
-        title=title,
-        marks=marks_of(layout) if is_named else None,
-    )
-    target.write_bytes(SHEET, encode_png(sheet))
-    coco.write(found, target)
-    return paths
-
-
-def _unique(path: str, others: Mapping[str, str]) -> str:
-    """Return a path that none of the others has: two ids may differ in signs that paths do not have."""
-    taken = {other.partition("/")[2] for other in others.values()}
-    stem, dot, extension = path.rpartition(".")
-    names = (path, *(f"{stem}_{number}{dot}{extension}" for number in range(2, len(taken) + 3)))
-    return next(name for name in names if name not in taken)
-
-
-def _predictions(
-    run: Run,
-    paths: list[str],
-    pictures: list[NDArray[np.uint8]],
-    seen: list[Landmarks],
-    layout: Layout,
-    options: SuggestOptions,
-) -> Predictions:
-    """Return the points as formats take them; of own names, none of them is set."""
-    if options.names:
-        layout, unset = (
-            Layout.of(layout.category, [schemas.NONE] * len(options.names), options.names),
-            len(options.names),
-        )
-        missing, none = np.full((unset, 2), np.nan, np.float32), np.zeros(unset, np.float32)
-        seen = [Landmarks(missing, none, none, none.astype(bool)) for _ in seen]
-    rows = [
-        {
-            "image_id": path,
-            "xy": one.xy.tolist(),
-            "confidence": one.confidence.tolist(),
-            "probability": None if np.isnan(one.probability).any() else one.probability.tolist(),
-            "found": one.found.tolist(),
-            "width": rgb.shape[1],
-            "height": rgb.shape[0],
-        }
-        for path, rgb, one in zip(paths, pictures, seen, strict=True)
-    ]
-    table = pa.Table.from_pylist(rows, schemas.SOURCE_LANDMARKS)
-    fingerprint = detector_fingerprint(run, options.points)
-    found = Predictions(lambda: [table], layout, detector=fingerprint, version=versions().get("ray-kplm", ""))
-    return found if options.names else found.with_skeleton()
 
 
 def _go_on(run: Run, target: Folder, options: SuggestOptions) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ def test_training_images_are_written_as_they_are_stored_with_their_landmarks(noi
     assert labels.images == tuple(str(out / path) for path in figures["images"].values())
     assert labels.names == tuple(f"landmark_{k}" for k in range(4))
     found = LandmarkDetector.load(noise_run.folder.path, device="cpu").predict(list(labels.images))
+    np.testing.assert_array_equal(labels.boxes, [[0, 0, 48, 64]] * 3)
     there = np.isfinite(labels.xy)
     np.testing.assert_allclose(labels.xy[there], np.stack([one.xy for one in found])[there], atol=2e-3)
     tasks = json.loads((out / "label_studio/tasks.json").read_text())

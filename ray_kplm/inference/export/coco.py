@@ -37,7 +37,10 @@ def to_coco(found: Predictions) -> Iterator[str]:
     yield from joined(map(_image, found.pictures()))
     yield '],\n"annotations": ['
     objects = ((picture, one) for picture in found.pictures() for one in picture.objects)
-    yield from joined(_annotation(number, picture, one) for number, (picture, one) in enumerate(objects, start=1))
+    yield from joined(
+        _annotation(number, picture, one, is_whole=found.are_whole)
+        for number, (picture, one) in enumerate(objects, start=1)
+    )
     yield "]}\n"
 
 
@@ -58,11 +61,12 @@ def _image(picture: Picture) -> dict[str, Any]:
     return image if picture.sequence is None else {**image, "video": picture.sequence, "frame_id": picture.frame}
 
 
-def _annotation(number: int, picture: Picture, given: Object) -> dict[str, Any]:
+def _annotation(number: int, picture: Picture, given: Object, *, is_whole: bool) -> dict[str, Any]:
     one = given.inside(picture.width, picture.height)
     one = replace(one, xy=np.clip(one.xy, 0, None))  # for tools that take no negative coordinate
+    box = (0.0, 0.0, float(picture.width), float(picture.height)) if is_whole else one.extent()
     return object_entry(
-        number, picture.number, one.xy, one.flags, one.extent(),
+        number, picture.number, one.xy, one.flags, box,
         score=round(one.score, 5),
         confidence=[round(value, 5) for value in one.confidence.tolist()],
         probability=None if one.probability is None else [round(value, 5) for value in one.probability.tolist()],

@@ -101,6 +101,7 @@ class Predictions:
         detector: What tells the detector from others.
         version: Of this package.
         date: When the landmarks were predicted, ISO 8601; None: not known.
+        are_whole: Whether each object is a whole picture, which is then its box in COCO, and not the extent of its landmarks.
     """
 
     tables: Tables
@@ -109,6 +110,7 @@ class Predictions:
     detector: str = ""
     version: str = ""
     date: str | None = None
+    are_whole: bool = False
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures in order; successive rows of one picture are its objects."""
