@@ -34,7 +34,16 @@ from ray_kplm.screening.image_statistics import STATISTICS, image_statistics
 from ray_kplm.screening.near_duplicates import Prints, Repeats, repeats
 from ray_kplm.screening.object_windows import CELLS, ObjectWindow, find_objects
 from ray_kplm.screening.picture_detail import border_details, detail_side
-from ray_kplm.screening.verdict import BLURRED_SIDE, FOUND_CONTRAST, Finding, Level, Measures, findings, verdict
+from ray_kplm.screening.verdict import (
+    BLURRED_SIDE,
+    FOUND_CONTRAST,
+    NO_PLACE,
+    Finding,
+    Level,
+    Measures,
+    findings,
+    verdict,
+)
 from ray_kplm.storage import Folder
 
 SAMPLE_IMAGES = 1_000
@@ -280,7 +289,8 @@ def _measures(
 ) -> Measures:
     statistics, details = np.stack(sample.statistics), np.array(sample.details)
     whole, sides = sample.joined("whole"), sample.object_sides
-    seen = window.side if window.contrast >= FOUND_CONTRAST else float("nan")
+    place = common_place(whole.reshape(len(whole), GRID, GRID, BINS))
+    seen = window.side if window.contrast >= FOUND_CONTRAST and place >= NO_PLACE else float("nan")
     return Measures(
         train=dataset.count(TRAIN),
         distinct=repeated.distinct,
@@ -294,7 +304,7 @@ def _measures(
         clipped=float((statistics[:, STATISTICS.index("clipped")] > _CLIPPED).mean()),
         boxes=len(sides) / len(details),
         object_side=float(np.median(sides)) if len(sides) > len(details) / 2 else seen,
-        place=common_place(whole.reshape(len(whole), GRID, GRID, BINS)),
+        place=place,
         window_contrast=window.contrast,
         window_side=window.side,
         objects=window.objects,

@@ -118,7 +118,8 @@ def _responses(maps: NDArray[np.float32], templates: NDArray[np.float32], window
 def _places(fits: NDArray[np.float32], least: float, window: int) -> NDArray[np.float64]:
     """Return the best windows of an image, (P * P,) fits, that are apart: (n, 4), shares of the side."""
     positions = CELLS - window + 1
-    waiting, reach, found = fits.reshape(positions, positions).copy(), max(1, round(_APART * window)), []
+    waiting, reach = fits.reshape(positions, positions).copy(), max(1, round(_APART * window))
+    found: list[tuple[int, int, int, int]] = []
     while len(found) < _MOST:
         y, x = divmod(int(waiting.argmax()), positions)
         if waiting[y, x] <= least:
