@@ -272,6 +272,8 @@ def _add_objects(sample: _Sample, inputs: Inputs) -> None:
 def _mirror(sample: _Sample) -> tuple[MirrorEvidence, float]:
     """Return what a run's step `facing` would find, and the share of doubtful facings; NaN where it needs none."""
     plain, mirrored = sample.joined("plain"), sample.joined("mirrored")
+    if np.allclose(plain, mirrored, atol=1e-6):  # empty pictures: nothing to compare
+        return MirrorEvidence(0.0, 1.0, 3.0), float("nan")
     evidence = mirror_evidence(plain, mirrored)
     if not evidence.seen_from_the_side:
         return evidence, float("nan")

@@ -26,8 +26,9 @@ def encoded(picture, quality):
         lambda p: encoded(p, 60),
         lambda p: cv2.resize(p, (64, 64), interpolation=cv2.INTER_AREA),
         lambda p: np.clip(p.astype(float) + 12, 0, 255).astype(np.uint8),
+        lambda p: np.clip(p * 1.1, 0, 255).astype(np.uint8),
     ],
-    ids=["same", "encoded again", "scaled", "brighter"],
+    ids=["same", "encoded again", "scaled", "brighter", "more contrast"],
 )
 def test_a_changed_copy_is_a_repeat_and_other_pictures_are_not(pictures, change):
     found = groups(Prints.of([*pictures, *map(change, pictures)]))

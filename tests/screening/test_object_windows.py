@@ -19,8 +19,10 @@ def is_several(window):
     return window.contrast >= FOUND_CONTRAST and window.objects >= SEVERAL and window.side <= SMALL_WINDOW
 
 
-def test_five_objects_are_several():
-    window = found(several(80))
+@pytest.mark.parametrize("number", [2, 5])
+def test_several_objects_are_counted(number):
+    window = found(several(80, number))
+    assert window.objects in ({2} if number == 2 else {3, 4, 5})
     assert is_several(window)
     assert all(((places >= 0) & (places <= 1)).all() for places in window.places)
     assert len(window.places) == 40
@@ -34,12 +36,11 @@ def test_one_object_or_none_is_not_several(images):
 def test_the_number_of_equal_shapes_is_exact_where_nothing_else_is_there():
     rng = np.random.default_rng(0)
     shape = rng.random((6, 6, 9), np.float32)
-    maps = np.zeros((40, CELLS, CELLS, 9), np.float32)
+    maps = 0.3 * rng.random((40, CELLS, CELLS, 9), np.float32)
     for one in maps:
-        for x in rng.integers(0, 3, 3) + [0, 9, 18][: len(maps)]:
-            y = rng.integers(0, CELLS - 6)
-            one[y : y + 6, x - 3 * (x > 18) : x - 3 * (x > 18) + 6] = shape
+        for left in (0, 8, 16):
+            x, y = left + rng.integers(0, 3), rng.integers(0, CELLS - 6)
+            one[y : y + 6, x : x + 6] = shape
     window = find_objects(maps, maps[:, ::-1])
-    assert window.side == WINDOWS[0] / CELLS
-    assert window.hits == 1
-    assert window.objects == pytest.approx(3)
+    assert window.side <= WINDOWS[2] / CELLS
+    assert window.objects == 3

@@ -8,7 +8,7 @@ from ray_kplm.screening.verdict import Level, Measures, findings, verdict
 
 GOOD = Measures(
     train=1000, distinct=990, repeated=0.01, largest_repeat=3, leaked=0.0, side=128, detail=96, blurred=0.0, flat=0.0,
-    clipped=0.0, boxes=1.0, object_side=0.7, place=0.05, window_contrast=1.5, window_side=0.7, objects=1.0,
+    clipped=0.0, boxes=1.0, object_side=0.7, place=0.05, window_contrast=1.5, window_side=0.7, objects=1,
     background=0.05, variety=300.0, mirror="partners", doubtful=0.0,
 )  # fmt: skip
 
@@ -40,8 +40,8 @@ def test_a_good_dataset_breaks_no_rule():
         ({"place": 0.0, "boxes": 0.0}, "place", Level.UNSUITABLE),
         ({"place": 0.0}, "place", Level.RISKY),
         ({"object_side": 0.2}, "object_size", Level.RISKY),
-        ({"objects": 2.0, "window_side": 0.25, "boxes": 0.0}, "several_objects", Level.UNSUITABLE),
-        ({"objects": 2.0, "window_side": 0.25}, "several_objects", Level.RISKY),
+        ({"objects": 2, "window_side": 0.25, "boxes": 0.0}, "several_objects", Level.UNSUITABLE),
+        ({"objects": 2, "window_side": 0.25}, "several_objects", Level.RISKY),
         ({"background": 0.6}, "background", Level.RISKY),
         ({"variety": 5.0}, "variety", Level.RISKY),
         ({"mirror": "facing", "doubtful": 0.5}, "mirror", Level.RISKY),
@@ -57,8 +57,8 @@ def test_each_fault_breaks_its_rule_alone(change, name, level):
 
 
 def test_repeated_windows_of_a_large_object_are_not_several_objects():
-    assert broken(replace(GOOD, objects=2.0, window_side=0.5)) == {}
-    assert broken(replace(GOOD, objects=2.0, window_side=0.25, window_contrast=0.5)) == {}
+    assert broken(replace(GOOD, objects=2, window_side=0.5)) == {}
+    assert broken(replace(GOOD, objects=2, window_side=0.25, window_contrast=0.5)) == {}
 
 
 def test_without_test_images_there_is_no_leak():
