@@ -64,8 +64,8 @@ def suggestion_lines(suggested: Mapping[str, Any], config: str) -> list[str]:
             for name, key in (("stage 1", "stage1"), ("stage 2", "stage2"), ("extraction", "extraction"))
         )
         lines.append(
-            f"time of {config} on this machine, if it does nothing else: {training['hours']:.1f} h ({parts}), by steps "
-            "timed now"
+            f"time of {config} on this machine, by steps timed now: {training['hours']:.1f} h ({parts}) or more, if it does "
+            "nothing else"
         )
     return lines
 

@@ -31,8 +31,8 @@ _APART = 0.6
 _MOST = 8
 """Objects of an image that are counted."""
 _AS_GOOD = 0.5
-"""A rank counts as an object if its contrast is at least this share of the best window's. Measured on 100 images of two and three
-rendered objects: 0.7 and more at the true ranks, at most 0.04 beyond."""
+"""A rank counts as an object if its contrast is at least this share of the best window's. Measured on 100 images of two and
+three rendered objects: 0.7 and more at the true ranks, at most 0.04 beyond."""
 
 
 @dataclass(frozen=True)

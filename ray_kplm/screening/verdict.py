@@ -112,8 +112,8 @@ SMALL_OBJECT = 0.3
 """Of the image's side. A network's input of 96 px then has 29 px of the object."""
 FOUND_CONTRAST, SEVERAL, SMALL_WINDOW = 1.0, 2, 0.34
 """Least contrast of a window that counts as an object, objects an image that are several, and the largest window of which
-several fit. The best window of images with one object is half of the side or more; rendered sets of two to five objects have 1.1 to 3.0
-with windows of a fifth to a third."""
+several fit. The best window of images with one object is half of the side or more; rendered sets of two to five objects have
+1.1 to 3.0 with windows of a fifth to a third."""
 FIXED = 0.4
 """Fixed background. Aligned X-rays have 0.17, faces 0.02; a still camera 0.64 and rendered marks at fixed places 0.61."""
 LITTLE_VARIETY = 20
