@@ -34,7 +34,16 @@ from ray_kplm.screening.image_statistics import STATISTICS, image_statistics
 from ray_kplm.screening.near_duplicates import Prints, Repeats, repeats
 from ray_kplm.screening.object_windows import CELLS, ObjectWindow, find_objects
 from ray_kplm.screening.picture_detail import border_details, detail_side
-from ray_kplm.screening.verdict import BLURRED_SIDE, FOUND_CONTRAST, Finding, Level, Measures, findings, verdict
+from ray_kplm.screening.verdict import (
+    BLURRED_SIDE,
+    FOUND_CONTRAST,
+    NO_PLACE,
+    Finding,
+    Level,
+    Measures,
+    findings,
+    verdict,
+)
 from ray_kplm.storage import Folder
 
 SAMPLE_IMAGES = 1_000
@@ -263,6 +272,8 @@ def _add_objects(sample: _Sample, inputs: Inputs) -> None:
 def _mirror(sample: _Sample) -> tuple[MirrorEvidence, float]:
     """Return what a run's step `facing` would find, and the share of doubtful facings; NaN where it needs none."""
     plain, mirrored = sample.joined("plain"), sample.joined("mirrored")
+    if np.allclose(plain, mirrored, atol=1e-6):  # empty pictures: nothing to compare
+        return MirrorEvidence(0.0, 1.0, 3.0), float("nan")
     evidence = mirror_evidence(plain, mirrored)
     if not evidence.seen_from_the_side:
         return evidence, float("nan")
@@ -280,7 +291,8 @@ def _measures(
 ) -> Measures:
     statistics, details = np.stack(sample.statistics), np.array(sample.details)
     whole, sides = sample.joined("whole"), sample.object_sides
-    seen = window.side if window.contrast >= FOUND_CONTRAST else float("nan")
+    place = common_place(whole.reshape(len(whole), GRID, GRID, BINS))
+    seen = window.side if window.contrast >= FOUND_CONTRAST and place >= NO_PLACE else float("nan")
     return Measures(
         train=dataset.count(TRAIN),
         distinct=repeated.distinct,
@@ -294,7 +306,7 @@ def _measures(
         clipped=float((statistics[:, STATISTICS.index("clipped")] > _CLIPPED).mean()),
         boxes=len(sides) / len(details),
         object_side=float(np.median(sides)) if len(sides) > len(details) / 2 else seen,
-        place=common_place(whole.reshape(len(whole), GRID, GRID, BINS)),
+        place=place,
         window_contrast=window.contrast,
         window_side=window.side,
         objects=window.objects,

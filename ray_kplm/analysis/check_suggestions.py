@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.training_time import time_training
-from ray_kplm.config import Config
+from ray_kplm.config import Config, KeypointsConfig
+from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.correspondence.stability import (
     Evidence,
     candidates,
@@ -27,6 +28,7 @@ from ray_kplm.keypoints.opencv import OpenCVDetector
 from ray_kplm.keypoints.patches import describe_patches
 from ray_kplm.progress import ProgressCallback
 from ray_kplm.schemas import TRAIN
+from ray_kplm.steps.keypoint_sample import outlier_rule
 
 _IMAGES, _SPLITS, _MOST = 200, 4, 30
 """Images, splits and the largest K of the comparison: a third of what `kplm choose` looks at."""
@@ -67,7 +69,7 @@ def suggest(
     few = sample.sample(_IMAGES, (config.seed, _CHOICE))
     pictures, boxes = _read(dataset, few)
     progress(0.1, "generic keypoints")
-    descriptors, counts = _describe(pictures, boxes, config.keypoints.limit)
+    descriptors, counts = _describe(pictures, boxes, config.keypoints)
     per_image = float(counts.mean())
     numbers: dict[str, Any] = {"points_per_image": per_image, "landmarks": None, "clusters": None, "doubts": []}
     if per_image >= 2 and len(counts) >= 8:
@@ -114,14 +116,24 @@ def _read(dataset: Dataset, selection: Selection) -> tuple[list[NDArray[np.uint8
 
 
 def _describe(
-    pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float64] | None], limit: int
+    pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float64] | None], config: KeypointsConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the descriptors of the generic keypoints of all images, (N, d), and how many each has."""
-    detector, pieces = OpenCVDetector("sift", limit), []
-    for picture, box in zip(pictures, boxes, strict=True):
+    """Return the descriptors of the generic keypoints of all images without outliers, (N, d), and how many each has.
+
+    They are SIFT keypoints, whatever the configured detector: the others need weights.
+    """
+    detector, pieces = OpenCVDetector("sift", config.limit), []
+    found = [detector(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
+    own = [keypoints.descriptors for keypoints in found if keypoints.descriptors is not None]
+    rule = outlier_rule(np.concatenate(own), config.outlier_share) if sum(map(len, own)) else None
+    score = KNNOutlierScore(rule.sample) if rule else None
+    for picture, box, keypoints in zip(pictures, boxes, found, strict=True):
         height, width = picture.shape[:2]
         side = max(height, width) if box is None else max(box[2] - box[0], box[3] - box[1])
-        pieces.append(describe_patches(picture, detector(picture, box).xy, side))
+        xy = keypoints.xy
+        if rule and score and keypoints.descriptors is not None:
+            xy = xy[score.distance(keypoints.descriptors) <= rule.limit]
+        pieces.append(describe_patches(picture, xy, side))
     return np.concatenate(pieces), np.array([len(piece) for piece in pieces], np.int64)
 
 

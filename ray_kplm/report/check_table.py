@@ -63,7 +63,10 @@ def suggestion_lines(suggested: Mapping[str, Any], config: str) -> list[str]:
             f"{name} {training[key] / 60:.0f} min"
             for name, key in (("stage 1", "stage1"), ("stage 2", "stage2"), ("extraction", "extraction"))
         )
-        lines.append(f"time of {config} on this machine: {training['hours']:.1f} h ({parts}), by steps timed now")
+        lines.append(
+            f"time of {config} on this machine, by steps timed now: {training['hours']:.1f} h ({parts}) or more, if it does "
+            "nothing else"
+        )
     return lines
 
 

@@ -24,7 +24,7 @@ def detail_side(rgb: NDArray[np.uint8]) -> int:
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     height, width = grey.shape
-    longer, contrast = max(height, width), max(float(grey.std()), 1.0)
+    longer, contrast = int(max(height, width)), max(float(grey.std()), 1.0)
     for side in SIDES:
         if side >= longer:
             break
