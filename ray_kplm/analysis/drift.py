@@ -162,19 +162,8 @@ def drift(
     times = times_of(new, sources, options.time)
     since = since_when(found, times, run.config.seed) if times is not None else None
     notes += [*source.notes, *_said_of(found, new.num_rows, source.total, reference.num_rows)]
-    return DriftReport(
-        f"{run.folder.parent.name}/{run.folder.name}",
-        source.name,
-        found,
-        reference,
-        new,
-        source.total,
-        rejected,
-        since,
-        times,
-        notes,
-        side,
-    )
+    name = f"{run.folder.parent.name}/{run.folder.name}"
+    return DriftReport(name, source.name, found, reference, new, source.total, rejected, since, times, notes, side)
 
 
 def _stage1(run: Run, config: Config) -> ClusterPredictorFactory | None:

@@ -130,13 +130,12 @@ def _arrow(change: Change) -> list[str]:
 
 def change_text(change: Change) -> str:
     """Return by how much a statistic has changed, in standard deviations of the training images."""
-    more = "varies more" if change.size_of_spread > max(1, change.size_of_shift) else ""
-    if more and change.size_of_shift <= 1:
-        return more
+    if change.varies_more and change.size_of_shift <= 1:
+        return "varies more"
     if abs(change.shift) >= _CONSTANT:
         return "the same in all training images"
     shift = f"{abs(change.shift):.1f} sd {'higher' if change.shift > 0 else 'lower'}"
-    return f"{shift}, {more}" if more else shift
+    return f"{shift}, varies more" if change.varies_more else shift
 
 
 def reasons_text(unusual: Unusual) -> str:
@@ -177,7 +176,7 @@ def drift_figures(found: Compared, worst: int) -> dict[str, Any]:
                 "new": _shown(c.statistic, c.after),
                 "sd": _finite(c.shift),
                 "size": _finite(c.size),
-                "varies_more": c.size_of_spread > max(1, c.size_of_shift),
+                "varies_more": c.varies_more,
                 "significant": drift.is_drift and c.is_significant,
             }
             for c in drift.changes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from ray_kplm.screening.drift_statistics import (
 )
 from ray_kplm.screening.group_splits import LEAST_GROUPS, draw_alone, draw_groups
 from ray_kplm.screening.normal_scores import NormalScores
-from ray_kplm.screening.two_sample import ALARM, compare
+from ray_kplm.screening.two_sample import ALARM, compare, unusualness
 
 Floats = NDArray[np.float64]
 
@@ -27,13 +27,13 @@ LEAST_IMAGES = 3
 """Fewer new images are judged one by one."""
 LEAST_REFERENCE = 20
 """Fewer training images say too little of what is usual."""
-DRAWS = 999
-UNUSUAL = 0.05
-"""Share of the training images that are as unusual as an image that is called unusual."""
+DRAWS = 499
 ALONE, AS_GROUPED, AS_TRAINING = "alone", "as grouped", "as in training"
 """How new images are taken to depend on each other: not at all, within their groups, or in groups as in the training."""
 _REASONS = 3
 """Statistics that are named as reasons for which an image is unusual, at most."""
+_WIDER = 1.15
+"""Ratio of the standard deviations of normal scores from which on a statistic is said to vary more."""
 _REASON = 1.5
 """Least normal score of a reason."""
 
@@ -48,7 +48,8 @@ class Change:
         after: Mean over the new images.
         shift: Difference of the means in standard deviations of the training images.
         size_of_shift: Of the difference of the means, in units of the least that is significant.
-        size_of_spread: Of the difference of the spreads over the images, likewise; of a statistic that only gets worse 0.
+        size_of_spread: Of the difference of the distances from what is usual, likewise; 0 if only one direction counts.
+        varies_more: Whether the statistic varies clearly more over the new images.
     """
 
     statistic: Statistic
@@ -57,6 +58,7 @@ class Change:
     shift: float
     size_of_shift: float
     size_of_spread: float
+    varies_more: bool
 
     @property
     def size(self) -> float:
@@ -92,6 +94,7 @@ class Drift:
     Attributes:
         p: Probability that images like those of the training differ so much; None: too few new images to say.
         changes: Of each statistic that is known of both, the largest first; empty without a `p`.
+        unusual: Size of how unusual the images are on the whole, in units of the least that is significant.
         score: (m,), see `Unusual`.
         share: (m,), see `Unusual`.
         grouping: How the new images were taken to depend on each other.
@@ -103,6 +106,7 @@ class Drift:
 
     p: float | None
     changes: list[Change]
+    unusual: float
     score: Floats
     share: Floats
     grouping: str
@@ -153,22 +157,20 @@ def find_drift(
         draws: Number of splits.
     """
     before, after = statistics(reference, new)
-    known = np.isfinite(before).any(axis=0) & np.isfinite(after).any(axis=0)
-    columns = np.flatnonzero(known)
-    first, second = (np.zeros(table.shape) for table in (before, after))
-    for column in columns:
-        scores = NormalScores.of(before[:, column])
-        worst = max(abs(scores.quantiles[0]), 1.0)
-        for table, out in ((before, first), (after, second)):
-            score = scores(table[:, column])
-            missing = DRIFT_STATISTICS[column].worse * worst  # the detector finds nothing to measure
-            out[:, column] = np.where(np.isnan(score), missing, score)
     worse = np.array([one.worse for one in DRIFT_STATISTICS])
-    own, other = (_unusualness(table, worse, columns) for table in (first, second))
-    share = (1 + len(own) - np.searchsorted(np.sort(own), other, side="left")) / (1 + len(own))
+    known = np.flatnonzero(np.isfinite(before).any(axis=0) & np.isfinite(after).any(axis=0))
+    first, second = _filled(before[:, known], after[:, known], worse[known])
+    of_columns = [NormalScores.of(column) for column in first.T]
+    own = np.column_stack([s.of_reference(column) for s, column in zip(of_columns, first.T, strict=True)])
+    other = np.column_stack([s(column) for s, column in zip(of_columns, second.T, strict=True)])
+    score = unusualness(other, worse[known])
+    of_own = np.sort(unusualness(own, worse[known]))
+    share = (1 + len(own) - np.searchsorted(of_own, score, side="left")) / (1 + len(own))
     few = _few_groups(reference.group)
     how = grouping or _grouping(reference.group, new.group, few)
-    result = Drift(None, [], other, share, how, few, np.where(known, second, 0.0), before, after)
+    scores = np.zeros(after.shape)
+    scores[:, known] = other
+    result = Drift(None, [], 0.0, score, share, how, few, scores, before, after)
     if len(new) < LEAST_IMAGES:
         return result
     rng = np.random.default_rng([seed, 31])
@@ -177,29 +179,24 @@ def find_drift(
     else:
         of_new = group_numbers(new.group) if how == AS_GROUPED else len(new)
         split = draw_groups(group_numbers(reference.group), of_new, draws, rng)
-    both = columns[worse[columns] == 0]
-    limit = np.quantile(own, 1 - UNUSUAL)
-    features = [
-        np.column_stack([table[:, columns], table[:, both] ** 2, np.log(score + 0.1), (score > limit) / 0.22])
-        for table, score in ((first, own), (second, other))
-    ]
-    sides = np.concatenate([worse[columns], np.ones(len(both) + 2)]).astype(np.int64)
-    difference = compare(features[0], features[1], sides, split)
-    spread = dict(zip(both, difference.size[len(columns) :], strict=False))
+    difference = compare(first, second, worse[known], split)
     changes = []
-    for place, column in enumerate(columns):
+    for place, column in enumerate(known):
         means = float(np.nanmean(before[:, column])), float(np.nanmean(after[:, column]))
         shift = (means[1] - means[0]) / max(float(np.nanstd(before[:, column])), 1e-9)
-        sizes = float(difference.size[place]), float(spread.get(column, 0.0))
-        changes.append(Change(DRIFT_STATISTICS[column], *means, shift, *sizes))
+        sizes = float(difference.shift[place]), float(difference.spread[place])
+        wider = sizes[1] > 1 and float(other[:, place].std()) > _WIDER * float(own[:, place].std())
+        changes.append(Change(DRIFT_STATISTICS[column], *means, shift, *sizes, wider))
     changes.sort(key=lambda change: -change.size)
-    return Drift(difference.p, changes, other, share, how, few, result.scores, before, after)
+    return replace(result, p=difference.p, changes=changes, unusual=difference.unusual)
 
 
-def _unusualness(scores: Floats, worse: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
-    """Return the root mean square (N,) of normal scores (N, D), of which those that are better than usual count as usual."""
-    bad = np.where(worse == 0, scores, np.maximum(scores * worse, 0))[:, columns]
-    return np.asarray(np.sqrt((bad**2).mean(axis=1)))
+def _filled(before: Floats, after: Floats, worse: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return statistics (n, C) and (m, C) with values for NaN: what the detector finds nothing to measure of is bad."""
+    low, high = np.nanmin(before, axis=0), np.nanmax(before, axis=0)
+    beyond = high - low + 1
+    value = np.where(worse == 0, np.nanmedian(before, axis=0), np.where(worse > 0, high + beyond, low - beyond))
+    return np.where(np.isnan(before), value, before), np.where(np.isnan(after), value, after)
 
 
 def _few_groups(group: NDArray[np.int64]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -22,7 +23,7 @@ class NormalScores:
 
     Attributes:
         values: (n,), the reference, ascending, finite.
-        quantiles: (2 n + 1,), score of a value by twice the number of smaller ones plus that of equal ones.
+        quantiles: (2 n + 1,), score of a new value by twice the number of smaller ones plus that of equal ones.
     """
 
     values: Floats
@@ -33,8 +34,7 @@ class NormalScores:
         """Return the scores with respect to the finite values of a reference (n,), of which there must be one."""
         values = np.sort(reference[np.isfinite(reference)])
         assert len(values), "a reference without a value"
-        places = 2 * len(values) + 2
-        return cls(values, np.array([NormalDist().inv_cdf(place / places) for place in range(1, places)]))
+        return cls(values, quantiles(2 * len(values) + 2))
 
     @property
     def spread(self) -> float:
@@ -43,12 +43,32 @@ class NormalScores:
         return float((high - low) / 1.349) or float(self.values.std())
 
     def __call__(self, values: Floats) -> Floats:
-        """Return the scores of values (...); beyond the reference they go on by the logarithm of the distance, NaN is NaN."""
-        slack = 1e-9 * max(1.0, float(np.abs(self.values).max()))  # rounding is no difference
-        below = np.searchsorted(self.values, values - slack, side="left")
-        up_to = np.searchsorted(self.values, values + slack, side="right")
+        """Return the scores of new values (...); beyond the reference they grow as the logarithm of the distance."""
+        below, up_to, slack = self._place(values)
         score = self.quantiles[np.clip(below + up_to, 0, len(self.quantiles) - 1)]
         low, high = self.values[0] - slack, self.values[-1] + slack
         beyond = np.where(values > high, values - high, np.minimum(values - low, 0)) / max(self.spread, 1e-6)
         score = score + np.sign(beyond) * np.minimum(np.log1p(np.abs(beyond)), _FARTHEST)
         return np.where(np.isnan(values), math.nan, score)
+
+    def of_reference(self, values: Floats) -> Floats:
+        """Return the scores of values (...) that are of the reference itself, NaN is NaN.
+
+        The n + 1 places of a new value, before, between and after those of the reference, are in the middle of n + 1 equal
+        shares of the distribution; the values of the reference are in the middle of n. So both have the same mean and spread.
+        """
+        below, up_to, _ = self._place(values)
+        middle = quantiles(2 * len(self.values))
+        return np.where(np.isnan(values), math.nan, middle[np.clip(below + up_to - 1, 0, len(middle) - 1)])
+
+    def _place(self, values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
+        """Return how many values of the reference are below values, and how many are not above; and what counts as equal."""
+        slack = 1e-9 * max(1.0, float(np.abs(self.values).max()))  # rounding is no difference
+        below = np.searchsorted(self.values, values - slack, side="left")
+        return below, np.searchsorted(self.values, values + slack, side="right"), slack
+
+
+@functools.lru_cache(maxsize=64)
+def quantiles(places: int) -> Floats:
+    """Return the standard normal quantiles that divide the distribution into `places` equal shares."""
+    return np.array([NormalDist().inv_cdf(place / places) for place in range(1, places)])
