@@ -13,11 +13,14 @@ from ray_kplm.locking import lock_folder
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import CONFIG, NUMBER_FORMAT, stored_config, stored_number_format
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import SEAL, check_seal
 from ray_kplm.storage.file_records import unit_of
 from ray_kplm.storage.integrity import CLAIM, MANIFEST, OUTPUTS, CheckedFolder, difference, read_manifest
 
 DAMAGED, LOST, UNRECORDED = "damaged", "lost", "not recorded"
 _DATASET = "dataset.json"
+_EVALUATION, _POINTS, _EDITED = "evaluation", "points", "edited"
+"""Folders of a run that no step makes: of the second, see `points.stored`."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,22 @@ class Verification:
         if self.kind != "run":
             return [*repair, "the command that wrote the folder"]
         paths = [finding.path for finding in self.faults]
-        steps = [path for path in paths if not path.startswith("evaluation/")]
+        made = [path for path in paths if path.startswith((f"{_EVALUATION}/", f"{_POINTS}/"))]
+        steps = [path for path in paths if path not in made]
         config = "CONFIG dataset=DIR" if CONFIG in paths else f"{self.folder}/{CONFIG}"
         train = [f"kplm train {config} run={self.folder}"] if steps else []
-        return [*repair, *train, *([f"kplm evaluate {self.folder}"] if len(steps) < len(paths) else [])]
+        evaluate = [f"kplm evaluate {self.folder}"] if any(path.startswith(f"{_EVALUATION}/") for path in made) else []
+        return [*repair, *train, *evaluate, *self._points_again(made)]
+
+    def _points_again(self, paths: list[str]) -> list[str]:
+        """Return the commands that make damaged sets of points again."""
+        names = sorted({path.split("/")[1] for path in paths if path.startswith(f"{_POINTS}/")})
+        return [
+            f"kplm edit {self.folder} FILE   # one of {self.folder}/{_POINTS}/{name}/versions"
+            if name == _EDITED
+            else f"kplm adapt {self.folder} LABELS --name {name}   # the labels that it was made of"
+            for name in names
+        ]
 
 
 def verify(folder: Folder, *, repair: bool = False, progress: ProgressCallback = ignore_progress) -> Verification:
@@ -175,11 +190,20 @@ def _verify_others(folder: Folder, names: list[str], units: list[str], found: Ve
         loose = posixpath.dirname(name) not in units and not name.startswith(".") and "/." not in name
         if name.endswith(".json") and loose and name not in of_units and name != NUMBER_FORMAT:
             try:
-                json.loads(folder.read_bytes(name))
+                value = json.loads(folder.read_bytes(name))
             except FileNotFoundError:
                 continue
             except ValueError as error:
                 found.findings.append(Finding(name, DAMAGED, f"no JSON: {error}"))
+                yield name
+                continue
+            if not isinstance(value, dict) or SEAL not in value:
+                continue
+            try:
+                check_seal(value)
+                found.files, found.size = found.files + 1, found.size + folder.size(name)
+            except ValueError as error:
+                found.findings.append(Finding(name, DAMAGED, str(error)))
                 yield name
 
 

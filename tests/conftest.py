@@ -16,9 +16,12 @@ import pytest
 import torch
 
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.run import Run
 
 ROOT = Path(__file__).parents[1]
+# Before PyTorch is loaded: threads that spin while they wait take the cores from other tests, which take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,6 +73,29 @@ def untrained_run(small_config) -> Callable[..., Run]:
         return run
 
     return write
+
+
+@pytest.fixture(scope="session")
+def point_sets() -> Callable[[int], dict[str, PointSet]]:
+    """Return sets of points of some landmarks, four at least: an edit, and one with a local part in a frame of the object."""
+    from ray_kplm.points.layout import Layout
+    from ray_kplm.points.regressor import PointRegressor
+
+    def make(landmarks: int) -> dict[str, PointSet]:
+        rng = np.random.default_rng(5)
+        edit = Layout("", ("nose", "left eye", "right eye"), (0, 2, 1), ((0, 1), (0, 2)))
+        reference = rng.normal(size=(landmarks, 2))
+        local = PointRegressor(
+            rng.normal(size=2 * landmarks), rng.normal(size=4), rng.normal(size=(2 * landmarks, 4)) / 4, "similarity",
+            reference - reference.mean(0), rng.normal(size=(6, 2 * landmarks)), rng.normal(size=(6, 4)), 2.0,
+        )  # fmt: skip
+        shares = np.full((2, landmarks), 1 / landmarks, np.float32)
+        return {
+            "edited": PointSet.of_groups(edit, [[2, 3], [0], [1]], landmarks),
+            "fitted": PointSet(Layout("", ("horn", "tail"), (0, 1)), local, shares),
+        }
+
+    return make
 
 
 @pytest.fixture(scope="session")

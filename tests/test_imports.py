@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "ray_kplm"
 
 LEVELS = [
     {"cli", "__init__"},
-    {"experiments", "bench"},
+    {"experiments", "bench", "view"},
     {"pipeline"},
     {"analysis"},
     {"inference"},

@@ -13,13 +13,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.adapt_picture import draw_labels
-from ray_kplm.analysis.label_views import LabelledViews, are_boxes_small, image_sizes, see_labels
+from ray_kplm.analysis.label_doubts import label_doubts
+from ray_kplm.analysis.label_views import LabelledViews, image_sizes, see_labels
 from ray_kplm.analysis.point_set_list import FACTS, read_facts
 from ray_kplm.detectors.stored import detector_fingerprint
 from ray_kplm.errors import DataError
@@ -43,6 +44,8 @@ from ray_kplm.storage.folder import copy_file
 
 LABELS, PICTURE = "labels.json", "adapt.png"
 _VERSIONS = "versions"
+_BOX_MARGIN = 0.05
+"""Share of the error by which boxes must lower it: who predicts must then give boxes too."""
 _FIT_VERSION = 1
 """Changes when the same labels would give another set."""
 
@@ -53,7 +56,8 @@ class AdaptOptions:
 
     Attributes:
         name: Of the set.
-        boxes: Whether objects are cropped by the boxes of the labels; None: where these are small in their images.
+        boxes: Whether objects are cropped by the boxes of the labels; None: if the error is lower then. The boxes of many files
+            are those of the points, and say nothing about the object.
         margin: Margin around a box, as a share of its longer side.
         device: Where the network runs.
         seed: Of the cross-validation.
@@ -84,7 +88,8 @@ class Adapted:
 def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCallback = ignore_progress) -> Adapted:
     """Fit points to labels, and keep them with the run.
 
-    Labels that were fitted before, with the same detector, are not fitted again. An earlier set of the name is kept as a version.
+    Labels that were fitted before, with the same detector, are not fitted again. An earlier set of the name is kept as a
+    version.
 
     Args:
         run: A finished run.
@@ -98,22 +103,20 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
     """
     check_names(labels.names)
     folder = point_folder(run.folder, options.name)
-    sizes = image_sizes(labels)
-    boxes = are_boxes_small(labels, sizes) if options.boxes is None else options.boxes
-    fingerprint = _fingerprint(run, labels, options, boxes)
+    fingerprint = _fingerprint(run, labels, options)
     earlier = read_facts(folder)
     if earlier and earlier["fingerprint"] == fingerprint:
         return Adapted(PointSet.from_dict(folder.read_object(POINTS_FILE)), earlier, is_new=False)
     if len(labels) < LEAST_IMAGES:
         raise DataError(f"{len(labels)} labelled images: {LEAST_IMAGES} are needed at least, and 20 are a good start")
     detector = LandmarkDetector.load(str(run.folder), device=options.device, points=LANDMARKS)
-    seen = see_labels(detector, labels, boxes=boxes, margin=options.margin, progress=part_of(progress, 0.0, 0.6))
-    enough, left_out = enough_labels(seen.targets, seen.groups, labels.names)
+    ways = _ways(labels, options)
+    tried = [
+        _fitted(detector, labels, boxes, options, part_of(progress, 0.8 * n / len(ways), 0.8 * (n + 1) / len(ways)))
+        for n, boxes in enumerate(ways)
+    ]
+    seen, fit, enough, left_out, boxes = min(tried, key=lambda one: one.pixels * (1 + _BOX_MARGIN * one.boxes))
     names = [name for name, kept in zip(labels.names, enough, strict=True) if kept]
-    seen = replace(seen, targets=seen.targets[:, enough])
-    check_places(seen.targets, object_sizes(seen.xy), names)
-    progress(0.6, f"fitting {len(names)} points to {len(seen.rows)} labelled objects")
-    fit = fit_points(seen.xy, seen.targets, groups=seen.groups.tolist(), seed=options.seed)
     progress(0.8, "errors with fewer labels")
     curve = learning_curve(seen.xy, seen.targets, groups=seen.groups.tolist(), seed=options.seed)
     points = fitted_set(
@@ -127,9 +130,10 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
         **_curve(curve, fit, seen, options.seed),
         "rejected": [list(one) for one in (*labels.rejected, *seen.rejected)],
         "left_out": left_out,
-        "notes": list(labels.notes),
+        "notes": [*labels.notes, *label_doubts(fit, seen, labels, names)],
         "versions": versions(),
     }
+    sizes = image_sizes(labels)
     facts["version"] = _write(
         folder, points, facts, _used(labels, seen, enough, names), sizes, _picture(fit, seen, points, options)
     )
@@ -137,12 +141,51 @@ def adapt(run: Run, labels: Labels, options: AdaptOptions, progress: ProgressCal
     return Adapted(points, facts)
 
 
-def _fingerprint(run: Run, labels: Labels, options: AdaptOptions, boxes: bool) -> str:
+class _Tried(NamedTuple):
+    """A fit to labels that were seen with or without boxes."""
+
+    seen: LabelledViews
+    fit: PointFit
+    enough: NDArray[np.bool_]
+    left_out: list[str]
+    boxes: bool
+
+    @property
+    def pixels(self) -> float:
+        """The mean error in source pixels, which does not depend on how the images are cropped."""
+        errors = self.fit.errors * (object_sizes(self.seen.xy) * self.seen.pixels)[:, None]
+        return float(observed_means(errors.ravel()))
+
+
+def _ways(labels: Labels, options: AdaptOptions) -> list[bool]:
+    """Return whether boxes are used: both, if that is to be found out."""
+    if options.boxes is not None:
+        return [options.boxes]
+    return [False, True] if np.isfinite(labels.boxes).all(axis=1).any() else [False]
+
+
+def _fitted(
+    detector: LandmarkDetector, labels: Labels, boxes: bool, options: AdaptOptions, progress: ProgressCallback
+) -> _Tried:
+    """See the labels, check them, and fit the points that have enough of them."""
+    seen = see_labels(detector, labels, boxes=boxes, margin=options.margin, progress=part_of(progress, 0.0, 0.8))
+    enough, left_out = enough_labels(seen.targets, seen.groups, labels.names)
+    names = [name for name, kept in zip(labels.names, enough, strict=True) if kept]
+    seen = replace(seen, targets=seen.targets[:, enough])
+    check_places(seen.targets, object_sizes(seen.xy), names)
+    way = " cropped by their boxes" if boxes else ""
+    progress(0.8, f"fitting {len(names)} points to {len(seen.rows)} labelled objects{way}")
+    return _Tried(
+        seen, fit_points(seen.xy, seen.targets, groups=seen.groups.tolist(), seed=options.seed), enough, left_out, boxes
+    )
+
+
+def _fingerprint(run: Run, labels: Labels, options: AdaptOptions) -> str:
     """Return what tells labels, detector and options from others."""
-    digest = hashlib.sha256()
-    plain = [labels.names, labels.images, labels.skeleton, detector_fingerprint(run, LANDMARKS), boxes, options.margin]
-    digest.update(json.dumps([*plain, options.seed, _FIT_VERSION]).encode())
-    for array in (labels.xy, labels.visible, labels.boxes if boxes else np.zeros(0)):
+    detector = detector_fingerprint(run, LANDMARKS)
+    plain = [labels.names, labels.images, labels.skeleton, detector, options.boxes, options.margin, options.seed]
+    digest = hashlib.sha256(json.dumps([*plain, _FIT_VERSION]).encode())
+    for array in (labels.xy, labels.visible, np.zeros(0) if options.boxes is False else labels.boxes):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 

@@ -13,7 +13,7 @@ from ray_kplm.imaging.draw import Image, Marks, contact_sheet, draw_ring, encode
 from ray_kplm.points.layout import Layout
 from ray_kplm.points.regressor import Floats
 
-_TILE, _COLUMNS = 256, 6
+_TILE, _COLUMNS = 208, 6
 """Side of an image on the sheet, pixels, and images in a row."""
 _MISS = (255, 255, 255)
 """RGB of the lines from labels to predicted points."""

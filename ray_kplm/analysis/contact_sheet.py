@@ -14,15 +14,15 @@ from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.stored import is_run, landmark_predictor
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.imaging.crops import decode_crop
-from ray_kplm.imaging.draw import Marks, contact_sheet, encode_png, palette
+from ray_kplm.imaging.draw import Marks, contact_sheet, encode_png
 from ray_kplm.inference.batches import predict_batches
 from ray_kplm.inference.dataset import SplitLandmarks
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predicted import Predicted
 from ray_kplm.methods.visibility import found_of
-from ray_kplm.points.layout import Layout
 from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import EDITED, LANDMARKS, chosen_name, point_folder, read_point_set
+from ray_kplm.report.edited_points import marks_of, marks_with
 from ray_kplm.run import Run
 from ray_kplm.schemas import TEST, TRAIN
 from ray_kplm.steps.detect import keypoint_finder
@@ -138,19 +138,6 @@ def points_of(points: PointSet, landmarks: SplitLandmarks) -> SplitLandmarks:
     """Return the points of an edit, which are means of landmarks, in whatever frame these are."""
     seen = points.apply(Predicted(*landmarks), 1)
     return SplitLandmarks(seen.xy, seen.confidence, seen.probability)
-
-
-def marks_of(points: PointSet | None, landmarks: int) -> Marks:
-    """Return how the points of an edit are drawn: each in the colour of its first landmark; without one, the landmarks."""
-    if points is None:
-        return Marks.numbered(landmarks)
-    first = (points.shares > 0).argmax(axis=1)
-    return Marks(points.layout.names, palette(points.landmarks)[first], points.layout.skeleton)
-
-
-def marks_with(layout: Layout) -> Marks:
-    """Return how points with names and edges are drawn."""
-    return Marks(layout.names, palette(len(layout)), layout.skeleton)
 
 
 def seen_well(landmarks: SplitLandmarks) -> NDArray[np.float32]:

@@ -28,9 +28,6 @@ above 0.93; of frames of one person 4 % are."""
 _VIDEO_FOLDER = "labeled-data"
 """DeepLabCut's folder of the folders of videos."""
 _LEAST_VIDEOS = 5
-_SMALL_BOX = 0.6
-"""Images are cropped to boxes by default if these have a smaller longer side than this share of the image's, in the median: in
-crops of `kplm ingest` it is 0.71."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,19 +105,6 @@ def see_labels(
         np.array(rows), np.stack(xy).astype(np.float64), np.stack(probability), np.stack(targets), np.array(pixels),
         _groups(images, np.stack(thumbnails)), np.array(turned), views, rejected,
     )  # fmt: skip
-
-
-def are_boxes_small(labels: Labels, sizes: dict[str, tuple[int, int]]) -> bool:
-    """Return whether objects are to be cropped by their boxes: most images are much larger, or show several objects."""
-    known = np.isfinite(labels.boxes).all(axis=1)
-    if not known.any():
-        return False
-    if len(set(labels.images)) < len(labels):
-        return True
-    longer = (labels.boxes[:, 2:] - labels.boxes[:, :2]).max(axis=1)
-    with_size = [row for row in np.flatnonzero(known) if labels.images[row] in sizes]
-    shares = [longer[row] / max(sizes[labels.images[row]]) for row in with_size]
-    return bool(shares and np.median(shares) < _SMALL_BOX)
 
 
 def _batches(

@@ -31,7 +31,7 @@ def list_point_sets(run: Run) -> list[dict[str, Any]]:
     for name in point_sets(run.folder):
         folder = point_folder(run.folder, name)
         points, facts = read_point_set(folder), read_facts(folder) or {}
-        origin = "kplm edit" if name == EDITED else facts.get("recipe", "a network of its own")
+        origin = "kplm edit" if name == EDITED else "kplm adapt"
         known = {key: facts.get(key) for key in ("objects", "error", "version")}
         rows.append({"name": name, "points": None if points is None else len(points), "origin": origin, **known})
     return rows

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ray_kplm.analysis.stored_predictions import evaluation_path as evaluation_path
+from ray_kplm.analysis.stored_predictions import prediction_step
+from ray_kplm.analysis.stored_predictions import stored_landmarks_of as stored_landmarks_of
 from ray_kplm.correspondence.clusters import read_clusters
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.stored import facing_rule, landmark_predictor
@@ -13,14 +16,11 @@ from ray_kplm.evaluation.stages import STAGE1, STAGE2, STAGE_TITLES, WARMUP
 from ray_kplm.inference.dataset import Prediction, SplitLandmarks, predict, read_predictions
 from ray_kplm.methods import build_method
 from ray_kplm.methods.predictors import PredictorFactory
-from ray_kplm.methods.visibility import VISIBILITY_STEP
-from ray_kplm.network.heatmaps import DECODER_VERSION
 from ray_kplm.points.stored import LANDMARKS
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
-from ray_kplm.run import MANIFEST, Run, round_path
+from ray_kplm.run import Run, round_path
 from ray_kplm.runtime.session import session
 from ray_kplm.schemas import TEST, TRAIN
-from ray_kplm.storage import Folder
 
 Predictions = dict[str, SplitLandmarks]
 """Split -> its landmarks."""
@@ -83,41 +83,7 @@ def landmarks_of(
     return read_predictions(predictions[0].step.folder, dataset, split)
 
 
-def stored_landmarks_of(run: Run, dataset: Dataset, split: str) -> SplitLandmarks | None:
-    """Return what `landmarks_of` returns if it is on storage, else None. Changes nothing."""
-    step = _predictions(run, dataset, STAGE2, (split,))[0].step
-    return read_predictions(step.folder, dataset, split) if step.state() == "done" else None
-
-
-def evaluation_path(run: Run, dataset: Dataset) -> str:
-    """Return the folder within the run for scores and predictions on a dataset.
-
-    A dataset other than the run's own has a folder of its own, named by its name and content.
-    """
-    own = Folder.at(run.config.dataset)
-    if own == dataset.root.unchecked or (
-        own.is_file(MANIFEST) and Dataset.open(own).fingerprint == dataset.fingerprint
-    ):
-        return "evaluation"
-    name = "".join(c if c.isalnum() else "_" for c in str(dataset.meta.get("name") or "unnamed"))
-    return f"evaluation/on/{name}-{dataset.fingerprint[:8]}"
-
-
 def _predictions(run: Run, dataset: Dataset, stage: str, splits: Sequence[str]) -> list[Prediction]:
     """Return the predictions of a stage on some splits; `predict` computes those that are not on storage."""
     factory, manifest = predictor(run, stage)
-    path = evaluation_path(run, dataset)
-    inputs = {"network": manifest["fingerprint"], "dataset": dataset.fingerprint}
-    visibility = run.manifest(VISIBILITY_STEP) if stage == STAGE2 else None
-    if visibility is not None:
-        inputs["visibility"] = visibility["fingerprint"]
-    predictions = []
-    for split in splits:
-        reads = {
-            "stage": stage,
-            "split": split,
-            "flip_at_test": run.config.stage2.flip_at_test,
-            "decoder": DECODER_VERSION,
-        }
-        predictions.append(Prediction(run.step(f"{path}/{stage}/{split}", "predict", reads, inputs), split, factory))
-    return predictions
+    return [Prediction(prediction_step(run, dataset, stage, split, manifest), split, factory) for split in splits]

@@ -17,12 +17,20 @@ from ray_kplm.analysis.mirror_images import mirror_images
 from ray_kplm.analysis.predictions import landmarks_of
 from ray_kplm.analysis.training_history import merges, rounds
 from ray_kplm.datasets.dataset import Dataset
+from ray_kplm.detectors.stored import facing_rule
 from ray_kplm.errors import ConfigError
+from ray_kplm.evaluation.canonical_frame import mean_shape
 from ray_kplm.evaluation.stages import STAGE2
+from ray_kplm.imaging.coordinates import in_square
 from ray_kplm.imaging.crops import crop_sizes, decode_crop
 from ray_kplm.methods.channels import Channels
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.stored import EDITED, point_folder, read_point_set
 from ray_kplm.progress import ProgressCallback, ignore_progress, part_of
 from ray_kplm.report.cards import Findings, choose, make_album
+from ray_kplm.report.edited_points import marks_of
+from ray_kplm.report.model_card import layout_picture
+from ray_kplm.report.pictures import data_uri
 from ray_kplm.report.run_page import Evidence, build_page
 from ray_kplm.run import Run
 from ray_kplm.runtime.session import session
@@ -82,7 +90,7 @@ def _measure(run: Run, dataset: Dataset, split: str, progress: ProgressCallback)
 def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
     folder, embedding = run.folder / "evaluation", embedding_step(run)
     quality, metrics = (folder.read_object(n) if folder.is_file(n) else None for n in ("quality.json", "metrics.json"))
-    findings = _findings(run, dataset, split, metrics or {})
+    findings, edited = _findings(run, dataset, split, metrics or {}), read_point_set(point_folder(run.folder, EDITED))
     chosen = choose(findings.difficulty(), images, run.config.seed)
     return Evidence(
         run=f"{run.folder.parent.name}/{run.folder.name}",
@@ -94,6 +102,8 @@ def _evidence(run: Run, dataset: Dataset, split: str, images: int) -> Evidence:
         findings=findings,
         album=make_album(findings, chosen, _images(dataset, split, chosen)),
         flip_map=Channels.read(run.unit(STAGE2)).flip_map.tolist(),
+        edited=edited,
+        layout=_layout(run, findings, edited),
         quality=quality,
         metrics=metrics,
         rounds=rounds(run, dataset),
@@ -118,6 +128,17 @@ def _findings(run: Run, dataset: Dataset, split: str, metrics: dict[str, Any]) -
         by_id = dict(zip(scored["image_id"], scored["forward_nme"], strict=True))
         errors = np.array([np.nan if (e := by_id.get(name)) is None else e for name in ids], np.float64)
     return Findings(ids, sizes, landmarks.xy.astype(np.float64), landmarks.confidence, errors, landmarks.probability)
+
+
+def _layout(run: Run, findings: Findings, edited: PointSet | None) -> str:
+    """Return the picture of the mean layout of the landmarks, or of the points of an edit; empty if none was ever detected."""
+    if not np.isfinite(findings.xy).any():
+        return ""
+    places = in_square(findings.xy, findings.sizes[:, None])
+    shape = mean_shape(places, mirrored=facing_rule(run) is not None)
+    if edited is not None:
+        shape = edited.move(shape[None].astype(np.float32), 1)[0].astype(np.float64)
+    return data_uri(layout_picture(shape, marks_of(edited, findings.landmarks, beside=True)), "image/png")
 
 
 def _images(dataset: Dataset, split: str, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

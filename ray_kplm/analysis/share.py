@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 
 from ray_kplm.analysis.contact_sheet import choose_images, draw_sheet, predict_images_of
 from ray_kplm.analysis.predictions import stored_landmarks_of
+from ray_kplm.analysis.share_points import has_own_network, how_made, named_points
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.detectors.pretrained import pretrained_predictor
 from ray_kplm.detectors.pretrained_config import CARD, MODEL_CONFIG, WEIGHTS, is_pretrained, read_description
-from ray_kplm.detectors.stored import export_pretrained, facing_rule, is_exported
+from ray_kplm.detectors.stored import export_pretrained, facing_rule, is_run, landmark_predictor
 from ray_kplm.errors import DataError, RunError, StorageError
 from ray_kplm.evaluation.canonical_frame import mean_shape
 from ray_kplm.imaging.coordinates import in_square
 from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.imaging.synthetic.category import LICENCE
+from ray_kplm.methods.visibility import found_of
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.stored import LANDMARKS, chosen_name
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.report.edited_points import marks_with
 from ray_kplm.report.headlines import headlines
 from ray_kplm.report.model_card import Card, build_card, layout_picture
 from ray_kplm.report.run_warnings import run_warnings
@@ -43,11 +48,13 @@ class ShareOptions:
         name: What `from_pretrained` takes: `user/name`, or the folder.
         licence: Of the model, an identifier of the hub; empty: not stated.
         with_images: Whether the card shows images of the data set, which become public with the model.
+        points: Which points the detector finds: see `LandmarkDetector.load`.
     """
 
     name: str
     licence: str = ""
     with_images: bool = False
+    points: str | None = None
 
 
 def is_synthetic(run: Run) -> bool:
@@ -72,12 +79,12 @@ def write_model(
         progress: Called as the work goes on.
 
     Returns:
-        `landmarks`, `fingerprint`, `synthetic`, `files` (name -> size in bytes), and `warnings`, those on the card.
+        `landmarks`, `names`, `fingerprint`, `synthetic`, `files` (name -> size in bytes), and `warnings`, those on the card.
 
     Raises:
         RunError: The run is not finished.
         ConfigError: The detector depends on a file of this machine, or a package is missing.
-        DataError: Images are wanted for the card, and the data set is not there.
+        DataError: Images are wanted for the card, and the data set is not there; or the run has no such points.
         StorageError: The folder holds something else, or a file is damaged.
     """
     others = [name for name in (*folder.names(), *folder.folders()) if not name.startswith(".") and name not in FILES]
@@ -85,28 +92,33 @@ def write_model(
         raise StorageError(
             f"{folder}: holds {(others or [CARD])[0]}, which `kplm push` did not write; give a new folder"
         )
+    name = chosen_name(run.folder, options.points) if is_run(run) else options.points
+    layout = landmark_predictor(run, name).layout
     dataset = _dataset(run)
     if options.with_images and dataset is None:
         raise DataError(f"{run.config.dataset}: the data set is not there, and its images are wanted for the card")
-    for name in FILES:
-        folder.delete_file(name)
-    progress(0.0, "the detector")
-    synthetic = is_synthetic(run)
-    plain = export_pretrained(run, folder, synthetic=synthetic, method=run.config.method.kind)
-    progress(0.3, "the pictures of the card")
-    shape, layout_images = (None, 0) if dataset is None else _layout(run, dataset)
+    for file in FILES:
+        folder.delete_file(file)
+    progress(0.0, "the pictures of the card")
+    shape, layout_images = None, 0
+    if dataset is not None:
+        shape, layout, layout_images = _mean_layout(run, dataset, name, layout)
     if shape is not None:
-        folder.write_bytes(LAYOUT, layout_picture(shape))
+        folder.write_bytes(LAYOUT, layout_picture(shape, marks_with(layout, beside=True)))
     if options.with_images and dataset is not None:
-        folder.write_bytes(SHEET, draw_sheet(run, _split(dataset), 24))
+        folder.write_bytes(SHEET, draw_sheet(run, _split(dataset), 24, points=name))
+    progress(0.6, "the detector")
+    facts = {"synthetic": is_synthetic(run), "method": run.config.method.kind}
+    plain = export_pretrained(run, folder, name, layout.skeleton, **facts)
     progress(0.9, "the card")
-    card = _card(run, dataset, plain, options, layout_images, synthetic=synthetic)
+    card = _card(run, dataset, plain, options, name, layout, layout_images)
     folder.write_bytes(CARD, build_card(card).encode())
     return {
-        "landmarks": plain["landmarks"],
+        "landmarks": len(layout),
+        "names": list(layout.names),
         "fingerprint": plain["fingerprint"],
-        "synthetic": synthetic,
-        "files": {name: folder.size(name) for name in FILES if folder.is_file(name)},
+        "synthetic": facts["synthetic"],
+        "files": {file: folder.size(file) for file in FILES if folder.is_file(file)},
         "warnings": list(card.warnings),
     }
 
@@ -117,7 +129,7 @@ def check_shared(run: Run) -> dict[str, Any]:
     Raises:
         DamageError: A file is damaged or missing.
     """
-    pretrained_predictor(run)
+    layout = pretrained_predictor(run).layout
     plain = read_description(run.folder)
     if not run.folder.is_file(CARD):
         raise RunError(
@@ -125,7 +137,8 @@ def check_shared(run: Run) -> dict[str, Any]:
         )
     names = [name for name in FILES if run.folder.is_file(name)]
     return {
-        "landmarks": plain["landmarks"],
+        "landmarks": len(layout),
+        "names": list(layout.names),
         "fingerprint": plain["fingerprint"],
         "synthetic": bool(plain.get("synthetic")),
         "files": {name: run.folder.size(name) for name in names},
@@ -145,20 +158,33 @@ def _split(dataset: Dataset) -> str:
     return TEST if TEST in dataset.manifest["splits"] and dataset.count(TEST) else TRAIN
 
 
-def _layout(run: Run, dataset: Dataset) -> tuple[NDArray[np.float64] | None, int]:
-    """Return the mean shape (K, 2) of the landmarks over a split's images, and their number; None without any landmark."""
+def _mean_layout(
+    run: Run, dataset: Dataset, name: str | None, layout: Layout
+) -> tuple[NDArray[np.float64] | None, Layout, int]:
+    """Return the mean shape (K, 2) of points over images of a split, their layout with a skeleton, and the number of images.
+
+    Without any point there is no shape, and the layout is as it is given.
+
+    Args:
+        run: The run, or an exported detector.
+        dataset: Its dataset.
+        name: Of the set of points of a run; None of an exported detector.
+        layout: Of the points.
+    """
     split = _split(dataset)
-    stored = None if is_exported(run.folder) else stored_landmarks_of(run, dataset, split)
+    stored = stored_landmarks_of(run, dataset, split) if name == LANDMARKS and is_run(run) else None
     columns = dataset.images(split).read_tables(dataset.parts(split), ["width", "height"])
     sizes = np.concatenate([crop_sizes(table) for table in columns])
     if stored is None:
         chosen = choose_images(run, dataset, split, LAYOUT_IMAGES)
-        xy, sizes = predict_images_of(run, dataset, split, chosen)[0], sizes[chosen]
+        seen, sizes = predict_images_of(run, dataset, split, chosen, name), sizes[chosen]
     else:
-        xy = stored[0]
-    if not np.isfinite(xy).any():
-        return None, 0
-    return mean_shape(in_square(xy, sizes[:, None]), mirrored=facing_rule(run) is not None), len(xy)
+        seen = stored
+    if not np.isfinite(seen.xy).any():
+        return None, layout, 0
+    found = np.where(found_of(seen.xy, seen.probability)[..., None], seen.xy, np.nan)
+    shape = mean_shape(in_square(seen.xy, sizes[:, None]), mirrored=facing_rule(run) is not None)
+    return shape, layout.joined(found), len(seen.xy)
 
 
 def _card(
@@ -166,13 +192,15 @@ def _card(
     dataset: Dataset | None,
     plain: dict[str, Any],
     options: ShareOptions,
+    points: str | None,
+    layout: Layout,
     layout_images: int,
-    *,
-    synthetic: bool,
 ) -> Card:
-    quality, metrics = (_measured(run, name) for name in ("quality.json", "metrics.json"))
+    is_measured = not has_own_network(run, points)
+    quality, metrics = (_measured(run, file) if is_measured else None for file in ("quality.json", "metrics.json"))
     if quality:
         quality = {**quality, "against": None}  # it names another run of this machine
+    made = how_made(run, points, landmark_predictor(run, points).points)
     known = headlines(quality or {}, metrics or {}, plain["landmarks"])
     meta = {} if dataset is None else dataset.meta
     counted = 0 if dataset is None else dataset.count(_split(dataset))
@@ -180,12 +208,12 @@ def _card(
     config = run.config
     name = str(meta.get("name") or "")
     return Card(
-        title=f"{plain['landmarks']} landmarks{f' of {name}' if name else ''}",
+        title=f"{len(layout)} {'points' if made else 'landmarks'}{f' of {name}' if name else ''}",
         name=options.name,
-        landmarks=plain["landmarks"],
+        landmarks=len(layout),
         method=config.method.kind,
         images=0 if dataset is None else dataset.count(TRAIN),
-        synthetic=synthetic,
+        synthetic=plain["synthetic"],
         has_visibility=plain["visibility_features"] is not None,
         dataset=name,
         data_licence=str(meta.get("licence") or ""),
@@ -207,6 +235,9 @@ def _card(
             **plain["versions"],
             "Fingerprint": str(plain["fingerprint"])[:16],
         },
+        points=named_points(run, points, layout),
+        made=made,
+        discovered=plain["landmarks"] if is_measured else 0,
     )
 
 

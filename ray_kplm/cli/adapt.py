@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from ray_kplm.cli import checks
@@ -14,16 +13,16 @@ from ray_kplm.ranges import MARGINS
 from ray_kplm.report.text_table import NO_VALUE, align, cell
 
 _SHOWN = 8
-"""Lines of what was rejected that are printed; all are in the result of --json and in adapt.json."""
+"""Reasons of what was rejected that are printed; all are in the result of --json and in adapt.json."""
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     text = (
-        "Fit points of your own to the landmarks of a finished run, by about 20 labelled images. Nothing is trained: a map from "
-        "landmarks to points is fitted, and chosen by cross-validation. It prints the error of each point on images that it "
-        "was not fitted on, and what the next 10 labels would gain. --points NAME then chooses the points in predict, export, "
-        "serve and push."
+        "Fit points of your own to the landmarks of a finished run, by about 20 labelled images. Nothing is trained: a map "
+        "from landmarks to points is fitted, and chosen by cross-validation. It prints the error of each point on images "
+        "that it was not fitted on, and what the next 10 labels would gain. --points NAME then chooses the points in "
+        "predict, export, serve and push."
     )
     epilog = (
         "LABELS is a file of COCO keypoints, Label Studio's JSON export, DeepLabCut's labels or a CSV; images are looked for\n"
@@ -44,8 +43,7 @@ def add(commands: Any) -> None:
         "--boxes",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="crop each object by its box in LABELS, as kplm predict --boxes does; default: if the boxes are small in their "
-        "images, or an image has several objects",
+        help="crop each object by its box in LABELS, as kplm predict --boxes does; default: if the error is lower then",
     )
     parser.add_argument(
         "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, share of its longer side"
@@ -124,15 +122,20 @@ def _lines(facts: dict[str, Any], options: argparse.Namespace) -> list[str]:
         return [
             f"{name}: nothing to do, as it was fitted to the same labels before; version {facts['version']}, cross-validated "
             f"error {facts['error']:.2f} % of the object's size",
-            f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+            _next(facts, options.run),
         ]
     return [
         *_table(facts),
         *_how(facts),
-        _forecast(facts),
+        *_learning(facts),
         *_warnings(facts),
-        f"next: kplm predict {options.run} IMAGES OUT --points {name}",
+        _next(facts, options.run),
     ]
+
+
+def _next(facts: dict[str, Any], run: str) -> str:
+    boxes = " --boxes BOXES" if facts["boxes"] else ""
+    return f"next: kplm predict {run} IMAGES OUT --points {facts['name']}{boxes}"
 
 
 def _table(facts: dict[str, Any]) -> list[str]:
@@ -168,24 +171,30 @@ def _how(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _forecast(facts: dict[str, Any]) -> str:
+def _learning(facts: dict[str, Any]) -> list[str]:
     forecast = facts["forecast"]
     if forecast is None:
-        return "the next 10 labels: too few labelled images yet to tell what they would gain"
+        return ["the next 10 labels: too few different images are labelled yet to tell what they would gain"]
     gain = forecast["now"] - forecast["then"]
-    return (
+    measured = ", ".join(f"{row['labels']}: {row['error']:.2f} %" for row in facts["curve"])
+    return [
+        f"errors by number of labels: {measured}",
         f"the next {forecast['labels']} labels would gain about {gain:.2f} % of the object's size ({forecast['now']:.2f} -> "
-        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})"
-    )
+        f"{forecast['then']:.2f}, {forecast['low']:.2f} to {forecast['high']:.2f})",
+    ]
 
 
 def _warnings(facts: dict[str, Any]) -> list[str]:
     lines = [
-        f"{a} and {b}: are hardly told apart; are they labelled the same way in all images?"
+        f"{a} and {b}: are hardly told apart; if they are not very near each other, look whether labels are swapped"
         for a, b in facts["confused"]
     ]
-    rejected: Sequence[Sequence[str]] = facts["rejected"]
-    lines += [f"not used: {image}: {reason}" for image, reason in rejected[:_SHOWN]]
-    if len(rejected) > _SHOWN:
-        lines.append(f"not used: {len(rejected) - _SHOWN} more, in adapt.json")
+    by_reason: dict[str, list[str]] = {}
+    for image, reason in facts["rejected"]:
+        by_reason.setdefault(reason, []).append(image)
+    for reason, images in list(by_reason.items())[:_SHOWN]:
+        others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+        lines.append(f"not used: {images[0]}{others}: {reason.removesuffix(': not used')}")
+    if len(by_reason) > _SHOWN:
+        lines.append(f"not used: for {len(by_reason) - _SHOWN} more reasons, in adapt.json")
     return [*lines, *facts["left_out"], *facts["notes"]]

@@ -1,4 +1,4 @@
-"""Commands that measure: bench correspondence, train, evaluation, rounds, quality, serve, chaos, endurance, predict, labels."""
+"""Commands that measure: kplm bench correspondence, train, evaluation, rounds, quality and so on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from ray_kplm.cli import checks, serve
 from ray_kplm.cli.console import Result, add_json, command, figures_text
 from ray_kplm.cli.parser import Number
+from ray_kplm.cli.suggest import STRATEGIES
 from ray_kplm.errors import ConfigError
 from ray_kplm.ranges import COUNTS, ROUNDS, Range
 
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     _add_chaos(kinds)
     _add_endurance(kinds)
     _add_predict(kinds)
+    _add_suggest(kinds)
     _add_labels(kinds)
 
 
@@ -187,6 +189,21 @@ def _add_predict(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_suggest(kinds: Any) -> None:
+    text = (
+        "Compare the ways in which `kplm suggest` chooses images. The true labels are given to the chosen images, points "
+        "are fitted on them as by `kplm adapt`, and all test images are scored (forward NME); some minutes a run."
+    )
+    epilog = "Example:\n  kplm bench suggest runs/faces runs/cattle --json"
+    parser = command(kinds, "suggest", _suggest, text, epilog)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories on annotated datasets")
+    parser.add_argument(
+        "--repetitions", type=Number(int, Range(1, 1000)), default=10, help="repetitions, each on 80 %%"
+    )
+    parser.add_argument("--by", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="strategies, beside random")
+    add_json(parser, "the figures")
+
+
 def _add_labels(kinds: Any) -> None:
     text = (
         "Measure the test error of annotated points by the number of labelled images: by the map from a run's landmarks that "
@@ -326,6 +343,16 @@ def _predict(options: argparse.Namespace) -> Result:
         from ray_kplm.bench.predict import bench, lines
 
     figures = bench(run, options.onnx, options.console.show)
+    return Result("\n".join(lines(figures)), figures)
+
+
+def _suggest(options: argparse.Namespace) -> Result:
+    for run in options.runs:
+        checks.dataset_of(checks.finished_run(run))
+    with options.console.loading():
+        from ray_kplm.bench.suggest import bench, lines
+
+    figures = bench(options.runs, options.repetitions, options.console.show, options.by)
     return Result("\n".join(lines(figures)), figures)
 
 

@@ -18,7 +18,9 @@ from ray_kplm import ready_configs
 from ray_kplm.cli import (
     adapt,
     bench,
+    check_dataset,
     data,
+    drift,
     edit,
     export,
     predict,
@@ -28,8 +30,10 @@ from ray_kplm.cli import (
     serve,
     share,
     steps,
+    suggest,
     train,
     verify,
+    view,
 )
 from ray_kplm.cli.console import OUTPUT_CLOSED, Console, Result, command, emit
 from ray_kplm.cli.parser import Parser, Version
@@ -48,6 +52,9 @@ EXIT_CODES = {
     4: "storage, the MLflow store, or a run directory that does not fit",
     5: "the Ray cluster",
     6: "collapse: too few images or points are left to train on",
+    check_dataset.RISKY: "`kplm check`: the images are a risk",
+    check_dataset.UNSUITABLE: "`kplm check`: the images are unsuitable",
+    drift.DRIFT: "`kplm drift`: the images are not like those of the training",
     INTERRUPTED: "interrupted (Ctrl-C); the same command continues",
     OUTPUT_CLOSED: "the reader of the output has ended (SIGPIPE)",
     143: "terminated (SIGTERM); the same command continues",
@@ -136,7 +143,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, data, steps, verify, results, edit, adapt, predict, export, share, serve, search, bench):
+    for module in (
+        train, data, check_dataset, steps, verify, results, edit, suggest, adapt, view, predict, drift, export, share, serve,
+        search, bench,
+    ):  # fmt: skip
         module.add(commands)
     _add_configs(commands)
     _add_schema(commands)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command, figures_text
+from ray_kplm.cli.parser import add_points
 from ray_kplm.errors import ConfigError
 
 _UNNAMED = "user/name"
@@ -25,6 +26,7 @@ def add(commands: Any) -> None:
         "Examples:\n"
         "  kplm push runs/mine --folder shared            # write the folder alone: look at it, edit README.md\n"
         "  kplm push shared user/my-landmarks --private   # upload it as it is\n"
+        "  kplm push runs/mine --folder nose5 --points nose5   # with the points of `kplm adapt --name nose5`\n"
         "  kplm push runs/mine user/my-landmarks --license cc-by-4.0 --revision v2\n\n"
         "LandmarkDetector.from_pretrained('user/my-landmarks') and kplm predict shared ... use it. The hub is the one of\n"
         "HF_ENDPOINT, the token that of HF_TOKEN or of `hf auth login`. A detector of rendered images, as that of\n"
@@ -34,6 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="the run directory, an exported detector, or a folder of --folder")
     parser.add_argument("name", metavar="NAME", nargs="?", help="user/name on the hub; it is created if there is none")
     parser.add_argument("--folder", metavar="DIR", help="write the folder here and upload nothing")
+    add_points(parser)
     parser.add_argument("--private", action="store_true", help="create a private model; one that exists stays as it is")
     parser.add_argument("--revision", metavar="BRANCH", help="upload to this branch; default: the main branch")
     parser.add_argument(
@@ -62,8 +65,9 @@ def _push(options: argparse.Namespace) -> Result:
         raise ConfigError(
             f"--folder {options.folder}: {options.run} is such a folder already; copy it, or upload it as it is"
         )
-    if is_written and (options.license or options.with_images):
+    if is_written and (options.license or options.with_images or options.points):
         raise ConfigError(f"{options.run}: is uploaded as it is; edit its README.md, or write it again from the run")
+    checks.points(run, options.points)
     if options.folder:
         checks.target(options.folder, "--folder")
     with options.console.loading():
@@ -74,7 +78,7 @@ def _push(options: argparse.Namespace) -> Result:
             f"{options.run}: was trained on rendered images, and finds nothing in photographs; it is written to folders only "
             "(--folder DIR)"
         )
-    chosen = ShareOptions(options.name or _UNNAMED, options.license, options.with_images)
+    chosen = ShareOptions(options.name or _UNNAMED, options.license, options.with_images, options.points)
     if options.folder:
         figures = write_model(run, Folder.at(options.folder), chosen, options.console.show)
         figures["folder"] = options.folder
@@ -102,4 +106,5 @@ def _lines(figures: dict[str, Any]) -> dict[str, Any]:
     """Return the figures as they are printed for a person."""
     plain = {name: value for name, value in figures.items() if name not in ("files", "warnings")}
     files = {name: f"{size:,} bytes" for name, size in figures["files"].items()}
+    plain["names"] = ", ".join(plain["names"])
     return plain | files | {f"warning {i}": text for i, text in enumerate(figures["warnings"], 1)}

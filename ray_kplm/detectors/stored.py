@@ -112,6 +112,7 @@ def export(run: Run, folder: Folder, points: str | None = None) -> None:
     """
     files = DetectorFiles.of(run, points)
     fingerprint, source = files.network_fingerprint(), files.network
+    folder.delete_file(POINTS_FILE)  # of an earlier detector in the folder
     with source.parsing(NETWORK):
         state = strip_optimiser(source.read_bytes(NETWORK))
     write_detector(run, folder, state, files.channels(), files.visibility_model(), fingerprint, files.point_set())
@@ -135,7 +136,7 @@ def write_detector(
         channels: Of its network.
         visibility: Gives its landmarks their probabilities; None: they have none.
         fingerprint: Tells the network from others.
-        points: What its landmarks are made into; None: they stay.
+        points: What its landmarks are made into; None: they stay, or are made into a set that the folder holds.
 
     Raises:
         DamageError: A file of the run is damaged.
@@ -149,7 +150,6 @@ def write_detector(
     rule = facing_rule(run)
     if rule is not None:
         rule.write(target / FACING)
-    target.delete_file(POINTS_FILE)  # of an earlier detector in the folder
     if points is not None:
         write_point_set(target, points)
     target.publish({"kind": "detector", "fingerprint": fingerprint}, names=())

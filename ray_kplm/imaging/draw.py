@@ -92,6 +92,7 @@ def draw_landmarks(
     scale: int = 1,
     numbers: bool = False,
     hollow_below: float = HOLLOW_BELOW,
+    marks: Marks | None = None,
 ) -> Image:
     """Return an enlarged copy of the image with its landmarks: (H * scale, W * scale, 3).
 
@@ -102,12 +103,13 @@ def draw_landmarks(
         scale: Enlargement, at least 1.
         numbers: Whether to write each landmark's number beside it.
         hollow_below: Landmarks of a lower confidence are drawn as rings.
+        marks: How they are drawn; None: in the colours of the palette.
     """
     if scale < 1:
         raise DataError(f"scale {scale}: images are only enlarged; pass a whole number from 1")
     enlarged = _enlarge(image, scale)
     points = coordinates.apply(coordinates.scaling(scale), _check_points(xy))
-    marks = Marks.numbered(len(xy), beside=numbers)
+    marks = marks or Marks.numbered(len(xy), beside=numbers)
     _draw_points(enlarged, points, _hollow(confidence, len(xy), hollow_below), marks)
     return enlarged
 
@@ -265,11 +267,22 @@ def _fixed_point(point: Points) -> list[int]:
 
 
 def draw_text(canvas: Image, text: str, at: Points, height: float) -> None:
-    """Draw white text with a dark rim; its lower left corner is the pixel `at`. The font has ASCII only: see `in_ascii`."""
+    """Draw white text with a dark rim, inside the canvas if it fits there. The font has ASCII only: see `in_ascii`.
+
+    Args:
+        canvas: (H, W, 3).
+        text: The text.
+        at: (2,), where its lower left corner is wanted, pixels of the canvas.
+        height: Of a capital, pixels.
+    """
     size = max(0.3, height / 22)  # Hershey capitals are 22 px high at size 1
-    corner = np.rint(at).astype(int).tolist()
-    for stroke, colour in ((3, OUTLINE), (1, (255, 255, 255))):
-        cv2.putText(canvas, in_ascii(text), corner, FONT, size, colour, stroke, cv2.LINE_AA)
+    (width, _), _ = cv2.getTextSize(in_ascii(text), FONT, size, 1)
+    x, y = np.rint(at).astype(int).tolist()
+    corner = [max(0, min(x, canvas.shape[1] - width - 2)), y] if 0 <= x < canvas.shape[1] else [x, y]
+    # The rim is the same text around it: in OpenCV 5 a wider stroke makes wider letters.
+    places = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy]
+    for (dx, dy), colour in [*((place, OUTLINE) for place in places), ((0, 0), (255, 255, 255))]:
+        cv2.putText(canvas, in_ascii(text), [corner[0] + dx, corner[1] + dy], FONT, size, colour, 1, cv2.LINE_AA)
 
 
 def _headline(title: str, width: int) -> Image:

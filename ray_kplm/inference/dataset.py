@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from ray_kplm.config import Config
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.inference.batches import BatchLandmarks, predict_batches, probability_column
+from ray_kplm.inference.split_landmarks import SplitLandmarks as SplitLandmarks
+from ray_kplm.inference.split_landmarks import read_predictions as read_predictions
 from ray_kplm.methods.inputs import read_inputs, worker_placement
 from ray_kplm.methods.predicted import Predictor
 from ray_kplm.methods.predictors import PredictorFactory
@@ -101,30 +103,3 @@ def _table(found: BatchLandmarks) -> pa.Table:
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schemas.PREDICTIONS, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schemas.PREDICTIONS)
-
-
-class SplitLandmarks(NamedTuple):
-    """The landmarks of the N images of a split, in the dataset's order.
-
-    Attributes:
-        xy: (N, K, 2) in the crop frame, NaN where not detected.
-        confidence: (N, K).
-        probability: (N, K), of being there; NaN if the predictor has no `VisibilityModel`.
-    """
-
-    xy: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    probability: NDArray[np.float32]
-
-
-def read_predictions(folder: Folder, dataset: Dataset, split: str) -> SplitLandmarks:
-    """Read the landmarks of a split. Tables of earlier versions have no probabilities."""
-    tables = folder.read_tables(dataset.parts(split))
-    xy, confidence = (
-        np.concatenate([np.array(t[name].to_pylist(), np.float32) for t in tables]) for name in ("xy", "confidence")
-    )
-    probability = np.full_like(confidence, np.nan)
-    known = [row for t in tables if "probability" in t.column_names for row in t["probability"].to_pylist()]
-    for image, row in enumerate(known):
-        probability[image] = np.nan if row is None else row
-    return SplitLandmarks(xy, confidence, probability)

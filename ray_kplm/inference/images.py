@@ -215,7 +215,7 @@ def predict_images(
         if target.written():
             target.publish(manifest, (), manifest[OUTPUTS])
         labels = layout.names if layout.is_named else [str(k) for k in range(manifest["landmarks"])]
-        rendered = render_videos(target, images.videos, options.render, labels, progress)
+        rendered = render_videos(target, images.videos, options.render, labels, layout.skeleton, progress)
     kinds, jitter = dict(rejected.most_common()), read_jitter(manifest)
     said = (*images.notes, *notes)
     return PredictReport(str(target), manifest["images"], kinds, existed, said, jitter, rendered)

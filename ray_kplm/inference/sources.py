@@ -40,6 +40,8 @@ class SourceOptions:
     """Images in a part of a source that is not a dataset."""
     limits: Limits = DEFAULT_LIMITS
     """Of an image file and of a picture."""
+    crop_size: int | None = None
+    """Longest side of the crops as `kplm ingest` stores them, which are read in place of inputs; None: inputs are read."""
 
 
 class ReadPart(Protocol):
@@ -102,7 +104,8 @@ def open_source(
         )
     ingest = IngestOptions(
         boxes=options.boxes, margin=options.margin, part_images=options.part_images, test_share=0.0, min_side=1, every=1,
-        input_size=options.image_size, max_pixels=options.limits.pixels, max_bytes=options.limits.file_bytes,
+        input_size=None if options.crop_size else options.image_size, size=options.crop_size or IngestOptions.size,
+        max_pixels=options.limits.pixels, max_bytes=options.limits.file_bytes,
     )  # fmt: skip
     is_whole = len(names) == 1 and (names[0].endswith(".parquet") or not folder.parent.is_file(folder.name))
     listing = list_source(names[0], ingest) if is_whole else list_chosen(names, ingest)

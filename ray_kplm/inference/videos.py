@@ -180,6 +180,7 @@ def render_videos(
     videos: Videos | None,
     options: RenderOptions | None,
     names: Sequence[str],
+    edges: Sequence[tuple[int, int]],
     progress: ProgressCallback,
 ) -> tuple[str, ...]:
     """Write the videos of a prediction with their landmarks drawn, and return where they are.
@@ -191,6 +192,7 @@ def render_videos(
         videos: The source.
         options: Where and how; None: nothing is written.
         names: Of the landmarks, K.
+        edges: Pairs of landmarks that lines join.
         progress: Called every few frames.
     """
     if options is None or videos is None:
@@ -199,13 +201,19 @@ def render_videos(
     rows = (row for part in landmarks.parts() for row in landmarks.read_table(part).to_pylist())
     for video, of_video in groupby(rows, key=lambda row: row["sequence"]):
         if video in videos.index:
-            written.append(_render(videos.folder, video, videos.index[video], of_video, options, names, progress))
+            written.append(
+                _render(videos.folder, video, videos.index[video], of_video, options, (names, edges), progress)
+            )
     return tuple(written)
+
+
+_NamesAndEdges = tuple[Sequence[str], Sequence[tuple[int, int]]]
+"""Names of the landmarks, and the pairs that lines join."""
 
 
 def _render(
     folder: Folder, video: str, index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
-    names: Sequence[str], progress: ProgressCallback,
+    drawn: _NamesAndEdges, progress: ProgressCallback,
 ) -> str:  # fmt: skip
     target, name = options.target(video)
     if target.is_local:
@@ -213,7 +221,7 @@ def _render(
     # The end of an MP4 file is written before its middle, which an object store cannot do.
     with tempfile.TemporaryDirectory(prefix=".render-", dir=target.path if target.is_local else None) as scratch:
         path = f"{scratch}/{name}"
-        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, names, video, progress)
+        _draw(path, read_frames(folder, video, index, range(len(index))), index, rows, options, drawn, video, progress)
         with open(path, "rb") as done, target.writing(name) as stream:
             shutil.copyfileobj(done, stream)
     return f"{target}/{name}"
@@ -221,9 +229,10 @@ def _render(
 
 def _draw(
     path: str, frames: Iterator[Any], index: VideoIndex, rows: Iterable[Mapping[str, Any]], options: RenderOptions,
-    names: Sequence[str], video: str, progress: ProgressCallback,
+    drawn: _NamesAndEdges, video: str, progress: ProgressCallback,
 ) -> None:  # fmt: skip
-    overlay = Overlay(len(names), trail=options.trail, labels=names if options.numbers else ())
+    names, edges = drawn
+    overlay = Overlay(len(names), trail=options.trail, labels=names if options.numbers else (), edges=edges)
     by_frame = groupby(rows, key=lambda row: int(row["frame"]))
     following = next(by_frame, None)
     first = next((frame for frame in frames if frame.rgb is not None), None)

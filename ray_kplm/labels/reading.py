@@ -35,11 +35,7 @@ def read_labels(uri: str | os.PathLike[str], images: str | os.PathLike[str] | No
         ConfigError: A package that its format needs is not installed.
     """
     where = os.fspath(uri)
-    at = Folder.at(where)
-    if at.is_folder():
-        raise DataError(f"{where}: is a folder; name the file of annotations")
-    content = read_file(at.parent, at.name, missing=f"{where}: no such file")
-    file = read_annotations(content, where)
+    file = _read(where)
     finder = ImageFiles(where, None if images is None else os.fspath(images))
     if images is not None and not Folder.at(images).is_folder():
         raise DataError(f"{os.fspath(images)}: no such folder of images")
@@ -49,6 +45,21 @@ def read_labels(uri: str | os.PathLike[str], images: str | os.PathLike[str] | No
     found = finder.find({one.image: (one.image, *one.other_names) for one in file.objects})
     _check_found(found, where, finder.places)
     return _joined(file, found, where)
+
+
+def named_images(uri: str | os.PathLike[str]) -> set[str]:
+    """Return the names of the images that a file annotates, as it writes them and in other spellings; none is looked for.
+
+    For errors, see `read_labels`.
+    """
+    return {name for one in _read(os.fspath(uri)).objects for name in (one.image, *one.other_names)}
+
+
+def _read(where: str) -> AnnotationFile:
+    at = Folder.at(where)
+    if at.is_folder():
+        raise DataError(f"{where}: is a folder; name the file of annotations")
+    return read_annotations(read_file(at.parent, at.name, missing=f"{where}: no such file"), where)
 
 
 def _check_found(found: dict[str, FoundImage | str], where: str, places: str) -> None:

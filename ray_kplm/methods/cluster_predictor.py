@@ -80,11 +80,18 @@ class ClusterPredictor:
         cells = torch.from_numpy(coordinates.input_to_heatmap(np.nan_to_num(xy))).to(heat_Bhw)
         sharpness = heatmaps.sharpness(heat_Bhw, cells, self._config.stage1.heatmap_sigma).cpu().numpy()
         sharpness[np.isnan(xy).any(axis=-1)] = np.nan
-        separation = np.full(confidence.shape, np.nan, np.float32)
+        return Observed(xy, confidence, sharpness, self._separation(landmarks, len(images)))
+
+    def separation(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return `Observed.separation` of images alone: (B, K), NaN where a landmark is not detected."""
+        return self._separation(self._detect(images), len(images))
+
+    def _separation(self, landmarks: _Landmarks, images: int) -> NDArray[np.float32]:
+        separation = np.full((images, len(self._centroids)), np.nan, np.float32)
         separation[landmarks.image, landmarks.landmark] = label_free.separation(
             landmarks.field("descriptors"), self._centroids, landmarks.landmark
         )
-        return Observed(xy, confidence, sharpness, separation)
+        return separation
 
     def _detect(self, images: NDArray[np.uint8]) -> _Landmarks:
         options = self._config.detection

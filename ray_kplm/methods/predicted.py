@@ -40,6 +40,22 @@ class Predicted(NamedTuple):
     facing: NDArray[np.float32] | None = None
 
 
+class Described(NamedTuple):
+    """The landmarks of B images, and what the network sees there. Images that face the other way are turned.
+
+    Attributes:
+        xy: float32 (B, K, 2), input frame of the images as they were turned.
+        confidence: float32 (B, K), the peaks of the heatmaps.
+        descriptors: float32 (B, K, C), the last features of the network where the landmarks are.
+        turned: bool (B,), which images were turned.
+    """
+
+    xy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
+    turned: NDArray[np.bool_]
+
+
 class Predictor(Protocol):
     """Predicts K landmarks in images, uint8 (B, S, S, 3)."""
 

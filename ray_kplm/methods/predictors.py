@@ -15,7 +15,7 @@ from ray_kplm.config import Config
 from ray_kplm.imaging import coordinates
 from ray_kplm.methods.facing import FacingRule
 from ray_kplm.methods.landmark_inference import LandmarkInference
-from ray_kplm.methods.predicted import Observed, Predicted, Predictor
+from ray_kplm.methods.predicted import Described, Observed, Predicted, Predictor
 from ray_kplm.methods.trainer import read_weights
 from ray_kplm.methods.visibility import VisibilityModel
 from ray_kplm.network import heatmaps
@@ -27,7 +27,7 @@ from ray_kplm.storage import Folder
 
 PredictorFactory = Callable[[Placement], Predictor]
 """Builds a predictor on the given placement. Picklable, so that the worker that predicts can call it."""
-Seen = TypeVar("Seen", Predicted, Observed)
+Seen = TypeVar("Seen", Predicted, Observed, Described)
 
 
 class LandmarkPredictor:
@@ -84,6 +84,19 @@ class LandmarkPredictor:
             _in_input(cells), confidence.cpu().numpy(), sharpness.view(confidence.shape).cpu().numpy(), None
         )
 
+    @torch.inference_mode()
+    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
+        """Return the landmarks of the images alone, without their mirror images, and what the network sees there."""
+        network = self.inference.network
+        assert isinstance(network, LandmarkNetwork)
+        with self._placement.precision():
+            features = network.landmarks.features(network.backbone(self._placement.images(images)))
+            maps = network.landmarks.output(features)
+        cells, confidence = heatmaps.decode(maps.float(), self._sigma)
+        descriptors = heatmaps.sample(features.float(), cells)
+        none = np.zeros(len(images), bool)
+        return Described(_in_input(cells), confidence.cpu().numpy(), descriptors.cpu().numpy(), none)
+
     def maps(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
         """Return the heatmaps of inputs: see `LandmarkInference.maps`."""
         with self._placement.precision():
@@ -113,6 +126,12 @@ class OneWayPredictor:
         side = images.shape[2]
         found = found if self.points is None else self.points.apply(found, side)
         return found._replace(xy=_turned_back(found.xy, facing < 0, side), facing=facing)
+
+    def describe(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> Described:
+        """Return what `LandmarkPredictor.describe` does, of the images as they face one way."""
+        assert isinstance(self.predictor, LandmarkPredictor)
+        seen, facing = self._turn(self.predictor.describe, images, boxes)
+        return seen._replace(turned=facing < 0)
 
     def observe(self, images: NDArray[np.uint8]) -> Observed:
         """Return the landmarks with measures of their quality: see `Predictor`."""

@@ -146,9 +146,16 @@ def fit_points(
 
 
 def object_sizes(xy: NDArray[np.floating[Any]]) -> Floats:
-    """Return the sizes (N,) of objects: the square root of the area of the box around their landmarks (N, K, 2)."""
+    """Return the sizes (N,) of objects: the square root of the area of the box around their landmarks (N, K, 2).
+
+    Flat boxes count as a quarter as wide as long, and small ones as a third of the median, so that images in which landmarks
+    fail do not decide. A single landmark has no size: errors are then shares of the side.
+    """
     sides = np.ptp(np.asarray(xy, np.float64), axis=1)
-    return np.asarray(np.sqrt(np.maximum(sides.prod(axis=1), 1e-12)), np.float64)
+    longer = sides.max(axis=1)
+    sizes = np.sqrt(longer * np.maximum(sides.min(axis=1), longer / 4))
+    sizes = np.maximum(sizes, np.median(sizes) / 3)
+    return np.asarray(np.where(sizes > 0, sizes, 1.0), np.float64)
 
 
 def make_folds(group: NDArray[np.integer[Any]], seed: int) -> list[NDArray[np.bool_]]:

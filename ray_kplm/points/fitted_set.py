@@ -35,13 +35,13 @@ def fitted_set(
         targets: (N, L, 2) their points, likewise, NaN where not labelled.
         names: L.
         landmark_partners: (K,), in the mirror image; a landmark without one is its own.
-        skeleton: Edges of the points.
+        skeleton: Edges of the points; if there are none they are derived from the labels.
     """
     landmarks, points = mean_places(regressor, xy, targets)
     partners = partners_of_names(names)
     if all(partner == n for n, partner in enumerate(partners)):
         partners = partners_of_places(points, landmarks, landmark_partners)
-    layout = Layout("", tuple(names), partners, skeleton)
+    layout = Layout("", tuple(names), partners, skeleton).joined(targets)
     return PointSet(layout, regressor, near_shares(landmarks, points))
 
 

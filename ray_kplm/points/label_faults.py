@@ -13,6 +13,9 @@ from ray_kplm.evaluation.completion import observed_means
 from ray_kplm.points.fit import LEAST_IMAGES
 from ray_kplm.points.regressor import Floats
 
+_CONFUSED = 0.8
+"""Error of the offset of two points, relative to the offset, from which on they are not told apart: 1 if their labels are
+swapped in half of the images."""
 _SAME_PLACE = 0.002
 """Points that are never farther apart than this share of the object's size are one point."""
 
@@ -71,7 +74,7 @@ def check_places(targets: NDArray[np.floating[Any]], sizes: Floats, names: Seque
 
 
 def confused_points(predicted: Floats, targets: Floats, sizes: Floats) -> list[tuple[int, int]]:
-    """Return the pairs of points that predictions do not tell apart: the error of their offset is as large as the offset.
+    """Return the pairs of points that predictions do not tell apart: the error of their offset is about as large as it.
 
     Of neighbours that move together the offset is known far better than the places.
 
@@ -86,5 +89,5 @@ def confused_points(predicted: Floats, targets: Floats, sizes: Floats) -> list[t
         wrong = predicted[:, a + 1 :] - predicted[:, a : a + 1] - offset
         length = observed_means(np.linalg.norm(offset, axis=-1) / sizes[:, None])
         error = observed_means(np.linalg.norm(wrong, axis=-1) / sizes[:, None])
-        pairs += [(a, a + 1 + int(b)) for b in np.flatnonzero(error >= length)]
+        pairs += [(a, a + 1 + int(b)) for b in np.flatnonzero(error >= _CONFUSED * length)]
     return pairs

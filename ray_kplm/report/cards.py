@@ -13,9 +13,10 @@ from ray_kplm.evaluation.label_free_warnings import RARE
 from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.crops import letterbox
 from ray_kplm.methods.visibility import found_of
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.report import pictures
 from ray_kplm.report.charts import format_number
-from ray_kplm.schemas import NONE
+from ray_kplm.report.edited_points import edge_path, edited_landmarks
 
 PATCHES, PATCH_COLUMNS = 12, 6
 """Number of patches on a landmark's card, and of these in a row."""
@@ -77,6 +78,15 @@ class Findings:
             return None
         rates: list[float] = found_of(self.xy, self.probability).mean(axis=0).tolist()
         return rates
+
+    def mean_probability(self) -> list[float] | None:
+        """Return the mean probability of each landmark, (K,); None without probabilities."""
+        if self.probability is None or np.isnan(self.probability).all():
+            return None
+        known = np.isfinite(self.probability)
+        total = np.where(known, self.probability, 0).sum(axis=0)
+        means: list[float] = (total / np.maximum(known.sum(axis=0), 1)).tolist()
+        return means
 
     def difficulty(self) -> NDArray[np.float64]:
         """Return a key (N,) that orders the images from the best to the worst.
@@ -162,22 +172,28 @@ def _patch_images(findings: Findings, chosen: NDArray[np.int64]) -> list[list[in
     return images_of
 
 
-def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
+def gallery(findings: Findings, album: Album, edited: PointSet | None = None) -> list[dict[str, Any]]:
     """Return the gallery's images, the best first.
+
+    Args:
+        findings: Landmarks of all images.
+        album: Pictures of the chosen images.
+        edited: The points of an edit, whose edges are drawn.
 
     Returns:
         For each image a dictionary: `id`, `index` among the findings, `rank`, `picture` (thumbnail), `radius` of a point's
-        circle, `points` (landmark, x, y, hollow), `error` in percent or None, `relative_confidence` of each landmark and
-        `mean_confidence`, both in percent of the landmark's median.
+        circle, `points` (landmark, x, y, hollow), `edges` (data of an SVG path), `error` in percent or None,
+        `relative_confidence` of each landmark and `mean_confidence`, both in percent of the landmark's median.
     """
     relative_confidence, hollow = findings.relative_confidence(), findings.hollow()
     difficulty = findings.difficulty()[album.chosen]
     shown = []
     for rank, position in enumerate(np.argsort(difficulty, kind="stable").tolist()):
         index, picture = int(album.chosen[position]), album.thumbnails[position]
+        places = picture.points(findings.xy[index])
         points = [
             (k, f"{x:.1f}", f"{y:.1f}", bool(hollow[index, k]))
-            for k, (x, y) in enumerate(picture.points(findings.xy[index]).tolist())
+            for k, (x, y) in enumerate(places.tolist())
             if np.isfinite(x + y)
         ]
         error = None if findings.errors is None or not np.isfinite(findings.errors[index]) else findings.errors[index]
@@ -190,6 +206,7 @@ def gallery(findings: Findings, album: Album) -> list[dict[str, Any]]:
                 "picture": picture,
                 "radius": f"{0.021 * max(picture.width, picture.height):.1f}",
                 "points": points,
+                "edges": edge_path(edited, places, hollow[index]),
                 "error": error,
                 "relative_confidence": percents,
                 "mean_confidence": round(float(np.mean(np.minimum(percents, 100)))),
@@ -212,6 +229,7 @@ def landmark_cards(
     flip_map: Sequence[int],
     quality: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
+    edited: PointSet | None = None,
 ) -> list[dict[str, Any]]:
     """Return the content of each landmark's card.
 
@@ -221,23 +239,24 @@ def landmark_cards(
         flip_map: Mirror partner of each landmark, `NONE` for no partner.
         quality: The content of `quality.json`, if it was measured.
         metrics: The content of `metrics.json`, if the run was scored.
+        edited: The points of an edit.
 
     Returns:
-        For each landmark a dictionary: `number`, `montage`, `heat` (URI of its heat map), `partner` or None, `figures` (name,
-        value, meaning) and `notes`, its problems.
+        For each landmark a dictionary: `number`, `montage`, `heat` (URI of its heat map), `point` (what an edit made of it),
+        `figures` (name, value, meaning) and `notes`, its problems.
     """
     places = coordinates.in_square(findings.xy, findings.sizes[:, None])
     quality, metrics = quality or {}, metrics or {}
-    cards = []
+    rates = {"found_rate_per_landmark": findings.found_rate(), "mean_probability": findings.mean_probability()}
+    points, cards = edited_landmarks(edited, flip_map, findings.landmarks), []
     for k in range(findings.landmarks):
-        partner = int(flip_map[k]) if k < len(flip_map) else NONE
         cards.append(
             {
                 "number": k,
                 "montage": album.montages[k],
                 "heat": pictures.heat_map(places[:, k], (230, 30, 60)),
-                "partner": None if partner == NONE else partner,
-                "figures": _figures(k, {**quality, "found_rate_per_landmark": findings.found_rate()}, metrics),
+                "point": points[k],
+                "figures": _figures(k, {**quality, **rates}, metrics),
                 "notes": _notes(k, quality, metrics),
             }
         )
@@ -247,6 +266,7 @@ def landmark_cards(
 _OF_A_LANDMARK = (
     ("Detected", "detection_rate_per_landmark", 100.0, " %", "share of the images in which it is detected"),
     ("Found", "found_rate_per_landmark", 100.0, " %", "share of the images in which it is there, by its probability"),
+    ("Probability", "mean_probability", 1.0, "", "mean of its probability of being there, 0 to 1"),
     ("Equivariance", "equivariance_per_landmark", 1.0, " %", "its error when the image is warped, % of the side"),
     ("Mirror error", "flip_per_landmark", 1.0, " %", "its distance to its partner in the mirror image, % of the side"),
     ("Repeatability", "repeatability_per_landmark", 100.0, " %", "share of the warped images in which it is detected again"),

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import draw_landmarks, encode_png
+from ray_kplm.imaging.draw import Marks, draw_landmarks, encode_png
 from ray_kplm.redaction import redact
 
 LAYOUT_SIDE = 480
@@ -30,7 +30,7 @@ class Card:
     Attributes:
         title: Headline.
         name: What `from_pretrained` takes: `user/name`, or a folder.
-        landmarks: K.
+        landmarks: Number of the points that the detector finds: its landmarks, or what is made of them.
         method: `method.kind`.
         images: Number of images the landmarks were discovered in; 0 if that is not known.
         synthetic: Whether these were rendered by this package.
@@ -46,6 +46,9 @@ class Card:
         layout_images: Number of images it is the mean of.
         sheet: File of the contact sheet; empty: none.
         facts: Further facts, name -> value.
+        points: Name of each point, its partner in the mirror image and its error, both or one empty; none if names are numbers.
+        made: Sentences without a period on how the points were made, if they are not the landmarks as they were discovered.
+        discovered: Number of the landmarks that were discovered, which the measures are of; 0: no measure is of them.
     """
 
     title: str
@@ -66,6 +69,14 @@ class Card:
     layout_images: int = 0
     sheet: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    points: Sequence[tuple[str, str, str]] = ()
+    made: Sequence[str] = ()
+    discovered: int = 0
+
+    @property
+    def noun(self) -> str:
+        """What the detector finds."""
+        return "points" if self.made else "landmarks"
 
 
 def build_card(card: Card) -> str:
@@ -78,14 +89,14 @@ def build_card(card: Card) -> str:
     return environment.get_template("model_card.md").render(c=card, front_matter=_front_matter(card))
 
 
-def layout_picture(shape: NDArray[np.floating]) -> bytes:
-    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs with numbers on grey."""
+def layout_picture(shape: NDArray[np.floating], marks: Marks | None = None) -> bytes:
+    """Return a PNG of the mean layout (K, 2) of landmarks, in any unit: discs on grey, with numbers, or as `marks` say."""
     low, high = shape.min(axis=0), shape.max(axis=0)
     extent = max(float((high - low).max()), 1e-9)
     scale = LAYOUT_SIDE * (1 - 2 * _BORDER) / extent
     xy = (shape - (low + high) / 2) * scale + (LAYOUT_SIDE - 1) / 2
     canvas = np.full((LAYOUT_SIDE, LAYOUT_SIDE, 3), _GREY, np.uint8)
-    return encode_png(draw_landmarks(canvas, xy, numbers=True))
+    return encode_png(draw_landmarks(canvas, xy, numbers=True, marks=marks))
 
 
 def _front_matter(card: Card) -> str:

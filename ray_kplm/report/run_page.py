@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from ray_kplm.evaluation.regression import cumulative_curve
 from ray_kplm.evaluation.stages import STAGE_TITLES
 from ray_kplm.imaging.draw import palette
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.report import cards
 from ray_kplm.report.charts import format_number, line_chart, scatter
 from ray_kplm.report.choice_table import choice_line
+from ray_kplm.report.edited_points import edit_line
 from ray_kplm.report.headlines import headlines
 from ray_kplm.report.mirror_images import MirrorImages
 from ray_kplm.report.pictures import hex_colours
@@ -53,6 +55,8 @@ class Evidence:
         findings: Landmarks of these images.
         album: Pictures of the images chosen for the gallery.
         flip_map: (K,), mirror partner of each landmark, `NONE` for no partner.
+        edited: The points that an edit made of the landmarks, if there is one.
+        layout: Picture of the mean layout, URI; empty: none.
         quality: The content of `quality.json`, if it was measured.
         metrics: The content of `metrics.json`, if the run was scored.
         rounds: For each round a dictionary of numbers with the keys in `ROUND_CHARTS`.
@@ -74,6 +78,8 @@ class Evidence:
     findings: cards.Findings
     album: cards.Album
     flip_map: Sequence[int]
+    edited: PointSet | None = None
+    layout: str = ""
     quality: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] | None = None
     rounds: Sequence[Mapping[str, Any]] = ()
@@ -105,7 +111,8 @@ def build_page(evidence: Evidence) -> str:
     )  # fmt: skip
     environment.filters["number"] = format_number
     findings, quality, metrics = evidence.findings, evidence.quality or {}, evidence.metrics or {}
-    shown = cards.gallery(findings, evidence.album)
+    shown = cards.gallery(findings, evidence.album, evidence.edited)
+    made = cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics, evidence.edited)
     return environment.get_template("page.html").render(
         e=evidence,
         split={TRAIN: "training"}.get(evidence.split, evidence.split),
@@ -113,7 +120,9 @@ def build_page(evidence: Evidence) -> str:
         groups=cards.opening(shown),
         shown=len(shown),
         by_error=findings.errors is not None,
-        cards=cards.landmark_cards(findings, evidence.album, evidence.flip_map, quality, metrics),
+        cards=made,
+        names=[card["point"].name for card in made],
+        edit=edit_line(evidence.edited) if evidence.edited else "",
         tiles=headlines(quality, metrics, findings.landmarks),
         warnings=run_warnings(evidence.quality, evidence.metrics, images=evidence.total, rejected=evidence.rejected),
         choice=_choice_section(evidence.choice),

@@ -1,4 +1,4 @@
-"""Landmarks drawn on the frames of a video: points in the colours of the pictures, their names, and where they came from."""
+"""Landmarks drawn on the frames of a video: points in the colours of the pictures, their names, edges, and whence they came."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.imaging.draw import OUTLINE, SHIFT, draw_disc, draw_ring, draw_text, palette
+from ray_kplm.imaging.draw import OUTLINE, SHIFT, draw_disc, draw_edge, draw_ring, draw_text, palette
 
 Image = NDArray[np.uint8]
 _RADIUS = 0.0075
@@ -28,20 +28,23 @@ _LEAST_TEXT = 9.0
 class Overlay:
     """Draws the objects of a video's frames, one frame after the other.
 
-    A found landmark is a disc, one that is not found is a faint ring. A trail leads to each landmark from where it was in the
-    last frames; it ends where the landmark was not found.
+    A found landmark is a disc, one that is not found is a faint ring. Thin lines join the found landmarks of an edge. A trail
+    leads to each landmark from where it was in the last frames; it ends where the landmark was not found.
     """
 
-    def __init__(self, landmarks: int, *, trail: int = 10, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, landmarks: int, *, trail: int = 10, labels: Sequence[str] = (), edges: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """Start before the first frame of a video.
 
         Args:
             landmarks: K.
             trail: Number of earlier frames in a trail.
             labels: What stands beside each landmark, K texts; none: nothing does.
+            edges: Pairs of landmarks that are joined.
         """
         self._colours: list[list[int]] = palette(landmarks).tolist()
-        self._trail, self._labels = trail, labels
+        self._trail, self._labels, self._edges = trail, labels, edges
         self._past: dict[int, deque[NDArray[np.float64]]] = {}
 
     def __call__(self, rgb: Image, objects: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> Image:
@@ -97,6 +100,9 @@ class Overlay:
 
     def _draw_found(self, canvas: Image, xy: NDArray[np.float64], found: NDArray[np.bool_], radius: float) -> None:
         shown = [k for k in np.flatnonzero(found) if _is_near(xy[k], canvas)]
+        for a, b in self._edges:
+            if a in shown and b in shown:
+                draw_edge(canvas, xy[a], xy[b], max(1, round(0.3 * radius)))
         for k in shown:
             draw_disc(canvas, xy[k], radius + max(1.0, 0.2 * radius), OUTLINE)
             draw_disc(canvas, xy[k], radius, self._colours[k])

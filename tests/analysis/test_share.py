@@ -10,15 +10,22 @@ import ray
 import yaml
 from PIL import Image
 
+from ray_kplm.analysis.point_set_list import FACTS
 from ray_kplm.analysis.share import ShareOptions, is_synthetic, write_model
 from ray_kplm.cli.main import main
 from ray_kplm.detectors.pretrained_config import open_detector
+from ray_kplm.detectors.stored import export
 from ray_kplm.errors import ConfigError, DataError, StorageError
 from ray_kplm.evaluation import label_free
+from ray_kplm.imaging.draw import EDGE
 from ray_kplm.imaging.synthetic.category import LICENCE
 from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
+from ray_kplm.points.stored import point_folder, write_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal
 
 METRICS = {
     "forward_nme": 6.25, "backward_nme": 5.0, "mean_shape_nme": 7.0, "images": 7, "min_landmark_distance": 0.5, "left_out": {},
@@ -65,6 +72,45 @@ def test_images_are_on_the_card_only_if_they_are_wanted(noise_run, tmp_path):
     assert sheet.std() > 20  # noise images, and not a blank sheet
     assert "](examples.png)" in card
     assert "examples.png" in figures["files"]
+
+
+def test_a_card_says_which_points_there_are_and_how_they_were_made(noise_run, point_sets, tmp_path):
+    noise_run.folder.write_json("evaluation/metrics.json", METRICS)
+    for name, points in point_sets(4).items():
+        write_point_set(point_folder(noise_run.folder, name), points)
+    table = [{"name": "horn", "error": 2.5}, {"name": "tail", "error": 7.25}]
+    facts = {"images": 21, "error": 4.875, "table": table}
+    point_folder(noise_run.folder, "fitted").write_json(FACTS, seal(facts))
+    _, default = written(noise_run, tmp_path / "default")
+    assert "# 3 points of noise" in default
+    assert "3 points are landmarks" not in default
+    assert "2 points are landmarks that a person chose or named, 1 points are the mean of several landmarks" in default
+    assert "| 1 | left eye | right eye |" in default
+    assert "of the 4 discovered landmarks:" in default
+    figures, fitted = written(noise_run, tmp_path / "fitted", points="fitted")
+    assert (figures["landmarks"], figures["names"]) == (2, ["horn", "tail"])
+    assert (
+        "The points are those of 21 labelled images: a map from the landmarks, fitted on these, gives them." in fitted
+    )
+    assert "Their cross-validated error there is 4.88 % of the object's size." in fitted
+    assert "| 1 | tail |  | 7.25 % |" in fitted
+    loaded = LandmarkDetector.from_pretrained(tmp_path / "fitted", device="cpu")
+    assert loaded.layout.skeleton == ((0, 1),)  # derived of the predictions
+    assert LandmarkDetector.from_pretrained(tmp_path / "default").layout.skeleton == ((0, 1), (0, 2))
+    pictures = [np.asarray(Image.open(tmp_path / name / "layout.png")) for name in ("default", "fitted")]
+    assert all((picture == EDGE).all(axis=2).sum() > 100 for picture in pictures)
+
+
+def test_scores_of_the_run_are_not_said_of_points_with_a_network_of_their_own(noise_run, tmp_path):
+    noise_run.folder.write_json("evaluation/metrics.json", METRICS)
+    head = point_folder(noise_run.folder, "head")
+    export(noise_run, head)
+    layout = Layout("", ("a", "b", "c", "d"), (0, 1, 2, 3))
+    write_point_set(head, PointSet.of_groups(layout, [[0], [1], [2], [3]], 4))
+    _, card = written(noise_run, tmp_path / "shared", points="head")
+    assert "found by a network of their own that was trained on these" in card
+    assert "Not scored against annotation" in card
+    assert "discovered landmarks, which nobody placed" in card
 
 
 def test_scores_and_warnings_are_those_of_the_run(noise_run, tmp_path):

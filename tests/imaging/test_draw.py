@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from ray_kplm.errors import DataError
-from ray_kplm.imaging.draw import KEYPOINT, contact_sheet, draw_landmarks, encode_png, palette, save_png
+from ray_kplm.imaging.draw import (
+    KEYPOINT,
+    Marks,
+    contact_sheet,
+    draw_landmarks,
+    draw_text,
+    encode_png,
+    in_ascii,
+    palette,
+    save_png,
+)
 
 
 def grey(height: int = 40, width: int = 60) -> np.ndarray:
@@ -160,3 +170,23 @@ def test_contact_sheet_shows_generic_keypoints_above_the_landmarks_of_the_same_i
         above, below = (sheet[top : top + 100] for top in (200 * i, 200 * i + 100))
         np.testing.assert_allclose(centroid_of(above, np.array(KEYPOINT)), generic[i][0], atol=0.6)
         np.testing.assert_array_equal(below, contact_sheet([images[i]], [landmarks[i]], tile=100)[:100])
+
+
+def test_edges_join_discs_and_labels_stand_in_the_legend():
+    image, xy = grey(), np.array([[4.0, 4.0], [26.0, 4.0], [26.0, 20.0]])
+    marks = Marks(["nose", "a long name", "ear"], palette(3), [(0, 1), (1, 2)])
+    confidence = np.array([1.0, 1.0, 0.0])
+    plain = draw_landmarks(image, xy, confidence=confidence, scale=8)
+    joined = draw_landmarks(image, xy, confidence=confidence, scale=8, marks=marks)
+    changed = (plain != joined).any(axis=2)
+    assert changed[35, 60:180].all()
+    assert not changed[60:].any()  # no line to the ring
+    sheets = [contact_sheet([image], [xy], tile=400, marks=m) for m in (marks, Marks.numbered(3))]
+    assert (sheets[0][400:] != sheets[1][400:]).any()
+
+
+def test_text_keeps_inside_the_canvas_and_its_signs_are_ascii():
+    canvas = np.zeros((30, 120, 3), np.uint8)
+    draw_text(canvas, "wide name", np.array([110, 20]), 9)
+    assert canvas[:, :100].any()
+    assert in_ascii("N\xe4se \xe9 \u9f3b") == "Nase e ?"

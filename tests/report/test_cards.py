@@ -97,7 +97,7 @@ def test_a_card_has_the_figures_that_are_known_and_a_dash_for_others():
     assert [(name, value) for name, value, _ in cards[0]["figures"]] == [
         ("Detected", "100 %"), ("Backward NME", "2.00 %"), ("Mirror error", "\N{EN DASH}"),
     ]  # fmt: skip
-    assert [card["partner"] for card in cards] == [1, 0, None]
+    assert [card["point"].partner for card in cards] == [1, 0, None]
     assert [card["notes"] for card in cards] == [
         ["does not move with the object"], ["detected in only 10 % of the images"], ["does not keep its place on the object"],
     ]  # fmt: skip

@@ -89,6 +89,19 @@ def test_a_model_of_rendered_images_says_so():
     assert "finds nothing in photographs" not in parts(CARD)[1]
 
 
+def test_points_have_a_table_with_errors_where_these_are_known():
+    made = ["The points are those of 20 labelled images"]
+    card = replace(CARD, points=[("left | eye", "right eye", ""), ("nose", "", "")], made=made, discovered=12)
+    _, body = parts(card)
+    assert r"| 0 | left \| eye | right eye |" in body
+    assert "discovered 12 landmarks, which nobody placed" in body
+    assert "The points are those of 20 labelled images." in body
+    assert "of the 12 discovered landmarks:" in section(body, "How good it is")
+    assert "cross-validated" not in body
+    _, body = parts(replace(card, points=[("nose", "", "2.5 %")]))
+    assert "| 0 | nose |  | 2.5 % |" in body
+
+
 def test_text_of_a_data_set_is_one_line_without_markup_and_credentials():
     bad = "a\n---\n# x | <img src=x> [y](http://z) s3://KEY:SECRET@bucket/a"
     _, body = parts(replace(CARD, dataset=bad, warnings=[bad]))
@@ -122,3 +135,11 @@ def test_the_layout_has_each_landmark_in_its_colour():
     ratio = np.linalg.norm(centres[2] - centres[0]) / np.linalg.norm(centres[1] - centres[0])
     np.testing.assert_allclose(ratio, np.hypot(10, 30) / 20, rtol=0.02)
     np.testing.assert_allclose((centres.max(0) + centres.min(0)) / 2, LAYOUT_SIDE / 2, atol=2)
+
+
+def test_the_layout_has_its_skeleton():
+    shape = np.array([[10.0, 10], [30, 10], [20, 40]])
+    plain, joined = (np.asarray(Image.open(io.BytesIO(layout_picture(shape, edges)))) for edges in ((), ((0, 1),)))
+    ys, xs = np.nonzero((plain != joined).any(axis=2))
+    assert xs.max() - xs.min() > 100  # along the edge, which is level
+    assert ys.max() - ys.min() < 20

@@ -1,5 +1,7 @@
 """The page has all that it was given, escaped, in one file that asks for nothing else."""
 
+import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -7,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from ray_kplm.points.layout import Layout
+from ray_kplm.points.point_set import PointSet
 from ray_kplm.report import cards
 from ray_kplm.report.mirror_images import PICTURES, MirrorImages, Strip, choose_strips, pictures_of
 from ray_kplm.report.pictures import thumbnail
@@ -274,3 +278,36 @@ def test_strips_are_short_and_seeded_and_may_be_empty():
     np.testing.assert_array_equal(one.rows, choose_strips(facing, 0.5, seed=3)[0].rows)
     assert len(other.rows) == len(doubtful.rows) == 0
     assert other.title == "Facing the other way: 0 % of the images"
+
+
+def test_an_edit_gives_names_edges_and_drops(evidence):
+    layout = Layout("", ("no<se", "eye"), (1, 0), ((0, 1),))
+    plain = evidence(layout="data:image/png;base64,")
+    parsed = Parsed(build_page(replace(plain, edited=PointSet.of_groups(layout, [[3], [0, 2]], 4))))
+    heads = ["eye", "Landmark 1", "eye", "no<se"]
+    assert [text for text in parsed.texts("h3") if text in (*heads, "landmark 1")] == heads
+    assert "2 points are made of them; 1 is the mean of several landmarks; dropped: 1." in parsed.texts("p")[
+        1
+    ] + "".join(parsed.texts("p", class_="quiet"))
+    options = [text for text in parsed.texts("option") if text[:1].isdigit()]
+    assert options == ["0 eye", "1 (dropped)", "2 eye", "3 no<se"]
+    assert [a["id"] for a, _ in parsed.all("article", class_="card dropped")] == ["landmark-1"]
+    assert len([a for a, _ in parsed.all("circle") if a["class"].endswith(" dropped")]) == 8
+    assert json.loads(parsed.all("ol", id="images")[0][0]["data-names"]) == ["eye", "", "eye", "no<se"]
+    paths = [a["d"] for a, _ in parsed.all("path", class_="edges")]
+    xy = plain.findings.xy[7]  # the best image, which is first; its picture has the size of the image
+    ends = [xy[3] + 0.5, xy[[0, 2]].mean(axis=0) + 0.5]
+    found = [float(word) for word in re.findall(r"[\d.]+", paths[0])]
+    np.testing.assert_allclose(found, np.concatenate(ends), atol=0.51)
+    assert len(paths) == 8
+    assert [text for text in parsed.texts("dd") if text in ("no<se", "eye")] == ["no<se", "no<se", "eye"]  # joined to
+    assert "Merged with landmark 2: the point is their mean." in parsed.texts("p", class_="quiet")
+    assert [text for text in parsed.texts("figcaption") if "layout" in text] == [
+        "Mean layout over the images, with the edges"
+    ]
+
+
+def test_without_an_edit_landmarks_have_their_numbers(parsed):
+    assert json.loads(parsed.all("ol", id="images")[0][0]["data-names"]) == [""] * 4
+    assert not parsed.all("path", class_="edges")
+    assert not parsed.all("article", class_="card dropped")

@@ -18,6 +18,7 @@ import pytest
 
 from ray_kplm.landmark_detector import LandmarkDetector
 from ray_kplm.methods.visibility import MIN_PROBABILITY
+from ray_kplm.points.stored import EDITED, point_folder, write_point_set
 from ray_kplm.serving.openapi import openapi
 from ray_kplm.serving.options import ServeOptions
 
@@ -63,6 +64,27 @@ def test_an_image_is_answered_as_python_does(detector):
     (entry,) = answer["images"]
     assert (entry["width"], entry["height"], entry["probability"]) == (90, 60, [None] * K)
     assert_right(entry, detector, picture(1))
+
+
+def test_points_of_an_edit_have_their_names_partners_and_edges(untrained_run, point_sets, tmp_path):
+    run = untrained_run(tmp_path, K)
+    points = point_sets(K)["edited"]
+    write_point_set(point_folder(run.folder, EDITED), points)
+    detector = LandmarkDetector.load(run.folder.path, device="cpu")
+
+    async def ask(client):
+        return await client.post("/predict", content=picture(1), headers=JPEG), await client.get("/")
+
+    reply, about = served(detector, ask)
+    answer = checked(reply)
+    assert answer["names"] == ["nose", "left eye", "right eye"]
+    assert_right(answer["images"][0], detector, picture(1))
+    known = about.json()
+    assert (known["landmarks"], known["names"]) == (3, answer["names"])
+    assert (known["partners"], known["skeleton"]) == ([0, 2, 1], [[0, 1], [0, 2]])
+    document = openapi("1")
+    schema = document["paths"]["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(known)
 
 
 def test_several_images_are_answered_in_their_order_and_broken_ones_harm_nobody(detector):

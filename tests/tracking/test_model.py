@@ -11,6 +11,7 @@ import torch
 from ray_kplm.detectors.stored import export
 from ray_kplm.errors import RunError
 from ray_kplm.landmark_detector import LandmarkDetector
+from ray_kplm.points.stored import EDITED, point_folder, write_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.tracking.model import build_model, example_images, export_model, installed_packages, model_requirements
@@ -57,6 +58,20 @@ def test_the_model_takes_raw_images(model, images):
     np.testing.assert_allclose(model.predict(images[:1])["xy"], found["xy"][:1], atol=1e-3)
     with pytest.raises(mlflow.exceptions.MlflowException, match="uint8"):
         model.predict(images.astype(np.float32))
+
+
+def test_the_model_finds_the_points_of_an_edit(finished, point_sets, images, tmp_path):
+    landmarks = LandmarkDetector.load(finished.folder.path, device="cpu")
+    points = point_sets(landmarks.landmarks)["edited"]
+    write_point_set(point_folder(finished.folder, EDITED), points)
+    expected = LandmarkDetector.load(finished.folder.path, device="cpu").predict(list(images))
+    kept = Folder.at(tmp_path / "kept")
+    export_model(finished, 400, kept)
+    build_model(kept, tmp_path / "model", "0" * 32, "m-1")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert [spec.shape[1] for spec in model.metadata.get_output_schema().inputs] == [3, 3]
+    np.testing.assert_array_equal(model.predict(images)["xy"], [one.xy for one in expected])
+    assert model.get_raw_model().layout == points.layout
 
 
 def test_the_raw_model_takes_files_and_encoded_images_of_any_size(model, images, tmp_path):

@@ -90,3 +90,12 @@ def test_a_trail_has_a_gap_where_the_landmark_was_not_found():
     for x, is_found in ((40, True), (80, False), (120, True)):
         drawn = overlay(frame, {0: (np.array([[float(x), 90.0]]), np.array([is_found]))})
     assert (drawn[90, 50:110] == 200).all()
+
+
+def test_edges_join_what_is_found():
+    frame, xy = np.full((90, 160, 3), 128, np.uint8), np.array([[20.0, 20.0], [140.0, 20.0], [140.0, 70.0]])
+    drawn = Overlay(3, edges=[(0, 1), (1, 2)])(frame, {0: (xy, np.array([True, True, False]))})
+    plain = Overlay(3)(frame, {0: (xy, np.array([True, True, False]))})
+    changed = (drawn != plain).any(axis=2)
+    assert changed[20, 40:120].all()
+    assert not changed[24:].any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,18 +17,19 @@ FILE = "landmarks.csv"
 
 def write(found: Predictions, target: Folder) -> list[str]:
     """Write `landmarks.csv`."""
-    write_text(target, FILE, to_csv(found.tables))
+    write_text(target, FILE, to_csv(found.tables, found.layout.names if found.layout.is_named else ()))
     return []
 
 
-def to_csv(tables: Tables) -> Iterator[str]:
-    """Yield a CSV file in pieces, with a line for each detected landmark.
+def to_csv(tables: Tables, names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a CSV file in pieces, with a line for each detected landmark. With names there is a last column `name`.
 
     Coordinates are source pixels with pixel centres at integers. The probability is empty where the detector has no model of
-    it; `found` is `true` or `false`. An id that a spreadsheet would take for a formula has an apostrophe before it, see
-    `csv_cells`.
+    it; `found` is `true` or `false`. An id or a name that a spreadsheet would take for a formula has an apostrophe before it,
+    see `csv_cells`.
     """
-    yield "image_id,landmark,x,y,confidence,probability,found\n"
+    last = [f",{to_cell(name)}" for name in names]
+    yield f"image_id,landmark,x,y,confidence,probability,found{',name' if last else ''}\n"
     for table in tables():
         text = io.StringIO()
         for row in table.to_pylist():
@@ -39,5 +40,6 @@ def to_csv(tables: Tables) -> Iterator[str]:
                 if np.isfinite(x):
                     chance = "" if likely is None else f"{likely:.4f}"
                     is_there = "true" if is_found else "false"
-                    text.write(f"{cell},{landmark},{x:.3f},{y:.3f},{confidence:.4f},{chance},{is_there}\n")
+                    line = f"{cell},{landmark},{x:.3f},{y:.3f},{confidence:.4f},{chance},{is_there}"
+                    text.write(f"{line}{last[landmark] if last else ''}\n")
         yield text.getvalue()

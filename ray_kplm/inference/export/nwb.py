@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,11 +69,11 @@ def _estimates(sequence: str | None, pictures: list[Picture], number: int, found
     times = _times(pictures)
     series = [
         ndx_pose.PoseEstimationSeries(
-            name=_name(name), description=f"Landmark {name}.", data=xy[:, k], unit="pixels", timestamps=times,
+            name=unique, description=f"Landmark {name}.", data=xy[:, k], unit="pixels", timestamps=times,
             reference_frame=REFERENCE_FRAME, confidence=likelihood[:, k],
             confidence_definition="Probability of being found, or else the height of the heatmap's peak.",
         )
-        for k, name in enumerate(found.layout.names)
+        for k, (name, unique) in enumerate(zip(found.layout.names, _names(found.layout.names), strict=True))
     ]  # fmt: skip
     name = PICTURES if sequence is None else posixpath.splitext(sequence)[0]
     return ndx_pose.PoseEstimation(
@@ -98,6 +100,15 @@ def _table(pictures: list[Picture]) -> Any:
     }
     vectors = [core.VectorData(name=name, description=text, data=data) for name, (text, data) in columns.items()]
     return core.DynamicTable(name=f"{PICTURES}_table", description="The pictures, a second each.", columns=vectors)
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    """Return different names in NWB for different names: `a_b` and `a_b_2` for a/b and a:b."""
+    chosen: list[str] = []
+    for name in map(_name, names):
+        others = (f"{name}_{number}" for number in itertools.count(2))
+        chosen.append(next(one for one in itertools.chain([name], others) if one not in chosen))
+    return chosen
 
 
 def _name(name: str) -> str:

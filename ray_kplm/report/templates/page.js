@@ -9,6 +9,8 @@
     rank: +shot.dataset.rank, index: +shot.dataset.index, confidence: shot.dataset.confidence.split(",").map(Number),
     caption: shot.querySelector(".caption").textContent,
   }]));
+  const names = JSON.parse(list.dataset.names);
+  const label = (k) => names[k] || String(k);
   const chosen = document.head.appendChild(document.createElement("style"));
   let visible = FIRST, sequence = shots;
 
@@ -44,7 +46,7 @@
       text.setAttribute("y", +circle.getAttribute("cy") - 0.8 * radius);
       text.setAttribute("font-size", 3.4 * radius);
       text.setAttribute("class", circle.classList[0]);
-      text.textContent = circle.classList[0].slice(1);
+      text.textContent = label(+circle.classList[0].slice(1));
       svg.append(text);
     }
   }
@@ -69,7 +71,7 @@
     sequence = sequence.filter((item) => item.matches(".shot"));
     get("more").hidden = visible >= shots.length;
     get("more").textContent = `Show ${Math.min(STEP, shots.length - visible)} more`;
-    const selected = only === "" ? "" : `, landmark ${only}`;
+    const selected = only === "" ? "" : `, landmark ${label(+only)}`;
     get("status").textContent = `${Math.min(visible, shots.length)} of ${shots.length} shown${selected}`;
   }
 
@@ -106,7 +108,7 @@
     const { rank, confidence, caption } = facts.get(shot);
     const least = confidence.indexOf(Math.min(...confidence));
     get("large-text").textContent = `${caption} · ${rank + 1} of ${shots.length}, ` +
-      `best first · least confident: landmark ${least}, ${confidence[least]} % of its median`;
+      `best first · least confident: landmark ${label(least)}, ${confidence[least]} % of its median`;
     if (!dialog.open) dialog.showModal();
   }
   function step(by) {

@@ -26,6 +26,7 @@ def test_pandas_reads_every_detected_landmark(found, tmp_path):
     np.testing.assert_allclose(read[["confidence", "probability"]], [row[4:6] for row in expected], atol=1e-4)
     assert read["found"].dtype == bool
     assert read["found"].tolist() == [row[6] for row in expected]
+    assert read["name"].tolist() == [("left, eye", "right eye", "n\xe4se")[row[1]] for row in expected]
 
 
 def test_a_probability_that_is_not_known_is_an_empty_cell(frames, tmp_path):

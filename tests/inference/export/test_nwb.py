@@ -80,3 +80,15 @@ def test_videos_have_the_times_of_their_frames_or_else_their_numbers(frames, tmp
 def test_without_pictures_the_file_is_still_valid(empty, tmp_path):
     nwb.write(empty, Folder.at(tmp_path))
     assert read(tmp_path / "landmarks.nwb")[1] == {}
+
+
+def test_names_that_are_the_same_in_nwb_are_told_apart(found, tmp_path):
+    layout = dataclasses.replace(found.layout, names=("a/b", "a:b", "a_b"))
+    nwb.write(dataclasses.replace(found, layout=layout), Folder.at(tmp_path))
+    with NWBHDF5IO(str(tmp_path / "landmarks.nwb"), "r", load_namespaces=True) as io:
+        series = io.read().processing["behavior"]["pictures"].pose_estimation_series
+        assert {one.name: one.description for one in series.values()} == {
+            "a_b": "Landmark a/b.",
+            "a_b_2": "Landmark a:b.",
+            "a_b_3": "Landmark a_b.",
+        }
