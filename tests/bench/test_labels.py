@@ -74,7 +74,7 @@ def write_dataset(root: Folder) -> Dataset:
 
 
 def test_all_methods_are_measured_and_an_interrupted_measurement_goes_on(run, tmp_path):
-    sizes = Sizes((3, 5), {REGRESSION: 2, HEAD: 1, SCRATCH: 1}, iterations=4, head_iterations=2, checkpoints=2)
+    sizes = Sizes((3, 5), {REGRESSION: 1, HEAD: 1, SCRATCH: 1}, iterations=2, head_iterations=1, checkpoints=2)
     out, shown = Folder.at(tmp_path / "out"), []
 
     def interrupt(share: float, text: str) -> None:
@@ -84,15 +84,15 @@ def test_all_methods_are_measured_and_an_interrupted_measurement_goes_on(run, tm
 
     with pytest.raises(KeyboardInterrupt):
         bench(run, sizes, GROUPS, out, interrupt)
-    assert len(out.read_object(RESULTS)["cells"]) == 4 + 2 + 1
+    assert len(out.read_object(RESULTS)["cells"]) == 2 + 2 + 1
     shown.clear()
     results = bench(run, sizes, GROUPS, out, lambda share, text: shown.append(text))
     assert [text for text in shown if "seed" in text] == ["network from scratch: 5 labels, seed 0"]
-    assert len(results["cells"]) == 4 + 2 + 2
+    assert len(results["cells"]) == 2 + 2 + 2
     assert {row["points"] for row in results["table"]} == {"all", "groups"}
     assert all(np.isfinite(value) for cell in results["cells"].values() for value in cell["nme"].values())
-    scratch = results["cells"][cell_key(SCRATCH, 5, 0, 4)]
-    assert [one["iterations"] for one in scratch["checkpoints"]] == [2, 4]
+    scratch = results["cells"][cell_key(SCRATCH, 5, 0, 2)]
+    assert [one["iterations"] for one in scratch["checkpoints"]] == [1, 2]
     assert scratch["nme"]["all"] == min(one["all"] for one in scratch["checkpoints"])
     assert out.read_bytes(PLOT).startswith(b"\x89PNG")
     assert any(line.startswith("2 points") for line in lines(results))
