@@ -15,7 +15,7 @@ from ray_kplm.evaluation.regression import cumulative_curve
 
 PANEL_INCHES = (4.0, 3.0)
 DOTS_PER_INCH = 120
-_ERROR_TICKS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 40, 60, 100)
+_ERROR_TICKS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 60, 100)
 """Errors, percent, that a logarithmic axis names."""
 
 

@@ -63,6 +63,18 @@ def test_the_same_seed_gives_the_same_weights(config):
     assert not torch.equal(weights[0][name], weights[2][name])
 
 
+def test_a_training_that_is_continued_ends_with_the_same_weights(config):
+    data, states = creatures(0, 4), []
+    objective = LandmarkObjective(config, 14)
+    whole = train_supervised(
+        data, objective, CPU, iterations=4, seed=0,
+        on_iteration=lambda done, loss, learner: states.append(learner.state()),
+    )  # fmt: skip
+    rest = train_supervised(data, objective, CPU, iterations=4, seed=0, start=states[1], done=2)
+    for a, b in zip(whole.network.state_dict().values(), rest.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_head_is_trained_and_its_backbone_is_not_changed(config):
     torch.manual_seed(0)
     old, buffer = LandmarkNetwork(config.network, 5), io.BytesIO()

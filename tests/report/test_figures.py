@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ray_kplm.report.figures import cumulative_curves
+from ray_kplm.report.figures import cumulative_curves, errors_by_labels
 
 ERRORS = (np.array([4.0, 2.0, 6.0]), np.array([8.0, 4.0]))
 
@@ -54,3 +54,15 @@ def test_no_pyplot_figure_is_left_behind():
     before = pyplot.get_fignums()
     cumulative_curves({"run": ERRORS}, "faces")
     assert pyplot.get_fignums() == before
+
+
+def test_errors_by_labels_have_a_panel_each(drawn):
+    curve = ([5, 20, 100], [12.0, 9.0, 8.0], [1.0, 0.2, 0.0])
+    png = errors_by_labels(
+        {"68 points": {"map": curve, "scratch": ([20, 100], [30.0, 20.0], [0.0, 0.0])}, "5": {"map": curve}}
+    )
+    first, second = drawn[0].axes
+    assert [axes.get_title() for axes in (first, second)] == ["68 points", "5"]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["map", "scratch"]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["5", "20", "100"]
+    assert pixels(png).std() > 0
