@@ -43,7 +43,7 @@ class LayoutModel:
             mean = _unit(mean[None])[0]
             residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)
             distance = np.linalg.norm(residual, axis=1)
-            near = distance <= np.quantile(distance, _KEPT)
+            near = np.asarray(distance <= np.quantile(distance, _KEPT), np.bool_)
             mean = mean + residual[near].mean(axis=0).reshape(mean.shape)
         mean = _unit(mean[None])[0]
         residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)[near]
