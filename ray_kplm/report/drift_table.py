@@ -172,7 +172,7 @@ def drift_figures(found: Compared, worst: int) -> dict[str, Any]:
                 "family": c.statistic.family,
                 "training": _shown(c.statistic, c.before),
                 "new": _shown(c.statistic, c.after),
-                "sd": _finite(c.shift),
+                "sd": c.shift if abs(c.shift) < _CONSTANT else None,
                 "size": _finite(c.size),
                 "varies_more": c.varies_more,
                 "significant": drift.is_drift and c.is_significant,
