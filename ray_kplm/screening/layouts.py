@@ -39,7 +39,7 @@ class LayoutModel:
         """Fit a model to layouts (N, K, 2), at least one of them without NaN."""
         xy = xy[np.isfinite(xy).all(axis=(1, 2))]
         mean = np.median(_unit(xy), axis=0)
-        near = np.ones(len(xy), np.bool_)
+        near: NDArray[np.bool_] = np.ones(len(xy), np.bool_)
         for _ in range(_ROUNDS):
             mean = _unit(mean[None])[0]
             residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)
