@@ -43,8 +43,8 @@ class LayoutModel:
         for _ in range(_ROUNDS):
             mean = _unit(mean[None])[0]
             residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)
-            distance = np.linalg.norm(residual, axis=1)
-            near = np.asarray(distance <= np.quantile(distance, _KEPT), np.bool_)
+            distance: Floats = np.asarray(np.linalg.norm(residual, axis=1))
+            near = distance <= float(np.quantile(distance, _KEPT))
             mean = mean + residual[near].mean(axis=0).reshape(mean.shape)
         mean = _unit(mean[None])[0]
         residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)[near]

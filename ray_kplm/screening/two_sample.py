@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ALARM = 0.025
-"""Greatest `p` of a difference, so that images like the reference are called different in 5 of 100 cases at most. The reference is
+"""Greatest `p` of a difference. It aims at 5 of 100 sets like the reference that are called different, at most. The reference is
 itself a sample: with 0.05, 4 of 60 and 9 of 103 random halves of two training sets were called different."""
 _CLIPPED = 2.0
 """Normal scores are cut here, so that a few odd images do not decide."""
