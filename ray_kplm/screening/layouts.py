@@ -56,7 +56,7 @@ class LayoutModel:
 
     def distance(self, xy: Floats) -> Floats:
         """Return the distance of layouts (N, K, 2) from the model: (N,), about 1 for one of the training, NaN for unknown."""
-        known = np.isfinite(xy).all(axis=(1, 2))
+        known = np.asarray(np.isfinite(xy).all(axis=(1, 2)), np.bool_).reshape(len(xy))
         residual = (_aligned(np.where(known[:, None, None], xy, 0), self.mean)[0] - self.mean).reshape(len(xy), -1)
         along = residual @ self.axes.T
         beyond = ((residual - along @ self.axes) ** 2).sum(axis=1) / self.rest**2
