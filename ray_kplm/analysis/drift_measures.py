@@ -112,7 +112,7 @@ class Meter:
     @torch.inference_mode()
     def _numbers(self, images: NDArray[np.uint8], boxes: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Return what the detectors say of images: the columns of `SCHEMA` that are numbers."""
-        facing = np.full(len(images), np.nan) if self._one_way is None else self._one_way.facing(images, boxes)
+        facing = self._facing(images, boxes)
         turned = np.where((facing < 0)[:, None, None, None], images[:, :, ::-1], images)
         own, mirrored = self._detector.maps(turned)
         cells, confidence, probability = self._detector.inference.decode(own, mirrored)
@@ -138,6 +138,11 @@ class Meter:
             "facing": facing,
             **self._clusters(turned),
         }
+
+    def _facing(self, images: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the facings of images, (N,); NaN for a category that is not seen from the side."""
+        facing = None if self._one_way is None else self._one_way(images, boxes).facing
+        return np.full(len(images), np.nan, np.float32) if facing is None else facing
 
     def _clusters(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Return how near the keypoints of images are to their clusters, and the share of clusters that have one."""

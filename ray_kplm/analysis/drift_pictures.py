@@ -22,14 +22,18 @@ def compared(report: DriftReport) -> Compared:
     """Return what is told of a report."""
     ids = report.new["image_id"].to_pylist()
     since = report.since
-    began = since and Began(
-        since.kind,
-        since.label,
-        None if since.image is None else ids[since.image],
-        since.before,
-        since.after,
-        since.levels,
-        since.p,
+    began = (
+        None
+        if since is None
+        else Began(
+            since.kind,
+            since.label,
+            None if since.image is None else ids[since.image],
+            since.before,
+            since.after,
+            since.levels,
+            since.p,
+        )
     )
     return Compared(
         report.run,
@@ -47,7 +51,7 @@ def compared(report: DriftReport) -> Compared:
 
 def worst_sheet(report: DriftReport, count: int) -> bytes:
     """Return a sheet of the most unusual new images with their landmarks, as PNG."""
-    shown = _shown(report, report.new, [one.index for one in report.drift.worst(count)])
+    shown = _shown(report, report.new, [one.row for one in report.drift.worst(count)])
     title = f"{report.run}: the {len(shown)} most unusual of {report.new.num_rows} images of {report.source}"
     images, points = [one.image for one in shown], [one.xy for one in shown]
     return encode_png(contact_sheet(images, points, columns=_COLUMNS, title=title))
@@ -55,7 +59,7 @@ def worst_sheet(report: DriftReport, count: int) -> bytes:
 
 def page(report: DriftReport, count: int, path: str) -> None:
     """Write the page of a report to a file, with as many of the most unusual images as `count` says."""
-    unusual = _shown(report, report.new, [one.index for one in report.drift.worst(count)])
+    unusual = _shown(report, report.new, [one.row for one in report.drift.worst(count)])
     usual = np.linspace(0, report.reference.num_rows - 1, min(_TYPICAL, report.reference.num_rows)).round().astype(int)
     typical = _shown(report, report.reference, usual.tolist())
     series = None if report.times is None else report.drift.score[report.times.order].tolist()

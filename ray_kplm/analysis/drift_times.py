@@ -18,7 +18,8 @@ from PIL import Image as PILImage
 from ray_kplm.analysis.drift_choices import AUTO, EXIF, FRAME, MTIME, NAME, NO_TIME
 from ray_kplm.datasets.chosen_files import expanded
 from ray_kplm.screening.change_point import LEAST, change_point
-from ray_kplm.screening.drift import DRIFT_STATISTICS, Drift
+from ray_kplm.screening.drift import Drift
+from ray_kplm.screening.drift_statistics import NAMES
 from ray_kplm.screening.two_sample import ALARM
 from ray_kplm.storage import Folder
 
@@ -106,8 +107,7 @@ def since_when(found: Drift, times: Times, seed: int) -> Since | None:
         return None
     chosen = [change for change in found.significant if change.size_of_shift > 1]
     if chosen:
-        names = [one.name for one in DRIFT_STATISTICS]
-        columns = [names.index(change.statistic.name) for change in chosen]
+        columns = [NAMES.index(change.statistic.name) for change in chosen]
         signs = np.sign([change.shift for change in chosen])
         series = (found.scores[:, columns] * signs).mean(axis=1)[times.order]
     else:

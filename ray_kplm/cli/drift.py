@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     text = (
         "Compare new images with those that a run was trained on. What is compared is the pictures, where the object is in "
         "them, and how well the detector works; the answer says what has changed, by how much, in which images, since when. "
-        "Images like those of the training are called different in 5 of 100 cases at most. No annotation is needed."
+        "The test aims at 5 false alarms in 100 at most. No annotation is needed."
     )
     epilog = (
         "Examples:\n"

@@ -74,7 +74,7 @@ def drift_page(
         began=None if found.began is None else began_text(found.began),
         series=chart,
         worst=[
-            _card(shown, found.ids[u.index], f"{100 * u.share:.1f} % · {reasons_text(u)}")
+            _card(shown, found.ids[u.row], f"{100 * u.share:.1f} % · {reasons_text(u)}")
             for shown, u in zip(unusual, worst, strict=True)
         ],
         typical=[_card(shown, "training image", "") for shown in typical],

@@ -106,9 +106,7 @@ def drift_lines(found: Compared, worst: int) -> Iterator[str]:
     if unusual:
         yield ""
         yield "the most unusual images, with the share of training images that are as unusual:"
-        yield from align(
-            [[found.ids[u.index], f"{100 * u.share:.1f} %", reasons_text(u)] for u in unusual], left=(0, 2)
-        )
+        yield from align([[found.ids[u.row], f"{100 * u.share:.1f} %", reasons_text(u)] for u in unusual], left=(0, 2))
     if found.rejected:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.rejected.items())
         example = ", e.g. {}: {}".format(*found.example) if found.example else ""
@@ -174,7 +172,7 @@ def drift_figures(found: Compared, worst: int) -> dict[str, Any]:
                 "family": c.statistic.family,
                 "training": _shown(c.statistic, c.before),
                 "new": _shown(c.statistic, c.after),
-                "sd": _finite(c.shift),
+                "sd": c.shift if abs(c.shift) < _CONSTANT else None,
                 "size": _finite(c.size),
                 "varies_more": c.varies_more,
                 "significant": drift.is_drift and c.is_significant,
@@ -192,7 +190,7 @@ def drift_figures(found: Compared, worst: int) -> dict[str, Any]:
         },
         "worst": [
             {
-                "image": found.ids[u.index],
+                "image": found.ids[u.row],
                 "score": u.score,
                 "share": u.share,
                 "reasons": {one.name: score for one, score in u.reasons},

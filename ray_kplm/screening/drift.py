@@ -75,13 +75,13 @@ class Unusual(NamedTuple):
     """A new image, among the most unusual ones.
 
     Attributes:
-        index: Its place among the new images.
+        row: Its place among the new images.
         score: Root mean square of its normal scores; of training images about 1.
         share: Of the training images that are at least as unusual.
         reasons: Statistics that say so, with their normal scores, the greatest first.
     """
 
-    index: int
+    row: int
     score: float
     share: float
     reasons: list[tuple[Statistic, float]]

@@ -39,25 +39,16 @@ class Statistic(NamedTuple):
 
 
 DRIFT_STATISTICS = (
-    *(
-        Statistic(name, *of_image)
-        for name, of_image in zip(
-            STATISTICS,
-            (
-                ("brightness", IMAGE),
-                ("contrast", IMAGE),
-                ("saturation", IMAGE),
-                ("warmth, red less blue", IMAGE),
-                ("sharpness, log", IMAGE),
-                ("noise", IMAGE),
-                ("black or white pixels", IMAGE),
-                ("width over height", IMAGE, 0, "", True),
-                ("resolution", IMAGE, 0, "megapixels", True),
-                ("detail at the border", IMAGE),
-            ),
-            strict=True,
-        )
-    ),
+    Statistic("brightness", "brightness", IMAGE),
+    Statistic("contrast", "contrast", IMAGE),
+    Statistic("saturation", "saturation", IMAGE),
+    Statistic("warmth", "warmth, red less blue", IMAGE),
+    Statistic("sharpness", "sharpness, log", IMAGE),
+    Statistic("noise", "noise", IMAGE),
+    Statistic("clipped", "black or white pixels", IMAGE),
+    Statistic("aspect", "width over height", IMAGE, is_log=True),
+    Statistic("megapixels", "resolution", IMAGE, unit="megapixels", is_log=True),
+    Statistic("border_energy", "detail at the border", IMAGE),
     Statistic("object_size", "size of the object", OBJECT, 0, "of the side"),
     Statistic("off_centre", "distance of the object from its usual place", OBJECT, 0, "of the side"),
     Statistic("turn", "turn of the object", OBJECT, 0, "degrees"),
@@ -74,6 +65,7 @@ DRIFT_STATISTICS = (
     Statistic("facing", "sureness of which way it faces", DETECTOR, -1),
 )
 NAMES = tuple(one.name for one in DRIFT_STATISTICS)
+assert set(STATISTICS) == {one.name for one in DRIFT_STATISTICS if one.family == IMAGE}
 _WEAK = 0.2
 """Share of an image's landmarks that are its weakest."""
 

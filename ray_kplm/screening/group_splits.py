@@ -52,9 +52,8 @@ def draw_groups(groups: Ints, new: Ints | int, draws: int, rng: np.random.Genera
         rng: Of the draws.
     """
     members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
-    known = not isinstance(new, int)
-    count = len(new) if known else int(new)
-    wanted = np.sort(np.unique(new, return_counts=True)[1])[::-1] if known else None
+    count = new if isinstance(new, int) else len(new)
+    wanted = None if isinstance(new, int) else np.sort(np.unique(new, return_counts=True)[1])[::-1]
     chosen = np.zeros((draws, len(groups)), bool)
     effective = np.zeros((draws, 2))
     for row in range(draws):

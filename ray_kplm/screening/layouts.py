@@ -39,11 +39,12 @@ class LayoutModel:
         """Fit a model to layouts (N, K, 2), at least one of them without NaN."""
         xy = xy[np.isfinite(xy).all(axis=(1, 2))]
         mean = np.median(_unit(xy), axis=0)
+        near: NDArray[np.bool_] = np.ones(len(xy), np.bool_)
         for _ in range(_ROUNDS):
             mean = _unit(mean[None])[0]
             residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)
-            distance = np.linalg.norm(residual, axis=1)
-            near = distance <= np.quantile(distance, _KEPT)
+            distance: Floats = np.asarray(np.linalg.norm(residual, axis=1))
+            near = distance <= float(np.quantile(distance, _KEPT))
             mean = mean + residual[near].mean(axis=0).reshape(mean.shape)
         mean = _unit(mean[None])[0]
         residual = (_aligned(xy, mean)[0] - mean).reshape(len(xy), -1)[near]
@@ -55,7 +56,7 @@ class LayoutModel:
 
     def distance(self, xy: Floats) -> Floats:
         """Return the distance of layouts (N, K, 2) from the model: (N,), about 1 for one of the training, NaN for unknown."""
-        known = np.isfinite(xy).all(axis=(1, 2))
+        known = np.asarray(np.isfinite(xy).all(axis=(1, 2)), np.bool_).reshape(len(xy))
         residual = (_aligned(np.where(known[:, None, None], xy, 0), self.mean)[0] - self.mean).reshape(len(xy), -1)
         along = residual @ self.axes.T
         beyond = ((residual - along @ self.axes) ** 2).sum(axis=1) / self.rest**2

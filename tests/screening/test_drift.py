@@ -12,7 +12,7 @@ from ray_kplm.screening.drift import ALONE, AS_GROUPED, AS_TRAINING, find_drift
 from ray_kplm.screening.drift_statistics import DRIFT_STATISTICS, Measured, group_numbers
 from ray_kplm.screening.image_statistics import STATISTICS
 
-K, SIDE, DRAWS = 6, 96, 199
+K, SIDE, DRAWS = 6, 96, 99
 SHAPE = np.array([[20, 20], [70, 22], [45, 40], [25, 70], [68, 72], [48, 60]], float)
 
 
@@ -45,25 +45,25 @@ def alarms(count: int, make) -> int:
     return sum(find_drift(*make(np.random.default_rng(seed)), seed=seed, draws=DRAWS).is_drift for seed in range(count))
 
 
-# 60 alarms of a chance of 5 % are more than 7 with a probability of 1 %.
+# Of 20 alarms of a chance of 5 % more than 4 are raised with a probability of 0.3 %.
 @pytest.mark.parametrize("new", [3, 20, 90])
 def test_images_of_the_same_kind_are_no_drift(new):
     def halves(rng):
         measured = made(180, rng)
         return measured.take(np.arange(180 - new)), measured.take(np.arange(180 - new, 180))
 
-    assert alarms(60, halves) <= 7
+    assert alarms(20, halves) <= 4
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_new_groups_of_the_same_kind_are_no_drift(known):
     def split(rng):
-        measured = made(240, rng, groups=48, alike=0.7)
-        away = measured.group >= 40
+        measured = made(150, rng, groups=30, alike=0.7)
+        away = measured.group >= 25
         new = measured.take(away)
         return measured.take(~away), new if known else replace(new, group=np.full(len(new), NONE))
 
-    assert alarms(60, split) <= 7
+    assert alarms(20, split) <= 4
 
 
 def test_frames_taken_one_by_one_would_be_called_different():
@@ -112,7 +112,7 @@ def test_a_few_odd_images_among_many_are_found():
     drift = find_drift(reference, new, draws=DRAWS)
     assert drift.is_drift
     worst = drift.worst(8)
-    assert {one.index for one in worst} == set(range(8))
+    assert {one.row for one in worst} == set(range(8))
     assert all(one.share < 0.01 for one in worst)
     assert worst[0].reasons[0][1] > 2
 

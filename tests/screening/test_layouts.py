@@ -38,7 +38,7 @@ def test_a_layout_is_measured_by_models_that_have_not_seen_it():
     assert len(models) == 5
     new = np.mean([model.distance(layouts(400, seed=2)[0]) for model in models])
     assert distance.mean() == pytest.approx(new, rel=0.2)
-    assert LayoutModel.fit(xy).distance(xy).mean() < 0.9 * new
+    assert LayoutModel.fit(xy).distance(xy).mean() < 0.95 * new
 
 
 def test_unknown_points_have_no_distance_and_the_size_is_that_of_the_points():
