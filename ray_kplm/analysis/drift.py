@@ -161,7 +161,7 @@ def drift(
     found = find_drift(measured(reference, side), measured(new, side), grouping=grouping, seed=run.config.seed)
     times = times_of(new, sources, options.time)
     since = since_when(found, times, run.config.seed) if times is not None else None
-    notes += [*source.notes, *_said_of(found, new.num_rows, source.total, reference.num_rows)]
+    notes += [*source.notes, *_said_of(found, source, new.num_rows, reference.num_rows)]
     name = f"{run.folder.parent.name}/{run.folder.name}"
     return DriftReport(name, source.name, found, reference, new, source.total, rejected, since, times, notes, side)
 
@@ -258,11 +258,12 @@ def _measure_new(
     return new, rejected
 
 
-def _said_of(found: Drift, new: int, total: int, reference: int) -> list[str]:
+def _said_of(found: Drift, source: DriftSource, new: int, reference: int) -> list[str]:
     """Return notes on what the comparison rests on."""
     notes = []
-    if new < total:
-        notes.append(f"{new} of {total} images were looked at, evenly spread; --images looks at more")
+    looked_at = sum(len(part.rows) for part in source)
+    if looked_at < source.total:
+        notes.append(f"{looked_at} of {source.total} images were looked at, evenly spread; --images looks at more")
     if found.p is None:
         notes.append(
             f"{new} image{'s' if new > 1 else ''}: judged one by one; whether there is a trend takes "

@@ -111,7 +111,8 @@ def drift_lines(found: Compared, worst: int) -> Iterator[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.rejected.items())
         example = ", e.g. {}: {}".format(*found.example) if found.example else ""
         yield ""
-        yield f"{sum(found.rejected.values())} images could not be used ({kinds}){example}"
+        lost = sum(found.rejected.values())
+        yield f"{lost} image{'s' if lost > 1 else ''} could not be used ({kinds}){example}"
     if found.notes:
         yield ""
         yield from found.notes

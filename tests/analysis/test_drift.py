@@ -85,7 +85,7 @@ def test_blurred_images_are_drift_and_the_answer_says_so(place, tmp_path, capsys
     text = capsys.readouterr().out
     assert "drift: 14 images are not like the training images" in text
     assert any(line.startswith("sharpness, log") and "sd lower" in line for line in text.splitlines())
-    assert "1 images could not be used" in text
+    assert "1 image could not be used" in text
     assert "broken.png" in text
     assert cv2.imread(str(sheet)).shape[1] == 5 * 160
     html = page.read_text()
