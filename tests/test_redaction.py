@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from ray_kplm.cli.main import main
 from ray_kplm.config import load_config
 from ray_kplm.detectors import stored
 from ray_kplm.errors import ConfigError, DataError, RunError
+from ray_kplm.methods.channels import CHANNELS, Channels
 from ray_kplm.redaction import HIDDEN, RedactingFormatter, has_credentials, redact, without_credentials
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
@@ -226,8 +228,8 @@ def test_an_old_record_of_a_server_loses_its_password(old_run, monkeypatch):
 
 def test_an_exported_detector_has_no_credentials(old_run, tmp_path, monkeypatch):
     stage2 = Folder.at(old_run) / "stage2"
-    for name in ("network.pt", "channels.json"):
-        stage2.write_bytes(name, b"{}")
+    stage2.write_bytes("network.pt", b"{}")
+    stage2.write_json(CHANNELS, Channels.first(np.ones(3, bool)).to_dict())
     stage2.write_json("manifest.json", {"fingerprint": "x", "reads": {}, "inputs": {}})
     monkeypatch.setattr(stored, "strip_optimiser", lambda content: content)  # there are no weights
     stored.export(Run.open(str(old_run)), Folder.at(tmp_path / "exported"))
