@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--head", action="store_true",
         help="also train a head on the frozen backbone of the run (minutes), and take it if it is better on labels that it did "
-        "not see; worth it from about 100 labels on; its points have no probabilities",
+        "not see, for which it needs some hundred; its points have no probabilities",
     )  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps; default: a GPU if there is one")
     what = parser.add_mutually_exclusive_group()
