@@ -8,8 +8,8 @@ from typing import Any
 from ray_kplm.analysis.drift_choices import GROUPS, TIMES
 from ray_kplm.cli import checks
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number, add_limits
-from ray_kplm.ranges import MARGINS, Range
+from ray_kplm.cli.parser import Number, add_limits, add_objects
+from ray_kplm.ranges import Range
 
 DRIFT = 12
 """Exit code if the images are not like those of the training."""
@@ -38,13 +38,7 @@ def add(commands: Any) -> None:
         help="a folder of images and videos, a .parquet file, a dataset, or any number of image files, videos, quoted patterns "
         "and folders",
     )  # fmt: skip
-    parser.add_argument(
-        "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
-    )
-    parser.add_argument(
-        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
-    )
-    parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
+    add_objects(parser)
     parser.add_argument(
         "--images",
         type=Number(int, Range(1, 10**6)),

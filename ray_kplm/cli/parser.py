@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ray_kplm.cli.console import emit
-from ray_kplm.ranges import FILE_BYTES, PIXELS, Range
+from ray_kplm.ranges import FILE_BYTES, MARGINS, PIXELS, Range
 from ray_kplm.redaction import redact
 
 
@@ -129,6 +129,17 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger image files",
     )
+
+
+def add_objects(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which objects of which images, to a command that takes new images."""
+    parser.add_argument(
+        "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
+    )
+    parser.add_argument(
+        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
+    )
+    parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
 
 
 def add_points(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from ray_kplm.cli import checks, video_options
 from ray_kplm.cli.console import Result, add_json, command
-from ray_kplm.cli.parser import Number, add_limits, add_points
+from ray_kplm.cli.parser import Number, add_limits, add_objects, add_points
 from ray_kplm.cli.place import workers_for
 from ray_kplm.errors import ConfigError, DataError
 from ray_kplm.inference.export.formats import FORMATS, check_formats
-from ray_kplm.ranges import MARGINS, PART_IMAGES, PROBABILITIES
+from ray_kplm.ranges import PART_IMAGES, PROBABILITIES
 
 _OVERRIDE = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)+=")
 
@@ -51,13 +51,7 @@ def add(commands: Any) -> None:
         metavar="compute.key=value",
         help="changes to the run's compute section: compute.threads=4 ...",
     )
-    parser.add_argument(
-        "--boxes", metavar="FILE", help="CSV or Parquet: image, x0, y0, x1, y1; each box holds an object"
-    )
-    parser.add_argument(
-        "--margin", type=Number(float, MARGINS), default=0.2, help="margin around a box, that of `kplm ingest`"
-    )
-    parser.add_argument("--split", choices=["train", "test"], help="this split of a dataset; default: both")
+    add_objects(parser)
     parser.add_argument(
         "--part-images",
         type=Number(int, PART_IMAGES),
