@@ -137,7 +137,11 @@ def export_file(
     apart, off, turned = _differences(found, expected)
     off = off if metadata.has_probability else 0.0
     if not (apart <= MAX_DIFFERENCE and off <= _MAX_PROBABILITY_DIFFERENCE and turned <= _MAX_FACING_DIFFERENCE):
-        way_out = "try --precision fp32" if precision == "fp16" else "please report it"
+        way_out = (
+            "try --precision fp32"
+            if precision == "fp16"
+            else "use the run itself: some heatmap may have two peaks of nearly the same height, between which rounding decides"
+        )
         raise RunError(
             f"{out}: not written, as it differs from the detector by {apart:.3g} px, probabilities by {off:.3g} and facings by "
             f"{turned:.3g}; at most {MAX_DIFFERENCE} px, {_MAX_PROBABILITY_DIFFERENCE} and {_MAX_FACING_DIFFERENCE} are "
