@@ -82,16 +82,20 @@ def _view(options: argparse.Namespace) -> Result:
     with options.console.loading("PyTorch"):
         from ray_kplm.network.compute import choose_device
         from ray_kplm.view.app import make_app
-        from ray_kplm.view.desk import Desk
         from ray_kplm.view.server import serve
+        from ray_kplm.view.workspace import Workspace
     choose_device(options.device)
-    desk = Desk.open(
+    workspace = Workspace.open(
         run, images, labels, points=options.points, split=options.split, most=options.max_images, device=options.device,
         least=options.min_probability,
     )  # fmt: skip
-    with serve(make_app(desk), options.port) as address:
+    with serve(make_app(workspace), options.port) as address:
         # Said in spite of --quiet, as nobody finds the page without it.
-        print(redact(f"kplm: {desk.about()} {address} (labels: {labels}); Ctrl-C ends it"), file=sys.stderr, flush=True)
+        print(
+            redact(f"kplm: {workspace.about()} {address} (labels: {labels}); Ctrl-C ends it"),
+            file=sys.stderr,
+            flush=True,
+        )
         if options.open:
             webbrowser.open(address)
         threading.Event().wait()

@@ -62,7 +62,7 @@ DRIFT_STATISTICS = (
     Statistic("found", "landmarks found", DETECTOR, -1, "of all"),
     Statistic("separation", "descriptors, nearer to their cluster than to others", DETECTOR, -1),
     Statistic("clusters_found", "clusters with a keypoint", DETECTOR, -1, "of all"),
-    Statistic("facing", "sureness of which way it faces", DETECTOR, -1),
+    Statistic("facing", "confidence in which way it faces", DETECTOR, -1),
 )
 NAMES = tuple(one.name for one in DRIFT_STATISTICS)
 assert set(STATISTICS) == {one.name for one in DRIFT_STATISTICS if one.family == IMAGE}

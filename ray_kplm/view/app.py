@@ -1,4 +1,4 @@
-"""The page over HTTP: its files, images, and what its desk answers in JSON."""
+"""The page over HTTP: its files, images, and what its workspace answers in JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from starlette.routing import Route
 
 from ray_kplm.errors import ConfigError, KplmError
 from ray_kplm.redaction import redact
-from ray_kplm.view.desk import Desk, Wanted
 from ray_kplm.view.edits import EditedPoint
 from ray_kplm.view.guard import Guard
 from ray_kplm.view.label_file import ConflictError
 from ray_kplm.view.label_points import check_points
 from ray_kplm.view.pictures import picture
+from ray_kplm.view.workspace import Wanted, Workspace
 
 MOST_BYTES = 1 << 20
 """Of the body of a request."""
@@ -38,10 +38,10 @@ _log = logging.getLogger("ray_kplm.view")
 Call = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(desk: Desk, token: str | None = None) -> Guard:
-    """Return the ASGI application of a desk; `token` is what its page sends with changes, by default a random one."""
+def make_app(workspace: Workspace, token: str | None = None) -> Guard:
+    """Return the ASGI application of a workspace; `token` is what its page sends with changes, by default a random one."""
     token = token or secrets.token_urlsafe(32)
-    pages = _Pages(desk, token)
+    pages = _Pages(workspace, token)
     ways: list[tuple[str, str, Call]] = [
         ("GET", "/", pages.page),
         ("GET", "/static/{name}", pages.static),
@@ -61,8 +61,8 @@ def make_app(desk: Desk, token: str | None = None) -> Guard:
 
 
 class _Pages:
-    def __init__(self, desk: Desk, token: str) -> None:
-        self._desk, self._token = desk, token
+    def __init__(self, workspace: Workspace, token: str) -> None:
+        self._workspace, self._token = workspace, token
         self._files = {
             path.name: path.read_bytes()
             for path in (resources.files("ray_kplm.view") / "static").iterdir()
@@ -87,14 +87,14 @@ class _Pages:
         import asyncio
 
         index = request.path_params["index"]
-        self._desk.check_images([index])
-        work = partial(picture, self._desk.gallery, index, small="large" not in request.query_params)
+        self._workspace.check_images([index])
+        work = partial(picture, self._workspace.gallery, index, small="large" not in request.query_params)
         content, kind = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         return Response(content, headers={"Cache-Control": "private, max-age=600"}, media_type=kind)
 
     async def state(self, request: Request) -> Response:
         """Answer with what the page shows beside images."""
-        return _json(await run_in_threadpool(self._desk.state))
+        return _json(await run_in_threadpool(self._workspace.state))
 
     async def images(self, request: Request) -> Response:
         """Answer with a list of images."""
@@ -106,36 +106,38 @@ class _Pages:
             max(0, _number(given.get("offset"), int, "offset") or 0),
             max(0, _number(given.get("count", "60"), int, "count") or 0),
         )  # fmt: skip
-        return _json(await run_in_threadpool(self._desk.listing, wanted))
+        return _json(await run_in_threadpool(self._workspace.listing, wanted))
 
     async def points(self, request: Request) -> Response:
         """Answer with the points of images, by their numbers."""
         given = request.query_params
         indices = [_number(text, int, "images") or 0 for text in given.get("images", "").split(",") if text]
-        return _json(await self._desk.points(given.get("set", ""), indices))
+        return _json(await self._workspace.points(given.get("set", ""), indices))
 
     async def job(self, request: Request) -> Response:
         """Answer with how far the fit of own points is."""
-        return _json(self._desk.job.state())
+        return _json(self._workspace.job.state())
 
     async def label(self, request: Request) -> Response:
         """Save the label of an image."""
         body = await _body(request, {"image": int, "points": list, "names": list, "revision": (str, type(None))})
         points = check_points(body["points"])
         names = _texts(body["names"], "names")
-        return _json(await run_in_threadpool(self._desk.save_label, body["image"], points, names, body["revision"]))
+        return _json(
+            await run_in_threadpool(self._workspace.save_label, body["image"], points, names, body["revision"])
+        )
 
     async def unlabel(self, request: Request) -> Response:
         """Remove the label of an image."""
         body = await _body(request, {"image": int, "revision": (str, type(None))})
-        await run_in_threadpool(self._desk.remove_label, body["image"], body["revision"])
+        await run_in_threadpool(self._workspace.remove_label, body["image"], body["revision"])
         return _json({})
 
     async def names(self, request: Request) -> Response:
         """Change which points are labelled."""
         body = await _body(request, {"names": list, "known": list})
         names, known = _texts(body["names"], "names"), _texts(body["known"], "known")
-        await run_in_threadpool(self._desk.labels.set_names, names, known)
+        await run_in_threadpool(self._workspace.labels.set_names, names, known)
         return _json({})
 
     async def edit(self, request: Request) -> Response:
@@ -145,13 +147,13 @@ class _Pages:
         body = await _body(request, {"points": list, "edges": list})
         points = [_edited(one) for one in body["points"]]
         edges = [_edge(one) for one in body["edges"]]
-        future = self._desk.worker.submit(0, lambda: self._desk.edit(points, edges))
+        future = self._workspace.worker.submit(0, lambda: self._workspace.edit(points, edges))
         return _json(await asyncio.wrap_future(future))
 
     async def adapt(self, request: Request) -> Response:
         """Begin to fit points on the labels."""
         body = await _body(request, {"name": str})
-        return _json(await run_in_threadpool(self._desk.adapt, body["name"]))
+        return _json(await run_in_threadpool(self._workspace.adapt, body["name"]))
 
 
 async def _body(request: Request, kinds: dict[str, Any]) -> dict[str, Any]:

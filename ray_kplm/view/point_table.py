@@ -67,7 +67,7 @@ class PointTable:
         xy, probability = self.xy[index], self.probability[index]
         return Points(xy, self.confidence[index], probability, visibility_flags(xy, probability, self.least))
 
-    def sureness(self, point: int | None) -> NDArray[np.float64]:
+    def likelihood(self, point: int | None) -> NDArray[np.float64]:
         """Return how sure one point of each image is, or all on average: (N,), NaN where not known.
 
         It is the probability, or the confidence of a detector without probabilities.

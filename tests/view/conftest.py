@@ -17,7 +17,7 @@ from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
 from ray_kplm.view.app import make_app
-from ray_kplm.view.desk import Desk
+from ray_kplm.view.workspace import Workspace
 
 K, IMAGES, SIDE = 4, 24, 64
 TOKEN, HOST = "the token", "http://127.0.0.1:8123"
@@ -69,17 +69,17 @@ def photos(tmp_path, creatures) -> Path:
     return folder
 
 
-def open_desk(run: Run, *images: str, labels: str | None = None, **options: Any) -> Desk:
-    """The desk of a run, by default with the images of its dataset."""
+def open_workspace(run: Run, *images: str, labels: str | None = None, **options: Any) -> Workspace:
+    """The workspace of a run, by default with the images of its dataset."""
     chosen = list(images) or [run.config.dataset]
-    return Desk.open(run, chosen, labels or f"{run.folder}/labels/labels.json", device="cpu", **options)
+    return Workspace.open(run, chosen, labels or f"{run.folder}/labels/labels.json", device="cpu", **options)
 
 
-def asked(desk: Desk, ask: Ask, *, headers: dict[str, str] | None = None, address: str = HOST) -> Any:
+def asked(workspace: Workspace, ask: Ask, *, headers: dict[str, str] | None = None, address: str = HOST) -> Any:
     """Return what `ask` returns of a client of the page's application; the client has the page's token."""
 
     async def work() -> Any:
-        transport = httpx2.ASGITransport(make_app(desk, TOKEN))
+        transport = httpx2.ASGITransport(make_app(workspace, TOKEN))
         given = {"X-Kplm-Token": TOKEN, "Origin": address} if headers is None else headers
         async with httpx2.AsyncClient(transport=transport, base_url=address, headers=given) as client:
             return await asyncio.wait_for(ask(client), 60)

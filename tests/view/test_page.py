@@ -21,7 +21,7 @@ from ray_kplm.view.app import make_app
 from ray_kplm.view.server import serve
 
 from .browser import CHROMIUM, Browser
-from .conftest import IMAGES, K, open_desk
+from .conftest import IMAGES, K, open_workspace
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: `apt-get install chromium`")
 ROOT = Path(__file__).parents[2]
@@ -48,12 +48,12 @@ def browser(chromium):
 
 @pytest.fixture
 def page(run, browser):
-    """The browser with the page of a run; `page.address`, and the desk in the same process."""
-    desk = open_desk(run)
-    with serve(make_app(desk), None) as address:
+    """The browser with the page of a run; `page.address`, and the workspace in the same process."""
+    workspace = open_workspace(run)
+    with serve(make_app(workspace), None) as address:
         browser.open(address)
         browser.until(SHOWN)
-        browser.address, browser.desk = address, desk
+        browser.address, browser.workspace = address, workspace
         yield browser
 
 
@@ -227,7 +227,7 @@ def test_points_are_adapted_to_the_labels_and_shown(page, run):
     page.until(
         "document.getElementById('one-status').textContent.startsWith('2 of 2 points; predicted')"
     )  # of the seventh
-    (expected,) = LandmarkDetector.load(run.folder.path, points="own2").predict(page.desk.gallery.stored(6))
+    (expected,) = LandmarkDetector.load(run.folder.path, points="own2").predict(page.workspace.gallery.stored(6))
     np.testing.assert_allclose([place(page, 0), place(page, 1)], expected.xy, atol=0.01)
     page.press("Escape")
     page.until(f"document.querySelectorAll('#images circle').length === {IMAGES * 2}")

@@ -1,5 +1,7 @@
 """Points that a run's evaluation stored are taken; points of sets are made of them; the network does the rest."""
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,10 +17,10 @@ from ray_kplm.points.point_set import PointSet
 from ray_kplm.points.stored import point_folder, write_point_set
 from ray_kplm.run import Run
 from ray_kplm.storage import Folder
-from ray_kplm.view.gallery import DatasetGallery, FileGallery, file_name_of, open_gallery
+from ray_kplm.view.gallery import _LONGEST_NAME, DatasetGallery, FileGallery, file_name_of, open_gallery
 from ray_kplm.view.predictions import Predictions
 
-from .conftest import IMAGES, K, open_desk
+from .conftest import IMAGES, K, open_workspace
 
 
 def predictions(run, **options) -> Predictions:
@@ -50,7 +52,7 @@ def test_stored_landmarks_are_taken_and_the_others_predicted(run):
     np.testing.assert_array_equal(found.table("landmarks").get(6).xy, xy[0])
     np.testing.assert_array_equal(found.table("landmarks").get(20).xy, xy[14])
     assert found.table("landmarks").get(20).flags.tolist() == [1, 2, 2, 2]
-    assert found.table("landmarks").sureness(None)[20] == pytest.approx(0.625)
+    assert found.table("landmarks").likelihood(None)[20] == pytest.approx(0.625)
     assert found.table("landmarks").get(0) is None
     found.predict("landmarks", [0])
     (expected,) = LandmarkDetector.load(run.folder.path, device="cpu").predict(found.gallery.stored(0))
@@ -136,23 +138,26 @@ def test_files_are_found_in_folders_by_names_and_by_patterns(photos):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "a/b.jpg", "a b?.png", "é/ü.jpg", "", "x" * 500, ".hidden", "a\0b"]
-)
-def test_names_of_copied_images_are_safe(name):
-    made = file_name_of(name)
-    assert set(made) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-    assert 0 < len(made) < 100
-    assert made != file_name_of(f"{name}1")
+    ("name", "stem"),
+    [
+        ("../../etc/passwd", "etc_passwd"), ("a/b.jpg", "a_b"), ("a b?.png", "a_b"), ("é/ü.jpg", "image"), ("", "image"),
+        ("x" * 500, "x" * _LONGEST_NAME), (".hidden", "hidden"), ("a\0b", "a_b"),
+    ],
+)  # fmt: skip
+def test_names_of_copied_images_are_safe(name, stem):
+    made, digest = file_name_of(name).rsplit("-", 1)
+    assert made == stem
+    assert digest == hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def test_an_exported_detector_shows_its_points_and_has_none_to_edit(run, photos, tmp_path):
     export(run, Folder.at(tmp_path / "detector"))
-    desk = open_desk(Run.open(str(tmp_path / "detector")), str(photos), labels=str(tmp_path / "labels.json"))
-    state = desk.state()
+    workspace = open_workspace(Run.open(str(tmp_path / "detector")), str(photos), labels=str(tmp_path / "labels.json"))
+    state = workspace.state()
     assert ([one["id"] for one in state["sets"]], state["edited"]) == (["landmarks"], None)
-    desk.predictions.predict("landmarks", [0])
+    workspace.predictions.predict("landmarks", [0])
     (expected,) = LandmarkDetector.load(tmp_path / "detector", device="cpu").predict(str(photos / "0.jpg"))
-    np.testing.assert_allclose(desk.predictions.table("landmarks").get(0).xy, expected.xy, atol=1e-3)
-    for change in (lambda: desk.adapt("mine"), lambda: desk.edit([], [])):
+    np.testing.assert_allclose(workspace.predictions.table("landmarks").get(0).xy, expected.xy, atol=1e-3)
+    for change in (lambda: workspace.adapt("mine"), lambda: workspace.edit([], [])):
         with pytest.raises(ConfigError, match="is an exported detector"):
             change()

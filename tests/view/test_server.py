@@ -11,12 +11,12 @@ from ray_kplm.errors import ConfigError
 from ray_kplm.view.app import make_app
 from ray_kplm.view.server import serve
 
-from .conftest import open_desk
+from .conftest import open_workspace
 
 
 @pytest.fixture(scope="module")
 def app(finished, tmp_path_factory):
-    return make_app(open_desk(finished, labels=str(tmp_path_factory.mktemp("labels") / "labels.json")))
+    return make_app(open_workspace(finished, labels=str(tmp_path_factory.mktemp("labels") / "labels.json")))
 
 
 def test_it_answers_at_the_loopback_address_alone_until_it_ends(app):
@@ -33,7 +33,7 @@ def test_it_answers_at_the_loopback_address_alone_until_it_ends(app):
 
 def test_each_server_has_a_token_of_its_own(app, finished):
     pages = []
-    for one in (app, make_app(open_desk(finished))):
+    for one in (app, make_app(open_workspace(finished))):
         with serve(one, None) as address, urllib.request.urlopen(address, timeout=60) as reply:
             pages.append(reply.read())
     assert pages[0] != pages[1]

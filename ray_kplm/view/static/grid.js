@@ -16,12 +16,12 @@ function caption(entry, point, isChanged) {
   const made = element("span", { class: "caption" }, element("span", { class: "name" }, entry.name));
   if (isChanged) made.append(element("span", { class: "mark changed" }, "not saved"));
   else if (entry.label) made.append(element("span", { class: "mark" }, "labelled"));
-  const sure = entry.label && point === null ? null : sureness(entry, point);
+  const sure = entry.label && point === null ? null : likelihood(entry, point);
   if (sure !== null) made.append(element("span", { class: "sure" }, `${Math.round(100 * sure)} %`));
   return made;
 }
 
-export function sureness(entry, point) {
+export function likelihood(entry, point) {
   const sure = entry.points?.sure;
   if (!sure) return null;
   if (point !== null) return sure[point] ?? null;

@@ -38,7 +38,7 @@ class Wanted:
     Attributes:
         points: The set of points.
         order: `given`, `least` sure first, or `most` sure first.
-        point: Which point the sureness is of; None: the mean of all.
+        point: Which point the likelihood is of; None: the mean of all.
         below: Only images that are less sure than this; None: all.
         split: Of a dataset; empty: all.
         labelled: Only images that are labelled, or that are not; None: all.
@@ -56,7 +56,7 @@ class Wanted:
     count: int = 60
 
 
-class Desk:
+class Workspace:
     """A run, a gallery and a file of labels, as one page works on them; several tabs may."""
 
     def __init__(self, run: Run, predictions: Predictions, labels: LabelFile, points: str) -> None:
@@ -74,8 +74,8 @@ class Desk:
     def open(
         cls, run: Run, images: Sequence[str], labels: str, *, points: str | None = None, split: str | None = None,
         most: int = 10_000, device: str | None = None, least: float = MIN_PROBABILITY,
-    ) -> Desk:  # fmt: skip
-        """Return the desk of a run.
+    ) -> Workspace:  # fmt: skip
+        """Return the workspace of a run.
 
         Args:
             run: A finished run, or an exported detector.
@@ -135,7 +135,7 @@ class Desk:
             ConfigError: What is wanted does not exist.
         """
         table = self.predictions.table(wanted.points)
-        sure = self._sureness(table, wanted)
+        sure = self._likelihood(table, wanted)
         chosen = np.flatnonzero(self._is_wanted(wanted, sure))
         if wanted.order != "given":
             sign = 1 if wanted.order == "least" else -1
@@ -147,13 +147,13 @@ class Desk:
         images = [self._entry(table, index) for index in shown]
         return {"total": len(chosen), "offset": wanted.offset, "left": left, "images": images}
 
-    def _sureness(self, table: PointTable, wanted: Wanted) -> NDArray[np.float64]:
+    def _likelihood(self, table: PointTable, wanted: Wanted) -> NDArray[np.float64]:
         if wanted.order not in ORDERS:
             raise ConfigError(f"order = {wanted.order}: is one of {', '.join(ORDERS)}")
         count = len(table.layout)
         if wanted.point is not None and not 0 <= wanted.point < count:
             raise ConfigError(f"point = {wanted.point}: {wanted.points} has those from 0 to {count - 1}")
-        return table.sureness(wanted.point)
+        return table.likelihood(wanted.point)
 
     def _is_wanted(self, wanted: Wanted, sure: NDArray[np.float64]) -> NDArray[np.bool_]:
         is_wanted = np.ones(len(self.gallery.items), bool)
