@@ -31,9 +31,10 @@ from ray_kplm.methods.frozen_descriptors import PROJECTION, FrozenDescriptors, d
 from ray_kplm.methods.inputs import Inputs, read_inputs, worker_placement
 from ray_kplm.methods.labels import Labels, keypoint_labels
 from ray_kplm.methods.trainer import read_weights
+from ray_kplm.parts import Pool, Workers
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step, round_path
-from ray_kplm.runtime.map_parts import Pool, map_parts
+from ray_kplm.runtime.map_parts import RayWorkers
 from ray_kplm.steps.facing import FindFacing, decided
 from ray_kplm.steps.task import FORWARD_COST, RoundLabels, Task
 from ray_kplm.storage import Folder
@@ -178,12 +179,18 @@ class Extraction:
 
 
 def extract(
-    extraction: Extraction, selection: Selection, progress: ProgressCallback = ignore_progress
+    extraction: Extraction,
+    selection: Selection,
+    progress: ProgressCallback = ignore_progress,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Write the features of the selected images. Return the threshold that was used and what was found."""
+    """Write the features of the selected images. Return the threshold that was used and what was found.
+
+    workers: where the parts are worked on; by default tasks or actors of Ray Data.
+    """
     compute = extraction.config.compute
     pool = Pool(compute.extract_workers, compute.cpus_per_worker, compute.gpus_per_worker)
-    answers = map_parts(ExtractPart, {"extraction": extraction}, selection, pool, progress)
+    answers = (workers or RayWorkers()).map(ExtractPart, {"extraction": extraction}, selection, pool, progress)
     (extraction.features / _CALIBRATION).delete()
     images = sum(int(answer["images"]) for answer in answers)
     keypoints = sum(int(answer["keypoints"]) for answer in answers)
