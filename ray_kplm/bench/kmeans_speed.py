@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from ray_kplm.bench.timing import REPEATS, fastest
 from ray_kplm.correspondence import duplicates, flip, kmeans
 from ray_kplm.correspondence.assignment import as_float32, nearest
+from ray_kplm.correspondence.backend import CpuBackend
 from ray_kplm.correspondence.features import features_table
 from ray_kplm.correspondence.shard import DescriptorShard
+from ray_kplm.correspondence.starts import draw, plus_plus
 from ray_kplm.storage import Folder
 
 PART_IMAGES, IMAGE_POINTS = 512, 25
@@ -71,14 +73,16 @@ def against_faiss(features: Folder, sizes: Sizes) -> dict[str, Any]:
     threads = os.cpu_count() or 1
     faiss.omp_set_num_threads(threads)
     torch.set_num_threads(1)
-    shard = DescriptorShard(features, features.parts(), memory_bytes=2**36, seed=0, threads=threads)
+    shard = DescriptorShard(features, features.parts(), memory_bytes=2**36, seed=0, backend=CpuBackend(threads))
     shard.begin()
-    points = _OneShard(shard)
+    shard.begin_fit(1.0)
     descriptors = np.concatenate([p for _, p in shard.sample(1.0)])
-    start = kmeans.plus_plus(descriptors[:20_000], sizes.clusters, np.random.default_rng(0))
+    sample = descriptors[:20_000]
+    start = plus_plus(sample, [draw(len(sample), sizes.clusters, np.random.default_rng(0))], threads=threads)[0]
     wide = as_float32(descriptors)
     own_seconds, faiss_seconds = [], []
     for _ in range(REPEATS):
+        points = _OneShard(shard)  # a new fit, which knows nothing of the one before
         began = time.perf_counter()
         own = kmeans.fit(points, [start], iterations=sizes.iterations, tolerance=0.0)
         own_seconds.append(time.perf_counter() - began)
