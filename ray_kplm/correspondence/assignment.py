@@ -27,6 +27,7 @@ GRID = 2.0**24
 _ROUNDING = 2.0**-24
 _EXACT_SCORES = 1 << 22
 """Float64 scores computed at a time."""
+_FEW_COLUMNS, _FAST_COLUMNS = 24, 64
 
 
 def on_grid(centroids: NDArray[Any]) -> NDArray[np.float32]:
@@ -104,8 +105,7 @@ class Assigner:
             points: (N, d), float16 values.
             largest_square: At least the largest squared length of a point.
         """
-        rows, scores = np.arange(len(points)), points @ self.centroids.T
-        scores -= self._half_squares
+        rows, scores = np.arange(len(points)), self._scores(points)
         first = scores.argmax(axis=1)
         best = scores[rows, first]
         scores[rows, first] = -np.inf
@@ -118,6 +118,17 @@ class Assigner:
             chosen = doubtful[start : start + step]
             cluster[chosen] = exact_scores(points[chosen], self.centroids).argmax(axis=1)
         return Nearest(cluster, best, second, doubtful)
+
+    def _scores(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return x.c - |c|^2 / 2 in float32: (N, k), and maybe columns of -inf behind."""
+        count = len(self.centroids)
+        # NumPy finds the largest of 64 columns three times as fast as that of 50, and of few columns faster still.
+        columns = _FAST_COLUMNS if _FEW_COLUMNS < count < _FAST_COLUMNS else count
+        every = np.full((len(points), columns), -np.inf, np.float32)
+        scores = every[:, :count]
+        np.matmul(points, self.centroids.T, out=scores)
+        scores -= self._half_squares
+        return every
 
 
 def nearest(points: NDArray[Any], centroids: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -87,7 +87,7 @@ class InMemoryPoints:
         """Return the contribution of all points to an iteration with these centroids."""
         if self._centroids is None or self._centroids.shape != centroids.shape:
             self._known = [_Known(len(source.rows)) for source in self._sources]
-            self._centroids, self._total = centroids, Partial.zero(centroids)
+            self._centroids, self._total = None, Partial.zero(centroids)
         step = _Step(self._centroids, centroids, self._largest)
         waiting, lock = self._blocks(), threading.Lock()
 
@@ -114,11 +114,13 @@ class InMemoryPoints:
 class _Step:
     """An iteration from the previous centroids to new ones, both (k, d)."""
 
-    def __init__(self, previous: NDArray[np.float32], centroids: NDArray[np.float32], largest: float) -> None:
-        """Prepare the step; `largest` is the largest squared length of a point."""
-        self._assign, self._largest = Assigner(centroids), largest
+    def __init__(self, previous: NDArray[np.float32] | None, centroids: NDArray[np.float32], largest: float) -> None:
+        """Prepare the step, the first one if there are no previous centroids; `largest` is the largest squared length."""
+        self._assign, self._largest, self._moving = Assigner(centroids), largest, previous is not None
         self._bound = error_bound(largest + self._assign.largest_square, centroids.shape[1]) + SQUARE_UNIT
-        moved = np.linalg.norm(centroids.astype(np.float64) - previous, axis=1)
+        moved = np.zeros(len(centroids))
+        if previous is not None:
+            moved = np.linalg.norm(centroids.astype(np.float64) - previous, axis=1)
         moved += _SLACK * (2 * np.sqrt(largest) + 2 * np.sqrt(self._assign.largest_square) + moved.max())
         self._moved = moved.astype(np.float32)
         others = np.full(len(moved), moved.max())  # the largest movement of any other centroid
@@ -143,8 +145,7 @@ class _Step:
         before = cluster[open_]
         cluster[open_] = found.cluster
         changed = np.flatnonzero(found.cluster != before)
-        wide = points[changed].astype(np.float64) if len(changed) < len(points) else points.astype(np.float64)
-        add_to_clusters(change, wide, found.cluster[changed])
-        leaving = np.flatnonzero(before[changed] >= 0)
-        if len(leaving):
-            add_to_clusters(change, wide[leaving], before[changed][leaving], -1)
+        if not len(changed):
+            return
+        wide = points[changed].astype(np.float64)
+        add_to_clusters(change, wide, found.cluster[changed], before[changed] if self._moving else None)

@@ -120,14 +120,22 @@ def partial(points: NDArray[Any], centroids: NDArray[np.float32], assign: Assign
     return total
 
 
-def add_to_clusters(total: Partial, points: NDArray[np.float64], cluster: NDArray[np.int32], sign: int = 1) -> None:
-    """Add points (N, d) to their clusters (N,) in place, or take them away with sign -1. The sums are exact."""
-    shape = (len(cluster), len(total.counts))
-    membership = sparse.csr_matrix(
-        (np.full(len(cluster), float(sign)), cluster, np.arange(len(cluster) + 1)), shape=shape
-    )
-    total.sums[:] += membership.T @ points
-    total.counts[:] += sign * np.bincount(cluster, minlength=len(total.counts))
+def add_to_clusters(
+    total: Partial, points: NDArray[np.float64], cluster: NDArray[np.int32], before: NDArray[np.int32] | None = None
+) -> None:
+    """Add points (N, d) to their clusters (N,) in place, and take them from those where they were before. Sums are exact."""
+    clusters, steps = len(total.counts), [cluster] if before is None else [cluster, before]
+    total.sums[:] += _membership(np.stack(steps, axis=1), clusters) @ points
+    total.counts[:] += np.bincount(cluster, minlength=clusters)
+    if before is not None:
+        total.counts[:] -= np.bincount(before, minlength=clusters)
+
+
+def _membership(clusters: NDArray[np.int32], count: int) -> sparse.csc_matrix:
+    """Return a matrix (count, N) with 1 in the row of each point's first cluster and -1 in that of its second, (N, 1 or 2)."""
+    points, each = clusters.shape
+    values = np.tile([1.0, -1.0][:each], points)
+    return sparse.csc_matrix((values, clusters.ravel(), np.arange(0, points * each + 1, each)), shape=(count, points))
 
 
 def fit(
