@@ -7,7 +7,9 @@ import tempfile
 import time
 from typing import Any
 
-from ray_kplm.bench.kmeans_speed import Sizes, against_faiss, one_core, write_features
+import torch
+
+from ray_kplm.bench.kmeans_speed import Sizes, against_faiss, on_device, one_core, write_features
 from ray_kplm.bench.shard_scaling import memory_of, same_assignments, scaling, two_processes
 from ray_kplm.bench.timing import in_new_process
 from ray_kplm.config import load_config
@@ -44,6 +46,9 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, progress: ProgressCall
         write_features(root / "features", sizes.points, sizes.dim)
         show(0.1, "one shard against faiss.Kmeans")
         results |= in_new_process(os.cpu_count() or 1, against_faiss, root / "features", sizes)
+        if torch.cuda.is_available():
+            show(0.3, "one shard on a GPU")
+            results |= in_new_process(1, on_device, root / "features", sizes, "cuda")
         show(0.4, "assignment against a matrix product, and duplicate filter, on one thread")
         results |= in_new_process(1, one_core, sizes)
         with session(load_config(None).compute):

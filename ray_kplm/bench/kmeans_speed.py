@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from ray_kplm.bench.timing import REPEATS, fastest
 from ray_kplm.correspondence import duplicates, flip, kmeans
 from ray_kplm.correspondence.assignment import as_float32, nearest
+from ray_kplm.correspondence.backend import Backend, CpuBackend, DeviceBackend
 from ray_kplm.correspondence.features import features_table
 from ray_kplm.correspondence.shard import DescriptorShard
+from ray_kplm.correspondence.starts import draw, plus_plus
 from ray_kplm.storage import Folder
 
 PART_IMAGES, IMAGE_POINTS = 512, 25
@@ -71,26 +73,15 @@ def against_faiss(features: Folder, sizes: Sizes) -> dict[str, Any]:
     threads = os.cpu_count() or 1
     faiss.omp_set_num_threads(threads)
     torch.set_num_threads(1)
-    shard = DescriptorShard(features, features.parts(), memory_bytes=2**36, seed=0, threads=threads)
-    shard.begin()
-    points = _OneShard(shard)
-    descriptors = np.concatenate([p for _, p in shard.sample(1.0)])
-    start = kmeans.plus_plus(descriptors[:20_000], sizes.clusters, np.random.default_rng(0))
-    wide = as_float32(descriptors)
+    shard, wide, start = _begin(features, sizes, CpuBackend(threads))
     own_seconds, faiss_seconds = [], []
     for _ in range(REPEATS):
-        began = time.perf_counter()
-        own = kmeans.fit(points, [start], iterations=sizes.iterations, tolerance=0.0)
-        own_seconds.append(time.perf_counter() - began)
-        other = faiss.Kmeans(
-            sizes.dim, sizes.clusters, niter=sizes.iterations, nredo=1, max_points_per_centroid=len(wide), seed=1
-        )
+        own, seconds = _timed_fit(shard, start, sizes)
+        own_seconds.append(seconds)
         faiss.omp_set_num_threads(threads)
-        began = time.perf_counter()
-        other.train(wide, init_centroids=start)
-        faiss_seconds.append(time.perf_counter() - began)
-    assert other.centroids is not None
-    faiss_objective = float(faiss.knn(wide, other.centroids, 1)[0].sum(dtype=np.float64))
+        centroids, seconds = _timed_faiss(wide, start, sizes)
+        faiss_seconds.append(seconds)
+    faiss_objective = float(faiss.knn(wide, centroids, 1)[0].sum(dtype=np.float64))
     return {
         "threads": threads,
         "seconds_ours": min(own_seconds),
@@ -99,6 +90,56 @@ def against_faiss(features: Folder, sizes: Sizes) -> dict[str, Any]:
         "objective_ratio_to_faiss": own.objectives[-1] / faiss_objective,
         "fit_vectors_per_core_s": len(wide) * (sizes.iterations + 1) / min(own_seconds) / threads,
     }
+
+
+def on_device(features: Folder, sizes: Sizes, device: str) -> dict[str, Any]:
+    """Time K-means on a device, compare its bits with those of the CPU, and its time with that of Faiss if that has a GPU."""
+    torch.set_num_threads(1)
+    shard, wide, start = _begin(features, sizes, DeviceBackend(torch.device(device), 2**36))
+    fits = [_timed_fit(shard, start, sizes) for _ in range(REPEATS)]
+    on_cpu, _ = _timed_fit(_begin(features, sizes, CpuBackend(os.cpu_count() or 1))[0], start, sizes)
+    results = {
+        "device_seconds": min(seconds for _, seconds in fits),
+        "device_has_same_bits": all(np.array_equal(fit.centroids, on_cpu.centroids) for fit, _ in fits),
+    }
+    if device != "cpu" and hasattr(faiss, "StandardGpuResources"):
+        seconds = min(_timed_faiss(wide, start, sizes, gpu=True)[1] for _ in range(REPEATS))
+        results |= {"device_seconds_faiss": seconds, "device_ratio_to_faiss": results["device_seconds"] / seconds}
+    return results
+
+
+def _begin(
+    features: Folder, sizes: Sizes, backend: Backend
+) -> tuple[DescriptorShard, NDArray[np.float32], NDArray[np.float32]]:
+    """Return a shard of all features, all its points (N, d) as float32, and a start (k, d)."""
+    shard = DescriptorShard(features, features.parts(), memory_bytes=2**36, seed=0, backend=backend)
+    shard.begin()
+    shard.begin_fit(1.0)
+    descriptors = np.concatenate([points for _, points in shard.sample(1.0)])
+    sample = descriptors[:20_000]
+    start = plus_plus(sample, [draw(len(sample), sizes.clusters, np.random.default_rng(0))])[0]
+    return shard, as_float32(descriptors), start
+
+
+def _timed_fit(shard: DescriptorShard, start: NDArray[np.float32], sizes: Sizes) -> tuple[kmeans.Clustering, float]:
+    """Return a fit that knows nothing of one before, and its seconds."""
+    points = _OneShard(shard)
+    began = time.perf_counter()
+    return kmeans.fit(points, [start], iterations=sizes.iterations, tolerance=0.0), time.perf_counter() - began
+
+
+def _timed_faiss(
+    points: NDArray[np.float32], start: NDArray[np.float32], sizes: Sizes, *, gpu: bool = False
+) -> tuple[NDArray[np.float32], float]:
+    """Return the centroids of a fit of Faiss, and its seconds."""
+    other = faiss.Kmeans(
+        sizes.dim, sizes.clusters, niter=sizes.iterations, nredo=1, max_points_per_centroid=len(points), seed=1, gpu=gpu
+    )
+    began = time.perf_counter()
+    other.train(points, init_centroids=start)
+    seconds = time.perf_counter() - began
+    assert other.centroids is not None
+    return other.centroids, seconds
 
 
 class _OneShard:

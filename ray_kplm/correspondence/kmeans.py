@@ -7,10 +7,7 @@ them without rounding. The order and the grouping of shards, threads and blocks 
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ray_kplm.correspondence.assignment import BLOCK, Assigner, Search, as_float32, on_grid
-from ray_kplm.correspondence.faiss_import import faiss
+from ray_kplm.correspondence.assignment import BLOCK, Assigner, as_float32, on_grid
 from ray_kplm.correspondence.reduction import Reducible
 
-_SQUARE_UNIT = 2.0**-20
+SQUARE_UNIT = 2.0**-20
 """Squared lengths are summed in whole multiples of this."""
 _SPLIT = 1.0 / 1024
 """Relative step by which the halves of a split cluster are moved apart (Faiss uses the same)."""
@@ -52,6 +48,11 @@ class Partial(Reducible):
 
     sums: NDArray[np.float64]
     counts: NDArray[np.int64]
+
+    @classmethod
+    def zero(cls, centroids: NDArray[np.float32]) -> Partial:
+        """Return the contribution of no points, for centroids (k, d)."""
+        return cls(np.zeros(centroids.shape), np.zeros(len(centroids), np.int64))
 
 
 @dataclass(frozen=True)
@@ -85,126 +86,56 @@ class Points(Protocol):
         ...
 
 
-IterationCallback = Callable[[int, int, float], None]
-"""Called after each iteration with the index of the start, the iteration and the objective."""
+IterationCallback = Callable[[int, float], None]
+"""Called after each iteration of a start with its number, from 1, and the objective."""
 
 
-def point_totals(blocks: Iterable[NDArray[Any]]) -> PointTotals:
-    """Return the totals of blocks of points (N, d) float16."""
-    total = PointTotals(0, 0)
-    for block in blocks:
-        wide = as_float32(block)
-        lengths = np.einsum("nd,nd->n", wide, wide, dtype=np.float64)
-        total += PointTotals(len(block), int(np.rint(lengths / _SQUARE_UNIT).sum()))
+def squares(points: NDArray[Any]) -> NDArray[np.int32]:
+    """Return the squared lengths of points (N, d) float16, in units of 2^-20: (N,); -1 if one is zero or not finite."""
+    lengths = np.empty(len(points))
+    for start in range(0, len(points), BLOCK):
+        wide = as_float32(points[start : start + BLOCK])
+        lengths[start : start + BLOCK] = np.einsum("nd,nd->n", wide, wide, dtype=np.float64)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    return np.where(usable, np.rint(np.where(usable, lengths, 0) / SQUARE_UNIT), -1).astype(np.int32)
+
+
+def point_totals(points: NDArray[Any]) -> PointTotals:
+    """Return the totals of points (N, d) float16."""
+    return PointTotals(len(points), int(np.maximum(squares(points), 0).sum(dtype=np.int64)))
+
+
+def partial(points: NDArray[Any], centroids: NDArray[np.float32], assign: Assigner | None = None) -> Partial:
+    """Assign points and sum them by cluster, in a plain pass over all of them.
+
+    Args:
+        points: (N, d) float16.
+        centroids: (k, d), on the grid.
+        assign: The prepared centroids, for calls on many blocks.
+    """
+    total, assign = Partial.zero(centroids), assign or Assigner(centroids)
+    for start in range(0, len(points), BLOCK):
+        block = points[start : start + BLOCK]
+        add_to_clusters(total, as_float32(block).astype(np.float64), assign(block))
     return total
 
 
-def partial(
-    blocks: Iterable[NDArray[Any]], centroids: NDArray[np.float32], *, search: Search | None = None, threads: int = 1
-) -> Partial:
-    """Assign blocks of points and sum them by cluster; each free thread takes the next block.
-
-    A search that is not parallel gets one block at a time; other threads convert and sum their blocks meanwhile.
-
-    Args:
-        blocks: Points (N, d) float16.
-        centroids: (k, d), on the grid.
-        search: As in `assignment.Assigner`.
-        threads: Number of threads.
-    """
-    waiting, lock, assign = iter(blocks), threading.Lock(), Assigner(centroids, search)
-
-    def sum_blocks() -> Partial:
-        faiss.omp_set_num_threads(1)  # in this thread: blocks run in parallel, a single block does not
-        sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), np.int64)
-        while True:
-            with lock:
-                block = next(waiting, None)
-            if block is None:
-                return Partial(sums, counts)
-            _accumulate(sums, counts, block, assign)
-
-    futures = [_pool(threads).submit(sum_blocks) for _ in range(threads)]
-    partials = [future.result() for future in futures]
-    return sum(partials[1:], start=partials[0])
+def add_to_clusters(
+    total: Partial, points: NDArray[np.float64], cluster: NDArray[np.int32], before: NDArray[np.int32] | None = None
+) -> None:
+    """Add points (N, d) to their clusters (N,) in place, and take them from those where they were before. Sums are exact."""
+    clusters, steps = len(total.counts), [cluster] if before is None else [cluster, before]
+    total.sums[:] += _membership(np.stack(steps, axis=1), clusters) @ points
+    total.counts[:] += np.bincount(cluster, minlength=clusters)
+    if before is not None:
+        total.counts[:] -= np.bincount(before, minlength=clusters)
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return a pool of threads that is kept: new threads allocate their memory again in every pass, 15 % of its time."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="kmeans")
-
-
-def _accumulate(sums: NDArray[np.float64], counts: NDArray[np.int64], block: NDArray[Any], assign: Assigner) -> None:
-    """Add a block's points to the sums (k, d) and counts (k,) of their clusters."""
-    points = as_float32(block)
-    cluster = assign(points)
-    for start in range(0, len(block), BLOCK):
-        piece = slice(start, start + BLOCK)
-        sums += _membership(cluster[piece], len(counts)).T @ points[piece].astype(np.float64)
-    counts += np.bincount(cluster, minlength=len(counts))
-
-
-def _membership(cluster: NDArray[np.int32], clusters: int) -> sparse.csr_matrix:
-    """Return the one-hot rows of cluster indices: (N, clusters)."""
-    shape = (len(cluster), clusters)
-    return sparse.csr_matrix((np.ones(len(cluster)), cluster, np.arange(len(cluster) + 1)), shape=shape)
-
-
-class InMemoryPoints:
-    """`Points` (N, d) float16 in this process."""
-
-    def __init__(self, points: NDArray[Any], threads: int = 1) -> None:
-        """Keep the points; their blocks are assigned by `threads` threads."""
-        self._points, self._threads = points, threads
-
-    def totals(self) -> PointTotals:
-        """Return the totals of all points."""
-        return point_totals(self._blocks())
-
-    def partial(self, centroids: NDArray[np.float32]) -> Partial:
-        """Return the contribution of all points to an iteration with these centroids."""
-        return partial(self._blocks(), centroids, threads=self._threads)
-
-    def _blocks(self) -> Iterator[NDArray[Any]]:
-        for start in range(0, len(self._points), BLOCK):
-            yield self._points[start : start + BLOCK]
-
-
-def plus_plus(sample: NDArray[Any], k: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return the initial centroids (k, d) of greedy k-means++ (Arthur & Vassilvitskii 2007).
-
-    Each centre is the best of a few candidates, which are drawn in proportion to their squared distance to the centres before.
-    Outliers are far from all centres and are drawn often, but they are never the best candidate. All arithmetic is exact, so
-    the same sample and generator give the same start on any machine.
-
-    Args:
-        sample: (N, d) float16, N >= k.
-        k: Number of centroids.
-        rng: Draws the candidates.
-    """
-    points = as_float32(sample).astype(np.float64)
-    squares = np.einsum("nd,nd->n", points, points)
-    chosen = [int(rng.integers(len(points)))]
-    closest = _squared_distances(points, squares, np.array(chosen))[:, 0]
-    for _ in range(1, k):
-        cumulative = closest.cumsum()
-        drawn = rng.random(2 + int(np.log(k))) * cumulative[-1]
-        # Where every point coincides with a centre, any candidate will do: `_means` splits clusters for the empty ones.
-        candidates = np.minimum(np.searchsorted(cumulative, drawn), len(points) - 1)
-        remaining = np.minimum(closest[:, None], _squared_distances(points, squares, candidates))
-        best = int(remaining.sum(axis=0).argmin())
-        chosen.append(int(candidates[best]))
-        closest = remaining[:, best]
-    return on_grid(points[chosen])
-
-
-def _squared_distances(
-    points: NDArray[np.float64], squares: NDArray[np.float64], chosen: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Return the squared distances of all points to the chosen ones: (N, chosen)."""
-    distances: NDArray[np.float64] = np.maximum(squares[:, None] + squares[chosen] - 2 * (points @ points[chosen].T), 0)
-    return distances
+def _membership(clusters: NDArray[np.int32], count: int) -> sparse.csc_matrix:
+    """Return a matrix (count, N) with 1 in the row of each point's first cluster and -1 in that of its second, (N, 1 or 2)."""
+    points, each = clusters.shape
+    values = np.tile([1.0, -1.0][:each], points)
+    return sparse.csc_matrix((values, clusters.ravel(), np.arange(0, points * each + 1, each)), shape=(count, points))
 
 
 def fit(
@@ -214,7 +145,7 @@ def fit(
     iterations: int,
     tolerance: float,
     spherical: bool = False,
-    on_iteration: IterationCallback = lambda start, iteration, objective: None,
+    on_iteration: IterationCallback = lambda iteration, objective: None,
 ) -> Clustering:
     """Run Lloyd's algorithm from each start and return the clustering of the lowest final objective, the first of equals.
 
@@ -228,16 +159,9 @@ def fit(
     """
     totals = points.totals()
     best: Clustering | None = None
-    for number, start in enumerate(starts):
-        clustering = _lloyd(
-            points,
-            totals,
-            _normalized(start, spherical),
-            iterations,
-            tolerance,
-            spherical,
-            functools.partial(on_iteration, number),
-        )
+    for start in starts:
+        begin = _normalized(start, spherical)
+        clustering = _lloyd(points, totals, begin, iterations, tolerance, spherical, on_iteration)
         if best is None or clustering.objectives[-1] < best.objectives[-1]:
             best = clustering
     assert best is not None, "no start was given"
@@ -251,7 +175,7 @@ def _lloyd(
     iterations: int,
     tolerance: float,
     spherical: bool,
-    on_iteration: Callable[[int, float], None],
+    on_iteration: IterationCallback,
 ) -> Clustering:
     """Run Lloyd's algorithm until the objective falls by no more than `tolerance` of itself, for `iterations` at most."""
     total = points.partial(centroids)
@@ -272,7 +196,7 @@ def _objective(totals: PointTotals, total: Partial, centroids: NDArray[np.float3
     """Return the sum of squared distances, from lengths, sums and counts, without another pass over the points."""
     wide = centroids.astype(np.float64)
     squares = total.counts @ np.einsum("kd,kd->k", wide, wide)
-    return float(max(totals.squares * _SQUARE_UNIT - 2 * np.einsum("kd,kd->", wide, total.sums) + squares, 0.0))
+    return float(max(totals.squares * SQUARE_UNIT - 2 * np.einsum("kd,kd->", wide, total.sums) + squares, 0.0))
 
 
 def _normalized(centroids: NDArray[Any], spherical: bool) -> NDArray[np.float32]:

@@ -7,42 +7,30 @@ can be built again and brought to the same state by the same calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ray_kplm import schemas
+from ray_kplm.config import ClusteringConfig
 from ray_kplm.correspondence import duplicates, flip, hungarian, kmeans, static
-from ray_kplm.correspondence.assignment import (
-    BLOCK,
-    Assigner,
-    Search,
-    as_float32,
-    faiss_search,
-    squared_distance,
-)
-from ray_kplm.correspondence.features import Features, ragged, ragged_points, read_features
+from ray_kplm.correspondence.assignment import squared_distance
+from ray_kplm.correspondence.backend import Assign, Backend, CpuBackend
+from ray_kplm.correspondence.feature_cache import FeatureCache
+from ray_kplm.correspondence.features import Features, ragged, ragged_points
 from ray_kplm.correspondence.hungarian import Spread
-from ray_kplm.correspondence.shard_results import Contents, Filtered, Labelled
-from ray_kplm.errors import DataError
+from ray_kplm.correspondence.in_memory import Rows
+from ray_kplm.correspondence.shard_results import Contents, Filtered, Labelled, Trial
+from ray_kplm.correspondence.starts import draw
 from ray_kplm.schemas import NONE
 from ray_kplm.storage import Folder
 
-_CACHE_SHARE = 0.75
-_WORKING_BYTES = 192 * 2**20
-"""This share of the memory budget, less the memory of libraries and blocks, is for descriptors kept between passes. The rest is
-for the part that is being read."""
 _FIT, _START = 1, 2
 """Purposes of a seeded draw: the share of the descriptors to fit, the sample for the starts."""
 
 
 class DescriptorShard:
-    """The owner of some parts of features.
-
-    The descriptors of a fit are kept in memory up to a budget; the parts beyond it are read again in every pass.
-    """
+    """The owner of some parts of features."""
 
     def __init__(
         self,
@@ -51,8 +39,7 @@ class DescriptorShard:
         *,
         memory_bytes: int,
         seed: int,
-        threads: int = 1,
-        search: Search | None = None,
+        backend: Backend | None = None,
         one_way: bool = False,
     ) -> None:
         """Take over parts of features; nothing is read yet.
@@ -62,62 +49,98 @@ class DescriptorShard:
             parts: Names of this shard's parts.
             memory_bytes: Memory budget.
             seed: Seed of the samples.
-            threads: Threads that assign points.
-            search: The search of the assignments; default: Faiss on the CPU.
+            backend: Where K-means is computed; default: on one thread of the CPU.
             one_way: Whether the features are of images as they face one way. A keypoint's cluster is then the same in the
                 mirror image.
         """
-        self._folder, self._parts = features, parts
-        self._budget, self._seed, self._threads, self._search = memory_bytes, seed, threads, search or faiss_search()
+        self._features, self._parts = FeatureCache(features, parts, memory_bytes), parts
+        self._seed, self._backend = seed, backend or CpuBackend()
         self._one_way = one_way
         self._share, self._mirrored = 1.0, True
-        self._cached: dict[str, NDArray[np.float16]] = {}
         self._landmark: dict[str, NDArray[np.int16]] = {}  # of every keypoint; NONE: dropped
         self._excluded: dict[str, NDArray[np.bool_]] = {}  # keypoints that are left out of all later fits
-        self._dim = 0
+        self._squares: dict[str, list[NDArray[np.int32]]] = {}  # squared lengths, plain and mirrored; -1: unusable
+        self._held: dict[str, list[Rows]] = {}
+        self._points: kmeans.Points | None = None
 
     def begin(self) -> Contents:
         """Read all parts once and drop the keypoints without a usable descriptor."""
         total = Contents(0, 0, 0)
-        self._landmark, self._excluded = {}, {}
-        for part, features in self._read():
-            usable = self._usable(part, features)
+        self._landmark, self._excluded, self._squares = {}, {}, {}
+        self._forget_fit()
+        for part, features in self._features.begin():
+            self._squares[part] = [
+                kmeans.squares(side) for side in (features.descriptors, features.descriptors_flipped)
+            ]
+            usable = self._usable(part)
             self._landmark[part] = np.where(usable, 0, NONE).astype(np.int16)
             total += Contents(len(features.counts), len(usable), int((~usable).sum()))
         return total
 
     def begin_fit(self, share: float, mirrored: bool = True) -> kmeans.PointTotals:
-        """Choose the descriptors that `sample` and `partial` use from now on.
+        """Choose the descriptors that `sample` and `partial` use from now on. Nothing is read to count them.
 
         Args:
             share: Share of the kept keypoints' descriptors, drawn by seed.
             mirrored: Whether the descriptors of the mirror images are included.
         """
-        self._share, self._mirrored, self._cached = share, mirrored, {}
-        known = sum(landmark.nbytes for landmark in self._landmark.values())
-        total, free_bytes = kmeans.PointTotals(0, 0), self._budget * _CACHE_SHARE - _WORKING_BYTES - known
+        self._share, self._mirrored = share, mirrored
+        self._forget_fit()
+        total = kmeans.PointTotals(0, 0)
         for part in self._parts:
-            points = self._read_fit_points(part)
-            total += kmeans.point_totals(_blocks(points))
-            if points.nbytes <= free_bytes:
-                self._cached[part] = points
-                free_bytes -= points.nbytes
+            for rows, squares in zip(self._fit_rows(part), self._squares[part], strict=False):
+                total += kmeans.PointTotals(len(rows), int(squares[rows].sum(dtype=np.int64)))
         return total
 
     def sample(self, share: float) -> list[tuple[str, NDArray[np.float16]]]:
         """Draw a seeded share of each part's descriptors, so that the union does not depend on the number of shards."""
-        return [(part, _draw_share(points, share, self._rng(part, _START))) for part, points in self._fit_points()]
+        self._hold()
+        sampled = []
+        for part in self._parts:
+            sources = self._held[part] if part in self._held else self._features.rows(part, self._choose)
+            every = [np.arange(len(source.rows), dtype=np.int32) for source in sources]
+            chosen = _draw_share(every, share, self._rng(part, _START))
+            pieces = [source.take(rows) for source, rows in zip(sources, chosen, strict=True)]
+            sampled.append((part, np.concatenate(pieces)))
+        return sampled
+
+    def try_starts(
+        self,
+        sample: NDArray[np.float16],
+        k: int,
+        seed: tuple[int, ...],
+        turns: dict[str, list[int]],
+        options: ClusteringConfig,
+    ) -> list[Trial]:
+        """Fit K-means to a sample for a few iterations, from this shard's share of `clustering.n_init` starts.
+
+        Args:
+            sample: (N, d), the same on all shards.
+            k: Number of clusters.
+            seed: Seed of the starts.
+            turns: First part of a shard -> numbers of the starts that it tries.
+            options: The run's options of clustering.
+        """
+        numbers = turns.get(self._parts[0], []) if self._parts else []
+        if not numbers:
+            return []
+        rng = np.random.default_rng(seed)
+        draws = [draw(len(sample), k, rng) for _ in range(options.n_init)]
+        found = self._backend.try_starts(Rows.all_of(sample), [draws[number] for number in numbers], options)
+        return [Trial(one.objectives[-1], number, one.centroids) for number, one in zip(numbers, found, strict=True)]
 
     def partial(self, centroids: NDArray[np.float32]) -> kmeans.Partial:
         """Return this shard's contribution to a K-means iteration with these centroids."""
-        blocks = (block for _, points in self._fit_points() for block in _blocks(points, self._search.block))
-        return kmeans.partial(blocks, centroids, search=self._search, threads=self._threads)
+        total = self._hold().partial(centroids)
+        streamed = (part for part in self._parts if part not in self._held)
+        read_again = (rows for part in streamed for rows in self._features.rows(part, self._choose))
+        return total + self._backend.partial(read_again, centroids)
 
     def filter_landmarks(self, centroids: NDArray[np.float32]) -> Filtered:
         """Assign all keypoints to the K centroids and keep the nearest keypoint of each landmark in each image."""
-        k, assign = len(centroids), Assigner(centroids, self._search)
+        k, assign = len(centroids), self._backend.assigner(centroids)
         total = Filtered(0, 0, 0, np.zeros((k, k), np.int64), static.positions(np.zeros(0, int), np.zeros((0, 2)), k))
-        for part, features in self._read():
+        for part, features in self._features.read():
             usable = self._landmark[part] != NONE
             landmark = self._assigned(features.descriptors, usable, assign)
             flipped = self._assigned(features.descriptors_flipped, usable, assign)
@@ -139,9 +162,9 @@ class DescriptorShard:
         Returns:
             The number of keypoints left out by this call.
         """
-        excluded, assign = 0, Assigner(centroids, self._search)
-        for part, features in self._read():
-            usable = self._usable(part, features)
+        excluded, assign = 0, self._backend.assigner(centroids)
+        for part, features in self._features.read():
+            usable = self._usable(part)
             cluster = self._assigned(features.descriptors, usable, assign)
             out = usable & unwanted[cluster]
             self._excluded[part] = self._excluded[part] | out if part in self._excluded else out
@@ -157,8 +180,8 @@ class DescriptorShard:
             landmarks: Number of landmarks K.
             labels: Folder of the labels.
         """
-        total, assign = Labelled(0, 0, np.zeros(landmarks, np.int64)), Assigner(centroids, self._search)
-        for part, features in self._read():
+        total, assign = Labelled(0, 0, np.zeros(landmarks, np.int64)), self._backend.assigner(centroids)
+        for part, features in self._features.read():
             keep = self._landmark[part] != NONE
             image, landmark = features.image[keep], self._landmark[part][keep]
             cluster = self._unique_clusters(image, features.descriptors[keep], assign)
@@ -172,8 +195,8 @@ class DescriptorShard:
     def spread(self, centroids: NDArray[np.float32]) -> Spread:
         """Sum the distances of each cluster's keypoints to its centroid (chapter 5)."""
         zeros = np.zeros(len(centroids), np.int64)
-        total, assign = Spread(zeros, zeros, zeros), Assigner(centroids, self._search)
-        for part, features in self._read():
+        total, assign = Spread(zeros, zeros, zeros), self._backend.assigner(centroids)
+        for part, features in self._features.read():
             points = features.descriptors[self._landmark[part] != NONE]
             cluster = assign(points)
             total += hungarian.spread(cluster, squared_distance(points, centroids, cluster), len(centroids))
@@ -190,7 +213,7 @@ class DescriptorShard:
             labels: Folder of the labels.
         """
         total = Labelled(0, 0, np.zeros(len(centroids), np.int64))
-        for part, features in self._read():
+        for part, features in self._features.read():
             usable = self._landmark[part] != NONE
             counts = np.bincount(features.image[usable], minlength=len(features.counts))
             matched = np.full(len(usable), NONE, np.int16)
@@ -201,48 +224,44 @@ class DescriptorShard:
             total += _labelled(features, image, cluster, np.bincount(cluster, minlength=len(centroids)))
         return total
 
-    # -- reading
+    # -- the fit's descriptors
 
-    def _read(self) -> Iterator[tuple[str, Features]]:
-        """Yield all parts in order, one in memory at a time."""
-        for part in self._parts:
-            features = read_features(self._folder, part)
-            dim = features.descriptors.shape[1]
-            if self._dim not in (0, dim):
-                raise DataError(
-                    f"{self._folder}/{part}: descriptors of {dim} numbers where other parts have {self._dim}; delete the "
-                    f"round's features folder to redo it"
-                )
-            self._dim = dim
-            yield part, features
+    def _forget_fit(self) -> None:
+        self._held, self._points = {}, None
 
-    def _fit_points(self) -> Iterator[tuple[str, NDArray[np.float16]]]:
-        """Yield the descriptors of the fit, part by part, from memory or read again."""
-        for part in self._parts:
-            yield part, self._cached[part] if part in self._cached else self._read_fit_points(part)
+    def _hold(self) -> kmeans.Points:
+        """Return the descriptors of the fit that stay in memory; they are chosen when they are first asked for."""
+        if self._points is None:
+            counts = {part: sum(len(rows) for rows in self._fit_rows(part)) for part in self._parts}
+            self._held = self._features.hold(counts, self._choose)
+            self._points = self._backend.hold([rows for sources in self._held.values() for rows in sources])
+        return self._points
 
-    def _read_fit_points(self, part: str) -> NDArray[np.float16]:
-        """Read the part's share of the fit: kept keypoints' descriptors, and the mirrored ones if they are fitted."""
-        features = read_features(self._folder, part)
-        keep = self._landmark[part] != NONE
-        points = features.descriptors[keep]
-        if self._mirrored:
-            points = np.concatenate([points, features.descriptors_flipped[keep]])
-        return _draw_share(points, self._share, self._rng(part, _FIT))
+    def _choose(self, part: str, features: Features) -> list[Rows]:
+        """Return the part's descriptors of the fit."""
+        sides = zip((features.descriptors, features.descriptors_flipped), self._squares[part], strict=True)
+        chosen = self._fit_rows(part)
+        return [Rows(side, rows, squares[rows]) for rows, (side, squares) in zip(chosen, sides, strict=False)]
+
+    def _fit_rows(self, part: str) -> list[NDArray[np.int32]]:
+        """Return the part's share of the fit: rows of kept keypoints, and rows of mirrored ones if they are fitted."""
+        kept = np.flatnonzero(self._landmark[part] != NONE).astype(np.int32)
+        return _draw_share([kept, kept] if self._mirrored else [kept], self._share, self._rng(part, _FIT))
 
     def _rng(self, part: str, purpose: int) -> np.random.Generator:
         """Return the generator of a part's draws, which depends on the seed, the part and the purpose alone."""
         return np.random.default_rng([self._seed, int(part.removeprefix("part-").split(".")[0]), purpose])
 
-    def _usable(self, part: str, features: Features) -> NDArray[np.bool_]:
-        """Return the keypoints that have descriptors and are not excluded: (N,)."""
-        usable = _with_descriptors(features)
+    def _usable(self, part: str) -> NDArray[np.bool_]:
+        """Return the keypoints whose descriptors, plain and mirrored, are finite and not zero, and not excluded: (N,)."""
+        plain, mirrored = self._squares[part]
+        usable: NDArray[np.bool_] = (plain >= 0) & (mirrored >= 0)
         return usable & ~self._excluded[part] if part in self._excluded else usable
 
     # -- assigning
 
     def _assigned(
-        self, descriptors: NDArray[np.float16], usable: NDArray[np.bool_], assign: Assigner
+        self, descriptors: NDArray[np.float16], usable: NDArray[np.bool_], assign: Assign
     ) -> NDArray[np.int32]:
         """Return the nearest cluster of the usable keypoints, NONE for the others: (N,)."""
         cluster = np.full(len(descriptors), NONE, np.int32)
@@ -250,7 +269,7 @@ class DescriptorShard:
         return cluster
 
     def _unique_clusters(
-        self, image: NDArray[np.int64], descriptors: NDArray[np.float16], assign: Assigner
+        self, image: NDArray[np.int64], descriptors: NDArray[np.float16], assign: Assign
     ) -> NDArray[np.int16]:
         """Return the nearest cluster, NONE where another keypoint of the image is nearer to its centroid: (N,)."""
         cluster = assign(descriptors)
@@ -258,23 +277,9 @@ class DescriptorShard:
         return np.where(keep, cluster, NONE).astype(np.int16)
 
 
-def _blocks(points: NDArray[np.float16], rows: int = BLOCK) -> Iterator[NDArray[np.float16]]:
-    for start in range(0, len(points), rows):
-        yield points[start : start + rows]
-
-
-def _draw_share(points: NDArray[np.float16], share: float, rng: np.random.Generator) -> NDArray[np.float16]:
-    """Return a random share of the points; all of them, without a draw, for a share of 1."""
-    return points if share >= 1 else points[rng.random(len(points)) < share]
-
-
-def _with_descriptors(features: Features) -> NDArray[np.bool_]:
-    """Return the keypoints whose descriptors, plain and mirrored, are finite and not zero: (N,)."""
-    both = (features.descriptors, features.descriptors_flipped)
-    # The sum of magnitudes is NaN or infinite if an entry is.
-    size = [np.abs(as_float32(descriptors)).sum(axis=1) for descriptors in both]
-    usable: NDArray[np.bool_] = np.isfinite(size[0]) & np.isfinite(size[1]) & (size[0] > 0) & (size[1] > 0)
-    return usable
+def _draw_share(rows: list[NDArray[np.int32]], share: float, rng: np.random.Generator) -> list[NDArray[np.int32]]:
+    """Return a random share of the rows; all of them, without a draw, for a share of 1."""
+    return rows if share >= 1 else [some[rng.random(len(some)) < share] for some in rows]
 
 
 def _labelled(

@@ -58,3 +58,18 @@ class Labelled(Reducible):
     trained: int
     usable_images: int
     landmark_counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short fit from one of several starts.
+
+    Attributes:
+        objective: Its final objective.
+        start: Number of the start.
+        centroids: (k, d).
+    """
+
+    objective: float
+    start: int
+    centroids: NDArray[np.float32]

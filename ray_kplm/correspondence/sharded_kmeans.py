@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import ClusteringConfig, Config
 from ray_kplm.correspondence import kmeans
+from ray_kplm.correspondence.shard_results import Trial
 from ray_kplm.errors import CollapseError
 from ray_kplm.progress import ProgressCallback
-
-_TRIAL_ITERATIONS = 10
-"""Iterations of K-means from one of several starts, on a sample: enough to tell a good start from a bad one."""
 
 
 class Shards(Protocol):
@@ -31,16 +28,13 @@ class Shards(Protocol):
 def fit_progress(progress: ProgressCallback, name: str, options: ClusteringConfig) -> kmeans.IterationCallback:
     """Return the callback that reports the iterations of `fit` as progress.
 
-    Start 0 is the fit of all points. Starts from 1 are trials on the sample, which count as half of the work.
+    Iteration 0 is the choice of the start by trials on the sample, which counts as half of the work.
     """
 
-    def on_iteration(start: int, iteration: int, objective: float) -> None:
-        if start:
-            share = (start - 1 + iteration / _TRIAL_ITERATIONS) / options.n_init / 2
-        else:
-            share = (1 + iteration / options.iterations) / 2
-        trial = f"start {start}/{options.n_init}, " if start else ""
-        progress(share, f"clustering to {name}: {trial}iteration {iteration}, objective {objective:.6g}")
+    def on_iteration(iteration: int, objective: float) -> None:
+        share = (1 + iteration / options.iterations) / 2
+        done = f"iteration {iteration}" if iteration else f"best of {options.n_init} starts"
+        progress(share, f"clustering to {name}: {done}, objective {objective:.6g}")
 
     return on_iteration
 
@@ -84,7 +78,7 @@ def fit(
         iterations=options.iterations,
         tolerance=options.tolerance,
         spherical=options.spherical,
-        on_iteration=lambda start, iteration, objective: on_iteration(0, iteration, objective),
+        on_iteration=on_iteration,
     )
 
 
@@ -128,18 +122,15 @@ def _best_start(
     starts from bad ones.
     """
     share = min(1.0, max(options.start_sample, k) / points)
-    pieces = [piece for sampled in shards.ask("sample", share) for piece in sampled]
-    sample = np.concatenate([descriptors for _, descriptors in sorted(pieces, key=lambda piece: piece[0])])
+    sampled = shards.ask("sample", share)
+    pieces = sorted((piece for pieces in sampled for piece in pieces), key=lambda piece: piece[0])
+    sample = np.concatenate([descriptors for _, descriptors in pieces])
     if len(sample) < k:  # a random share of few points may be smaller than its expectation
         larger = replace(options, start_sample=2 * max(options.start_sample, k))
         return _best_start(shards, points, k, larger, seed, on_iteration)
-    rng = np.random.default_rng(seed)
-    best = kmeans.fit(
-        kmeans.InMemoryPoints(sample, threads=os.cpu_count() or 1),
-        (kmeans.plus_plus(sample, k, rng) for _ in range(options.n_init)),
-        iterations=min(_TRIAL_ITERATIONS, options.iterations),
-        tolerance=options.tolerance,
-        spherical=options.spherical,
-        on_iteration=lambda start, iteration, objective: on_iteration(start + 1, iteration, objective),
-    )
+    owners = [pieces[0][0] for pieces in sampled if pieces]
+    turns = {owner: list(range(options.n_init))[number :: len(owners)] for number, owner in enumerate(owners)}
+    trials: list[Trial] = reduce(add, shards.ask("try_starts", sample, k, seed, turns, options))
+    best = min(trials, key=lambda trial: (trial.objective, trial.start))
+    on_iteration(0, best.objective)
     return best.centroids

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from ray_kplm.correspondence.assignment import Assigner
-from ray_kplm.correspondence.kmeans import InMemoryPoints, fit, plus_plus
+from ray_kplm.correspondence.in_memory import InMemoryPoints, Rows
+from ray_kplm.correspondence.kmeans import fit
+from ray_kplm.correspondence.starts import draw, plus_plus
 
 MIN_LANDMARKS = 6
 """The smallest K that is considered. Of fewer clusters the agreement by chance varies too much between splits (standard errors
@@ -182,8 +184,9 @@ def _label(
     """Return the labels of all points by the clusterings of those in the first half and of the others: (N,) each."""
     labels = []
     for number, half in enumerate((points[in_first], points[~in_first])):
-        starts = (plus_plus(half, k, np.random.default_rng([seed, k, number, start])) for start in range(_STARTS))
-        clustering = fit(InMemoryPoints(half), starts, iterations=_ITERATIONS, tolerance=_TOLERANCE)
+        rngs = [np.random.default_rng([seed, k, number, start]) for start in range(_STARTS)]
+        starts = plus_plus(half, [draw(len(half), k, rng) for rng in rngs])
+        clustering = fit(InMemoryPoints([Rows.all_of(half)]), starts, iterations=_ITERATIONS, tolerance=_TOLERANCE)
         labels.append(Assigner(clustering.centroids)(points))
     return labels[0], labels[1]
 

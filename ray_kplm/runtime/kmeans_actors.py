@@ -22,10 +22,9 @@ import torch
 from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
 from ray_kplm.config import ComputeConfig, Config
-from ray_kplm.correspondence.assignment import gpu_search
+from ray_kplm.correspondence.backend import Backend, CpuBackend, DeviceBackend
 from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
-from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
 from ray_kplm.locking.fence import Patrol
@@ -280,15 +279,17 @@ class _ShardActor:
     def __init__(self, config: Config, features: Folder, parts: list[str], placement: _ShardPlacement) -> None:
         self._memory = _MemoryUsage()
         threads = config.compute.threads or placement.threads()
-        faiss.omp_set_num_threads(threads)
-        torch.set_num_threads(1)  # the shard starts its own threads to convert blocks
+        torch.set_num_threads(1)  # the shard starts its own threads
+        memory_bytes = int(config.clustering.memory_gib * 2**30)
+        backend: Backend = CpuBackend(threads)
+        if config.compute.gpus_per_worker and torch.cuda.is_available():
+            backend = DeviceBackend(torch.device("cuda"), memory_bytes)
         self._shard = DescriptorShard(
             features,
             parts,
-            memory_bytes=int(config.clustering.memory_gib * 2**30),
+            memory_bytes=memory_bytes,
             seed=config.seed,
-            threads=threads,
-            search=gpu_search() if config.compute.gpus_per_worker and torch.cuda.is_available() else None,
+            backend=backend,
             one_way=config.method.mirror == "facing",
         )
 

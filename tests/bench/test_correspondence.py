@@ -5,8 +5,20 @@ import json
 import pytest
 
 from ray_kplm.bench import correspondence
+from ray_kplm.bench.kmeans_speed import against_faiss, on_device, write_features
 from ray_kplm.config import load_config
 from ray_kplm.run import Run
+from ray_kplm.storage import Folder
+
+
+def test_a_device_gives_the_bits_of_the_cpu(tmp_path):
+    sizes = correspondence.Sizes(6_000, 32, 10, 3)
+    write_features(Folder.at(tmp_path), sizes.points, sizes.dim)
+    found = on_device(Folder.at(tmp_path), sizes, "cpu")
+    assert found["device_has_same_bits"] is True
+    assert found["device_seconds"] > 0
+    ratio = against_faiss(Folder.at(tmp_path), sizes)
+    assert abs(ratio["objective_ratio_to_faiss"] - 1) < 1e-3
 
 
 @pytest.mark.slow

@@ -1,25 +1,17 @@
 """The nearest centroid, exactly: also for centroids equal in float32, in any block, and with the lower index on a tie."""
 
-import threading
-import time
-
 import faiss
 import numpy as np
 import pytest
-import torch
 
 from ray_kplm.correspondence.assignment import (
     BLOCK,
     Assigner,
-    Search,
     as_float32,
     exact_scores,
-    faiss_search,
-    gpu_search,
     nearest,
     on_grid,
     squared_distance,
-    torch_search,
 )
 
 
@@ -52,7 +44,7 @@ def test_centroids_that_are_equal_in_float32_are_assigned_exactly():
     steps = np.random.default_rng(2).integers(-2, 3, (12, 32)) * 2.0**-24
     centroids = on_grid(base + steps)
     truth = slow(points, centroids)
-    float32 = faiss_search().prepare(centroids)(as_float32(points))[1][:, 0]
+    float32 = faiss.knn(as_float32(points), centroids, 1)[1][:, 0]
     assert (float32 != truth).mean() > 0.05  # the case is one: a plain float32 search is wrong
     assert nearest(points, centroids).tolist() == truth
 
@@ -76,69 +68,22 @@ def test_the_split_into_blocks_does_not_change_assignments(cut):
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_another_search_gives_the_same_assignment():
-    points = unit(1000)
-    centroids = on_grid(unit(1, seed=1) + np.random.default_rng(2).normal(size=(40, 32)) * 1e-4)
-    expected = nearest(points, centroids)
-    np.testing.assert_array_equal(nearest(points, centroids, torch_search(torch.device("cpu"))), expected)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_do_not_change_assignments(threads):
+    points, centroids = unit(2 * BLOCK + 5, dim=8), on_grid(unit(50, dim=8, seed=1))
+    assert (
+        Assigner(centroids, threads)(points).tolist() == faiss.knn(as_float32(points), centroids, 1)[1][:, 0].tolist()
+    )
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_gpu_gives_the_same_assignment():
-    points = unit(20_000, dim=256)
-    centroids = on_grid(unit(100, dim=256, seed=1))
-    expected = nearest(points, centroids)
-    np.testing.assert_array_equal(nearest(points, centroids, torch_search(torch.device("cuda"))), expected)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not hasattr(faiss, "StandardGpuResources"), reason="needs GPU Faiss")
-def test_faiss_on_a_gpu_gives_the_same_assignment():
-    points = unit(40_000, dim=256)
-    centroids = on_grid(unit(1, dim=256, seed=1) + np.random.default_rng(2).normal(size=(100, 256)) * 1e-4)
-    np.testing.assert_array_equal(nearest(points, centroids, gpu_search()), nearest(points, centroids))
-
-
-def watched(parallel: bool) -> tuple[Search, list[int], list[int]]:
-    """A search on the CPU, how many threads were in it at each call, and the lengths of what it was sent."""
-    active, seen, lengths, lock = [0], [], [], threading.Lock()
-
-    def prepare(centroids):
-        def find(points):
-            with lock:
-                active[0] += 1
-                seen.append(active[0])
-                lengths.append(len(points))
-            time.sleep(0.001)  # others would come in
-            found = faiss.knn(points, centroids, 2)
-            with lock:
-                active[0] -= 1
-            return found
-
-        return find
-
-    return Search(prepare, block=100, parallel=parallel), seen, lengths
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_search_that_is_not_parallel_has_one_caller_at_a_time(shared):
-    """Also where threads have prepared other centroids: what is not to be shared is the search."""
-    points = unit(1000)
-    some = [on_grid(unit(9, seed=seed)) for seed in range(1, 5)]
-    search, seen, lengths = watched(parallel=False)
-    one = Assigner(some[0], search)
-    assign = [one] * 4 if shared else [Assigner(centroids, search) for centroids in some]
-    found = {}
-    threads = [threading.Thread(target=lambda i=i: found.update({i: assign[i](points)})) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [1] * 40
-    assert set(lengths) == {100}
-    for i in range(4):
-        np.testing.assert_array_equal(found[i], nearest(points, some[0 if shared else i]))
+def test_the_second_nearest_is_another_centroid():
+    points, centroids = unit(100), on_grid(unit(9, seed=1))
+    found = Assigner(centroids).nearest(as_float32(points), 1.01)
+    scores = np.sort(exact_scores(points, centroids), axis=1)
+    np.testing.assert_allclose(found.score, scores[:, -1], atol=1e-6)
+    np.testing.assert_allclose(found.second_score, scores[:, -2], atol=1e-6)
+    one = Assigner(centroids[:1]).nearest(as_float32(points), 1.01)
+    assert set(one.second_score.tolist()) == {-np.inf}
 
 
 def test_scores_are_exact():

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from types import SimpleNamespace
-
-import faiss
 import numpy as np
 import pytest
-import torch
 from sklearn.cluster import KMeans
 
-from ray_kplm.correspondence.assignment import (
-    faiss_search,
-    gpu_search,
-    nearest,
-    on_grid,
-    squared_distance,
-    torch_search,
-)
-from ray_kplm.correspondence.kmeans import Partial, fit, partial, plus_plus, point_totals
+from ray_kplm.correspondence.assignment import nearest, squared_distance
+from ray_kplm.correspondence.kmeans import Partial, fit, partial, point_totals, squares
+from ray_kplm.correspondence.starts import draw, plus_plus
 
 CENTRES = np.eye(6, 12) * np.array([1, -1, 1, -1, 1, -1])[:, None]
 
@@ -39,14 +27,14 @@ class Over:
         self.points = points
 
     def totals(self):
-        return point_totals([self.points])
+        return point_totals(self.points)
 
     def partial(self, centroids):
-        return partial([self.points], centroids)
+        return partial(self.points, centroids)
 
 
 def start(points, seed: int, k: int = 6):
-    return plus_plus(points, k, np.random.default_rng(seed))
+    return plus_plus(points, [draw(len(points), k, np.random.default_rng(seed))])[0]
 
 
 def test_known_centres_are_found():
@@ -109,7 +97,7 @@ def test_an_empty_cluster_takes_half_of_the_largest():
     places = np.array([[1.0, 1.0], [1.3, 0.7], [-1.0, 0.5]])
     points = np.float16(places[rng.choice(3, 500, p=[0.4, 0.4, 0.2])] + 0.02 * rng.normal(size=(500, 2)))
     begin = np.array([[1.1, 0.9], [-1.0, 0.5], [9.0, 9.0]], np.float32)  # the third is nobody's
-    assert (partial([points], begin).counts > 0).tolist() == [True, True, False]
+    assert (partial(points, begin).counts > 0).tolist() == [True, True, False]
     clustering = fit(Over(points), [begin], iterations=50, tolerance=0.0)
     assert clustering.counts.min() > 50
     order = clustering.centroids[np.argsort(clustering.centroids[:, 0])]
@@ -134,42 +122,6 @@ def test_more_clusters_than_distinct_points_are_handled():
     assert clustering.counts.sum() == 20
 
 
-def test_plus_plus_is_seeded_and_takes_points():
-    points, _ = mixture()
-    np.testing.assert_array_equal(start(points, 3), start(points, 3))
-    assert not np.array_equal(start(points, 3), start(points, 4))
-    rows = {row.tobytes() for row in points.astype(np.float32)}
-    assert {row.tobytes() for row in start(points, 3)} <= rows
-
-
-def test_plus_plus_spreads_its_centres():
-    points, of = mixture(spread=0.01)
-    of_row = {row.tobytes(): c for row, c in zip(points.astype(np.float32), of, strict=True)}
-    # Uniform choices would hit all six centres in 6! / 6^6 = 1.5 % of the starts.
-    hits = [len({of_row[row.tobytes()] for row in start(points, seed)}) == 6 for seed in range(20)]
-    assert np.mean(hits) > 0.9
-
-
-def test_greedy_starts_find_all_groups_in_noise():
-    """Ten tight groups of unequal size among noise: with one candidate a centre, 11 of 20 starts find them all."""
-    rng = np.random.default_rng(0)
-    centres = np.linalg.qr(rng.normal(size=(32, 32)))[0][:10]
-    of = np.repeat(np.arange(10), [600, 500, 400, 400, 300, 200, 200, 100, 100, 80])
-    groups = centres[of] + 0.03 * rng.normal(size=(len(of), 32))
-    noise = rng.normal(size=(500, 32))
-    points = np.concatenate([groups, noise / np.linalg.norm(noise, axis=1, keepdims=True)]).astype(np.float16)
-    found = []
-    for seed in range(20):
-        clustering = fit(Over(points), [start(points, seed, k=10)], iterations=20, tolerance=1e-4)
-        nearest_centroid = nearest(centres.astype(np.float16), clustering.centroids)
-        found.append(len(set(nearest_centroid.tolist())) == 10)
-    assert np.mean(found) >= 0.8
-
-
-def test_plus_plus_accepts_equal_points():
-    assert plus_plus(np.ones((4, 3), np.float16), 3, np.random.default_rng(0)).tolist() == [[1.0] * 3] * 3
-
-
 def total(partials: list[Partial]) -> Partial:
     out = partials[0]
     for other in partials[1:]:
@@ -179,12 +131,17 @@ def total(partials: list[Partial]) -> Partial:
 
 def test_partial_returns_the_sums_and_counts_of_the_clusters():
     points = np.float16([[1, 0], [3, 0], [0, 5]])
-    found = partial([points[:2], points[:0], points[2:]], np.float32([[2, 0], [0, 4], [50, 50]]))
+    found = partial(points, np.float32([[2, 0], [0, 4], [50, 50]]))
     np.testing.assert_array_equal(found.sums, [[4, 0], [0, 5], [0, 0]])
     np.testing.assert_array_equal(found.counts, [2, 1, 0])
-    size = point_totals([points[:2], points[:0], points[2:]])
+    size = point_totals(points)
     assert (size.points, size.squares) == (3, 35 * 2**20)
     assert isinstance(size.squares, int)  # whole numbers add up in any order
+
+
+def test_points_that_are_zero_or_not_finite_have_no_length():
+    points = np.float16([[1, 0], [0, 0], [np.nan, 1], [0, np.inf], [2**-24, 0]])
+    assert squares(points).tolist() == [2**20, -1, -1, -1, 0]
 
 
 def test_the_objective_is_the_sum_of_squared_distances():
@@ -213,8 +170,8 @@ def test_every_iteration_is_reported():
         tolerance=0.0,
         on_iteration=lambda *values: seen.append(values),
     )
-    assert [(s, i) for s, i, _ in seen] == [(s, i) for s in (0, 1) for i in (1, 2, 3, 4)]
-    assert [objective for s, _, objective in seen if s == 0] == clustering.objectives[1:]
+    assert [i for i, _ in seen] == [1, 2, 3, 4] * 2
+    assert [objective for _, objective in seen[:4]] == clustering.objectives[1:]
 
 
 def unit_points(count: int) -> np.ndarray:
@@ -228,84 +185,7 @@ def test_the_layout_of_blocks_does_not_change_the_result(shards):
     centroids = start(points, 0, k=20)
     blocks = np.array_split(points, [400, 900, 1000, 1800, 2950])
     order = np.random.default_rng(shards).permutation(len(blocks))
-    found = total(
-        [partial([blocks[i] for i in order[shard::shards]], centroids, threads=shards) for shard in range(shards)]
-    )
-    expected = partial(blocks, centroids)
+    found = total([partial(blocks[i], centroids) for shard in range(shards) for i in order[shard::shards]])
+    expected = partial(points, centroids)
     assert found.sums.tobytes() == expected.sums.tobytes()
     assert found.counts.tobytes() == expected.counts.tobytes()
-
-
-class FaissGpu:
-    """Stands for the faiss that a GPU build has: how many threads are in it at once, and what was sent to the device."""
-
-    def __init__(self, monkeypatch):
-        self.most, self.prepared, self._active, self._lock = 0, 0, 0, threading.Lock()
-        resources = object()
-
-        class Index:
-            def __init__(self, given, dim, config):
-                assert given is resources
-                assert not config.use_cuvs
-                self.dim = dim
-
-            def add(index, centroids):
-                with self:
-                    self.prepared += 1
-                    assert centroids.shape[1] == index.dim
-                    index.centroids = centroids.copy()
-
-            def search(index, points, count):
-                with self:
-                    return faiss.knn(points, index.centroids, count)
-
-        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
-        monkeypatch.setattr(faiss, "GpuIndexFlatConfig", SimpleNamespace, raising=False)
-        monkeypatch.setattr(faiss, "GpuIndexFlatL2", Index, raising=False)
-
-    def __enter__(self):
-        with self._lock:
-            self._active += 1
-            self.most = max(self.most, self._active)
-        time.sleep(0.001)  # others would come in
-
-    def __exit__(self, *error):
-        with self._lock:
-            self._active -= 1
-
-
-def assert_same(found: Partial, expected: Partial):
-    assert found.sums.tobytes() == expected.sums.tobytes()
-    assert found.counts.tobytes() == expected.counts.tobytes()
-
-
-def test_a_pass_on_a_gpu_has_one_caller_and_sends_the_centroids_once(monkeypatch):
-    points = unit_points(4000)
-    centroids = start(points, 0, k=20)
-    expected = partial([points], centroids)
-    device = FaissGpu(monkeypatch)
-    search = gpu_search()
-    for passes in (1, 2):
-        assert_same(partial(np.array_split(points, 80), centroids, search=search, threads=8), expected)
-        assert (device.most, device.prepared) == (1, passes)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize(
-    "make_search",
-    [
-        pytest.param(faiss_search, id="faiss"),
-        pytest.param(lambda: torch_search(torch.device("cpu")), id="torch"),
-        pytest.param(lambda: torch_search(torch.device("cuda")), id="torch-gpu", marks=pytest.mark.gpu),
-        pytest.param(gpu_search, id="faiss-gpu", marks=pytest.mark.gpu),
-    ],
-)
-def test_the_search_does_not_change_the_result(make_search, threads, request):
-    """Blocks longer than what the search takes at once, and centroids that float32 cannot tell apart among them."""
-    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-    points = unit_points(40_000)
-    centroids = start(points[:2000], 0, k=20)
-    centroids[10:] = on_grid(centroids[:10] + 2.0**-24)
-    found = partial(np.array_split(points, [3, 17_000]), centroids, search=make_search(), threads=threads)
-    assert_same(found, partial([points], centroids))

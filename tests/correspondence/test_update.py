@@ -295,7 +295,7 @@ def test_progress_rises_to_the_end(features, tmp_path):
     shares = [share for share, _ in calls]
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] <= 1
-    assert "K = 4: start 1/2, iteration 1, objective" in calls[0][1]
+    assert "K = 4: best of 2 starts, objective" in calls[0][1]
     assert "M = 8: iteration" in calls[-1][1]
 
 
