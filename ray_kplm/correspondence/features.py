@@ -1,8 +1,8 @@
 """Storage of features: parts of detected keypoints and their descriptors, as flat arrays and as Arrow files.
 
-In the arrays the keypoints of all images of a part follow one another; `counts` has the number of each image. A part has the name of
-its part of images; its file, an Arrow IPC file, has another ending. Readers ask for what they use, and read no other bytes. Earlier
-versions wrote Parquet, which is read as well.
+In the arrays the keypoints of all images of a part follow one another; `counts` has the number of each image. A part has the
+name of its part of images; its file, an Arrow IPC file, has another ending. Readers ask for what they use, and read no other
+bytes. Earlier versions wrote Parquet, which is read as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ray_kplm import schemas
 from ray_kplm.correspondence.assignment import as_float32
-from ray_kplm.errors import DamageError, DataError
+from ray_kplm.errors import DataError
 from ray_kplm.imaging import coordinates
 from ray_kplm.storage import Folder
 
@@ -154,7 +154,11 @@ def read_features(folder: Folder, part: str) -> Features:
         DamageError: The part is damaged.
     """
     table = _read(folder, part)
-    return Features(**_keypoints(table), **{name: _matrix(table, name) for name in _DESCRIPTORS})
+    return Features(
+        **_keypoints(table),
+        descriptors=_matrix(table, "descriptors"),
+        descriptors_flipped=_matrix(table, "descriptors_flipped"),
+    )
 
 
 def read_keypoints(folder: Folder, part: str) -> Keypoints:
@@ -169,7 +173,10 @@ def read_counts(folder: Folder, part: str) -> Counts:
 
 
 def read_descriptors(folder: Folder, part: str, *, mirrored: bool = True) -> list[NDArray[np.float16]]:
-    """Read the descriptors (N, d) of one part of features, and with `mirrored` those of the mirror images: see `read_features`."""
+    """Read the descriptors (N, d) of one part of features, with `mirrored` those of the mirror images too.
+
+    For the errors, see `read_features`.
+    """
     names = _DESCRIPTORS if mirrored else _DESCRIPTORS[:1]
     table = _read(folder, part, names)
     return [_matrix(table, name) for name in names]

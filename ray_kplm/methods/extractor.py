@@ -60,7 +60,7 @@ class Pending:
         if packed.device.type == "cuda":
             self._host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
             self._host.copy_(packed, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         else:
             self._host = packed.cpu()
@@ -69,7 +69,7 @@ class Pending:
         """Return the keypoints of each image, in the input frame, as soon as they are here."""
         if self._copied is not None:
             self._copied.synchronize()
-        content, parts = self._host.numpy(), []
+        content, parts = self._host.numpy(), list[NDArray[Any]]()
         for shape, kind in zip(self._shapes, _PACKED, strict=True):
             size = shape.numel() * np.dtype(kind).itemsize
             parts.append(content[:size].view(kind).reshape(shape))

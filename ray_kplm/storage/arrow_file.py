@@ -1,7 +1,7 @@
 """Tables as Arrow IPC files: not compressed, columns in the order in which they are read, with a checksum of each.
 
-A file has one record batch. The CRC-32 of a column's buffers is in the schema's metadata, hence in the footer, and is compared when
-the column is read. So the columns that are not wanted are neither read nor checked, and damage to what is used is noticed.
+A file has one record batch. The CRC-32 of a column's buffers is in the schema's metadata, hence in the footer, and is compared
+when the column is read. So the columns that are not wanted are neither read nor checked, and damage to what is used is noticed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _END = 10
 """Bytes at the end of a file: the length of the footer, int32, and a mark of six bytes."""
 _MARK = b"ARROW1"
 _WINDOW, _TAIL = 2**18, 2**14
-"""Bytes that are asked of an object store at least, and at the end of a file: the buffers of small columns, which lie together, and
-the footer come in one request each."""
+"""Bytes that are asked of an object store at least, and at the end of a file: the buffers of small columns, which lie together,
+and the footer come in one request each."""
 
 
 def encode_arrow(table: pa.Table) -> pa.Buffer:
@@ -94,7 +94,7 @@ class WindowedFile(io.RawIOBase):
 
     def __init__(self, file: pa.NativeFile) -> None:
         """Read nothing yet."""
-        self._file, self._size, self._at = file, file.size(), 0
+        self._file, self._size, self._at = file, int(file.size()), 0
         self._start, self._window = 0, b""
 
     def readable(self) -> bool:
@@ -107,7 +107,8 @@ class WindowedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to an offset."""
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
+        start: int = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = start + offset
         return self._at
 
     def tell(self) -> int:
@@ -133,7 +134,9 @@ class WindowedFile(io.RawIOBase):
         start = offset + len(known)
         # The footer is asked for in two pieces, from the end.
         first = start if self._window else max(0, min(start, self._size - _TAIL))
-        fetched = bytes(self._file.read_at(max(start - first + size - len(known), min(_WINDOW, self._size - first)), first))
+        fetched = bytes(
+            self._file.read_at(max(start - first + size - len(known), min(_WINDOW, self._size - first)), first)
+        )
         if len(fetched) > size:  # small neighbours; large columns are not kept
             self._start, self._window = first, fetched
         return known + fetched[start - first :][: size - len(known)]
