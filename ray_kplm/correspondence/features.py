@@ -195,7 +195,8 @@ def _read(folder: Folder, part: str, columns: Sequence[str] | None = None) -> pa
     try:
         table = folder.read_arrow(file_of(part), columns)
     except FileNotFoundError:
-        table = _read_parquet(folder, part)
+        whole = _read_parquet(folder, part)
+        table = whole if columns is None else whole.select([name for name in whole.schema.names if name in columns])
     dim = _dim(table)
     schema = schemas.features_schema(dim)
     expected = [field for field in schema if columns is None or field.name in columns]

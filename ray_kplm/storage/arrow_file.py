@@ -1,7 +1,8 @@
 """Tables as Arrow IPC files: not compressed, columns in the order in which they are read, with a checksum of each.
 
-A file has one record batch. The CRC-32 of a column's buffers is in the schema's metadata, hence in the footer, and is compared
-when the column is read. So the columns that are not wanted are neither read nor checked, and damage to what is used is noticed.
+A file has one record batch. The CRC-32 of a column, of its type and its buffers, is in the schema's metadata, hence in the footer,
+and is compared when the column is read. So the columns that are not wanted are neither read nor checked, and damage to what is
+used is noticed.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 _CHECKSUMS = b"crc32"
-"""Key of the checksums in the metadata: column -> CRC-32 of its buffers, one after the other."""
+"""Key of the checksums in the metadata, by column."""
 _END = 10
 """Bytes at the end of a file: the length of the footer, int32, and a mark of six bytes."""
 _MARK = b"ARROW1"
@@ -26,8 +27,9 @@ and the footer come in one request each."""
 def encode_arrow(table: pa.Table) -> pa.Buffer:
     """Return a table as an Arrow IPC file with checksums."""
     columns = [_packed(column) for column in table.columns]
-    checksums = {name: _checksum(column) for name, column in zip(table.column_names, columns, strict=True)}
-    metadata = {**(table.schema.metadata or {}), _CHECKSUMS: json.dumps(checksums).encode()}
+    names, given = table.column_names, table.schema.metadata or {}
+    checksums = {name: _checksum(name, column, given) for name, column in zip(names, columns, strict=True)}
+    metadata = {**given, _CHECKSUMS: json.dumps(checksums).encode()}
     batch = pa.RecordBatch.from_arrays(columns, schema=table.schema.with_metadata(metadata))
     encoded = pa.BufferOutputStream()
     with pa.ipc.new_file(encoded, batch.schema) as writer:
@@ -41,8 +43,9 @@ def _packed(column: pa.ChunkedArray) -> pa.Array:
     return array.take(pa.array(range(len(array)), pa.int64())) if array.offset else array
 
 
-def _checksum(column: pa.Array) -> int:
-    found = 0
+def _checksum(name: str, column: pa.Array, metadata: Mapping[bytes, bytes]) -> int:
+    """Return the CRC-32 of what gives a column its meaning, and of its buffers, one after the other."""
+    found = zlib.crc32(repr((name, str(column.type), sorted(metadata.items()))).encode())
     for buffer in column.buffers():
         found = found if buffer is None else zlib.crc32(buffer, found)
     return found
@@ -59,11 +62,12 @@ def decode_arrow(source: pa.NativeFile | pa.Buffer, columns: Sequence[str] | Non
     wanted = schema.names if columns is None else [name for name in schema.names if name in columns]
     if columns is not None and (lacking := sorted(set(columns) - set(wanted))):
         raise ValueError(f"it has no column {lacking[0]}")
-    checksums = json.loads((schema.metadata or {}).get(_CHECKSUMS, b"{}"))
+    metadata = dict(schema.metadata or {})
+    checksums = json.loads(metadata.pop(_CHECKSUMS, b"{}"))
     options = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in wanted])
     batch = pa.ipc.open_file(source, options=options).get_batch(0)
     for name, column in zip(wanted, batch.columns, strict=True):
-        if _checksum(column) != checksums.get(name):
+        if _checksum(name, column, metadata) != checksums.get(name):
             raise ValueError(f"column {name} is not what was written")
         column.validate()
     return pa.Table.from_batches([batch])

@@ -138,7 +138,8 @@ def test_extraction_leaves_features_and_nothing_else(tmp_path, reads, ahead):
     assert facts["threshold"] == threshold(extraction(tmp_path, "b", FEW))
     assert work.features.walk() == [part.replace("parquet", "arrow") for part in FEW.parts]
     shares = [share for share, _ in calls]
-    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read", "decode", "write"))]
     for part, rows in zip(FEW.parts, FEW.rows, strict=True):
         numbers = PARTS.index(part) * ROWS + rows
