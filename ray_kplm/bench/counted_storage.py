@@ -7,18 +7,18 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from pyarrow import fs as pafs
 
 from ray_kplm.storage import Folder
 
 
-class CountedStorage(pafs.FSSpecHandler):  # type: ignore[misc]
+class CountedStorage(pafs.FSSpecHandler):
     """A file system that counts the bytes, and the requests for them, by path. To pyarrow it is no local one."""
 
     def __init__(self) -> None:
         """Count nothing yet."""
-        super().__init__(LocalFileSystem())
+        super().__init__(LocalFileSystem(auto_mkdir=True))
         self.read_bytes: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config, KeypointsConfig
 from ray_kplm.config_names import as_recorded
+from ray_kplm.correspondence import features
 from ray_kplm.correspondence.background import Background, find_background
 from ray_kplm.correspondence.faiss_import import faiss
-from ray_kplm.correspondence import features
 from ray_kplm.correspondence.features import features_table, keypoints_table
 from ray_kplm.correspondence.outliers import KNNOutlierScore
 from ray_kplm.datasets.round_sampling import Selection
@@ -186,12 +186,12 @@ class DetectPart:
         self._limit = rule.limit if rule else np.inf
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if (kept := self._stored(part)) is not None:
+        if (stored := self._stored(part)) is not None:
             return {
-                "images": len(kept),
-                "found": int(kept.sum()),
-                "kept": int(kept.sum()),
-                "empty": int((kept < 2).sum()),
+                "images": len(stored),
+                "found": int(stored.sum()),
+                "kept": int(stored.sum()),
+                "empty": int((stored < 2).sum()),
                 "shown": 0,
             }
         image_id, points, moving, kept = self._find_kept(part, rows)

@@ -1,8 +1,8 @@
 """Tables as Arrow IPC files: not compressed, columns in the order in which they are read, with a checksum of each.
 
-A file has one record batch. The CRC-32 of a column, of its type and its buffers, is in the schema's metadata, hence in the footer,
-and is compared when the column is read. So the columns that are not wanted are neither read nor checked, and damage to what is
-used is noticed.
+A file has one record batch. The CRC-32 of a column, of its type and its buffers, is in the schema's metadata, hence in the
+footer, and is compared when the column is read. So the columns that are not wanted are neither read nor checked, and damage to
+what is used is noticed.
 """
 
 from __future__ import annotations
