@@ -93,7 +93,7 @@ class WindowPlan:
     def block_iterations(self, views: int, workers: int) -> int:
         """Return the iterations of a block: so many that a worker has `views` views of them, or fewer.
 
-        Of many workers, each has few views of an iteration. A block then spans no more iterations than keep it within two windows.
+        Of many workers, each has few views of an iteration. A block of theirs spans no more iterations than lie in two windows.
         """
         span = self.images // self.windows // 2
         return max(1, min(views * workers, span) // self.views)

@@ -125,7 +125,7 @@ class WindowStore:
 
     async def _skip(self, first: int) -> None:
         """Count the usable images of the windows that surely end before a view, without reading their images."""
-        while surely := (first - self._ends[-1]) // self._most:
+        while (surely := (first - self._ends[-1]) // self._most) > 0:
             begin = len(self._ends) - 1
             await self._note(range(begin, begin + min(surely, max(1, _COUNTED // self._plan.window_parts))))
 

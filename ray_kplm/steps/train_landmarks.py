@@ -47,7 +47,8 @@ class _Data(NamedTuple):
     views: Callable[..., Iterator[Views]]
 
 
-def _labels_of_part(labels: Folder, channels: Channels, part: str) -> Labels:
+def labels_of_part(labels: Folder, channels: Channels, part: str) -> Labels:
+    """Return what a landmark detector is trained on in a part of a table of pseudo-labels."""
     return landmark_labels([labels.read_table(part, _COLUMNS)], channels)
 
 
@@ -131,7 +132,7 @@ class TrainLandmarks(Task):
         plan = method.landmark_windows(selection.images, len(selection.parts), self.phase)
         if plan is None:
             return None
-        labels = partial(_labels_of_part, self.labels.folder, channels)
+        labels = partial(labels_of_part, self.labels.folder, channels)
         facings = None if self.facing is None else self.facing.facings()
         parts = LabelledParts(self.context.images, selection, labels, facings)
         return _Data(CarriedLabels(), plan, WindowImages.open(plan, parts), feed_windows)
