@@ -134,7 +134,7 @@ class WindowStore:
         waiting = {}
         for number in numbers:
             for part in map(int, self._plan.members(number)):
-                if self._counts[part] < 0:
+                if self._counts[part] < 0 and part not in waiting:
                     read = self._reads.get(number, {}).get(part)
                     waiting[part] = read.count if read else _count.remote(self._parts, part)
         for part, count in zip(waiting, await asyncio.gather(*waiting.values()), strict=True):
