@@ -7,7 +7,7 @@ deterministic, and a restarted training continues the plan at its iteration.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,7 @@ from ray_kplm.methods.sampling import Plan
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
-_BLOCK_VIEWS = 128
+BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
 _PREFETCHED_BATCHES = 2
 _STORE_SHARE = 0.5
@@ -63,7 +63,7 @@ def object_store_limit(share: int, size: int, data_workers: int, workers: int, s
 
 def _block_views(share: int) -> int:
     """Return the number of views in a block: whole batches."""
-    return max(1, _BLOCK_VIEWS // share) * share
+    return max(1, BLOCK_VIEWS // share) * share
 
 
 def feed(
@@ -106,14 +106,39 @@ def feed(
         )
         for r in np.split(rows, np.arange(per_block, len(rows), per_block))
     ]
+    make_arguments = {
+        "images": images, "augment": augment, "size": size, "moving": bool((plan.shown != plan.image).any()),
+    }  # fmt: skip
+    for batch in execute(
+        blocks, make_views, make_arguments, size, share=share, workers=workers, data_workers=data_workers
+    ):
+        yield Views(**batch)
+
+
+def execute(
+    blocks: list[pa.Table],
+    make: Callable[..., dict[str, Any]],
+    make_arguments: dict[str, Any],
+    size: int,
+    *,
+    share: int,
+    workers: int,
+    data_workers: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the batches of a training worker, made of blocks in their order.
+
+    Args:
+        blocks: each is what one task makes whole batches of.
+        make: called with a block's columns; returns those of its views, see `Views`.
+        make_arguments: of `make`, by name.
+        size: side of a view, pixels.
+        share: views in the worker's share of a batch.
+        workers: number of training workers.
+        data_workers: Ray Data tasks at a time.
+    """
     dataset = ray.data.from_arrow(blocks).map_batches(
-        _make_views,
-        fn_kwargs={
-            "images": images,
-            "augment": augment,
-            "size": size,
-            "moving": bool((plan.shown != plan.image).any()),
-        },
+        make,
+        fn_kwargs=make_arguments,
         batch_size=None,
         compute=TaskPoolStrategy(size=data_workers),
         num_cpus=1,
@@ -121,11 +146,10 @@ def feed(
     store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
     limit = object_store_limit(share, size, data_workers, workers, store_bytes)
     dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
-    for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES):
-        yield Views(**batch)
+    yield from dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
 
 
-def _make_views(
+def make_views(
     batch: dict[str, NDArray[Any]], images: RoundImages, augment: AugmentConfig, size: int, moving: bool
 ) -> dict[str, Any]:
     """Turn rows of a plan into views; `moving` if some show another frame than the one that is labelled.
