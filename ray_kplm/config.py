@@ -156,6 +156,8 @@ class AugmentConfig:
     warp: Annotated[float, Range(0, 0.08)] = 0.0
     """Smooth warp: the points of a 4 x 4 lattice move by up to this share of the side in each direction (none in T and R).
     Without it a network can recognise parts by their layout, which fails when an object turns."""
+    extra: str = ""
+    """Transforms of your own: the path or URI of a file that `albumentations.save` wrote, .json or .yaml (docs/method.md 3)."""
 
 
 @dataclass(frozen=True)

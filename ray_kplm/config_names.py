@@ -102,8 +102,13 @@ def detection_as_recorded(detection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def augment_as_recorded(augment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `augment` as fingerprints hold it: without the options of `paste` where it is off, as before there were any."""
-    return {name: value for name, value in augment.items() if augment["paste"] or name not in ("paste", "paste_shift")}
+    """Return `augment` as fingerprints hold it: without the options of what is off, as before there were any.
+
+    Args:
+        augment: The section; `extra` is the hash of the file's content, or empty.
+    """
+    off = {"paste", "paste_shift"} if not augment["paste"] else set()
+    return {name: value for name, value in augment.items() if name not in off and (name != "extra" or value)}
 
 
 def mirror_as_recorded(mirror: str) -> dict[str, Any]:

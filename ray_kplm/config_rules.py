@@ -44,6 +44,7 @@ def all_rules(config: Config) -> Iterator[Rule]:
         _method_rules,
         _network_rules,
         _keypoints_rules,
+        _augment_rules,
         _compute_rules,
         _stage1_rules,
         _stage2_rules,
@@ -111,6 +112,16 @@ def _keypoints_rules(c: Config) -> Iterator[Rule]:
         k.detector,
         "has no descriptors, and method.kind = 'merge' begins with clusters of them; take sift, superpoint, aliked or r2d2",
         c.method.kind != "merge" or k.detector not in ("file", "noisy_gt"),
+    )
+
+
+def _augment_rules(c: Config) -> Iterator[Rule]:
+    extra = c.augment.extra
+    yield Rule(
+        "augment.extra",
+        extra,
+        "must end with .json, .yaml or .yml, as albumentations.save writes them",
+        not extra or extra.endswith((".json", ".yaml", ".yml")),
     )
 
 

@@ -45,6 +45,10 @@ def discover(
     """
     refuse_lost(config.run, "run")
     check_environment()
+    if config.augment.extra:
+        from ray_kplm.imaging.extra_transforms import check_extra  # takes a second
+
+        check_extra(config.augment.extra, config.network.image_size)
     dataset = Dataset.open(config.dataset)
     run = _choose_numbers(Run.start(config), dataset, progress)
     recording = record(run, dataset)

@@ -248,7 +248,7 @@ class Run:
 
     @property
     def resolved(self) -> Config:
-        """The configuration for the run's workers: with `auto` as it was resolved when the run was begun.
+        """The configuration for the run's workers: with `auto` as it was resolved when the run was begun, and absolute paths.
 
         So it does not depend on the machine on which a run continues. In a run without a record, this process resolves it.
         Fingerprints are made of `config`, which keeps `auto`.
@@ -256,7 +256,14 @@ class Run:
         compute = self.config.compute
         if record := self.number_format():
             compute = replace(compute, **{name: record[name] for name in AUTO_KEYS if getattr(compute, name) == "auto"})
-        return replace(self.config, compute=resolve_auto(compute, gpu=compute.gpus_per_worker > 0))
+        extra = self.config.augment.extra
+        if extra and "://" not in extra:  # a worker's process may be in another folder
+            extra = Folder.at(extra).path
+        return replace(
+            self.config,
+            compute=resolve_auto(compute, gpu=compute.gpus_per_worker > 0),
+            augment=replace(self.config.augment, extra=extra),
+        )
 
     def number_format(self) -> dict[str, Any]:
         """Return what `auto` precision and memory format are in the run, empty if that is not recorded."""

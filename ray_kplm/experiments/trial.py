@@ -19,6 +19,7 @@ from ray_kplm.tracking import ParentRun
 def absolute(config: Config) -> Config:
     """Return the configuration with absolute local paths, since a trial's process works in a folder of its own."""
     paths = {"dataset": config.dataset, "run": config.run, "keypoints.file": config.keypoints.file}
+    paths["augment.extra"] = config.augment.extra
     local = {name: Folder.at(path).path for name, path in paths.items() if path and Folder.at(path).is_local}
     if os.path.exists(config.keypoints.weights):  # else a hub name
         local["keypoints.weights"] = os.path.abspath(config.keypoints.weights)

@@ -1,33 +1,31 @@
-"""Random views of an image for training, determined by a seed.
+"""Random views of images for training, determined by seeds.
 
 Labels are not part of the augmentation: a view comes with the map from the crop frame to its own frame, by which the training
-loop maps the round's labels. albumentations transforms three reference keypoints along with the image, from which the affine
-map is computed.
+loop maps the round's labels. `imaging.reference_views` makes the same views by albumentations, slowly.
 """
 
 from __future__ import annotations
 
-import os
-import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it, the import asks PyPI for a newer version
-
-import albumentations as A
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
-from ray_kplm.imaging import coordinates
-from ray_kplm.imaging.composites import box_mask, fill_background, paste, random_placement
-from ray_kplm.imaging.crops import letterbox
+from ray_kplm.imaging import coordinates, photometry
+from ray_kplm.imaging.composites import box_mask, cut_out, fill_background, moved_placement, put_over
+from ray_kplm.imaging.crops import letterbox, shrunk
 from ray_kplm.imaging.flow import flow_between, warp_flow
-from ray_kplm.imaging.warp import IDENTITY_SHIFT, compose_shifts, random_warp
+from ray_kplm.imaging.resampling import Resampler
+from ray_kplm.imaging.view_parameters import ViewParameters, draw_views
+from ray_kplm.imaging.warp import IDENTITY_SHIFT, compose_shifts, point_shifts
 
-_WARP, _PASTE = 31, 59
-"""Added to a view's seed for the random numbers of its warp, and of its pasted object."""
+if TYPE_CHECKING:
+    from ray_kplm.imaging.extra_transforms import ExtraTransforms
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,23 @@ class View:
     shifts: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class ViewBatch:
+    """Random views of B crops, and the maps of their points: `View` with an axis more.
+
+    Attributes:
+        picture: (B, S, S, 3).
+        crop_to_view: (B, 2, 3).
+        shifts: (B, G, G, 2).
+    """
+
+    picture: NDArray[np.uint8]
+    crop_to_view: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+
+
 class Augmenter:
-    """The thesis' augmentation (flip, affine, colour, blur, noise; albumentations), and a smooth warp if configured."""
+    """The thesis' augmentation (flip, affine, colour, blur, noise), and a smooth warp and pasted objects if configured."""
 
     def __init__(self, config: AugmentConfig, size: int) -> None:
         """Build the augmentation.
@@ -69,42 +82,17 @@ class Augmenter:
         Args:
             config: Ranges of the transforms.
             size: Side S of the views, pixels.
-        """
-        self.size = size
-        self._warp, self._paste, self._shift = config.warp, config.paste, config.paste_shift
-        self._reference = np.array([[0, 0], [size - 1, 0], [0, size - 1]], dtype=np.float64)
-        self._views = {flip: self._compose(config, flip) for flip in (False, True)}
 
-    @staticmethod
-    def _compose(config: AugmentConfig, flip: bool) -> A.Compose:
-        """Return the transforms, all without the flip or all with it."""
-        shift = config.translate
-        steps = [
-            A.HorizontalFlip(p=1.0 if flip else 0.0),
-            A.Affine(
-                scale=config.scale,
-                translate_percent=(-shift, shift),
-                rotate=(-config.rotate, config.rotate),
-                keep_ratio=True,
-                border_mode=cv2.BORDER_REPLICATE,
-                p=1.0,
-            ),
-            A.ColorJitter(brightness=config.brightness, contrast=config.contrast, saturation=(1, 1), hue=(0, 0), p=1.0),
-            A.ColorJitter(
-                brightness=(1, 1), contrast=(1, 1), saturation=config.saturation, hue=config.hue, p=config.colour_share
-            ),
-            A.GaussianBlur(
-                blur_limit=0, sigma_limit=(0.0, config.blur), p=config.blur_share if config.blur else 0.0
-            ),  # a sigma of exactly 0 would give black pictures (albumentations 2.0.8)
-            A.OneOf(
-                [
-                    A.GaussNoise(std_range=(0.0, config.noise), per_channel=False),
-                    A.GaussNoise(std_range=(0.0, config.noise), per_channel=True),
-                ],
-                p=config.noise_share,
-            ),
-        ]
-        return A.Compose(steps, keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
+        Raises:
+            ConfigError: The file of `augment.extra` cannot be used.
+        """
+        self.config, self.size = config, size
+        self._resampler = Resampler(size, warped=config.warp > 0)
+        self._extra: ExtraTransforms | None = None
+        if config.extra:
+            from ray_kplm.imaging.extra_transforms import ExtraTransforms  # takes a second
+
+            self._extra = ExtraTransforms(config.extra, size)
 
     def __call__(
         self,
@@ -123,42 +111,92 @@ class Augmenter:
             before: Another frame of the same video. The map of points to the view is then that of this frame's points.
             boxed: The object's box, and another image for `augment.paste`; None: nothing is pasted.
         """
-        picture, crop_to_input = letterbox(image, self.size)
-        if boxed is not None and self._paste and before is None:
-            picture, moved = self._pasted(picture, crop_to_input, boxed, np.random.default_rng((seed, _PASTE)))
-            crop_to_input = coordinates.compose(moved, crop_to_input)
-        current = picture
-        compose = self._views[flip]
-        # `set_random_seed` gives each transform its own stream from the same seed (albumentations 2.0.8), so that the shift and
-        # the brightness, for instance, are correlated. Here they draw from one stream in turn. The flip draws nothing, so a
-        # view and its mirror image have the same random numbers.
-        compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = compose(image=picture, keypoints=self._reference)
-        input_to_view = _affine_between(self._reference, np.asarray(out["keypoints"], dtype=np.float64))
-        picture, shifts = out["image"], IDENTITY_SHIFT
-        if self._warp:
-            picture, shifts = random_warp(picture, self._warp, np.random.default_rng((seed, _WARP)))
-        if before is not None:
-            start, crop_to_input = letterbox(before, self.size)
-            flow = warp_flow(flow_between(start, current), input_to_view)
-            shifts = compose_shifts(flow, shifts, self.size)
-        crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
-        return View(picture, crop_to_view, shifts)
+        parameters = draw_views(self.config, np.array([seed]), np.array([flip]))
+        made = self.views(parameters, [image], None if before is None else [before], [boxed])
+        return View(made.picture[0], made.crop_to_view[0], made.shifts[0])
 
-    def _pasted(
-        self, picture: NDArray[np.uint8], crop_to_input: coordinates.Affine, boxed: Boxed, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], coordinates.Affine]:
-        """Return the input with its object moved, on the background of another image, and the map of the object's points.
+    def views(
+        self,
+        parameters: ViewParameters,
+        images: Iterable[NDArray[np.uint8]],
+        before: Iterable[NDArray[np.uint8]] | None = None,
+        boxed: Iterable[Boxed | None] = repeat(None),
+    ) -> ViewBatch:
+        """Return views of B crops. A view does not depend on the others of the batch.
 
-        Most views are left as they are; `augment.paste` is the share of the others.
+        Args:
+            parameters: What is done to the crops.
+            images: The crops, (H, W, 3) of any sizes. One after the other is asked for, so that each may be decoded then.
+            before: As for a single view, for all of them.
+            boxed: As for a single view. It is used where `parameters.paste` is true.
         """
-        if rng.random() >= self._paste:
-            return picture, coordinates.scaling(1.0)
+        count, size = len(parameters), self.size
+        input_to_view = parameters.input_to_view(size)
+        nodes = parameters.warp * size
+        maps = self._resampler.maps(_inverted(input_to_view), nodes)
+        pictures, crop_to_input = np.empty((count, size, size, 3), np.uint8), np.empty((count, 2, 3))
+        shifts = list(point_shifts(nodes, size)) if self.config.warp else [IDENTITY_SHIFT] * count
+        frames = repeat(None) if before is None else before
+        for i, image, start, beside in zip(range(count), images, frames, boxed, strict=False):
+            if beside is not None and parameters.paste[i] and start is None:
+                crop_to_input[i] = self._paste(image, beside, parameters.paste_shift[i], maps[i], pictures[i])
+            else:
+                crop_to_input[i] = self._show(image, maps[i], pictures[i])
+            if self._extra is not None:
+                pictures[i], shifts[i] = self._extra(pictures[i], shifts[i], int(parameters.extra_seed[i]))
+            if start is not None:
+                first, crop_to_input[i] = letterbox(start, size)
+                flow = warp_flow(flow_between(first, letterbox(image, size)[0]), input_to_view[i])
+                shifts[i] = compose_shifts(flow, shifts[i], size)
+            photometry.change(pictures[i], parameters, i)
+        crop_to_view = input_to_view[:, :, :2] @ crop_to_input
+        crop_to_view[:, :, 2] += input_to_view[:, :, 2]
+        return ViewBatch(pictures, crop_to_view.astype(np.float32), np.stack(shifts))
+
+    def _show(
+        self, image: NDArray[np.uint8], view_map: NDArray[np.float32], out: NDArray[np.uint8]
+    ) -> coordinates.Affine:
+        """Fill a view with a crop, and return the map of the crop's points to the input."""
+        height, width = image.shape[:2]
+        if height == width == self.size:
+            self._resampler.resample(image, view_map, out)
+            return coordinates.scaling(1.0)
+        to_input, input_to_picture = _placement(width, height, self.size)
+        self._resampler.resample(shrunk(image, self.size)[0], view_map, out, input_to_picture)
+        return to_input
+
+    def _paste(
+        self,
+        image: NDArray[np.uint8],
+        boxed: Boxed,
+        shift: NDArray[np.float64],
+        view_map: NDArray[np.float32],
+        out: NDArray[np.uint8],
+    ) -> coordinates.Affine:
+        """Fill a view with the object, moved, on the background of another image.
+
+        Returns:
+            The map of the object's points in the crop to the input.
+        """
+        picture, crop_to_input = letterbox(image, self.size)
         other, other_to_input = letterbox(boxed.other, self.size)
         covered = box_mask(_in_input(boxed.other_box, other_to_input), self.size)
         box = _in_input(boxed.box, crop_to_input)
-        placement = random_placement(box, self.size, self._shift, rng)
-        return paste(picture, box_mask(box, self.size), fill_background(other, covered), placement), placement
+        placement = moved_placement(box, self.size, shift)
+        cut = np.empty((self.size, self.size, 4), np.uint8)
+        back = coordinates.invert(placement)
+        self._resampler.resample(cut_out(picture, box_mask(box, self.size)), view_map, cut, back)
+        self._resampler.resample(fill_background(other, covered), view_map, out)
+        put_over(out, cut)
+        return coordinates.compose(placement, crop_to_input)
+
+
+@lru_cache(maxsize=1024)
+def _placement(width: int, height: int, size: int) -> tuple[coordinates.Affine, coordinates.Affine]:
+    """Return the maps of a crop's points to the input, and of the input's points to the crop after `shrunk`."""
+    to_input = coordinates.crop_to_input(width, height, size)
+    _, crop_to_picture = shrunk(np.empty((height, width, 1), np.uint8), size)
+    return to_input, coordinates.compose(crop_to_picture, coordinates.invert(to_input))
 
 
 def _in_input(box: NDArray[Any], crop_to_input: coordinates.Affine) -> NDArray[np.float64]:
@@ -166,8 +204,7 @@ def _in_input(box: NDArray[Any], crop_to_input: coordinates.Affine) -> NDArray[n
     return np.asarray(coordinates.apply(crop_to_input, box.reshape(2, 2)), np.float64).ravel()
 
 
-def _affine_between(before: NDArray[Any], after: NDArray[Any]) -> coordinates.Affine:
-    """Return the affine map of three points (3, 2) to three points."""
-    homogeneous = np.concatenate([before, np.ones((3, 1))], axis=1)
-    affine: coordinates.Affine = np.linalg.solve(homogeneous, after).T
-    return affine
+def _inverted(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverse maps (B, 2, 3)."""
+    linear = np.linalg.inv(affine[:, :, :2])
+    return np.concatenate([linear, -linear @ affine[:, :, 2:]], axis=2)

@@ -21,15 +21,19 @@ _DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float64)
 """Right, left, down, up."""
 _FULL_SIZE = 0.8
 """Scale of the object from which on a direction is drawn at random; below it, the direction with the largest scale is taken."""
+_LEAST_COVERED = 0.05
+"""Mask above which a pixel counts as covered: the fill does not see the object's soft border."""
 _LEAST_WEIGHT = 1e-3
 """Weight of known pixels that a filled pixel must have at a level of the pyramid."""
 
 
 def box_mask(box: NDArray[Any], side: int) -> Floats:
     """Return the soft mask (side, side) of a box: 1 inside, 0 outside."""
-    y, x = np.indices((side, side), dtype=np.float32)
-    inside = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
-    return _feathered(inside, side)
+    at = np.arange(side, dtype=np.float32)
+    across, down = ((at >= box[i]) & (at <= box[i + 2]) for i in range(2))
+    # A box and a Gaussian are products of a function of x and one of y.
+    mask: Floats = _feathered(down[:, None], side) * _feathered(across[None], side)
+    return mask
 
 
 def ellipse_mask(points: NDArray[Any], side: int, margin: float = 1.5) -> tuple[Floats, NDArray[np.float64]]:
@@ -61,8 +65,16 @@ def fill_background(picture: NDArray[np.uint8], mask: Floats) -> NDArray[np.uint
         picture: (S, S, 3).
         mask: (S, S), 1: covered.
     """
-    known = (1 - _grown(mask))[..., None]
-    return np.asarray(np.rint(_fill(picture * known, known)), np.uint8)
+    known = (mask <= _LEAST_COVERED).astype(np.uint8)
+    if known.all():
+        return picture.copy()
+    side = len(picture)
+    half = (side // 2, side // 2)
+    weighted = cv2.bitwise_and(picture, picture, mask=known).astype(np.float32)
+    weight = cv2.resize(known.astype(np.float32), half, interpolation=cv2.INTER_AREA)
+    smaller = _fill(cv2.resize(weighted, half, interpolation=cv2.INTER_AREA), cv2.merge((weight, weight, weight)))
+    filled = np.rint(cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+    return np.asarray(cv2.copyTo(picture, known, filled), np.uint8)
 
 
 def placements(
@@ -93,17 +105,16 @@ def placements(
     return first, coordinates.compose(coordinates.translation(*moves[chosen]), first)
 
 
-def random_placement(box: NDArray[Any], side: int, shift: float, rng: np.random.Generator) -> coordinates.Affine:
-    """Return a random placement of an object, in which its box stays inside the picture: the map (2, 3) of its points.
+def moved_placement(box: NDArray[Any], side: int, shift: NDArray[Any]) -> coordinates.Affine:
+    """Return the placement of an object that moves, in which its box stays inside the picture: the map (2, 3) of its points.
 
     Args:
         box: (4,), the object.
         side: Side of the picture, pixels.
-        shift: Most that the object's centre moves in each direction, share of the side.
-        rng: Of the draw.
+        shift: (2,), of the object's centre, share of the side. It moves less where it would come near the border.
     """
     centre, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, 1)
-    target = np.clip(centre + rng.uniform(-shift, shift, 2) * side, 0.2 * side, 0.8 * side)
+    target = np.clip(centre + shift * side, 0.2 * side, 0.8 * side)
     room = (np.minimum(target, side - 1 - target) / half).min()
     scale = float(np.clip(room, 0.6, 1.0))
     return np.array([[scale, 0, target[0] - scale * centre[0]], [0, scale, target[1] - scale * centre[1]]])
@@ -126,26 +137,44 @@ def paste(
     return np.asarray(np.rint(weight * moved + (1 - weight) * background), np.uint8)
 
 
+def cut_out(picture: NDArray[np.uint8], mask: Floats) -> NDArray[np.uint8]:
+    """Return the masked part of a picture as red, green and blue times alpha, and alpha: (S, S, 4).
+
+    Alpha is 0 at the picture's border, so that nothing of the object is repeated beyond it.
+
+    Args:
+        picture: (S, S, 3).
+        mask: (S, S), 1: the object.
+    """
+    alpha = cv2.convertScaleAbs(mask, alpha=255)
+    alpha[[0, -1]] = alpha[:, [0, -1]] = 0
+    covered = cv2.multiply(picture, cv2.merge((alpha, alpha, alpha)), scale=1 / 255)
+    return np.asarray(cv2.merge((*cv2.split(covered), alpha)), np.uint8)
+
+
+def put_over(background: NDArray[np.uint8], cut: NDArray[np.uint8]) -> None:
+    """Put a cut-out over a background, in place.
+
+    Args:
+        background: (S, S, 3).
+        cut: (S, S, 4), as `cut_out` returns it.
+    """
+    rest = cv2.bitwise_not(cv2.extractChannel(cut, 3))
+    cv2.multiply(background, cv2.merge((rest, rest, rest)), background, 1 / 255)
+    cv2.add(background, cv2.cvtColor(cut, cv2.COLOR_RGBA2RGB), background)
+
+
 def _feathered(inside: NDArray[np.bool_], side: int) -> Floats:
     return np.asarray(cv2.GaussianBlur(inside.astype(np.float32), (0, 0), FEATHER * side), np.float32)
 
 
-def _grown(mask: Floats) -> Floats:
-    """Return a mask that is 1 wherever the given one is above a twentieth, so that the fill does not see the object."""
-    return (mask > 0.05).astype(np.float32)
-
-
-def _fill(weighted: NDArray[np.floating[Any]], weight: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return values (S, S, 3) from weighted values and their weights (S, S, 1), filled from a pyramid where the weight is 0."""
-    mean: NDArray[np.floating[Any]] = weighted / np.maximum(weight, _LEAST_WEIGHT)
-    if (weight >= 1).all() or min(weight.shape[:2]) <= 1:
+def _fill(weighted: Floats, weight: Floats) -> Floats:
+    """Return values (h, w, 3) from weighted values and their weights (h, w, 3), filled from a pyramid where the weight is 0."""
+    mean = np.asarray(weighted / np.maximum(weight, _LEAST_WEIGHT), np.float32)
+    height, width = weight.shape[:2]
+    if min(height, width) <= 1 or weight.min() >= 1:
         return mean
-    half = (max(1, weight.shape[1] // 2), max(1, weight.shape[0] // 2))
-    smaller = _fill(
-        cv2.resize(weighted.astype(np.float32), half, interpolation=cv2.INTER_AREA),
-        cv2.resize(weight.astype(np.float32), half, interpolation=cv2.INTER_AREA)[..., None],
-    )
-    below = cv2.resize(smaller.astype(np.float32), (weight.shape[1], weight.shape[0]), interpolation=cv2.INTER_LINEAR)
-    share = np.minimum(weight, 1)
-    filled: NDArray[np.floating[Any]] = share * mean + (1 - share) * below
-    return filled
+    half = (max(1, width // 2), max(1, height // 2))
+    smaller = _fill(*(cv2.resize(of, half, interpolation=cv2.INTER_AREA) for of in (weighted, weight)))
+    below = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(below + np.minimum(weight, 1) * (mean - below), np.float32)

@@ -36,14 +36,25 @@ def letterbox(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], c
     to_input = coordinates.crop_to_input(width, height, size)
     if (height, width) == (size, size):
         return image, to_input
-    scale = size / max(height, width)
-    if scale < 1:  # warping samples single pixels: first shrink by area, then place
-        small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        placed = coordinates.compose(
-            to_input, coordinates.invert(coordinates.scaling(small[0] / width, small[1] / height))
-        )
-    else:
-        placed = to_input
+    image, crop_to_picture = shrunk(image, size)
+    placed = coordinates.compose(to_input, coordinates.invert(crop_to_picture))
     view = cv2.warpAffine(image, placed, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return view, to_input
+
+
+def shrunk(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], coordinates.Affine]:
+    """Return a crop whose longer side is at most `size` pixels, made smaller by area, and the map of points to it.
+
+    Warping samples single pixels, so what is larger than the network's input is made smaller before.
+
+    Args:
+        image: (H, W, 3), the crop.
+        size: Side of the input, pixels.
+    """
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    if scale >= 1:
+        return image, coordinates.scaling(1.0)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    smaller: NDArray[np.uint8] = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return smaller, coordinates.scaling(small[0] / width, small[1] / height)

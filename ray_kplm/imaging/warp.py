@@ -3,55 +3,117 @@
 An affine view keeps the layout of an object, and a network can tell its parts by their layout alone. Under a warp it must use
 their appearance (Thewlis et al. 2017 and later equivariance methods; thesis section 3).
 
-A warp is stored as shifts (G, G, 2) in pixels, on an even grid over the image, bilinear in between.
+A warp is given by random shifts of 4 x 4 nodes with cubic interpolation between them: place p of the warped image shows place
+p + shift(p) of the other one. For points it is stored the other way round, as shifts (G, G, 2) in pixels on an even grid over
+the image, bilinear in between.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_NODES = 4
-"""Random shifts along a side, with cubic interpolation between them."""
+from ray_kplm.imaging.view_parameters import WARP_NODES
+
+Floats = NDArray[np.float32]
+
 _LATTICE = 17
 """Grid points along a side at which the shift of points is stored."""
+_CELLS = 64
+"""Cells along a side of the grid on which a warp is inverted."""
 _STEPS = 8
 """Iterations of the fixed point v = p - shift(v); each reduces the error by a factor of the steepest slope of the shift."""
+_STACKED = 32
+"""Most warps that are inverted together, in one picture for OpenCV; what this takes stays in a core's cache."""
+_TO_32NDS = np.float32(1.5 * 2**18)
+"""Adding this to a small number in single precision, and subtracting it, rounds to whole 32nds."""
+_SHARPNESS = -0.75
+"""Parameter of cubic convolution in OpenCV (Keys 1981 has -0.5)."""
 
 IDENTITY_SHIFT = np.zeros((2, 2, 2), np.float32)
 """The shifts of an image that is not warped."""
 
 
-def random_warp(
-    picture: NDArray[np.uint8], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Warp an image at random.
+def node_basis(at: NDArray[Any], side: int) -> Floats:
+    """Return the weights of the nodes at places along one axis, as `cv2.resize` with cubic interpolation has them.
 
     Args:
-        picture: (S, S, 3).
-        share: Largest shift of a node along each axis, share of the side.
-        rng: Draws the shifts of the nodes.
+        at: (P,), pixels.
+        side: Of the image, pixels.
 
     Returns:
-        The warped image, and the shifts of its points, (G, G, 2).
+        (P, WARP_NODES).
     """
-    side = len(picture)
-    nodes = rng.uniform(-share * side, share * side, (_NODES, _NODES, 2)).astype(np.float32)
-    back = cv2.resize(nodes, (side, side), interpolation=cv2.INTER_CUBIC)  # warped place -> its source
-    rows, columns = np.indices((side, side), dtype=np.float32)
-    source = columns + back[..., 0], rows + back[..., 1]
-    warped = cv2.remap(picture, *source, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    at = np.linspace(0, side - 1, _LATTICE, dtype=np.float32)
-    places = np.stack(np.meshgrid(at, at), axis=-1)
-    moved = places
+    grid = (np.asarray(at, np.float64) + 0.5) * (WARP_NODES / side) - 0.5
+    low = np.floor(grid)
+    basis = np.zeros((len(grid), WARP_NODES))
+    for step in range(-1, 3):
+        index = np.clip(low + step, 0, WARP_NODES - 1).astype(np.int64)
+        basis[np.arange(len(grid)), index] += _cubic(np.abs(grid - low - step))
+    return basis.astype(np.float32)
+
+
+def spread(nodes: Floats, basis: Floats) -> Floats:
+    """Interpolate nodes (B, K, K, 2) along x, to the places of a basis (P, K): (B, K, P, 2).
+
+    `basis @ spread(...)[b]` interpolates along y, too. The result of one warp does not depend on the others.
+    """
+    count, k = nodes.shape[:2]
+    rows = nodes.transpose(0, 1, 3, 2).reshape(count, 2 * k, k) @ basis.T
+    return np.ascontiguousarray(rows.reshape(count, k, 2, -1).transpose(0, 1, 3, 2))
+
+
+def point_shifts(nodes: NDArray[Any], side: int) -> Floats:
+    """Return how warps move the points of images: the inverse maps of what the warped images show.
+
+    Args:
+        nodes: (B, WARP_NODES, WARP_NODES, 2), shifts of the nodes, pixels.
+        side: Of the images, pixels.
+
+    Returns:
+        (B, G, G, 2), pixels.
+    """
+    return np.concatenate([_inverted(nodes[i : i + _STACKED], side) for i in range(0, len(nodes), _STACKED)])
+
+
+def _inverted(nodes: NDArray[Any], side: int) -> Floats:
+    """Return `point_shifts` of some warps, whose fields are stacked to one picture for OpenCV."""
+    count, wide = len(nodes), _CELLS + 1
+    basis, places = _inversion_grid(side)
+    to_cells = np.float32(_CELLS / (side - 1))
+    in_cells = np.asarray(nodes, np.float32) * to_cells
+    field = np.matmul(basis, spread(in_cells, basis).reshape(count, WARP_NODES, 2 * wide)).reshape(-1, wide, 2)
+    offset = np.arange(count, dtype=np.float32)[:, None, None] * np.float32(wide)
+    moved = np.repeat(places[None], count, axis=0)
+    at, back = np.empty_like(moved), np.empty((count * _LATTICE, _LATTICE, 2), np.float32)
     for _ in range(_STEPS):
-        moved = places - cv2.remap(
-            back, moved[..., 0], moved[..., 1], interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-    return warped, moved - places
+        # In whole 32nds of a cell, to which OpenCV rounds: then adding the offset is exact, and a warp's result is its own.
+        np.clip(moved, 0, _CELLS, out=at)
+        at += _TO_32NDS
+        at -= _TO_32NDS
+        at[..., 1] += offset
+        cv2.remap(field, at.reshape(back.shape), None, cv2.INTER_LINEAR, back, cv2.BORDER_REPLICATE)
+        np.subtract(places, back.reshape(moved.shape), out=moved)
+    shifts: Floats = (moved - places) / to_cells
+    return shifts
+
+
+@lru_cache(maxsize=8)
+def _inversion_grid(side: int) -> tuple[Floats, Floats]:
+    """Return the basis at the places of the inversion's grid, and the stored places in its cells: (G, G, 2)."""
+    at = np.linspace(0, _CELLS, _LATTICE, dtype=np.float32)
+    return node_basis(np.linspace(0, side - 1, _CELLS + 1), side), np.stack(np.meshgrid(at, at), axis=-1)
+
+
+def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the kernel of cubic convolution at distances of 0 to 2 nodes."""
+    a, d = _SHARPNESS, distance
+    near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, far)
 
 
 def compose_shifts(first: NDArray[np.float32], second: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 
 from ray_kplm.config import Config, NetworkConfig
 from ray_kplm.errors import CollapseError, DataError
+from ray_kplm.imaging.augment import Augmenter, Boxed
+from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.landmark_objective import LandmarkObjective
@@ -23,9 +24,6 @@ from ray_kplm.methods.trainer import Learner, Schedule
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import LandmarkNetwork
 from ray_kplm.schemas import NONE
-
-if TYPE_CHECKING:
-    from ray_kplm.imaging.augment import Augmenter, Boxed
 
 _SUPERVISED = 6
 """Of the seeds of trainings."""
@@ -72,8 +70,6 @@ class AnnotatedInputs:
 
     def boxed(self, index: int, other: int) -> Boxed | None:
         """Return the box of an image, with another image and its box; None without both boxes."""
-        from ray_kplm.imaging.augment import Boxed
-
         box, other_box = self.boxes[index].astype(np.float64), self.boxes[other].astype(np.float64)
         if not (np.isfinite(box).all() and np.isfinite(other_box).all()):
             return None
@@ -182,8 +178,6 @@ def train_supervised(
 
 def _views(plan: Plan, data: AnnotatedInputs, config: Config, first: int) -> Iterator[Views]:
     """Yield the batches of a plan from an iteration on; the next one is made while the last one is used."""
-    from ray_kplm.imaging.augment import Augmenter  # takes seconds
-
     make = Augmenter(config.augment, config.network.image_size)
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(_batch, make, plan, data, first)
@@ -198,14 +192,10 @@ def _batch(make: Augmenter, plan: Plan, data: AnnotatedInputs, iteration: int) -
     rows = slice(iteration * plan.views, (iteration + 1) * plan.views)
     image, seed, flip = plan.image[rows], plan.seed[rows], plan.flip[rows]
     other = plan.image[seed % len(plan.image)]
-    views = [
-        make(data.images[i], int(s), bool(f), boxed=data.boxed(i, o))
-        for i, s, f, o in zip(image.tolist(), seed.tolist(), flip.tolist(), other.tolist(), strict=True)
-    ]
-    return Views(
-        np.stack([view.picture for view in views]),
-        image.astype(np.int64),
-        flip,
-        np.stack([view.crop_to_view for view in views]),
-        np.stack([view.shifts for view in views]),
+    parameters = draw_views(make.config, seed, flip)
+    boxed = (
+        data.boxed(i, o) if paste else None
+        for i, o, paste in zip(image.tolist(), other.tolist(), parameters.paste.tolist(), strict=True)
     )
+    views = make.views(parameters, data.images[image], boxed=boxed)
+    return Views(views.picture, image.astype(np.int64), flip, views.crop_to_view, views.shifts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from ray.data import ExecutionResources, TaskPoolStrategy
 
 from ray_kplm.config import AugmentConfig
+from ray_kplm.imaging.augment import Augmenter, Boxed
+from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
-
-if TYPE_CHECKING:
-    from ray_kplm.imaging.augment import Augmenter, Boxed
 
 _BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
@@ -135,23 +134,23 @@ def _make_views(
     of the previous training, with all modules loaded.
     """
     make = _augmenter(augment, size)
-    used = [batch["image"], *([batch["shown"]] if moving else []), *([batch["other"]] if augment.paste else [])]
+    parameters = draw_views(augment, batch["seed"], batch["flip"])
+    used = [batch["image"], *([batch["shown"]] if moving else []), batch["other"][parameters.paste]]
     images.fetch(np.unique(np.concatenate(used)))
-    rows = zip(*(batch[name].tolist() for name in ("image", "shown", "seed", "flip", "other")), strict=True)
-    views = [
-        make(
-            images[shown],
-            seed,
-            flip,
-            images[image] if moving else None,
-            _boxed(images, shown, other) if augment.paste else None,
-        )
-        for image, shown, seed, flip, other in rows
-    ]
+    shown, other = batch["shown"].tolist(), batch["other"].tolist()
+    views = make.views(
+        parameters,
+        (images[index] for index in shown),
+        (images[index] for index in batch["image"].tolist()) if moving else None,
+        (
+            _boxed(images, *pair) if paste else None
+            for *pair, paste in zip(shown, other, parameters.paste.tolist(), strict=True)
+        ),
+    )
     return {
-        "picture": np.stack([view.picture for view in views]),
-        "crop_to_view": np.stack([view.crop_to_view for view in views]),
-        "shifts": np.stack([view.shifts for view in views]),
+        "picture": views.picture,
+        "crop_to_view": views.crop_to_view,
+        "shifts": views.shifts,
         "image": batch["image"],
         "flip": batch["flip"],
     }
@@ -159,17 +158,12 @@ def _make_views(
 
 def _boxed(images: RoundImages, index: int, other: int) -> Boxed | None:
     """Return an image's box, with another image and its box; None without boxes."""
-    from ray_kplm.imaging.augment import Boxed
-
-    picture, box, other_box = images[other], images.box(index), images.box(other)
-    return None if box is None or other_box is None else Boxed(box, picture, other_box)
+    box, other_box = images.box(index), images.box(other)
+    return None if box is None or other_box is None else Boxed(box, images[other], other_box)
 
 
 @lru_cache(maxsize=1)
 def _augmenter(augment: AugmentConfig, size: int) -> Augmenter:
     """Return the augmenter, built once in a process."""
-    # Importing it takes seconds, and the training workers, which do not need it, import this module.
-    from ray_kplm.imaging.augment import Augmenter
-
     cv2.setNumThreads(1)
     return Augmenter(augment, size)

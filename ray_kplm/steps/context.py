@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ray_kplm.config import Config
 from ray_kplm.config_names import as_recorded, augment_as_recorded, mirror_as_recorded
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.round_sampling import Selection, draw_round
+from ray_kplm.imaging.extra_file import content_hash
 from ray_kplm.methods.base import Method
 from ray_kplm.run import Run
 from ray_kplm.schemas import TRAIN
@@ -73,6 +75,12 @@ class RunContext:
 
     # -- what fingerprints hold
 
+    @cached_property
+    def _extra_hash(self) -> str:
+        """What stands for the user's own transforms, empty without them."""
+        extra = self.config.augment.extra
+        return content_hash(extra) if extra else ""
+
     def drawn_reads(self, number: int) -> dict[str, int]:
         """Return what a step reads of round `number`'s images.
 
@@ -88,11 +96,12 @@ class RunContext:
 
     def training_reads(self) -> dict[str, Any]:
         """Return what every training depends on."""
-        compute = asdict(self.config.compute)
+        compute, augment = asdict(self.config.compute), asdict(self.config.augment)
+        augment["extra"] = self._extra_hash
         return {
             **self.common_reads(),
             "method": {"kind": self.config.method.kind, **mirror_as_recorded(self.config.method.mirror)},
             "network": asdict(self.config.network),
-            "augment": augment_as_recorded(asdict(self.config.augment)),
+            "augment": augment_as_recorded(augment),
             "compute": as_recorded("compute", {name: compute[name] for name in LAYOUT}),
         }
