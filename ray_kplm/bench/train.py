@@ -22,6 +22,7 @@ from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.pipeline import discover
@@ -114,13 +115,15 @@ def in_memory(
     rank: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
 ) -> Iterator[Views]:
     """Yield the plan's first batches repeatedly: `runtime.data_pipeline.feed` without its cost.
 
     The arguments are those of `feed`.
     """
     head = plan.head(min(_CYCLE_BATCHES, plan.iterations))
-    batches = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, data_workers=data_workers))
+    share = {"rank": rank, "workers": workers, "data_workers": data_workers}
+    batches = list(feed(head, images, augment, size, first=0, device_views=device_views, **share))
     return islice(cycle(batches), plan.iterations - first)
 
 

@@ -40,6 +40,8 @@ def add(commands: Any) -> None:
     _add_predict(kinds)
     _add_suggest(kinds)
     _add_labels(kinds)
+    _add_feed(kinds)
+    _add_device_views(kinds)
 
 
 def _add_correspondence(kinds: Any) -> None:
@@ -247,6 +249,39 @@ def _add_labels(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_feed(kinds: Any) -> None:
+    text = (
+        "Measure whether views reach a training worker as fast as tasks make them. The tasks sleep for as long as they would "
+        "take, so no cores are needed: feed_share is what arrives of what they could make, less than 0.95 is a fault."
+    )
+    parser = command(kinds, "feed", _feed, text, "Example:\n  kplm bench feed --tasks 10 --json   # some 20 seconds")
+    parser.add_argument("--tasks", type=Number(int, Range(1, 1000)), default=10, help="Ray Data tasks at a time")
+    parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
+    parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
+    parser.add_argument(
+        "--block-seconds",
+        type=Number(float, Range(0.01, 60)),
+        default=1.0,
+        help="seconds in which a task makes a block",
+    )
+    parser.add_argument("--waves", type=Number(int, COUNTS), default=15, help="blocks of each task")
+    add_json(parser, "the figures")
+
+
+def _add_device_views(kinds: Any) -> None:
+    text = (
+        "Time the views that a GPU makes for its own training, from decoded pictures in memory to the network's input. Beside "
+        "them stand the views that a core makes, and how much of their time vanishes behind a training step."
+    )
+    epilog = "Example:\n  kplm bench device-views --device cuda --batch 256 --json"
+    parser = command(kinds, "device-views", _device_views, text, epilog)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on; default: auto")
+    parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
+    parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
+    parser.add_argument("--batches", type=Number(int, COUNTS), default=20, help="batches that are timed")
+    add_json(parser, "the figures")
+
+
 def _correspondence(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.correspondence import bench
@@ -374,3 +409,20 @@ def _labels(options: argparse.Namespace) -> Result:
     out = Folder.at(options.out) if options.out else run.folder / "bench"
     figures = bench(run, sizes, groups, out, options.console.show)
     return Result("\n".join([*lines(figures), f"written: {out}/labels.json and labels.png"]), figures)
+
+
+def _feed(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.feed import bench
+
+    o = options
+    figures = bench(o.tasks, o.size, o.batch, o.block_seconds, o.waves, o.console.show)
+    return Result(figures_text(figures), figures)
+
+
+def _device_views(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.device_views import bench
+
+    figures = bench(options.device, options.size, options.batch, options.batches, options.console.show)
+    return Result(figures_text(figures), figures)

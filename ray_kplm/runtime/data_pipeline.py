@@ -7,7 +7,7 @@ deterministic, and a restarted training continues the plan at its iteration.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +23,13 @@ from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging.augment import Augmenter, Boxed
 from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews, can_make
+from ray_kplm.methods.prefetch import ahead
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
-_BLOCK_VIEWS = 128
+BLOCK_VIEWS = 128
 """Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
 _PREFETCHED_BATCHES = 2
 _STORE_SHARE = 0.5
@@ -55,15 +57,15 @@ def object_store_limit(share: int, size: int, data_workers: int, workers: int, s
         workers: training workers.
         store_bytes: size of the cluster's object store.
     """
-    block_views = _block_views(share)
-    prefetched = math.ceil(_PREFETCHED_BATCHES * share / block_views) + 1
-    wanted = 2 * block_views * 3 * size**2 * (2 * data_workers + prefetched)
+    per_block = _block_views(share)
+    prefetched = math.ceil(_PREFETCHED_BATCHES * share / per_block) + 1
+    wanted = 2 * per_block * 3 * size**2 * (2 * data_workers + prefetched)
     return int(min(max(wanted, OBJECT_STORE_BYTES), _STORE_SHARE * store_bytes / workers))
 
 
 def _block_views(share: int) -> int:
     """Return the number of views in a block: whole batches."""
-    return max(1, _BLOCK_VIEWS // share) * share
+    return max(1, BLOCK_VIEWS // share) * share
 
 
 def feed(
@@ -76,6 +78,7 @@ def feed(
     rank: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
 ) -> Iterator[Views]:
     """Yield the batches of one training worker, in the plan's order.
 
@@ -88,6 +91,7 @@ def feed(
         rank: rank of the training worker.
         workers: number of training workers, which share each batch.
         data_workers: Ray Data tasks at a time.
+        device_views: makes the views on the training device, ahead of the step; None: the tasks make them.
     """
     share = plan.views // workers
     rows = plan.rows(first, plan.iterations, rank, workers)
@@ -106,54 +110,88 @@ def feed(
         )
         for r in np.split(rows, np.arange(per_block, len(rows), per_block))
     ]
+    moving = bool((plan.shown != plan.image).any())
+    make_arguments = {
+        "images": images, "augment": augment, "size": size, "moving": moving,
+        "inputs_only": device_views is not None and can_make(augment, moving),
+    }  # fmt: skip
+    batches = execute(blocks, make_views, make_arguments, size, share=share, workers=workers, data_workers=data_workers)
+    for batch in batches if device_views is None else ahead(batches, device_views, device_views.device):
+        yield Views(**batch)
+
+
+def execute(
+    blocks: list[pa.Table],
+    make: Callable[..., dict[str, Any]],
+    make_arguments: dict[str, Any],
+    size: int,
+    *,
+    share: int,
+    workers: int,
+    data_workers: int,
+    cpus: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """Yield the batches of a training worker, made of blocks in their order.
+
+    Args:
+        blocks: each is what one task makes whole batches of.
+        make: called with a block's columns; returns those of its views, see `Views`.
+        make_arguments: of `make`, by name.
+        size: side of a view, pixels.
+        share: views in the worker's share of a batch.
+        workers: number of training workers.
+        data_workers: Ray Data tasks at a time.
+        cpus: CPUs that a task reserves.
+    """
     dataset = ray.data.from_arrow(blocks).map_batches(
-        _make_views,
-        fn_kwargs={
-            "images": images,
-            "augment": augment,
-            "size": size,
-            "moving": bool((plan.shown != plan.image).any()),
-        },
+        make,
+        fn_kwargs=make_arguments,
         batch_size=None,
         compute=TaskPoolStrategy(size=data_workers),
-        num_cpus=1,
+        num_cpus=cpus,
     )
     store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
     limit = object_store_limit(share, size, data_workers, workers, store_bytes)
     dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
-    for batch in dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES):
-        yield Views(**batch)
+    yield from dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
 
 
-def _make_views(
-    batch: dict[str, NDArray[Any]], images: RoundImages, augment: AugmentConfig, size: int, moving: bool
+def make_views(
+    batch: dict[str, NDArray[Any]],
+    images: RoundImages,
+    augment: AugmentConfig,
+    size: int,
+    moving: bool,
+    inputs_only: bool = False,
 ) -> dict[str, Any]:
-    """Turn rows of a plan into views; `moving` if some show another frame than the one that is labelled.
+    """Turn rows of a plan into views, or into the inputs of which a training device makes them.
 
     It runs in tasks rather than actors: an actor pool starts new processes for every training, while tasks reuse the processes
     of the previous training, with all modules loaded.
+
+    Args:
+        batch: columns of the plan.
+        images: images of the round.
+        augment: ranges of the augmentation.
+        size: side of a view, pixels.
+        moving: whether some views show another frame than the one that is labelled.
+        inputs_only: whether `DeviceViews` makes the views.
     """
     make = _augmenter(augment, size)
     parameters = draw_views(augment, batch["seed"], batch["flip"])
     used = [batch["image"], *([batch["shown"]] if moving else []), batch["other"][parameters.paste]]
     images.fetch(np.unique(np.concatenate(used)))
     shown, other = batch["shown"].tolist(), batch["other"].tolist()
-    views = make.views(
-        parameters,
-        (images[index] for index in shown),
-        (images[index] for index in batch["image"].tolist()) if moving else None,
-        (
-            _boxed(images, *pair) if paste else None
-            for *pair, paste in zip(shown, other, parameters.paste.tolist(), strict=True)
-        ),
+    pictures = (images[index] for index in shown)
+    boxed = (
+        _boxed(images, *pair) if paste else None
+        for *pair, paste in zip(shown, other, parameters.paste.tolist(), strict=True)
     )
-    return {
-        "picture": views.picture,
-        "crop_to_view": views.crop_to_view,
-        "shifts": views.shifts,
-        "image": batch["image"],
-        "flip": batch["flip"],
-    }
+    columns = {"image": batch["image"], "flip": batch["flip"]}
+    if inputs_only:
+        return vars(make.inputs(parameters, pictures, boxed)) | columns | {"seed": batch["seed"]}
+    before = (images[index] for index in batch["image"].tolist()) if moving else None
+    return vars(make.views(parameters, pictures, before, boxed)) | columns
 
 
 def _boxed(images: RoundImages, index: int, other: int) -> Boxed | None:

@@ -18,6 +18,7 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.methods import build_method
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.runtime import session
@@ -83,6 +84,21 @@ def test_the_next_training_uses_the_processes_of_the_last(plan, images):
         assert ray_processes() <= running
 
 
+def test_a_device_makes_the_views_of_the_tasks_whoever_decodes_and_takes_them(plan, images):
+    """On a CPU through the code that a GPU runs. The tasks' views are rounded to whole grey levels, after each transform."""
+    made = DeviceViews(AUGMENT, SIZE, torch.device("cpu"))
+    by_tasks, on_device = batches(plan, images), batches(plan, images, device_views=made)
+    halves = [batches(plan, images, device_views=made, rank=r, workers=2, data_workers=2) for r in (0, 1)]
+    for task, device, *parts in zip(by_tasks, on_device, *halves, strict=True):
+        error = np.abs(255 * device.picture.numpy() - task.picture)
+        assert error.mean() < 1
+        assert (error > 3).mean() < 0.1
+        np.testing.assert_allclose(device.crop_to_view, task.crop_to_view, atol=1e-4)
+        np.testing.assert_array_equal(device.shifts, task.shifts)
+        np.testing.assert_array_equal(device.image, task.image)
+        np.testing.assert_allclose(device.picture, torch.cat([part.picture for part in parts]), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_killed_process_does_not_change_the_views(images, kill_workers):
     _, count = images
@@ -90,7 +106,7 @@ def test_a_killed_process_does_not_change_the_views(images, kill_workers):
     whole, found, killed = batches(long, images), [], 0
     for batch in feed(long, images[0], AUGMENT, SIZE, first=0, rank=0, workers=1, data_workers=1):
         found.append(batch)
-        killed = killed or kill_workers("MapBatches(_make_views)")
+        killed = killed or kill_workers("MapBatches(make_views)")
     assert killed
     for a, b in zip(whole, found, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
