@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
+from ray_kplm.bench.resources import sample_resources
 from ray_kplm.config import load_config
 from ray_kplm.datasets.dataset import IngestOptions
 from ray_kplm.experiments.trial import progress_to
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.pipeline import discover
 from ray_kplm.progress import ProgressCallback, ignore_progress
-from ray_kplm.runtime.session import object_store_mib, session
+from ray_kplm.runtime.session import session
 from ray_kplm.steps.ingest import ingest
 
 _IMAGES = 60
@@ -57,7 +56,7 @@ def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[
         config = load_config(None, [*_CONFIG, *changes])
 
         def after_round(discovery: object, number: int) -> None:
-            samples.append(_sample())
+            samples.append(sample_resources())
             if number % max(1, rounds // 10) == 0:
                 resources = ", ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items())
                 progress(number / rounds, f"round {number} of {rounds}: {resources}")
@@ -66,36 +65,6 @@ def bench(rounds: int, rounds_per_fit: int, progress: ProgressCallback) -> dict[
             ingest(f"{folder}/images", f"{folder}/dataset", IngestOptions(part_images=20))
             discover(config, progress_to(ignore_progress), after_round=after_round)
     return {"rounds": rounds, **_growth(samples), "seconds": time.monotonic() - started}
-
-
-def _sample() -> dict[str, float]:
-    """Return the resources in use now."""
-    process = psutil.Process()
-    children = [child for child in process.children(recursive=True) if _is_ray(child)]
-    return {
-        "driver_mib": _private_mib(process),
-        "driver_files": process.num_fds(),
-        "driver_threads": process.num_threads(),
-        "ray_processes": len(children),
-        "ray_processes_mib": sum(map(_private_mib, children)),
-        "object_store_mib": object_store_mib(),
-        "shared_memory_files": len(os.listdir("/dev/shm")),
-    }
-
-
-def _is_ray(process: psutil.Process) -> bool:
-    try:
-        return bool(process.name().startswith("ray::"))
-    except psutil.Error:  # the process has ended
-        return False
-
-
-def _private_mib(process: psutil.Process) -> float:
-    try:
-        memory = process.memory_info()
-    except psutil.Error:  # the process has ended
-        return 0.0
-    return float(memory.rss - memory.shared) / 2**20
 
 
 def _growth(samples: list[dict[str, float]]) -> dict[str, float]:

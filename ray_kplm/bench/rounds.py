@@ -1,4 +1,4 @@
-"""`kplm bench rounds`: time and memory of preparing a round, on datasets of growing size (`stage1.round_images`)."""
+"""`kplm bench rounds`: what a round and stage 2 read and hold, on datasets of growing size (`round_images`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_kplm.bench import windows
 from ray_kplm.config import load_config
 from ray_kplm.datasets.round_sampling import draw_round
 from ray_kplm.methods.sampling import AnyImages, pair_plan
-from ray_kplm.progress import ProgressCallback
+from ray_kplm.progress import ProgressCallback, part_of
 from ray_kplm.report.text_table import align
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import session
@@ -24,26 +25,32 @@ _IMAGE_BYTES = 2_000
 _REPEATS = 3
 
 
-def bench(sizes: list[int], images: int, progress: ProgressCallback) -> dict[str, Any]:
-    """Measure the preparation of rounds from datasets of several sizes.
+def bench(
+    sizes: list[int], images: int, stage2_sizes: list[int], stage2_iterations: int, progress: ProgressCallback
+) -> dict[str, Any]:
+    """Measure the preparation of rounds, and iterations of stage 2, on datasets of several sizes.
 
     Args:
         sizes: Numbers of images of the datasets, ascending.
         images: Number of images of a round.
+        stage2_sizes: Numbers of images of the datasets of stage 2, ascending.
+        stage2_iterations: Iterations of stage 2.
         progress: Called before each dataset.
 
     Returns:
         For each dataset the seconds, the number of parts read and the peak memory of drawing the images in KiB; and the ratio
-        of the seconds for the last to those for the first dataset.
+        of the seconds for the last to those for the first dataset. Of stage 2: see `windows.bench`.
     """
     started, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder, session(load_config(None).compute):
         for index, size in enumerate(sizes):
-            progress(index / len(sizes), f"a dataset of {size} images")
+            progress(0.3 * index / len(sizes), f"a dataset of {size} images")
             rows.append({"dataset": size, **_measure(_write(Folder.at(folder) / str(size), size), size, images)})
+        stage2 = windows.bench(stage2_sizes, stage2_iterations, part_of(progress, 0.3, 1.0))
     progress(1.0, "all datasets")
     return {
         "rounds": rows,
+        **stage2,
         "time_ratio_largest_to_smallest": rows[-1]["seconds"] / rows[0]["seconds"],
         "seconds": time.monotonic() - started,
     }
@@ -55,7 +62,8 @@ def lines(results: dict[str, Any]) -> list[str]:
     for row in results["rounds"]:
         seconds, memory = f"{row['seconds']:.3f}", f"{row['draw_peak_kib']:,.0f}"
         table.append([f"{row['dataset']:,} images", seconds, str(row["parts_read"]), memory])
-    return [*align(table), f"time, largest to smallest: {results['time_ratio_largest_to_smallest']:.2f}"]
+    time_ratio = f"time, largest to smallest: {results['time_ratio_largest_to_smallest']:.2f}"
+    return [*align(table), time_ratio, "", *align(windows.table(results))]
 
 
 def _write(folder: Folder, size: int) -> Folder:

@@ -97,7 +97,10 @@ def _add_evaluation(kinds: Any) -> None:
 
 
 def _add_rounds(kinds: Any) -> None:
-    text = "Measure what a round reads of datasets of growing size. The cost of a round must not grow with the dataset."
+    text = (
+        "Measure what a round reads of datasets of growing size, and what some iterations of stage 2 request of an object "
+        "store with 30 ms a request, and hold in memory. Neither must grow with the dataset."
+    )
     parser = command(kinds, "rounds", _rounds, text)
     parser.add_argument(
         "--sizes",
@@ -107,6 +110,16 @@ def _add_rounds(kinds: Any) -> None:
         help="images in the datasets",
     )
     parser.add_argument("--images", type=Number(int, COUNTS), default=2_000, help="images of a round")
+    parser.add_argument(
+        "--stage2-sizes",
+        type=Number(int, Range(500, 100_000_000)),
+        nargs="+",
+        default=[100_000, 1_000_000, 10_000_000],
+        help="images in the datasets of stage 2, multiples of 500",
+    )
+    parser.add_argument(
+        "--stage2-iterations", type=Number(int, COUNTS), default=200, help="iterations, of 32 views each"
+    )
     add_json(parser, "the figures")
 
 
@@ -315,7 +328,9 @@ def _rounds(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.rounds import bench, lines
 
-    figures = bench(options.sizes, options.images, options.console.show)
+    figures = bench(
+        options.sizes, options.images, options.stage2_sizes, options.stage2_iterations, options.console.show
+    )
     return Result("\n".join(lines(figures)), figures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,15 @@ SAMPLE_PARTS = 16
 
 def full_selection(parts: list[str], rows: list[int]) -> Selection:
     """Return all images of a split, given its parts and their row counts."""
-    return Selection(parts, [np.arange(n) for n in rows])
+    return Selection(parts, [_all_rows(n) for n in rows])
+
+
+@lru_cache(maxsize=4)
+def _all_rows(count: int) -> NDArray[np.int64]:
+    """Return the rows of a whole part: one array for all parts of that size, so that memory does not grow with the images."""
+    rows = np.arange(count)
+    rows.flags.writeable = False
+    return rows
 
 
 def draw_round(parts: list[str], rows: list[int], *, before: int, count: int, seed: int) -> Selection:
@@ -84,9 +93,11 @@ def draw_round(parts: list[str], rows: list[int], *, before: int, count: int, se
             part, start = int(order[place]), int(ends[place]) - rows[order[place]]
             if start >= last:
                 break
-            piece = np.arange(max(first - start, 0), min(last - start, rows[part]))
+            piece = _all_rows(rows[part])
+            if start < first or last < start + rows[part]:
+                piece = piece[max(first - start, 0) : last - start]
             # A part can occur twice in a round that contains the end of one pass and the start of the next.
-            chosen[part] = np.union1d(chosen.get(part, piece[:0]), piece)
+            chosen[part] = np.union1d(chosen[part], piece) if part in chosen else piece
     return Selection([parts[i] for i in sorted(chosen)], [chosen[i] for i in sorted(chosen)])
 
 

@@ -24,6 +24,7 @@ from ray_kplm.methods.landmark_objective import LandmarkObjective
 from ray_kplm.methods.page import Output, Steps
 from ray_kplm.methods.sampling import AnyImages, NearbyFrames, PairSource, Plan, pair_plan, single_plan
 from ray_kplm.methods.trainer import Objective, Schedule
+from ray_kplm.methods.window_plan import WHOLE_IMAGES, WindowPlan
 from ray_kplm.network.compute import Placement
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.progress import ProgressCallback
@@ -225,6 +226,21 @@ class Method(ABC):
             flip=self.flips if facing is None else facing < 0,
             seed=(self.config.seed, _STAGE2, phase) if phase else (self.config.seed, _STAGE2),
         )
+
+    def landmark_windows(self, images: int, parts: int, phase: int) -> WindowPlan | None:
+        """Return the data plan of a phase of stage 2 by windows of parts; None for as many images as memory should hold.
+
+        These are as many as a round of stage 1 holds, and in any case WHOLE_IMAGES.
+
+        Args:
+            images: number of the images of stage 2.
+            parts: number of parts that they are in.
+            phase: its number.
+        """
+        if images <= max(WHOLE_IMAGES, self.round_images(1) if self.config.stage1.rounds else 0):
+            return None
+        iterations, seed = self.phase_iterations(phase), (self.config.seed, _STAGE2, phase)
+        return WindowPlan(parts, images, iterations, self.landmark_batch, self.flips, seed)
 
     def landmark_schedule(self, phase: int) -> Schedule:
         """Return the schedule of a phase: over the stage, whose phases continue one network."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ray_kplm.methods.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Views:
         flip: (B,) whether the view shows the mirror image.
         crop_to_view: (B, 2, 3) affine map from the crop frame to the input frame.
         shifts: (B, G, G, 2) grid of the smooth warp that follows the affine map, see `imaging.augment.View`.
+        labels: of the B views, where they come with them; `image` then counts them.
     """
 
     picture: NDArray[np.uint8] | Tensor
@@ -26,6 +31,7 @@ class Views:
     flip: NDArray[np.bool_]
     crop_to_view: NDArray[np.float32]
     shifts: NDArray[np.float32]
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,15 @@ class Facings:
 
     def of(self, part: str, image_ids: Sequence[str]) -> NDArray[np.float32]:
         """Return the facings of images of a part, in the order of `image_ids`: (n,)."""
-        table = self.folder.read_table(part, FACINGS.names)
-        known = dict(zip(table["image_id"].to_pylist(), table["facing"].to_pylist(), strict=True))
-        return np.array([known[image] for image in image_ids], np.float32)
+        return self.of_parts([part], [image_ids])[0]
+
+    def of_parts(self, parts: Sequence[str], image_ids: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+        """Return the facings of images of some parts, which are read concurrently: for each part, see `of`."""
+        found = []
+        for table, ids in zip(self.folder.read_tables(parts, FACINGS.names), image_ids, strict=True):
+            known = dict(zip(table["image_id"].to_pylist(), table["facing"].to_pylist(), strict=True))
+            found.append(np.array([known[image] for image in ids], np.float32))
+        return found
 
 
 @dataclass

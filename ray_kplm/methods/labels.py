@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,20 @@ class Labels:
         """Return the rows of images with at least `minimum` points."""
         return np.flatnonzero(self.present.sum(1) >= minimum)
 
+    def rows(self, images: NDArray[np.int64]) -> Labels:
+        """Return the labels of some images."""
+        return Labels(**{name: array[images] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by the names of the attributes, without those that are not there."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    @classmethod
+    def joined(cls, labels: Sequence[Labels]) -> Labels:
+        """Return the labels of the images of several labels that are padded to the same P."""
+        parts = [each.arrays() for each in labels]
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
     def in_views(self, views: Views, device: torch.device) -> Points:
         """Return the points of B views on `device`. Points outside the view are not valid and have no identity."""
         image, size, affine = views.image, views.picture.shape[1], views.crop_to_view
@@ -62,6 +76,16 @@ class Labels:
         return Points(
             to_device(cells, device), to_device(valid, device), identity, in_view(self.landmark, self.landmark_flipped)
         )
+
+
+@dataclass(frozen=True)
+class CarriedLabels:
+    """Stands for labels that come with the views: of a training whose images are never all at hand."""
+
+    def in_views(self, views: Views, device: torch.device) -> Points:
+        """Return the points of B views on `device`: see `Labels.in_views`."""
+        assert views.labels is not None
+        return views.labels.in_views(views, device)
 
 
 def keypoint_labels(tables: Iterable[pa.Table]) -> Labels:

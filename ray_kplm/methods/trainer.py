@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.methods.batch import Points, Views
-from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.labels import CarriedLabels, Labels
 from ray_kplm.network.compute import Placement
 from ray_kplm.storage import Folder
 
@@ -82,7 +82,7 @@ class Learner:
     def __init__(
         self,
         objective: Objective,
-        labels: Labels,
+        labels: Labels | CarriedLabels,
         schedule: Schedule,
         placement: Placement,
         seed: tuple[int, ...],

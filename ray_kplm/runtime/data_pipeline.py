@@ -115,8 +115,10 @@ def feed(
         "images": images, "augment": augment, "size": size, "moving": moving,
         "inputs_only": device_views is not None and can_make(augment, moving),
     }  # fmt: skip
-    batches = execute(blocks, make_views, make_arguments, size, share=share, workers=workers, data_workers=data_workers)
-    for batch in batches if device_views is None else ahead(batches, device_views, device_views.device):
+    for batch in execute(
+        blocks, make_views, make_arguments, size,
+        share=share, workers=workers, data_workers=data_workers, device_views=device_views,
+    ):  # fmt: skip
         yield Views(**batch)
 
 
@@ -129,6 +131,7 @@ def execute(
     share: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
     cpus: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Yield the batches of a training worker, made of blocks in their order.
@@ -141,6 +144,7 @@ def execute(
         share: views in the worker's share of a batch.
         workers: number of training workers.
         data_workers: Ray Data tasks at a time.
+        device_views: what is called with the batches, ahead of the step.
         cpus: CPUs that a task reserves.
     """
     dataset = ray.data.from_arrow(blocks).map_batches(
@@ -153,7 +157,8 @@ def execute(
     store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
     limit = object_store_limit(share, size, data_workers, workers, store_bytes)
     dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
-    yield from dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
+    batches = dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
+    yield from batches if device_views is None else ahead(iter(batches), device_views, device_views.device)
 
 
 def make_views(

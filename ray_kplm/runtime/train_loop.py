@@ -19,14 +19,16 @@ from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.device_views import DeviceViews
-from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.labels import CarriedLabels, Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
+from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
 from ray_kplm.runtime.checkpoints import read_checkpoint, write_checkpoint
 from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
+from ray_kplm.runtime.window_store import WindowImages
 from ray_kplm.storage import Folder
 
 METRICS = "metrics.json"
@@ -41,11 +43,11 @@ class Training:
 
     config: Config
     objective: Objective
-    labels: Labels
+    labels: Labels | CarriedLabels
     """Read once, by the driver. The workers of a node share the arrays, read-only, in its object store."""
-    plan: Plan
+    plan: Plan | WindowPlan
     schedule: Schedule
-    images: RoundImages
+    images: RoundImages | WindowImages
     start: tuple[Folder, str] | None
     """Folder of the network to start from, and how: `continue` with its optimiser, or `head`, its weights with a new head."""
     seed: tuple[int, ...]

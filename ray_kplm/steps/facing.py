@@ -88,13 +88,11 @@ class FindFacing(Task):
         facings, images = self.facings(), self.context.images
         if facings is None:
             return None
-        ids = (images.read_table(part, ["image_id"])["image_id"] for part in selection.parts)
-        return np.concatenate(
-            [
-                facings.of(part, column.take(pa.array(rows)).to_pylist())
-                for part, rows, column in zip(selection.parts, selection.rows, ids, strict=True)
-            ]
-        )
+        ids = images.read_tables(selection.parts, ["image_id"])
+        chosen = [
+            table["image_id"].take(pa.array(rows)).to_pylist() for table, rows in zip(ids, selection.rows, strict=True)
+        ]
+        return np.concatenate(facings.of_parts(selection.parts, chosen))
 
 
 def decided_method(context: RunContext, facing: FindFacing | None) -> Method:

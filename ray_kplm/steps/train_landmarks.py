@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ray_kplm.datasets.round_sampling import Selection
+from ray_kplm.methods.base import Method
+from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import CHANNELS, Channels, landmark_state
-from ray_kplm.methods.labels import landmark_labels
+from ray_kplm.methods.labels import CarriedLabels, Labels, landmark_labels
+from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK
+from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.run import Step
+from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.train_loop import Training
+from ray_kplm.runtime.window_feed import feed_windows
+from ray_kplm.runtime.window_store import LabelledParts, WindowImages
 from ray_kplm.steps.facing import FindFacing, decided_method
 from ray_kplm.steps.merge import MergeChannels
 from ray_kplm.steps.task import TRAINING_COST, LandmarkLabels, Task
 from ray_kplm.steps.train import TrainRound
+from ray_kplm.storage import Folder
 
 if TYPE_CHECKING:
     from ray_kplm.steps.executor import Executor
@@ -23,6 +34,22 @@ STAGE2 = "stage2"
 """The folder of the landmark detector."""
 _STAGE2 = 2
 """Of the seeds of trainings."""
+_COLUMNS = ["xy", "score", "landmark"]
+"""Those of the labels that a landmark detector is trained on."""
+
+
+class _Data(NamedTuple):
+    """What a training sees: see `Training`."""
+
+    labels: Labels | CarriedLabels
+    plan: Plan | WindowPlan
+    images: RoundImages | WindowImages
+    views: Callable[..., Iterator[Views]]
+
+
+def labels_of_part(labels: Folder, channels: Channels, part: str) -> Labels:
+    """Return what a landmark detector is trained on in a part of a table of pseudo-labels."""
+    return landmark_labels([labels.read_table(part, _COLUMNS)], channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,24 +103,39 @@ class TrainLandmarks(Task):
         method = decided_method(context, self.facing)
         self.folder.write_json(CHANNELS, channels.to_dict())
         selection = context.selection(context.stage2)
-        tables = self.labels.folder.read_tables(selection.parts, ["xy", "score", "landmark"])
-        labels = landmark_labels(tables, channels)
         phases = f", {self.phase + 1} of {method.num_phases}" if method.num_phases > 1 else ""
         title = f"stage 2, {len(channels)} channels{phases}"
         executor.begin(self, title)
+        data = self._data_by_windows(method, selection, channels) or self._whole_data(method, selection, channels)
         training = Training(
             context.run.resolved,
             method.landmark_objective(len(channels)),
-            labels,
-            method.landmark_plan(
-                labels.usable(), self.phase, None if self.facing is None else self.facing.of_images(selection)
-            ),
+            data.labels,
+            data.plan,
             method.landmark_schedule(self.phase),
-            RoundImages.load(context.images, selection),
+            data.images,
             None if self.start is None else (self.start.folder, self._use_of_start()),
             (context.config.seed, _STAGE2, self.phase),
+            data.views,
         )
         executor.train(self, training, context.phase_start(self.phase), "stage2")
+
+    def _whole_data(self, method: Method, selection: Selection, channels: Channels) -> _Data:
+        """Return the data of a training whose labels and images are all at hand."""
+        labels = landmark_labels(self.labels.folder.read_tables(selection.parts, _COLUMNS), channels)
+        facing = None if self.facing is None else self.facing.of_images(selection)
+        plan = method.landmark_plan(labels.usable(), self.phase, facing)
+        return _Data(labels, plan, RoundImages.load(self.context.images, selection), feed)
+
+    def _data_by_windows(self, method: Method, selection: Selection, channels: Channels) -> _Data | None:
+        """Return the data of a training on more images than memory should hold; None if these are not so many."""
+        plan = method.landmark_windows(selection.images, len(selection.parts), self.phase)
+        if plan is None:
+            return None
+        labels = partial(labels_of_part, self.labels.folder, channels)
+        facings = None if self.facing is None else self.facing.facings()
+        parts = LabelledParts(self.context.images, selection, labels, facings)
+        return _Data(CarriedLabels(), plan, WindowImages.open(plan, parts), feed_windows)
 
     def _use_of_start(self) -> Literal["head", "continue"]:
         return "head" if isinstance(self.start, TrainRound) else "continue"

@@ -351,10 +351,10 @@ class Folder:
         path = f"{self.path}/{name}"
 
         def read() -> pa.Table:
-            if not self.is_local:
-                allow(self.size(name))
-            options: dict[str, Any] = {"columns": columns, "page_checksum_verification": True}
-            return pq.read_table(path, filesystem=self.filesystem, **options)
+            with self.filesystem.open_input_file(path) as file:
+                allow(file.size())
+                options: dict[str, Any] = {"columns": columns, "page_checksum_verification": True}
+                return pq.read_table(file, **options)
 
         with self.parsing(name):
             return self._retry(read)

@@ -38,9 +38,12 @@ from ray_kplm.storage.file_records import WRITTEN, HashingStream, is_hidden, is_
 from ray_kplm.storage.file_records import Record as Record
 from ray_kplm.storage.file_records import difference as difference
 from ray_kplm.storage.file_records import read_manifest as read_manifest
+from ray_kplm.storage.time_limit import allow
 
 _NARROW_BYTES = 2**20
 """A Parquet file above this size is not read as a whole for few columns."""
+_END_BYTES = 2**16
+"""Read at the end of a Parquet file, which holds the footer of all but files of many row groups."""
 _NARROW_SHARE = 0.5
 """Columns are few if they are less than this share of the file."""
 _READERS = 16
@@ -212,11 +215,13 @@ class CheckedFolder(Folder):
         """Return a Parquet file as a table, with all columns or these; see the module for what is checked."""
         record = self.record(name)
         mark = (f"{self._address}/{self._key(name)}", "" if record is None else str(record["sha256"]))
-        if record is None or mark in _checked or self._is_narrow(name, columns, record):
+        if record is None or mark in _checked:
             try:
                 return super().read_table(name, columns)
             except FileNotFoundError:
                 raise self._lost(name) from None
+        if columns is not None and (narrow := self._read_narrow(name, columns, record)) is not None:
+            return narrow
         content, record = self._read(name)
         with self.parsing(name):
             table = pq.read_table(pa.BufferReader(content), columns=columns, page_checksum_verification=True)
@@ -224,27 +229,33 @@ class CheckedFolder(Folder):
             _checked.add((mark[0], record["sha256"]))
         return table
 
-    def _is_narrow(self, name: str, columns: list[str] | None, record: Record) -> bool:
-        """Return whether the columns are few of a large file, and its footer is as its record says."""
-        if columns is None or record["size"] <= _NARROW_BYTES or "footer" not in record:
-            return False
-        try:
-            footer = self._retry(lambda: self._read_footer(name))
-        except FileNotFoundError:
-            return False
-        if zlib.crc32(footer) != record["footer"]:
-            return False
-        found = pq.read_metadata(io.BytesIO(b"PAR1" + footer))
-        groups = [found.row_group(i) for i in range(found.num_row_groups)]
-        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-        wanted = sum(c.total_compressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
-        return bool(wanted < _NARROW_SHARE * record["size"])
+    def _read_narrow(self, name: str, columns: list[str], record: Record) -> pa.Table | None:
+        """Return few columns of a large file in three requests: its size, its end, the columns.
 
-    def _read_footer(self, name: str) -> bytes:
-        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
-            size = file.size()
-            length = int.from_bytes(file.read_at(min(8, size), max(size - 8, 0))[:4], "little") + 8
-            return bytes(file.read_at(min(length, size), max(size - length, 0)))
+        None if they are not few, or if the file is not there or its footer not as its record says.
+        """
+        if record["size"] <= _NARROW_BYTES or "footer" not in record:
+            return None
+
+        def read() -> pa.Table | None:
+            with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+                if file.size() != record["size"] or zlib.crc32(footer := _read_footer(file)) != record["footer"]:
+                    return None
+                found = pq.read_metadata(io.BytesIO(b"PAR1" + footer))
+                groups = [found.row_group(i) for i in range(found.num_row_groups)]
+                chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+                wanted = sum(c.total_compressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
+                if wanted >= _NARROW_SHARE * record["size"]:
+                    return None
+                allow(wanted)
+                options: dict[str, Any] = {"metadata": found, "page_checksum_verification": True, "pre_buffer": True}
+                return pq.ParquetFile(file, **options).read(columns)
+
+        try:
+            with self.parsing(name):
+                return self._retry(read)
+        except FileNotFoundError:
+            return None
 
     # -- the unit as a whole
 
@@ -350,3 +361,11 @@ class CheckedFolder(Folder):
         except DamageError:
             pass
         return False
+
+
+def _read_footer(file: pa.NativeFile) -> bytes:
+    """Return the footer of a Parquet file with its length and the magic bytes, mostly by one read."""
+    size = file.size()
+    end = bytes(file.read_at(min(_END_BYTES, size), max(size - _END_BYTES, 0)))
+    length = min(int.from_bytes(end[-8:-4], "little") + 8, size)
+    return end[-length:] if length <= len(end) else bytes(file.read_at(length, size - length))

@@ -8,6 +8,11 @@ from ray_kplm.progress import ignore_progress
 
 @pytest.mark.slow
 def test_a_round_of_a_larger_dataset_reads_as_many_parts(ray_cluster):
-    found = rounds.bench([1_500, 6_000], 1_000, ignore_progress)
+    found = rounds.bench([1_500, 6_000], 1_000, [4_000, 16_000], 20, ignore_progress)
     assert [row["parts_read"] for row in found["rounds"]] == [2, 2]
     assert found["time_ratio_largest_to_smallest"] == found["rounds"][1]["seconds"] / found["rounds"][0]["seconds"]
+    small, large = found["stage2"]
+    assert small["requests"] == large["requests"] > 0
+    assert abs(small["bytes"] / large["bytes"] - 1) < 0.1  # the manifest names all parts
+    assert min(large["driver_mib"], large["process_mib"]) > 0
+    assert len(rounds.lines(found)) == 8

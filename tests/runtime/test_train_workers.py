@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import psutil
@@ -18,13 +19,16 @@ from ray_kplm import schemas
 from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods import build_method
-from ray_kplm.methods.labels import Labels, keypoint_labels
+from ray_kplm.methods.labels import CarriedLabels, Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
+from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.run import Run
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.scaling import ScaleUpRequest
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import TrainWorkerPool, train
+from ray_kplm.runtime.window_feed import feed_windows
+from ray_kplm.runtime.window_store import LabelledParts, WindowImages
 from ray_kplm.storage import Folder, copy_file
 
 LONGER = ["stage1.warmup_iterations=60"]
@@ -60,6 +64,10 @@ def keypoints(small_dataset, tmp_path_factory) -> Folder:
         ]
         folder.write_table(part, pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS))
     return folder
+
+
+def labels_of_part(folder: Folder, part: str) -> Labels:
+    return keypoint_labels([folder.read_table(part)])
 
 
 def read_labels(folder: Folder, parts: list[str]) -> Labels:
@@ -207,6 +215,40 @@ def test_a_killed_worker_continues_from_its_last_checkpoint_with_the_same_result
     first, second = json.loads((tmp_path / "disturbed" / "train" / "manifest.json").read_text())["starts"]
     assert first == 0
     assert second in range(5, 60, 5), "it did not continue from a checkpoint"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_within_a_window_continues_with_the_same_result(
+    small_dataset, keypoints, training_config, kill_workers, tmp_path
+):
+    """Stage 2 on windows of one part: twelve images, three iterations."""
+    selection = full_selection(small_dataset.parts("train"), small_dataset.rows("train"))
+    parts = LabelledParts(small_dataset.images("train"), selection, partial(labels_of_part, keypoints))
+
+    def train_step(name, on_metrics):
+        config = configuration.load_config(None, [*training_config, f"run={tmp_path / name}"])
+        method = build_method(config)
+        plan = WindowPlan(len(selection.parts), selection.images, 40, 4, False, (0,), window_parts=1)
+        training = Training(
+            config, method.landmark_objective(6), CarriedLabels(), plan, method.landmark_schedule(0),
+            WindowImages.open(plan, parts), None, (0, 2, 0), feed_windows,
+        )  # fmt: skip
+        step = Run.start(config).step("train", "train", {"seed": 0}, {})
+        manifest = train(step, training, on_metrics)
+        return load_weights(step.folder.read_bytes(NETWORK)), manifest["starts"]
+
+    def disturb(iteration, metrics):
+        if iteration >= 20 and not killed:
+            killed.append(kill_workers("RayTrainWorker"))
+
+    killed: list[int] = []
+    undisturbed, starts = train_step("undisturbed", lambda iteration, metrics: None)
+    assert starts == [0]
+    disturbed, (first, second) = train_step("disturbed", disturb)
+    assert killed == [1]
+    assert first == 0
+    assert second in (5, 10, 15, 20, 25, 30, 35), "it did not continue from a checkpoint"
+    assert equal(undisturbed, disturbed)
 
 
 @pytest.mark.slow
