@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.progress import ProgressCallback
-from ray_kplm.runtime.data_pipeline import BLOCK_VIEWS, execute
+from ray_kplm.runtime.data_pipeline import block_ends, execute
 from ray_kplm.runtime.session import session
 
 _CPUS = 0.05
 """CPUs that a task reserves: it sleeps, so many of them fit on a few cores."""
 
 
-def bench(
-    tasks: int, size: int, batch: int, block_seconds: float, waves: int, progress: ProgressCallback
-) -> dict[str, Any]:
+def bench(tasks: int, size: int, batch: int, rate: float, seconds: float, progress: ProgressCallback) -> dict[str, Any]:
     """Measure the views that reach a training worker from tasks that sleep for as long as they would make views.
 
     Such tasks need no cores, so that what is lost is lost on the way: by Ray Data's limits, order and copies. The consumer
@@ -32,34 +30,34 @@ def bench(
         tasks: Ray Data tasks at a time.
         size: Side of the views, pixels.
         batch: Number of views in a batch.
-        block_seconds: Seconds that a task sleeps before it returns a block.
-        waves: Number of blocks for each task.
+        rate: Views per second that a task makes.
+        seconds: Seconds for which all tasks make views.
         progress: Called while views arrive.
 
     Returns:
         Views per second from the start of the first task to the last batch, those that the tasks could make, and the ratio
         `feed_share`.
     """
-    started, views = time.monotonic(), batch * max(1, BLOCK_VIEWS // batch)
-    blocks = [pa.table({"row": np.arange(i * views, (i + 1) * views)}) for i in range(waves * tasks)]
+    started, possible = time.monotonic(), tasks * rate
+    views = batch * max(1, round(possible * seconds / batch))
+    ends = block_ends(views, batch, size, tasks)
+    blocks = [pa.table({"row": rows}) for rows in np.split(np.arange(views), ends[:-1])]
     with session(ComputeConfig()):
         progress(0.0, f"starting {tasks} tasks")
         sleep, run = _sleeper(), partial(execute, share=batch, workers=1, data_workers=tasks, cpus=_CPUS)
-        for _ in run(blocks[:tasks], sleep, {"seconds": 0.5, "size": 8}, 8):
+        for _ in run(blocks[:tasks], sleep, {"rate": 200.0, "size": 8}, 8):
             pass  # their processes start, which takes seconds
         arrived, began, out_of_order = 0, np.inf, 0
-        for made in run(blocks, sleep, {"seconds": block_seconds, "size": size}, size):
+        for made in run(blocks, sleep, {"rate": rate, "size": size}, size):
             began = min(began, made["began"].min())
             out_of_order += int(made["row"][0] != arrived)
             arrived += batch
-            if arrived % (tasks * views) == 0:
-                progress(arrived / (len(blocks) * views), f"{arrived:,} views")
-        rate = arrived / (time.monotonic() - began)
-    possible = tasks * views / block_seconds
+            progress(arrived / views, f"{arrived:,} views")
+        arriving = arrived / (time.monotonic() - began)
     progress(1.0, "all views")
     return {
-        "feed_share": rate / possible,
-        "views_per_s": rate,
+        "feed_share": arriving / possible,
+        "views_per_s": arriving,
         "possible_views_per_s": possible,
         "batches_out_of_order": out_of_order,
         "seconds": time.monotonic() - started,
@@ -70,10 +68,10 @@ def _sleeper() -> Callable[..., dict[str, Any]]:
     """Return what the tasks call: it makes black pictures of a block's rows and sleeps for the rest of the time."""
 
     # Defined here, it travels to the processes by value, and they start without importing PyTorch.
-    def sleep(block: dict[str, NDArray[Any]], seconds: float, size: int) -> dict[str, Any]:
+    def sleep(block: dict[str, NDArray[Any]], rate: float, size: int) -> dict[str, Any]:
         began = time.monotonic()  # the same clock in all processes of a node
         pictures = np.zeros((len(block["row"]), size, size, 3), np.uint8)
-        time.sleep(max(seconds - (time.monotonic() - began), 0))
+        time.sleep(max(len(pictures) / rate - (time.monotonic() - began), 0))
         return {"picture": pictures, "row": block["row"], "began": np.full(len(pictures), began)}
 
     return sleep

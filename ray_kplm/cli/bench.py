@@ -272,12 +272,9 @@ def _add_feed(kinds: Any) -> None:
     parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
     parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
     parser.add_argument(
-        "--block-seconds",
-        type=Number(float, Range(0.01, 60)),
-        default=1.0,
-        help="seconds in which a task makes a block",
+        "--rate", type=Number(float, Range(1, 1e6)), default=128.0, help="views per second that a task makes"
     )
-    parser.add_argument("--waves", type=Number(int, COUNTS), default=15, help="blocks of each task")
+    parser.add_argument("--for", dest="duration", type=Number(float, Range(1, 3600)), default=15.0, help="seconds")
     add_json(parser, "the figures")
 
 
@@ -431,7 +428,7 @@ def _feed(options: argparse.Namespace) -> Result:
         from ray_kplm.bench.feed import bench
 
     o = options
-    figures = bench(o.tasks, o.size, o.batch, o.block_seconds, o.waves, o.console.show)
+    figures = bench(o.tasks, o.size, o.batch, o.rate, o.duration, o.console.show)
     return Result(figures_text(figures), figures)
 
 

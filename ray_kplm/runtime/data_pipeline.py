@@ -30,7 +30,12 @@ from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
 BLOCK_VIEWS = 128
-"""Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
+"""Views made by one of the first Ray Data tasks of a training: few, so that it starts quickly."""
+_LARGE_BLOCK_VIEWS, _LARGE_BLOCK_BYTES = 1024, 64 * 2**20
+"""Most views made by one of the tasks that follow, and their most bytes. Between two tasks a core waits for Ray Data's
+scheduler, some 20 milliseconds, in which it would make tens of views."""
+_QUICK_BLOCKS = 2
+"""Small blocks at the start, for each task at a time."""
 _PREFETCHED_BATCHES = 2
 _STORE_SHARE = 0.5
 """Share of the cluster's object store that views may fill; images, labels and other runs need the rest."""
@@ -57,15 +62,35 @@ def object_store_limit(share: int, size: int, data_workers: int, workers: int, s
         workers: training workers.
         store_bytes: size of the cluster's object store.
     """
-    per_block = _block_views(share)
+    per_block = _large_block(share, size)
     prefetched = math.ceil(_PREFETCHED_BATCHES * share / per_block) + 1
     wanted = 2 * per_block * 3 * size**2 * (2 * data_workers + prefetched)
     return int(min(max(wanted, OBJECT_STORE_BYTES), _STORE_SHARE * store_bytes / workers))
 
 
-def _block_views(share: int) -> int:
-    """Return the number of views in a block: whole batches."""
-    return max(1, BLOCK_VIEWS // share) * share
+def block_ends(views: int, share: int, size: int, data_workers: int) -> list[int]:
+    """Return where the blocks of a training worker's views end: whole batches, first small ones, then large ones.
+
+    Args:
+        views: of the worker.
+        share: views in the worker's share of a batch.
+        size: side of a view, pixels.
+        data_workers: Ray Data tasks at a time for the worker.
+    """
+    small, large = _whole_batches(BLOCK_VIEWS, share), _large_block(share, size)
+    quick = min(_QUICK_BLOCKS * data_workers * small, views)
+    return [*range(small, quick, small), *range(quick, views, large), views]
+
+
+def _large_block(share: int, size: int) -> int:
+    """Return the views in a block after the first ones."""
+    fitting = _LARGE_BLOCK_BYTES // (3 * size**2)
+    return _whole_batches(max(BLOCK_VIEWS, min(fitting, _LARGE_BLOCK_VIEWS)), share)
+
+
+def _whole_batches(views: int, share: int) -> int:
+    """Return a number of views as whole batches, at least one."""
+    return max(1, views // share) * share
 
 
 def feed(
@@ -97,7 +122,6 @@ def feed(
     rows = plan.rows(first, plan.iterations, rank, workers)
     if not len(rows):
         return
-    per_block = _block_views(share)
     blocks = [
         pa.table(
             {
@@ -108,7 +132,7 @@ def feed(
                 "other": plan.image[plan.seed[r] % len(plan.image)],  # of the plan alone, wherever a training continues
             }
         )
-        for r in np.split(rows, np.arange(per_block, len(rows), per_block))
+        for r in np.split(rows, block_ends(len(rows), share, size, data_workers)[:-1])
     ]
     moving = bool((plan.shown != plan.image).any())
     make_arguments = {
