@@ -35,8 +35,8 @@ def bench(tasks: int, size: int, batch: int, rate: float, seconds: float, progre
         progress: Called while views arrive.
 
     Returns:
-        Views per second from the start of the first task to the last batch, those that the tasks could make, and the ratio
-        `feed_share`.
+        Views per second, until the last task begins; those that the tasks could make if one followed the other at once; and
+        the ratio, `feed_share`.
     """
     started, possible = time.monotonic(), tasks * rate
     views = batch * max(1, round(possible * seconds / batch))
@@ -47,17 +47,21 @@ def bench(tasks: int, size: int, batch: int, rate: float, seconds: float, progre
         sleep, run = _sleeper(), partial(execute, share=batch, workers=1, data_workers=tasks, cpus=_CPUS)
         for _ in run(blocks[:tasks], sleep, {"rate": 200.0, "size": 8}, 8):
             pass  # their processes start, which takes seconds
-        arrived, began, out_of_order = 0, np.inf, 0
+        began: list[float] = []
+        takes: list[float] = []
+        out_of_order = 0
         for made in run(blocks, sleep, {"rate": rate, "size": size}, size):
-            began = min(began, made["began"].min())
-            out_of_order += int(made["row"][0] != arrived)
-            arrived += batch
-            progress(arrived / views, f"{arrived:,} views")
-        arriving = arrived / (time.monotonic() - began)
+            out_of_order += int(made["row"][0] != len(began) * batch)
+            began.append(made["began"][0])
+            takes.append(made["takes"][0])
+            progress(len(began) * batch / views, f"{len(began) * batch:,} views")
+    until = max(began)  # from then on there is no work left for all tasks
+    done = np.clip((until - np.array(began)) / takes, 0, 1).sum() * batch
+    made_per_s = done / (until - min(began))
     progress(1.0, "all views")
     return {
-        "feed_share": arriving / possible,
-        "views_per_s": arriving,
+        "feed_share": made_per_s / possible,
+        "views_per_s": made_per_s,
         "possible_views_per_s": possible,
         "batches_out_of_order": out_of_order,
         "seconds": time.monotonic() - started,
@@ -71,7 +75,9 @@ def _sleeper() -> Callable[..., dict[str, Any]]:
     def sleep(block: dict[str, NDArray[Any]], rate: float, size: int) -> dict[str, Any]:
         began = time.monotonic()  # the same clock in all processes of a node
         pictures = np.zeros((len(block["row"]), size, size, 3), np.uint8)
-        time.sleep(max(len(pictures) / rate - (time.monotonic() - began), 0))
-        return {"picture": pictures, "row": block["row"], "began": np.full(len(pictures), began)}
+        takes = len(pictures) / rate
+        time.sleep(max(takes - (time.monotonic() - began), 0))
+        every = np.ones(len(pictures))
+        return {"picture": pictures, "row": block["row"], "began": began * every, "takes": takes * every}
 
     return sleep

@@ -285,7 +285,7 @@ def _add_device_views(kinds: Any) -> None:
     )
     epilog = "Example:\n  kplm bench device-views --device cuda --batch 256 --json"
     parser = command(kinds, "device-views", _device_views, text, epilog)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on; default: auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on")
     parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
     parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
     parser.add_argument("--batches", type=Number(int, COUNTS), default=20, help="batches that are timed")
