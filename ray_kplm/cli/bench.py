@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_correspondence(kinds)
     _add_train(kinds)
+    _add_views(kinds)
     _add_evaluation(kinds)
     _add_rounds(kinds)
     _add_quality(kinds)
@@ -73,6 +74,25 @@ def _add_train(kinds: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
     parser.add_argument(
         "--iterations", type=Number(int, COUNTS), default=200, help="iterations of each training that is timed"
+    )
+    add_json(parser, "the figures")
+
+
+def _add_views(kinds: Any) -> None:
+    text = (
+        "Time the making of training views on one core, in CPU time, from stored JPEG images to views: at 128 and 256 px, with "
+        "and without the smooth warp, and with pasted objects. They are compared with the same views made by albumentations, "
+        "transform by transform (views_ratio_to_reference); decode_share says how much of the time is left to decoding. A GPU "
+        "needs as many cores as its views/s are a multiple of views_per_s_per_core."
+    )
+    epilog = "Examples:\n  kplm bench views\n  kplm bench views thesis_faces augment.noise_share=0 --json"
+    parser = command(kinds, "views", _views, text, epilog)
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", help="a YAML file or the name of a ready one; default: faces_cpu"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    parser.add_argument(
+        "--images", type=Number(int, Range(8, 10_000)), default=128, help="rendered images of each size"
     )
     add_json(parser, "the figures")
 
@@ -311,6 +331,17 @@ def _train(options: argparse.Namespace) -> Result:
     config = load_config(options.config or path_of("faces_cpu"), options.overrides)
     figures = bench(config, options.iterations, options.console.show)
     return Result(figures_text(figures), figures)
+
+
+def _views(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.views import bench, lines
+        from ray_kplm.config import load_config
+        from ray_kplm.ready_configs import path_of
+
+    config = load_config(options.config or path_of("faces_cpu"), options.overrides)
+    figures = bench(config.augment, options.images, options.console.show)
+    return Result("\n".join(lines(figures)), figures)
 
 
 def _evaluation(options: argparse.Namespace) -> Result:
