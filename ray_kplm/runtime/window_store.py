@@ -7,7 +7,7 @@ released when all workers have gone beyond its window.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ _COUNTED = 256
 """Parts whose usable images are counted at a time, where a training continues."""
 _AHEAD = 1
 """Windows that are read before a worker asks for them."""
+_BEHIND = 1
+"""Windows that are kept behind the last request: tasks that make adjacent blocks may ask in any order."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,32 @@ class Window(NamedTuple):
     labels: list[ray.ObjectRef]
 
 
-class _Read(NamedTuple):
-    """References to what is read of a part."""
+class Read(NamedTuple):
+    """References to what is read of a part: see `Window`; and to its number of usable images."""
 
-    images: ray.ObjectRef
-    labels: ray.ObjectRef
-    count: ray.ObjectRef
+    images: Any
+    labels: Any
+    count: Any
 
 
 class WindowStore:
-    """Reads the windows of a training as its workers ask for them. An actor: see `WindowImages`."""
+    """Reads the windows of a training as its workers ask for them, and keeps those that any of them may still need."""
 
-    def __init__(self, plan: WindowPlan, parts: LabelledParts) -> None:
-        self._plan, self._parts = plan, ray.put(parts)
+    def __init__(
+        self, plan: WindowPlan, most: int, read: Callable[[int], Read], count: Callable[[int], Awaitable[int]]
+    ) -> None:
+        """Create a store that holds nothing.
+
+        Args:
+            plan: of the training.
+            most: number of images that no window has more of.
+            read: starts to read a part.
+            count: counts the usable images of a part, without reading its images.
+        """
+        self._plan, self._most, self._read_part, self._count_part = plan, most, read, count
         self._counts = np.full(plan.parts, -1)
-        self._most = _most_images(plan, parts.selection)
         self._ends = [0]  # place of the first view behind each window, after the 0
-        self._reads: dict[int, dict[int, _Read]] = {}
+        self._reads: dict[int, dict[int, Read]] = {}
         self._asked: dict[tuple[int, int], int] = {}
         self._lock = asyncio.Lock()
 
@@ -134,9 +145,9 @@ class WindowStore:
         waiting = {}
         for number in numbers:
             for part in map(int, self._plan.members(number)):
-                if self._counts[part] < 0:
+                if self._counts[part] < 0 and part not in waiting:
                     read = self._reads.get(number, {}).get(part)
-                    waiting[part] = read.count if read else _count.remote(self._parts, part)
+                    waiting[part] = read.count if read else self._count_part(part)
         for part, count in zip(waiting, await asyncio.gather(*waiting.values()), strict=True):
             self._counts[part] = count
         if not self._counts.any():
@@ -148,14 +159,14 @@ class WindowStore:
         for number in numbers:
             if number not in self._reads:
                 parts = map(int, self._plan.members(number))
-                self._reads[number] = {part: _Read(*_read.remote(self._parts, part)) for part in parts}
+                self._reads[number] = {part: self._read_part(part) for part in parts}
 
     def _release(self, lowest: int, rank: int, workers: int) -> None:
         """Release the windows that all workers are beyond. One that is asked for again, after a restart, is read again."""
         self._asked = {key: number for key, number in self._asked.items() if key[1] == workers}
         self._asked[rank, workers] = lowest
         if len(self._asked) == workers:
-            needed = min(self._asked.values())
+            needed = min(self._asked.values()) - _BEHIND
             self._reads = {number: read for number, read in self._reads.items() if number >= needed}
 
     def _window(self, number: int) -> Window:
@@ -163,9 +174,22 @@ class WindowStore:
         return Window(number, self._ends[number], counts, [r.images for r in reads], [r.labels for r in reads])
 
 
+class WindowStoreActor(WindowStore):
+    """The store as an actor, whose tasks read on any node with a free CPU."""
+
+    def __init__(self, plan: WindowPlan, parts: LabelledParts) -> None:
+        reference = ray.put(parts)
+        super().__init__(
+            plan,
+            _most_images(plan, parts.selection),
+            lambda part: Read(*_read.remote(reference, part)),
+            lambda part: _count.remote(reference, part),
+        )
+
+
 @dataclass(frozen=True)
 class WindowImages:
-    """The handle of a `WindowStore`, which ends when no process has it. Picklable."""
+    """The handle of a `WindowStoreActor`, which ends when no process has it. Picklable."""
 
     store: Any
 
@@ -176,7 +200,7 @@ class WindowImages:
         If its process dies it starts again, without the objects that it owned: the workers that use them fail, and continue
         from their last checkpoint.
         """
-        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WindowStore)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WindowStoreActor)
         return cls(actor.options(scheduling_strategy=on_this_node()).remote(plan, parts))
 
     def windows(self, first: int, last: int, rank: int, workers: int) -> list[Window]:

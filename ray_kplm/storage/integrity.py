@@ -53,6 +53,8 @@ _published: dict[str, dict[str, Record]] = {}
 """The records of units whose manifests this process has read, by the address of the unit."""
 _checked: set[tuple[str, str]] = set()
 """Address and SHA-256 of the Parquet files that this process has checked."""
+_wide: set[tuple[str, tuple[str, ...]]] = set()
+"""Path of a folder, and columns that are most of a file of it: its other files are read as a whole without asking again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +236,8 @@ class CheckedFolder(Folder):
 
         None if they are not few, or if the file is not there or its footer not as its record says.
         """
-        if record["size"] <= _NARROW_BYTES or "footer" not in record:
+        wide = (f"{self.filesystem.type_name}://{self.path}", tuple(columns))
+        if record["size"] <= _NARROW_BYTES or "footer" not in record or wide in _wide:
             return None
 
         def read() -> pa.Table | None:
@@ -246,6 +249,7 @@ class CheckedFolder(Folder):
                 chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
                 wanted = sum(c.total_compressed_size for c in chunks if c.path_in_schema.split(".")[0] in columns)
                 if wanted >= _NARROW_SHARE * record["size"]:
+                    _wide.add(wide)
                     return None
                 allow(wanted)
                 options: dict[str, Any] = {"metadata": found, "page_checksum_verification": True, "pre_buffer": True}

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from ray_kplm.config import AugmentConfig
@@ -114,23 +113,6 @@ def test_workers_share_every_iteration_and_read_each_window_once(whole, plan, pa
     halves = [batches(plan, images, rank=rank, workers=2) for rank in (0, 1)]
     for both, one in zip(zip(*halves, strict=True), whole, strict=True):
         np.testing.assert_array_equal(np.concatenate([b.picture for b in both]), one.picture)
-
-
-def test_windows_behind_the_slowest_worker_are_released(plan, parts):
-    store = WindowImages.open(plan, parts)
-    size = sum(len(parts.labels(p).usable()) for p in parts.selection.parts) // 2
-
-    def ask(place, rank, workers=2):
-        return [window.number for window in store.windows(place, place, rank, workers)], ray.get(
-            store.store.held.remote()
-        )
-
-    assert ask(0, 0) == ([0], [0, 1])
-    assert ask(2 * size, 0) == ([2], [0, 1, 2, 3])  # worker 1 has not begun
-    assert ask(0, 1) == ([0], [0, 1, 2, 3])
-    assert ask(2 * size, 1) == ([2], [2, 3])
-    assert ask(3 * size, 0, workers=1) == ([3], [3, 4])  # after a restart with one worker
-    assert ask(0, 0, workers=1)[0] == [0]  # and from an earlier iteration
 
 
 def test_a_training_without_usable_images_says_so(plan, parts):
