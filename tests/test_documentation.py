@@ -57,7 +57,7 @@ def test_commands_in_shell_blocks_parse(page):
 def test_commands_that_are_named_have_the_options_that_are_named(page, capsys):
     for snippet in code(page):
         for command in re.findall(r"\bkplm ([a-z][^&;#|]*)", snippet):
-            names = re.match(r"(bench [a-z]+|[a-z]+)", command)[0].split()
+            names = re.match(r"(bench [a-z-]+|[a-z]+)", command)[0].split()
             with pytest.raises(SystemExit) as end:
                 build_parser().parse_args([*names, "--help"])
             assert end.value.code == 0, snippet

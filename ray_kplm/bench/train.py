@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ray_kplm.config import AugmentConfig, Config, from_dict, with_overrides
 from ray_kplm.datasets.dataset import Dataset, IngestOptions
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.experiments.trial import progress_to
-from ray_kplm.imaging.augment import Augmenter
-from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.imaging.synthetic.category import write_category
 from ray_kplm.methods import build_method
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.pipeline import discover
@@ -34,7 +32,6 @@ from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import train
 from ray_kplm.schemas import TRAIN
 from ray_kplm.steps.ingest import ingest
-from ray_kplm.storage import Folder
 
 _IMAGES, _POINTS = 400, 15
 """Number of rendered images, and of keypoints in each."""
@@ -42,8 +39,6 @@ _CYCLE_BATCHES = 8
 """Number of batches over which training from memory cycles."""
 _WARM_SHARE = 0.3
 """Share of the iterations at the start that are not timed: caches fill and actors start."""
-_PIPELINE_VIEWS = 400
-"""Number of images processed by the data pipeline alone."""
 _GAP_ROUNDS = 4
 """Number of rounds over which the time between rounds is measured."""
 
@@ -67,7 +62,7 @@ def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[s
     Returns:
         Images per second of the loop as configured, and of the same steps on batches in memory; ratios of these for one and
         two workers; the seconds between the trainings of two rounds besides extraction and clustering, with workers that
-        are kept (`compute.rounds_per_fit`) and with new ones; and images per second and core of the data pipeline alone.
+        are kept (`compute.rounds_per_fit`) and with new ones.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, session(config.compute):
@@ -87,8 +82,6 @@ def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[s
                 share, f"{_GAP_ROUNDS} short rounds, {'with the same workers' if kept else 'with new workers each'}"
             )
             gaps[kept] = _gap(config, dataset, f"{folder}/{'kept' if kept else 'new'}", kept)
-        progress(0.9, "the data pipeline alone, on one core")
-        alone = data_pipeline(config.augment, config.network.image_size, dataset.images(TRAIN))
     progress(1.0, "all measurements")
     return {
         "loop_images_per_s": rates[Layout(configured, True)],
@@ -99,7 +92,6 @@ def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[s
         "speedup_2_workers_loop": rates[Layout(2, True)] / rates[Layout(1, True)],
         "gap_seconds_kept_workers": gaps[True],
         "gap_seconds_new_workers": gaps[False],
-        **alone,
         "seconds": time.monotonic() - started,
     }
 
@@ -114,13 +106,15 @@ def in_memory(
     rank: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
 ) -> Iterator[Views]:
     """Yield the plan's first batches repeatedly: `runtime.data_pipeline.feed` without its cost.
 
     The arguments are those of `feed`.
     """
     head = plan.head(min(_CYCLE_BATCHES, plan.iterations))
-    batches = list(feed(head, images, augment, size, first=0, rank=rank, workers=workers, data_workers=data_workers))
+    share = {"rank": rank, "workers": workers, "data_workers": data_workers}
+    batches = list(feed(head, images, augment, size, first=0, device_views=device_views, **share))
     return islice(cycle(batches), plan.iterations - first)
 
 
@@ -184,49 +178,3 @@ def _random_labels(images: int, config: Config) -> Labels:
     xy = rng.uniform(0, config.network.image_size - 1, (images, _POINTS, 2)).astype(np.float32)
     clusters = rng.integers(0, config.method.clusters, (2, images, _POINTS)).astype(np.int32)
     return Labels(xy, clusters[0], clusters[1], np.ones((images, _POINTS), bool))
-
-
-def data_pipeline(augment: AugmentConfig, size: int, images: Folder) -> dict[str, float]:
-    """Measure decoding, augmenting and batching in this process, on one thread.
-
-    Args:
-        augment: The augmentation.
-        size: Side of the network's input, pixels.
-        images: Folder of encoded images.
-
-    Returns:
-        Images per second of CPU time, of all steps and of decoding alone, and each step's share of the time.
-    """
-    cv2.setNumThreads(1)
-    stored = images.read_table(images.parts()[0], ["image"])["image"].combine_chunks()
-    encoded = [stored[i % len(stored)] for i in range(_PIPELINE_VIEWS)]
-    with_warp, without_warp = Augmenter(augment, size), Augmenter(replace(augment, warp=0.0), size)
-    decoded = [decode_crop(image) for image in encoded]
-    with_warp(decoded[0], 0, False)
-    without_warp(decoded[0], 0, False)
-    seconds = {
-        "decode": _cpu_seconds(lambda i: decode_crop(encoded[i])),
-        "scale": _cpu_seconds(lambda i: letterbox(decoded[i], size)),
-        "augment": _cpu_seconds(lambda i: without_warp(decoded[i], i, bool(i % 2))),
-        "augment_and_warp": _cpu_seconds(lambda i: with_warp(decoded[i], i, bool(i % 2))),
-        "batch": _cpu_seconds(lambda i: np.stack(decoded[:16]), 50) / 16 * _PIPELINE_VIEWS / 50,
-    }
-    total = seconds["decode"] + seconds["augment_and_warp"] + seconds["batch"]
-    warp = max(seconds["augment_and_warp"] - seconds["augment"], 0.0) if augment.warp else 0.0
-    return {
-        "data_images_per_s_per_core": _PIPELINE_VIEWS / total,
-        "decode_images_per_s_per_core": _PIPELINE_VIEWS / seconds["decode"],
-        "data_share_decode": seconds["decode"] / total,
-        "data_share_scale": seconds["scale"] / total,
-        "data_share_augment": (seconds["augment_and_warp"] - warp - seconds["scale"]) / total,
-        "data_share_warp": warp / total,
-        "data_share_batch": seconds["batch"] / total,
-    }
-
-
-def _cpu_seconds(call: Callable[[int], object], times: int = _PIPELINE_VIEWS) -> float:
-    """Return the CPU seconds of calling a function with 0, 1, ..."""
-    began = time.process_time()
-    for i in range(times):
-        call(i)
-    return time.process_time() - began

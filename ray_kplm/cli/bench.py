@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     _add_correspondence(kinds)
     _add_train(kinds)
+    _add_views(kinds)
     _add_evaluation(kinds)
     _add_rounds(kinds)
     _add_extraction(kinds)
@@ -41,6 +42,8 @@ def add(commands: Any) -> None:
     _add_predict(kinds)
     _add_suggest(kinds)
     _add_labels(kinds)
+    _add_feed(kinds)
+    _add_device_views(kinds)
 
 
 def _add_correspondence(kinds: Any) -> None:
@@ -72,6 +75,25 @@ def _add_train(kinds: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
     parser.add_argument(
         "--iterations", type=Number(int, COUNTS), default=200, help="iterations of each training that is timed"
+    )
+    add_json(parser, "the figures")
+
+
+def _add_views(kinds: Any) -> None:
+    text = (
+        "Time the making of training views on one core, in CPU time, from stored JPEG images to views: at 128 and 256 px, with "
+        "and without the smooth warp, and with pasted objects. They are compared with the same views made by albumentations, "
+        "transform by transform (views_ratio_to_reference); decode_share says how much of the time is left to decoding. A GPU "
+        "needs as many cores as its views/s are a multiple of views_per_s_per_core."
+    )
+    epilog = "Examples:\n  kplm bench views\n  kplm bench views thesis_faces augment.noise_share=0 --json"
+    parser = command(kinds, "views", _views, text, epilog)
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", help="a YAML file or the name of a ready one; default: faces_cpu"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    parser.add_argument(
+        "--images", type=Number(int, Range(8, 10_000)), default=128, help="rendered images of each size"
     )
     add_json(parser, "the figures")
 
@@ -280,6 +302,36 @@ def _add_labels(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_feed(kinds: Any) -> None:
+    text = (
+        "Measure whether views reach a training worker as fast as tasks make them. The tasks sleep for as long as they would "
+        "take, so no cores are needed: feed_share is what arrives of what they could make, less than 0.95 is a fault."
+    )
+    parser = command(kinds, "feed", _feed, text, "Example:\n  kplm bench feed --tasks 10 --json   # some 20 seconds")
+    parser.add_argument("--tasks", type=Number(int, Range(1, 1000)), default=10, help="Ray Data tasks at a time")
+    parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
+    parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
+    parser.add_argument(
+        "--rate", type=Number(float, Range(1, 1e6)), default=128.0, help="views per second that a task makes"
+    )
+    parser.add_argument("--for", dest="duration", type=Number(float, Range(1, 3600)), default=15.0, help="seconds")
+    add_json(parser, "the figures")
+
+
+def _add_device_views(kinds: Any) -> None:
+    text = (
+        "Time the views that a GPU makes for its own training, from decoded pictures in memory to the network's input. Beside "
+        "them stand the views that a core makes, and how much of their time vanishes behind a training step."
+    )
+    epilog = "Example:\n  kplm bench device-views --device cuda --batch 256 --json"
+    parser = command(kinds, "device-views", _device_views, text, epilog)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on")
+    parser.add_argument("--size", type=Number(int, Range(8, 4096)), default=256, help="side of a view, pixels")
+    parser.add_argument("--batch", type=Number(int, Range(1, 65_536)), default=32, help="views in a batch")
+    parser.add_argument("--batches", type=Number(int, COUNTS), default=20, help="batches that are timed")
+    add_json(parser, "the figures")
+
+
 def _correspondence(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.correspondence import bench
@@ -299,6 +351,17 @@ def _train(options: argparse.Namespace) -> Result:
     config = load_config(options.config or path_of("faces_cpu"), options.overrides)
     figures = bench(config, options.iterations, options.console.show)
     return Result(figures_text(figures), figures)
+
+
+def _views(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.views import bench, lines
+        from ray_kplm.config import load_config
+        from ray_kplm.ready_configs import path_of
+
+    config = load_config(options.config or path_of("faces_cpu"), options.overrides)
+    figures = bench(config.augment, options.images, options.console.show)
+    return Result("\n".join(lines(figures)), figures)
 
 
 def _evaluation(options: argparse.Namespace) -> Result:
@@ -420,3 +483,20 @@ def _labels(options: argparse.Namespace) -> Result:
     out = Folder.at(options.out) if options.out else run.folder / "bench"
     figures = bench(run, sizes, groups, out, options.console.show)
     return Result("\n".join([*lines(figures), f"written: {out}/labels.json and labels.png"]), figures)
+
+
+def _feed(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.feed import bench
+
+    o = options
+    figures = bench(o.tasks, o.size, o.batch, o.rate, o.duration, o.console.show)
+    return Result(figures_text(figures), figures)
+
+
+def _device_views(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.device_views import bench
+
+    figures = bench(options.device, options.size, options.batch, options.batches, options.console.show)
+    return Result(figures_text(figures), figures)

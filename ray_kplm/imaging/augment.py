@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,6 +72,21 @@ class ViewBatch:
     picture: NDArray[np.uint8]
     crop_to_view: NDArray[np.float32]
     shifts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training device makes B views of: all that is done to crops before their random numbers apply.
+
+    Attributes:
+        picture: (B, S, S, 3). The crop, as large as it is shown, begins in the corner; beyond it its border is repeated.
+        crop_to_input: (B, 2, 3), the map of the crop's points to the input.
+        input_to_picture: (B, 2, 3), the map of the input's points to the picture.
+    """
+
+    picture: NDArray[np.uint8]
+    crop_to_input: NDArray[np.float64]
+    input_to_picture: NDArray[np.float64]
 
 
 class Augmenter:
@@ -133,7 +149,7 @@ class Augmenter:
         count, size = len(parameters), self.size
         input_to_view = parameters.input_to_view(size)
         nodes = parameters.warp * size
-        maps = self._resampler.maps(_inverted(input_to_view), nodes)
+        maps = self._resampler.maps(coordinates.invert(input_to_view), nodes)
         pictures, crop_to_input = np.empty((count, size, size, 3), np.uint8), np.empty((count, 2, 3))
         shifts = list(point_shifts(nodes, size)) if self.config.warp else [IDENTITY_SHIFT] * count
         frames = repeat(None) if before is None else before
@@ -149,9 +165,38 @@ class Augmenter:
                 flow = warp_flow(flow_between(first, letterbox(image, size)[0]), input_to_view[i])
                 shifts[i] = compose_shifts(flow, shifts[i], size)
             photometry.change(pictures[i], parameters, i)
-        crop_to_view = input_to_view[:, :, :2] @ crop_to_input
-        crop_to_view[:, :, 2] += input_to_view[:, :, 2]
-        return ViewBatch(pictures, crop_to_view.astype(np.float32), np.stack(shifts))
+        crop_to_view = coordinates.compose(input_to_view, crop_to_input).astype(np.float32)
+        return ViewBatch(pictures, crop_to_view, np.stack(shifts))
+
+    def inputs(
+        self,
+        parameters: ViewParameters,
+        images: Iterable[NDArray[np.uint8]],
+        boxed: Iterable[Boxed | None] = repeat(None),
+    ) -> Inputs:
+        """Return the inputs of B views. A pasted object is resampled here, and once more in the view.
+
+        Args:
+            parameters: Of the views; only those of pasted objects are used.
+            images: As for `views`.
+            boxed: As for `views`.
+        """
+        count, size = len(parameters), self.size
+        still = np.tile(coordinates.scaling(1.0), (count, 1, 1))
+        made = Inputs(np.empty((count, size, size, 3), np.uint8), still.copy(), still.copy())
+        unmoved = self._resampler.maps(still[:1], np.zeros_like(parameters.warp[:1]))
+        for i, image, beside in zip(range(count), images, boxed, strict=False):
+            if beside is not None and parameters.paste[i]:
+                made.crop_to_input[i] = self._paste(
+                    image, beside, parameters.paste_shift[i], unmoved[0], made.picture[i]
+                )
+                continue
+            height, width = image.shape[:2]
+            made.crop_to_input[i], made.input_to_picture[i] = _placement(width, height, size)
+            small = shrunk(image, size)[0]
+            rest = size - small.shape[0], size - small.shape[1]
+            cv2.copyMakeBorder(small, 0, rest[0], 0, rest[1], cv2.BORDER_REPLICATE, made.picture[i])
+        return made
 
     def _show(
         self, image: NDArray[np.uint8], view_map: NDArray[np.float32], out: NDArray[np.uint8]
@@ -202,9 +247,3 @@ def _placement(width: int, height: int, size: int) -> tuple[coordinates.Affine, 
 def _in_input(box: NDArray[Any], crop_to_input: coordinates.Affine) -> NDArray[np.float64]:
     """Return a box (4,) of the crop frame in the input frame."""
     return np.asarray(coordinates.apply(crop_to_input, box.reshape(2, 2)), np.float64).ravel()
-
-
-def _inverted(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverse maps (B, 2, 3)."""
-    linear = np.linalg.inv(affine[:, :, :2])
-    return np.concatenate([linear, -linear @ affine[:, :, 2:]], axis=2)

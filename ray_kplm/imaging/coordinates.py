@@ -32,14 +32,15 @@ def apply(affine: Affine, xy: NDArray[Any]) -> NDArray[Any]:
 
 
 def compose(second: Affine, first: Affine) -> Affine:
-    """Return the map that applies `first`, then `second`."""
-    return np.concatenate([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]], axis=1)
+    """Return the map that applies `first`, then `second`. Both may be many maps, (..., 2, 3)."""
+    linear = second[..., :2]
+    return np.concatenate([linear @ first[..., :2], linear @ first[..., 2:] + second[..., 2:]], axis=-1)
 
 
 def invert(affine: Affine) -> Affine:
-    """Return the inverse map."""
-    linear = np.linalg.inv(affine[:, :2])
-    return np.concatenate([linear, -linear @ affine[:, 2:]], axis=1)
+    """Return the inverse map, or those of many maps (..., 2, 3)."""
+    linear = np.linalg.inv(affine[..., :2])
+    return np.concatenate([linear, -linear @ affine[..., 2:]], axis=-1)
 
 
 def scaling(scale_x: float, scale_y: float | None = None) -> Affine:

@@ -15,8 +15,10 @@ from typing import Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # without it, the import asks PyPI for a newer version
 
 import albumentations as A
+import cv2
 import numpy as np
 import yaml
+from albumentations.augmentations.geometric.distortion import BaseDistortion
 from albumentations.core.composition import BaseCompose
 from albumentations.core.type_definitions import Targets
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ from ray_kplm.imaging import coordinates, extra_file
 from ray_kplm.imaging.extra_file import unusable
 from ray_kplm.imaging.warp import displace
 
+_STEPS = 20
+"""Iterations of the fixed point v = p - shift(v), for the points of a distortion."""
 _TRIALS = 4
 """Pictures on which each transform is tried before a run."""
 
@@ -83,6 +87,10 @@ class ExtraTransforms:
         points = A.KeypointParams(format="xy", remove_invisible=False)
         self._compose = A.Compose(transforms, keypoint_params=points, p=p)
         self._nodes = list(_nodes(self._compose))
+        for node in self._nodes:
+            if isinstance(node, BaseDistortion):
+                node.apply_to_keypoints = _carried
+                node._key2func["keypoints"] = _carried
         at = np.linspace(0, size - 1, size // coordinates.STRIDE + 1)
         self._places = np.stack(np.meshgrid(at, at), axis=-1)
 
@@ -116,6 +124,20 @@ class ExtraTransforms:
                 self._uri, "a transform mirrors views, which swaps left and right identities: method.mirror is for that"
             )
         return changed, (after - self._places).astype(np.float32)
+
+
+def _carried(keypoints: NDArray[Any], map_x: NDArray[Any], map_y: NDArray[Any], **params: Any) -> NDArray[np.float32]:
+    """Return where a distortion moves points (N, 2 and more): the inverse of the map from its picture to the one before.
+
+    albumentations 2.0.8 rounds them to whole pixels, and loses some.
+    """
+    rows, columns = np.indices(map_x.shape, dtype=np.float32)
+    back = np.stack([map_x - columns, map_y - rows], axis=-1).astype(np.float32)
+    start = keypoints[None, :, :2].astype(np.float32)
+    moved = start
+    for _ in range(_STEPS):
+        moved = start - cv2.remap(back, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.concatenate([moved[0], keypoints[:, 2:]], axis=1).astype(np.float32)
 
 
 def _mirrors(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 
 from ray_kplm.imaging.view_parameters import ViewParameters
 
-_GREY = np.array([0.299, 0.587, 0.114])
+GREY = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in grey (ITU-R BT.601), as `cv2.cvtColor` has them."""
 _WHITE = 255.0
-_NOISE_VALUES = 2**20
+NOISE_VALUES = 2**20
 """Standard normal values in the table of noise: 1 MiB, and 3 for noise that is equal in all channels."""
-_NOISE_SCALE, _NOISE_ZERO = 32, 128
+NOISE_SCALE, NOISE_ZERO = 32, 128
 """Steps of the table in a standard deviation, and the entry that stands for 0: values reach 4 standard deviations."""
+_CUT_OFF = 3.5
+"""Standard deviations at which a Gaussian is cut off."""
 _NOISE_SEED = 2026
 
 
@@ -47,13 +50,13 @@ def _light(picture: NDArray[np.uint8], brightness: float, contrast: float) -> No
     flat = picture.reshape(len(picture), -1)
     if brightness > 1:  # what becomes brighter than white is white before the contrast changes
         cv2.min(flat, np.ceil(_WHITE / brightness), flat)
-    grey = brightness * float(np.dot(cv2.mean(picture)[:3], _GREY)) if contrast != 1 else 0.0
+    grey = brightness * float(np.dot(cv2.mean(picture)[:3], GREY)) if contrast != 1 else 0.0
     cv2.addWeighted(flat, brightness * contrast, flat, 0.0, (1 - contrast) * grey, flat)
 
 
 def _saturate(picture: NDArray[np.uint8], factor: float) -> None:
     """Multiply the distance of each value from the pixel's grey."""
-    cv2.transform(picture, factor * np.eye(3) + (1 - factor) * _GREY, picture)
+    cv2.transform(picture, factor * np.eye(3) + (1 - factor) * GREY, picture)
 
 
 def _turn_hue(picture: NDArray[np.uint8], share: float) -> None:
@@ -63,9 +66,14 @@ def _turn_hue(picture: NDArray[np.uint8], share: float) -> None:
     cv2.cvtColor(picture, cv2.COLOR_HSV2RGB_FULL, picture)
 
 
+def blur_reach(sigma: Any) -> NDArray[np.int64]:
+    """Return at how many pixels Gaussians are cut off, of the shape of `sigma`."""
+    return np.floor(_CUT_OFF * np.asarray(sigma)).astype(np.int64)
+
+
 def _blur(picture: NDArray[np.uint8], sigma: float) -> None:
-    """Convolve with a Gaussian that is cut off at 3.5 standard deviations."""
-    reach = int(3.5 * sigma)
+    """Convolve with a Gaussian."""
+    reach = int(blur_reach(sigma))
     if reach:
         cv2.GaussianBlur(picture, (2 * reach + 1, 2 * reach + 1), sigma, picture)
 
@@ -79,18 +87,18 @@ def _add_noise(picture: NDArray[np.uint8], deviation: float, per_channel: bool, 
         per_channel: Whether the channels have values of their own.
         seed: Of the values.
     """
-    table = _noise(picture.size, per_channel)
-    start = (seed % _NOISE_VALUES) * (1 if per_channel else 3)
+    table = noise_steps(picture.size, per_channel)
+    start = (seed % NOISE_VALUES) * (1 if per_channel else 3)
     noise = table[start : start + picture.size].reshape(picture.shape)
-    scale = _WHITE * deviation / _NOISE_SCALE
-    cv2.addWeighted(picture, 1.0, noise, scale, -_NOISE_ZERO * scale, picture)
+    scale = _WHITE * deviation / NOISE_SCALE
+    cv2.addWeighted(picture, 1.0, noise, scale, -NOISE_ZERO * scale, picture)
 
 
 @lru_cache(maxsize=4)
-def _noise(length: int, per_channel: bool) -> NDArray[np.uint8]:
+def noise_steps(length: int, per_channel: bool) -> NDArray[np.uint8]:
     """Return the table of noise, long enough for `length` values from every start, and read-only."""
-    values = np.random.default_rng(_NOISE_SEED).standard_normal(_NOISE_VALUES, dtype=np.float32)
-    steps = np.clip(np.rint(_NOISE_SCALE * values) + _NOISE_ZERO, 0, 255).astype(np.uint8)
+    values = np.random.default_rng(_NOISE_SEED).standard_normal(NOISE_VALUES, dtype=np.float32)
+    steps = np.clip(np.rint(NOISE_SCALE * values) + NOISE_ZERO, 0, 255).astype(np.uint8)
     steps = steps if per_channel else steps.repeat(3)
     table = np.resize(steps, len(steps) + length)
     table.flags.writeable = False

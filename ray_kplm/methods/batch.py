@@ -18,7 +18,7 @@ class Views:
     """B views of training images.
 
     Attributes:
-        picture: uint8 (B, S, S, 3), RGB, the network's input.
+        picture: (B, S, S, 3), RGB, the network's input: uint8; or, made on the training device, a float32 tensor from 0 to 1.
         image: (B,) index of the image in the round, whose labels apply.
         flip: (B,) whether the view shows the mirror image.
         crop_to_view: (B, 2, 3) affine map from the crop frame to the input frame.
@@ -26,7 +26,7 @@ class Views:
         labels: of the B views, where they come with them; `image` then counts them.
     """
 
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | Tensor
     image: NDArray[np.int64]
     flip: NDArray[np.bool_]
     crop_to_view: NDArray[np.float32]

@@ -16,6 +16,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import displace
 from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.channels import Channels
+from ray_kplm.network.transfer import to_device
 from ray_kplm.schemas import NONE
 
 
@@ -67,15 +68,14 @@ class Labels:
 
         def in_view(plain: NDArray[np.int32], flipped: NDArray[np.int32]) -> Tensor:
             values = np.where(views.flip[:, None], flipped[image], plain[image])
-            return to_device(np.where(valid, values, NONE).astype(np.int64))
-
-        def to_device(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
+            return to_device(np.where(valid, values, NONE).astype(np.int64), device)
 
         identity = in_view(self.identity, self.identity_flipped)
         if self.landmark is None or self.landmark_flipped is None:
-            return Points(to_device(cells), to_device(valid), identity)
-        return Points(to_device(cells), to_device(valid), identity, in_view(self.landmark, self.landmark_flipped))
+            return Points(to_device(cells, device), to_device(valid, device), identity)
+        return Points(
+            to_device(cells, device), to_device(valid, device), identity, in_view(self.landmark, self.landmark_flipped)
+        )
 
 
 @dataclass(frozen=True)

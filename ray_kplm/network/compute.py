@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import ConfigError
+from ray_kplm.network.transfer import to_device
 from ray_kplm.number_format import resolve_auto
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -71,11 +72,15 @@ class Placement:
         moved: nn.Module = network.to(self.device).to(memory_format=self._memory_format)  # type: ignore[call-overload]
         return moved
 
-    def images(self, image_BSS3: NDArray[np.uint8]) -> Tensor:
-        """Return the network's input: uint8 (B, S, S, 3) -> float32 (B, 3, S, S) from 0 to 1, on the device."""
-        image = torch.from_numpy(np.ascontiguousarray(image_BSS3)).to(self.device, non_blocking=True)
-        image = image.permute(0, 3, 1, 2).float() / 255
-        return image.contiguous(memory_format=self._memory_format)
+    def images(self, image_BSS3: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Return the network's input: float32 (B, 3, S, S) from 0 to 1, on the device.
+
+        Args:
+            image_BSS3: uint8 (B, S, S, 3); or a tensor on the device, float32 from 0 to 1.
+        """
+        if not isinstance(image_BSS3, Tensor):
+            image_BSS3 = to_device(np.ascontiguousarray(image_BSS3), self.device).float() / 255
+        return image_BSS3.permute(0, 3, 1, 2).contiguous(memory_format=self._memory_format)
 
     def precision(self) -> AbstractContextManager[None]:
         """Return the autocast context of the network's forward pass; losses and coordinates are float32 outside of it."""

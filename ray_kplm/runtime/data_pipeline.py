@@ -23,12 +23,19 @@ from ray_kplm.config import AugmentConfig
 from ray_kplm.imaging.augment import Augmenter, Boxed
 from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews, can_make
+from ray_kplm.methods.prefetch import ahead
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.session import OBJECT_STORE_BYTES
 
 BLOCK_VIEWS = 128
-"""Views made by one Ray Data task: enough to amortise a task's overhead of some milliseconds, few enough to start quickly."""
+"""Views made by one of the first Ray Data tasks of a training: few, so that it starts quickly."""
+_LARGE_BLOCK_VIEWS, _LARGE_BLOCK_BYTES = 1024, 64 * 2**20
+"""Most views made by one of the tasks that follow, and their most bytes. Between two tasks a core waits for Ray Data's
+scheduler, some 20 milliseconds, in which it would make tens of views."""
+_QUICK_BLOCKS = 2
+"""Small blocks at the start, for each task at a time."""
 _PREFETCHED_BATCHES = 2
 _STORE_SHARE = 0.5
 """Share of the cluster's object store that views may fill; images, labels and other runs need the rest."""
@@ -55,15 +62,35 @@ def object_store_limit(share: int, size: int, data_workers: int, workers: int, s
         workers: training workers.
         store_bytes: size of the cluster's object store.
     """
-    block_views = _block_views(share)
-    prefetched = math.ceil(_PREFETCHED_BATCHES * share / block_views) + 1
-    wanted = 2 * block_views * 3 * size**2 * (2 * data_workers + prefetched)
+    per_block = _large_block(share, size)
+    prefetched = math.ceil(_PREFETCHED_BATCHES * share / per_block) + 1
+    wanted = 2 * per_block * 3 * size**2 * (2 * data_workers + prefetched)
     return int(min(max(wanted, OBJECT_STORE_BYTES), _STORE_SHARE * store_bytes / workers))
 
 
-def _block_views(share: int) -> int:
-    """Return the number of views in a block: whole batches."""
-    return max(1, BLOCK_VIEWS // share) * share
+def block_ends(views: int, share: int, size: int, data_workers: int) -> list[int]:
+    """Return where the blocks of a training worker's views end: whole batches, first small ones, then large ones.
+
+    Args:
+        views: of the worker.
+        share: views in the worker's share of a batch.
+        size: side of a view, pixels.
+        data_workers: Ray Data tasks at a time for the worker.
+    """
+    small, large = _whole_batches(BLOCK_VIEWS, share), _large_block(share, size)
+    quick = min(_QUICK_BLOCKS * data_workers * small, views)
+    return [*range(small, quick, small), *range(quick, views, large), views]
+
+
+def _large_block(share: int, size: int) -> int:
+    """Return the views in a block after the first ones."""
+    fitting = _LARGE_BLOCK_BYTES // (3 * size**2)
+    return _whole_batches(max(BLOCK_VIEWS, min(fitting, _LARGE_BLOCK_VIEWS)), share)
+
+
+def _whole_batches(views: int, share: int) -> int:
+    """Return a number of views as whole batches, at least one."""
+    return max(1, views // share) * share
 
 
 def feed(
@@ -76,6 +103,7 @@ def feed(
     rank: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
 ) -> Iterator[Views]:
     """Yield the batches of one training worker, in the plan's order.
 
@@ -88,12 +116,12 @@ def feed(
         rank: rank of the training worker.
         workers: number of training workers, which share each batch.
         data_workers: Ray Data tasks at a time.
+        device_views: makes the views on the training device, ahead of the step; None: the tasks make them.
     """
     share = plan.views // workers
     rows = plan.rows(first, plan.iterations, rank, workers)
     if not len(rows):
         return
-    per_block = _block_views(share)
     blocks = [
         pa.table(
             {
@@ -104,14 +132,17 @@ def feed(
                 "other": plan.image[plan.seed[r] % len(plan.image)],  # of the plan alone, wherever a training continues
             }
         )
-        for r in np.split(rows, np.arange(per_block, len(rows), per_block))
+        for r in np.split(rows, block_ends(len(rows), share, size, data_workers)[:-1])
     ]
+    moving = bool((plan.shown != plan.image).any())
     make_arguments = {
-        "images": images, "augment": augment, "size": size, "moving": bool((plan.shown != plan.image).any()),
+        "images": images, "augment": augment, "size": size, "moving": moving,
+        "inputs_only": device_views is not None and can_make(augment, moving),
     }  # fmt: skip
     for batch in execute(
-        blocks, make_views, make_arguments, size, share=share, workers=workers, data_workers=data_workers
-    ):
+        blocks, make_views, make_arguments, size,
+        share=share, workers=workers, data_workers=data_workers, device_views=device_views,
+    ):  # fmt: skip
         yield Views(**batch)
 
 
@@ -124,6 +155,8 @@ def execute(
     share: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
+    cpus: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Yield the batches of a training worker, made of blocks in their order.
 
@@ -135,49 +168,59 @@ def execute(
         share: views in the worker's share of a batch.
         workers: number of training workers.
         data_workers: Ray Data tasks at a time.
+        device_views: what is called with the batches, ahead of the step.
+        cpus: CPUs that a task reserves.
     """
     dataset = ray.data.from_arrow(blocks).map_batches(
         make,
         fn_kwargs=make_arguments,
         batch_size=None,
         compute=TaskPoolStrategy(size=data_workers),
-        num_cpus=1,
+        num_cpus=cpus,
     )
     store_bytes = ray.cluster_resources().get("object_store_memory", math.inf)
     limit = object_store_limit(share, size, data_workers, workers, store_bytes)
     dataset.context.execution_options.resource_limits = ExecutionResources(object_store_memory=limit)
-    yield from dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
+    batches = dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=_PREFETCHED_BATCHES)
+    yield from batches if device_views is None else ahead(iter(batches), device_views, device_views.device)
 
 
 def make_views(
-    batch: dict[str, NDArray[Any]], images: RoundImages, augment: AugmentConfig, size: int, moving: bool
+    batch: dict[str, NDArray[Any]],
+    images: RoundImages,
+    augment: AugmentConfig,
+    size: int,
+    moving: bool,
+    inputs_only: bool = False,
 ) -> dict[str, Any]:
-    """Turn rows of a plan into views; `moving` if some show another frame than the one that is labelled.
+    """Turn rows of a plan into views, or into the inputs of which a training device makes them.
 
     It runs in tasks rather than actors: an actor pool starts new processes for every training, while tasks reuse the processes
     of the previous training, with all modules loaded.
+
+    Args:
+        batch: columns of the plan.
+        images: images of the round.
+        augment: ranges of the augmentation.
+        size: side of a view, pixels.
+        moving: whether some views show another frame than the one that is labelled.
+        inputs_only: whether `DeviceViews` makes the views.
     """
     make = _augmenter(augment, size)
     parameters = draw_views(augment, batch["seed"], batch["flip"])
     used = [batch["image"], *([batch["shown"]] if moving else []), batch["other"][parameters.paste]]
     images.fetch(np.unique(np.concatenate(used)))
     shown, other = batch["shown"].tolist(), batch["other"].tolist()
-    views = make.views(
-        parameters,
-        (images[index] for index in shown),
-        (images[index] for index in batch["image"].tolist()) if moving else None,
-        (
-            _boxed(images, *pair) if paste else None
-            for *pair, paste in zip(shown, other, parameters.paste.tolist(), strict=True)
-        ),
+    pictures = (images[index] for index in shown)
+    boxed = (
+        _boxed(images, *pair) if paste else None
+        for *pair, paste in zip(shown, other, parameters.paste.tolist(), strict=True)
     )
-    return {
-        "picture": views.picture,
-        "crop_to_view": views.crop_to_view,
-        "shifts": views.shifts,
-        "image": batch["image"],
-        "flip": batch["flip"],
-    }
+    columns = {"image": batch["image"], "flip": batch["flip"]}
+    if inputs_only:
+        return vars(make.inputs(parameters, pictures, boxed)) | columns | {"seed": batch["seed"]}
+    before = (images[index] for index in batch["image"].tolist()) if moving else None
+    return vars(make.views(parameters, pictures, before, boxed)) | columns
 
 
 def _boxed(images: RoundImages, index: int, other: int) -> Boxed | None:

@@ -18,6 +18,7 @@ from torch import nn
 from ray_kplm.config import Config
 from ray_kplm.errors import CollapseError
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import CarriedLabels, Labels
 from ray_kplm.methods.sampling import Plan
 from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
@@ -94,15 +95,17 @@ def train_loop(
     wrap = _distributed if workers > 1 else lambda network: network
     learner = Learner(training.objective, training.labels, training.schedule, placement, training.seed, wrap)
     first = _resume(learner, job)
+    size = config.network.image_size
     views = training.views(
         training.plan,
         training.images,
         config.augment,
-        config.network.image_size,
+        size,
         first=first,
         rank=rank,
         workers=workers,
         data_workers=config.compute.data_workers,
+        device_views=DeviceViews(config.augment, size, device) if device.type == "cuda" else None,
     )
     recent: list[dict[str, torch.Tensor]] = []
     metrics: dict[str, float] = {}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import AugmentConfig
 from ray_kplm.methods.batch import Views
+from ray_kplm.methods.device_views import DeviceViews, can_make
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.runtime.data_pipeline import BLOCK_VIEWS, execute, make_views
@@ -39,19 +40,22 @@ def feed_windows(
     rank: int,
     workers: int,
     data_workers: int,
+    device_views: DeviceViews | None = None,
 ) -> Iterator[Views]:
     """Yield the batches of one training worker, in the plan's order, with their labels: see `data_pipeline.feed`."""
     share = plan.views // workers
     step = plan.block_iterations(BLOCK_VIEWS, workers)
     make_arguments = {
         "plan": plan, "images": images, "augment": augment, "size": size, "rank": rank, "workers": workers,
+        "inputs_only": device_views is not None and can_make(augment, moving=False),
     }  # fmt: skip
     for begin in range(first, plan.iterations, step * _EXECUTION_BLOCKS):
         end = min(begin + step * _EXECUTION_BLOCKS, plan.iterations)
         blocks = [pa.table({"first": [i], "last": [min(i + step, end)]}) for i in range(begin, end, step)]
         for batch in execute(
-            blocks, _make_block, make_arguments, size, share=share, workers=workers, data_workers=data_workers
-        ):
+            blocks, _make_block, make_arguments, size,
+            share=share, workers=workers, data_workers=data_workers, device_views=device_views,
+        ):  # fmt: skip
             names = [name for name in batch if name.startswith(_LABEL)]
             labels = Labels(**{name.removeprefix(_LABEL): batch.pop(name) for name in names})
             yield Views(**batch, labels=labels)
@@ -65,8 +69,9 @@ def _make_block(
     size: int,
     rank: int,
     workers: int,
+    inputs_only: bool = False,
 ) -> dict[str, Any]:
-    """Make a worker's views of the iterations first <= i < last, with their labels."""
+    """Make a worker's views, or inputs, of the iterations first <= i < last, with their labels."""
     places = plan.places(int(block["first"][0]), int(block["last"][0]), rank, workers)
     found = images.windows(int(places[0]), int(places[-1]), rank, workers)
     counts = np.concatenate([window.counts for window in found])
@@ -75,7 +80,7 @@ def _make_block(
     if all(part.flip is not None for part in parts):
         rows["flip"] = np.concatenate([part.flip for part in parts])[rows["image"]]
     encoded = RoundImages(np.cumsum(counts) - counts, [reference for window in found for reference in window.images])
-    views = make_views(rows, encoded, augment, size, moving=False)
+    views = make_views(rows, encoded, augment, size, moving=False, inputs_only=inputs_only)
     labels = Labels.joined([part.labels for part in parts]).rows(rows["image"])
     views["image"] = np.arange(len(places)) % (plan.views // workers)  # in the worker's batch, whose labels come along
     return views | {f"{_LABEL}{name}": array for name, array in labels.arrays().items()}

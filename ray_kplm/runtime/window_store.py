@@ -28,6 +28,8 @@ _COUNTED = 256
 """Parts whose usable images are counted at a time, where a training continues."""
 _AHEAD = 1
 """Windows that are read before a worker asks for them."""
+_BEHIND = 1
+"""Windows that are kept behind the last request: tasks that make adjacent blocks may ask in any order."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class WindowStore:
         self._asked = {key: number for key, number in self._asked.items() if key[1] == workers}
         self._asked[rank, workers] = lowest
         if len(self._asked) == workers:
-            needed = min(self._asked.values())
+            needed = min(self._asked.values()) - _BEHIND
             self._reads = {number: read for number, read in self._reads.items() if number >= needed}
 
     def _window(self, number: int) -> Window:

@@ -11,7 +11,7 @@ from ray_kplm.imaging import coordinates
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods.batch import Views
 from ray_kplm.methods.channels import Channels
-from ray_kplm.methods.labels import cluster_labels, keypoint_labels, landmark_labels
+from ray_kplm.methods.labels import Labels, cluster_labels, keypoint_labels, landmark_labels
 from ray_kplm.schemas import KEYPOINTS, LABELS, NONE
 
 CPU = torch.device("cpu")
@@ -171,3 +171,13 @@ def test_points_have_landmarks_beside_clusters_if_a_flip_map_is_given():
     assert points.identity.tolist() == [[NONE, 9], [8, NONE], [4, NONE]]
     assert points.landmark.tolist() == [[0, 1], [1, 0], [NONE, NONE]]
     assert cluster_labels([table]).in_views(views_of, CPU).landmark is None
+
+
+def test_rows_of_labels_and_labels_of_several_parts_are_those_of_all():
+    rng = np.random.default_rng(0)
+    identity = rng.integers(0, 9, (6, 4)).astype(np.int32)
+    whole = Labels(rng.random((6, 4, 2)).astype(np.float32), identity, identity + 1, rng.random((6, 4)) < 0.5)
+    joined = Labels.joined([whole.rows(np.array([4, 0])), whole.rows(np.array([5]))])
+    assert sorted(joined.arrays()) == ["identity", "identity_flipped", "present", "xy"]
+    for name, array in joined.arrays().items():
+        np.testing.assert_array_equal(array, getattr(whole, name)[[4, 0, 5]])

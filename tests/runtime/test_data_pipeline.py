@@ -18,10 +18,11 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.datasets.sequences import read_frames
 from ray_kplm.imaging.augment import Augmenter
 from ray_kplm.methods import build_method
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import Labels
 from ray_kplm.methods.sampling import AnyImages, pair_plan
 from ray_kplm.runtime import session
-from ray_kplm.runtime.data_pipeline import feed, object_store_limit
+from ray_kplm.runtime.data_pipeline import block_ends, feed, object_store_limit
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.ray_private import ExecutionCallback
 from ray_kplm.steps.ingest import ingest
@@ -83,6 +84,21 @@ def test_the_next_training_uses_the_processes_of_the_last(plan, images):
         assert ray_processes() <= running
 
 
+def test_a_device_makes_the_views_of_the_tasks_whoever_decodes_and_takes_them(plan, images):
+    """On a CPU through the code that a GPU runs. The tasks' views are rounded to whole grey levels, after each transform."""
+    made = DeviceViews(AUGMENT, SIZE, torch.device("cpu"))
+    by_tasks, on_device = batches(plan, images), batches(plan, images, device_views=made)
+    halves = [batches(plan, images, device_views=made, rank=r, workers=2, data_workers=2) for r in (0, 1)]
+    for task, device, *parts in zip(by_tasks, on_device, *halves, strict=True):
+        error = np.abs(255 * device.picture.numpy() - task.picture)
+        assert error.mean() < 1
+        assert (error > 3).mean() < 0.1
+        np.testing.assert_allclose(device.crop_to_view, task.crop_to_view, atol=1e-4)
+        np.testing.assert_array_equal(device.shifts, task.shifts)
+        np.testing.assert_array_equal(device.image, task.image)
+        np.testing.assert_allclose(device.picture, torch.cat([part.picture for part in parts]), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_killed_process_does_not_change_the_views(images, kill_workers):
     _, count = images
@@ -90,7 +106,7 @@ def test_a_killed_process_does_not_change_the_views(images, kill_workers):
     whole, found, killed = batches(long, images), [], 0
     for batch in feed(long, images[0], AUGMENT, SIZE, first=0, rank=0, workers=1, data_workers=1):
         found.append(batch)
-        killed = killed or kill_workers("MapBatches(_make_views)")
+        killed = killed or kill_workers("MapBatches(make_views)")
     assert killed
     for a, b in zip(whole, found, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
@@ -100,17 +116,25 @@ MIB = 2**20
 
 
 def test_the_object_store_for_a_pipeline_grows_with_its_tasks_and_their_blocks():
-    """128 views of 256 pixels are 24 MiB. Batches of 32 leave two blocks at the consumer: a prefetched one, and one in use."""
+    """320 views of 256 pixels are 60 MiB. Batches of 32 leave two blocks at the consumer: a prefetched one, and one in use."""
     least, huge = session.OBJECT_STORE_BYTES, 2**50
-    assert object_store_limit(32, 256, 8, 1, huge) == 2 * 24 * MIB * (2 * 8 + 2)
-    assert object_store_limit(32, 256, 16, 1, huge) == 2 * 24 * MIB * (2 * 16 + 2)
-    assert object_store_limit(32, 512, 8, 1, huge) == 4 * object_store_limit(32, 256, 8, 1, huge)
-    assert object_store_limit(200, 256, 8, 1, huge) == 2 * 200 * 3 * 256**2 * (
+    assert object_store_limit(32, 256, 8, 1, huge) == 2 * 60 * MIB * (2 * 8 + 2)
+    assert object_store_limit(32, 256, 16, 1, huge) == 2 * 60 * MIB * (2 * 16 + 2)
+    assert object_store_limit(32, 512, 8, 1, huge) == 2 * 96 * MIB * (2 * 8 + 2)  # 128 views, the least
+    assert object_store_limit(400, 256, 8, 1, huge) == 2 * 400 * 3 * 256**2 * (
         2 * 8 + 3
     )  # a batch is a block, two are prefetched
-    assert object_store_limit(32, 64, 1, 1, huge) == least  # as all pipelines have
+    assert object_store_limit(32, 32, 1, 1, huge) == least  # as all pipelines have
     assert object_store_limit(32, 256, 8, 1, 1000 * MIB) == 500 * MIB  # half of the store,
     assert object_store_limit(32, 256, 8, 4, 1000 * MIB) == 125 * MIB  # which four workers share
+
+
+def test_blocks_are_small_at_first_and_whole_batches():
+    assert block_ends(2000, 32, 256, 2) == [128, 256, 384, 512, 832, 1152, 1472, 1792, 2000]
+    assert block_ends(4000, 100, 64, 1) == [100, 200, 1200, 2200, 3200, 4000]  # at most 1024 views
+    assert block_ends(1200, 300, 512, 1) == [300, 600, 900, 1200]
+    assert block_ends(96, 32, 256, 4) == [96]
+    assert block_ends(256, 32, 256, 1) == [128, 256]
 
 
 class Limits(ExecutionCallback):

@@ -10,6 +10,7 @@ from ray_kplm.config import AugmentConfig
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import CollapseError
 from ray_kplm.imaging.augment import Augmenter
+from ray_kplm.methods.device_views import DeviceViews
 from ray_kplm.methods.labels import CarriedLabels, Labels
 from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.runtime.image_store import RoundImages
@@ -85,6 +86,15 @@ def test_views_are_those_of_the_plan_with_their_labels(whole, plan, parts, selec
     points = CarriedLabels().in_views(whole[0], torch.device("cpu"))
     assert points.valid.shape == (4, 3)
     assert points.valid.any()
+
+
+def test_a_device_makes_the_same_views_with_the_same_labels(whole, plan, parts):
+    """On a CPU through the code that a GPU runs, without the tasks' rounding."""
+    made = DeviceViews(AUGMENT, SIZE, torch.device("cpu"))
+    for task, device in zip(whole, batches(plan, WindowImages.open(plan, parts), device_views=made), strict=True):
+        assert np.abs(255 * device.picture.numpy() - task.picture).mean() < 1
+        np.testing.assert_allclose(device.crop_to_view, task.crop_to_view, atol=1e-4)
+        np.testing.assert_array_equal(device.labels.xy, task.labels.xy)
 
 
 def same(one, two):
