@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,7 +86,9 @@ class ExtraTransforms:
     def _set(self, uri: str, transforms: list[Any], p: float, size: int) -> None:
         self._uri, self._size = uri, size
         points = A.KeypointParams(format="xy", remove_invisible=False)
-        self._compose = A.Compose(transforms, keypoint_params=points, p=p)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got processor for keypoints")  # transforms of colours alone are right, too
+            self._compose = A.Compose(transforms, keypoint_params=points, p=p)
         self._nodes = list(_nodes(self._compose))
         for node in self._nodes:
             if isinstance(node, BaseDistortion):
@@ -108,15 +111,17 @@ class ExtraTransforms:
             The picture, and the shifts (G, G, 2) of both. The stored points are at most a heatmap cell apart.
 
         Raises:
-            ConfigError: A transform mirrored the view or changed its size.
+            ConfigError: A transform mirrored the view, changed its size or lost points.
         """
         for number, node in enumerate(self._nodes):
             node.random_generator = np.random.default_rng((seed, number))
             node.py_random = random.Random(f"{seed} {number}")
         moved = displace(self._places.reshape(1, -1, 2), shifts[None], self._size)[0]
         out = self._compose(image=picture, keypoints=moved)
-        after = np.asarray(out["keypoints"], np.float64).reshape(self._places.shape)
         changed: NDArray[np.uint8] = out["image"]
+        if len(out["keypoints"]) != len(moved):
+            raise unusable(self._uri, "a transform loses points, which labels need; take it out")
+        after = np.asarray(out["keypoints"], np.float64).reshape(self._places.shape)
         if changed.shape != picture.shape or changed.dtype != np.uint8:
             raise unusable(self._uri, f"it turns a view of {picture.shape} to {changed.shape}; the size must stay")
         if _mirrors(moved.reshape(self._places.shape), after):
