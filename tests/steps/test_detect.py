@@ -158,12 +158,10 @@ def test_enough_keypoints_pass():
 
 
 @pytest.mark.parametrize("described", [False, True])
-def test_a_part_on_storage_is_counted_and_not_made_again(tmp_path, described):
-    rng = np.random.default_rng(0)
-    folder, target = Folder.at(tmp_path / "images"), Folder.at(tmp_path / "target")
-    noisy = [encode_png(cv2.resize(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), (96, 96))) for _ in range(3)]
-    columns = {"image_id": ["a", "b", "c"], "image": noisy, "width": [96] * 3, "height": [96] * 3}
-    folder.write_table(PART, pa.table(columns))
+def test_a_part_of_keypoints_on_storage_is_counted_and_not_made_again(tmp_path, described):
+    rng, target = np.random.default_rng(0), Folder.at(tmp_path / "target")
+    noisy = [cv2.resize(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), (96, 96)) for _ in range(3)]
+    folder = folder_of(tmp_path / "images", noisy)
     find = FindKeypoints(folder, folder, KeypointsConfig(detector="orb", limit=20), 0)
     first = DetectPart(find, target, described)(PART, np.arange(3))
     assert first["kept"] > 10
