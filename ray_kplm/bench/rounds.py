@@ -73,7 +73,8 @@ def _write(folder: Folder, size: int) -> Folder:
         count = min(_PART_IMAGES, size - part * _PART_IMAGES)
         encoded = [rng.bytes(_IMAGE_BYTES) for _ in range(count)]
         ids = [f"{part}/{i}" for i in range(count)]
-        folder.write_table(f"part-{part:05d}.parquet", pa.table({"image_id": ids, "image": encoded}))
+        boxes = pa.nulls(count, pa.list_(pa.float32()))
+        folder.write_table(f"part-{part:05d}.parquet", pa.table({"image_id": ids, "image": encoded, "box": boxes}))
     return folder
 
 
@@ -86,7 +87,7 @@ def _measure(folder: Folder, size: int, images: int) -> dict[str, float]:
         began = time.perf_counter()
         selection = draw_round(parts, rows, before=number * images, count=images, seed=0)
         loaded = RoundImages.load(folder, selection)
-        loaded.wait()
+        loaded.fetch(np.arange(selection.images))
         pair_plan(AnyImages(np.arange(selection.images)), iterations=images // 32, pairs=16, flip=True, seed=(0,))
         seconds.append(time.perf_counter() - began)
     tracemalloc.start()

@@ -36,10 +36,6 @@ class RoundImages:
         refs = [_read.remote(images, part, rows) for part, rows in zip(selection.parts, selection.rows, strict=True)]
         return cls(np.cumsum([0, *(len(rows) for rows in selection.rows)])[:-1], refs)
 
-    def wait(self) -> None:
-        """Block until all images are in the object store."""
-        ray.wait(self.refs, num_returns=len(self.refs), fetch_local=False)
-
     def fetch(self, indices: NDArray[np.integer[Any]]) -> None:
         """Fetch the parts of these images in one request, which is faster than one request per part."""
         parts = [int(part) for part in np.unique(self._part(indices)) if part not in self._tables]

@@ -122,7 +122,7 @@ def test_a_training_without_usable_images_says_so(plan, parts):
 
 
 @pytest.mark.slow
-def test_killed_tasks_and_a_killed_store_do_not_change_the_views(whole, plan, parts, kill_workers):
+def test_a_training_continues_with_the_same_views_after_its_store_was_killed(whole, plan, parts, kill_workers):
     images, found = WindowImages.open(plan, parts), []
     for batch in feed_windows(plan, images, AUGMENT, SIZE, first=0, rank=0, workers=1, data_workers=1):
         found.append(batch)
