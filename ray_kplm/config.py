@@ -255,8 +255,8 @@ class ClusteringConfig:
     spherical: bool = False
     """Normalise centroids to unit length."""
     memory_gib: Annotated[float, Range(0, 65_536, above=True)] = 1.0
-    """Memory of a shard, GiB; descriptors that do not fit are read again in each pass. The minimum is about 0.3, which the
-    libraries and the part that is being read take."""
+    """Memory of a shard, GiB, and as much of its GPU for descriptors. Features that do not fit are read again in each pass. The
+    minimum is about 0.3, which the libraries and the part that is being read take."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ for the part that is being read."""
 _STATE_BYTES = 11
 """Memory that a shard has for each keypoint in any case: its landmark, its squared lengths, and whether it is excluded."""
 
-RowsOf = Callable[[str, Features], list[Rows]]
-"""A part and its features -> the rows of both arrays of descriptors that a fit uses."""
+RowsOf = Callable[[str, Sequence[NDArray[np.float16]]], list[Rows]]
+"""A part and its descriptors, plain and mirrored, float16 (N, d) each -> those that a fit uses."""
 
 
 class FeatureCache:
@@ -69,17 +69,17 @@ class FeatureCache:
             if features is not None and _size(features) - size[part] <= spare:
                 spare -= _size(features) - size[part]
                 free -= _size(features)
-                held[part] = rows_of(part, features)
+                held[part] = rows_of(part, _descriptors(features))
                 continue
             if size[part] <= free:
                 free -= size[part]
-                held[part] = [_compact(rows) for rows in rows_of(part, self._get(part))]
+                held[part] = [_compact(rows) for rows in self.rows(part, rows_of)]
             self._whole.pop(part, None)
         return {part: held[part] for part in self._parts if part in held}
 
     def rows(self, part: str, rows_of: RowsOf) -> list[Rows]:
         """Return a part's descriptors of a fit, read again if the part is not in memory."""
-        return rows_of(part, self._get(part))
+        return rows_of(part, _descriptors(self._get(part)))
 
     def _get(self, part: str) -> Features:
         return self._whole[part] if part in self._whole else self._load(part)
@@ -94,6 +94,11 @@ class FeatureCache:
             )
         self._dim = dim
         return features
+
+
+def _descriptors(features: Features) -> Sequence[NDArray[np.float16]]:
+    """Return the descriptors, plain and mirrored."""
+    return features.descriptors, features.descriptors_flipped
 
 
 def _size(features: Features) -> int:

@@ -7,6 +7,8 @@ can be built again and brought to the same state by the same calls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -237,11 +239,10 @@ class DescriptorShard:
             self._points = self._backend.hold([rows for sources in self._held.values() for rows in sources])
         return self._points
 
-    def _choose(self, part: str, features: Features) -> list[Rows]:
-        """Return the part's descriptors of the fit."""
-        sides = zip((features.descriptors, features.descriptors_flipped), self._squares[part], strict=True)
-        chosen = self._fit_rows(part)
-        return [Rows(side, rows, squares[rows]) for rows, (side, squares) in zip(chosen, sides, strict=False)]
+    def _choose(self, part: str, descriptors: Sequence[NDArray[np.float16]]) -> list[Rows]:
+        """Return those of a part's descriptors, plain and mirrored, that are fitted."""
+        chosen = zip(descriptors, self._fit_rows(part), self._squares[part], strict=False)
+        return [Rows(side, rows, squares[rows]) for side, rows, squares in chosen]
 
     def _fit_rows(self, part: str) -> list[NDArray[np.int32]]:
         """Return the part's share of the fit: rows of kept keypoints, and rows of mirrored ones if they are fitted."""

@@ -99,8 +99,8 @@ def test_counting_a_fit_reads_nothing(features, reads):
     assert not reads
 
 
-def rows_of(part, features):
-    return [Rows.all_of(features.descriptors)]
+def rows_of(part, descriptors):
+    return [Rows.all_of(descriptors[0])]
 
 
 def begun(features, memory):
