@@ -30,7 +30,7 @@ _BACKWARD_SHARE = 2 / 3
 
 @dataclass(frozen=True)
 class Design:
-    """How the code goes about it: what a change of the code changes in the model.
+    """How the code goes about it. The defaults are what it does now; a change of the code changes them.
 
     Attributes:
         fit_passes: Iterations of K-means until it stops; thesis-sized fits take about 25.
@@ -39,20 +39,20 @@ class Design:
         trials_on_shards: Whether the starts of K-means are tried on the shards, and not by the coordinator.
         part_requests: Requests to storage for a part of labels or features.
         storage_requests: Requests to storage in flight for each worker.
-        starts_each_round: Whether GPUs are given to new processes for the extraction and the clustering of every round.
+        starts_each_round: Whether extraction on GPUs and clustering are done by new processes in every round.
         overlapped: Whether extraction decodes, computes and writes at the same time.
         device_views: Whether views are made on the device, from images that the cores decode.
     """
 
     fit_passes: int = 25
-    feature_reads: int = 7
-    label_readers: int = 1
-    trials_on_shards: bool = False
-    part_requests: int = 5
+    feature_reads: int = 1
+    label_readers: int = 16
+    trials_on_shards: bool = True
+    part_requests: int = 3
     storage_requests: int = 4
-    starts_each_round: bool = True
-    overlapped: bool = False
-    device_views: bool = False
+    starts_each_round: bool = False
+    overlapped: bool = True
+    device_views: bool = True
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,8 @@ class Model:
         workers = self.training_workers(work, round)
         iteration = self.iteration(work, round, workers)
         iterating = self._iterations(work, round) * iteration.seconds
-        is_first = round % work.config.compute.rounds_per_fit == 0
+        trainings = work.config.compute.rounds_per_fit or work.config.stage1.rounds + 2  # 0: all of the run
+        is_first = round % trainings == 0
         start = self._start("train_start") if is_first else self.rates["train_next"]
         return StepTime("training", start + iterating, start, f"{iteration.limit}, {workers} workers")
 
