@@ -10,6 +10,9 @@ from typing import Any
 import torch
 
 from ray_kplm.bench.kmeans_speed import Sizes, against_faiss, on_device, one_core, write_features
+from ray_kplm.bench.scale_model import Cluster, Design
+from ray_kplm.bench.scale_network import stage1_cost
+from ray_kplm.bench.scale_rates import ASSUMED
 from ray_kplm.bench.shard_scaling import memory_of, same_assignments, scaling, two_processes
 from ray_kplm.bench.timing import in_new_process
 from ray_kplm.config import load_config
@@ -18,12 +21,6 @@ from ray_kplm.run import Run, round_path
 from ray_kplm.runtime.session import session
 from ray_kplm.storage import Folder
 
-_GPU_FLOPS = 30e12
-"""Assumed speed of training the thesis' network on one GPU (bf16, a tenth of an A100's peak, as its layers are small)."""
-_NODE_CORES = 16
-"""Assumed number of CPU cores beside that GPU."""
-_FORWARD_FLOP = 20.8e9
-"""Operations of a forward pass of the thesis' network on one image (docs/method.md 11)."""
 _MEMORY_MILLIONS = (1, 4, 16)
 """Millions of descriptors on which memory is measured."""
 
@@ -69,21 +66,23 @@ def bench(sizes: Sizes, *, memory: bool, run: str | None, progress: ProgressCall
 
 
 def thesis_share(vectors_per_core_s: float) -> float:
-    """Estimate the share of clustering in the time of a round of `thesis_faces.yaml`.
+    """Estimate the share of clustering in the time of a round of `thesis_faces.yaml`, by the assumptions of `kplm bench scale`.
 
-    The assumptions are one GPU of 30 TFLOP/s and 16 cores. A round has 5,000 iterations of 32 views, at three forward passes
-    each, and two forward passes of as many images. Clustering has 25 passes for each fit, and 10 on the sample for each start.
+    They are one GPU and the cores beside it, which cluster. A round trains on its views and extracts from as many images, each
+    with its mirror image. Clustering has some passes for each fit, and a few on the sample for each start. `kplm bench scale`
+    has the other steps, and what happens at the same time.
 
     Args:
         vectors_per_core_s: Measured number of descriptors assigned per second and core.
     """
     config = load_config(None)
+    cost, cluster = stage1_cost(config), Cluster(1)
     views = config.stage1.round_iterations * config.stage1.batch_size * 2
-    network = views * (3 + 2) * _FORWARD_FLOP / _GPU_FLOPS
+    network = views * (cost.train / ASSUMED["train_flop"][0] + 2 * cost.forward / ASSUMED["forward_flop"][0])
     options = config.clustering
-    fitted = 25 * options.fit_points + 10 * options.n_init * options.start_sample
+    fitted = Design().fit_passes * options.fit_points + 10 * options.n_init * options.start_sample
     vectors = 2 * fitted + 2 * 2 * views * 2 * config.method.landmarks
-    clustering = vectors / vectors_per_core_s / _NODE_CORES
+    clustering = vectors / vectors_per_core_s / cluster.cores
     return clustering / (clustering + network)
 
 

@@ -67,7 +67,7 @@ def bench(config: Config, iterations: int, progress: ProgressCallback) -> dict[s
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, session(config.compute):
         progress(0.0, f"rendering {_IMAGES} images of {config.network.image_size} px")
-        dataset = _dataset(folder, config.network.image_size)
+        dataset = rendered_dataset(folder, config.network.image_size)
         rates: dict[Layout, float] = {}
         configured = config.compute.worker_range.max
         layouts = [Layout(workers, piped) for workers in sorted({1, 2, configured}) for piped in (False, True)]
@@ -118,7 +118,8 @@ def in_memory(
     return islice(cycle(batches), plan.iterations - first)
 
 
-def _dataset(folder: str, size: int) -> Dataset:
+def rendered_dataset(folder: str, size: int) -> Dataset:
+    """Render images and ingest them. Ray must be initialised."""
     write_category(f"{folder}/images", _IMAGES, size=size)
     ingest(f"{folder}/images", f"{folder}/dataset", IngestOptions(part_images=100))
     return Dataset.open(f"{folder}/dataset")
@@ -138,7 +139,7 @@ def _rate(config: Config, dataset: Dataset, layout: Layout, iterations: int) -> 
     """Return the median of the images per second, after the first iterations."""
     method = build_method(config)
     selection = full_selection(dataset.parts(TRAIN), dataset.rows(TRAIN))
-    labels = _random_labels(selection.images, config)
+    labels = random_labels(selection.images, config)
     plan = method.round_plan(1, labels.usable()).head(iterations)
     rates: list[tuple[int, float]] = []
     step = Run.start(config).step("bench", "bench", {}, {})
@@ -172,7 +173,7 @@ def _gap(config: Config, dataset: Dataset, folder: str, kept: bool) -> float:
     return float(np.median(gaps))
 
 
-def _random_labels(images: int, config: Config) -> Labels:
+def random_labels(images: int, config: Config) -> Labels:
     """Return labels at random positions, on which the cost of a step does not depend."""
     rng = np.random.default_rng(0)
     xy = rng.uniform(0, config.network.image_size - 1, (images, _POINTS, 2)).astype(np.float32)

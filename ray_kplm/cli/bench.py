@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
     _add_labels(kinds)
     _add_feed(kinds)
     _add_device_views(kinds)
+    _add_scale(kinds)
 
 
 def _add_correspondence(kinds: Any) -> None:
@@ -332,6 +333,54 @@ def _add_device_views(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_scale(kinds: Any) -> None:
+    text = (
+        "Calculate how long a run would take on 1 to 64 GPUs, step by step, what it would cost, and where more GPUs no "
+        "longer help. What a core does and what a start costs is measured on this machine, in some two minutes; what a GPU, "
+        "a network and S3 do is assumed, and the tables say which is which. Your own measurements come in a file: "
+        "--save-rates writes one, change it, and give it to --rates. --validate runs short rounds on one and two CPU workers "
+        "and compares them with the model; run it on an idle machine."
+    )
+    epilog = (
+        "Examples:\n"
+        "  kplm bench scale                                    # thesis_faces, as it is\n"
+        "  kplm bench scale mine.yaml stage1.batch_size=64 --gpus 1 8 64 --images 1000000 --storage s3\n"
+        "  kplm bench scale --save-rates rates.json; kplm bench scale --rates rates.json --price 2.1 --markdown\n"
+        "  kplm bench scale --rates rates.json --validate --json   # validation_ratio_*: 0.75 to 1.25"
+    )
+    parser = command(kinds, "scale", _scale, text, epilog)
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", help="a YAML file or the name of a ready one; default: thesis_faces"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    count = Number(int, COUNTS)
+    parser.add_argument("--gpus", type=count, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="numbers of GPUs")
+    parser.add_argument(
+        "--images",
+        type=count,
+        nargs="+",
+        default=[10**4, 10**5, 10**6, 10**7, 10**8],
+        help="numbers of training images",
+    )
+    parser.add_argument(
+        "--storage",
+        nargs="+",
+        choices=("disk", "s3"),
+        default=("disk", "s3"),
+        help="where dataset and run are: disk s3",
+    )
+    parser.add_argument("--cores", type=Number(int, Range(2, 1024)), default=16, help="CPU cores beside each GPU")
+    parser.add_argument("--node-gpus", type=Number(int, Range(1, 1024)), default=8, help="GPUs of a node")
+    parser.add_argument(
+        "--price", type=Number(float, Range(0, 10**6)), default=3.5, help="of a GPU with its cores for an hour"
+    )
+    parser.add_argument("--rates", metavar="FILE", help="a JSON file of rates; default: they are measured")
+    parser.add_argument("--save-rates", metavar="FILE", help="write the rates there")
+    parser.add_argument("--validate", action="store_true", help="also predict and run real rounds (minutes)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    add_json(parser, "the figures")
+
+
 def _correspondence(options: argparse.Namespace) -> Result:
     with options.console.loading():
         from ray_kplm.bench.correspondence import bench
@@ -500,3 +549,28 @@ def _device_views(options: argparse.Namespace) -> Result:
 
     figures = bench(options.device, options.size, options.batch, options.batches, options.console.show)
     return Result(figures_text(figures), figures)
+
+
+def _scale(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.scale import Question, bench, lines, markdown
+        from ray_kplm.config import load_config
+        from ray_kplm.ready_configs import path_of
+
+    question = Question(
+        load_config(options.config or path_of("thesis_faces"), options.overrides),
+        gpus=tuple(sorted(options.gpus)),
+        images=tuple(sorted(options.images)),
+        storages=tuple(options.storage),
+        cores=options.cores,
+        node_gpus=options.node_gpus,
+        price=options.price,
+    )
+    figures = bench(
+        question,
+        options.console.show,
+        rates_file=options.rates,
+        save_rates=options.save_rates,
+        validated=options.validate,
+    )
+    return Result("\n".join((markdown if options.markdown else lines)(figures)), figures)
