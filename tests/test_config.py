@@ -66,6 +66,7 @@ BROKEN = [
     ("keypoints.scales", ["keypoints.scales=[]"]),
     ("keypoints.scales", ["keypoints.scales=[1.0, 0.0]"]),
     ("augment.warp", ["augment.warp=0.1"]),
+    ("augment.extra", ["augment.extra=transforms"]),
     ("augment.paste", ["augment.paste=2"]),
     ("augment.paste_shift", ["augment.paste_shift=0.7"]),
     ("merging.every", ["merging.every=0"]),

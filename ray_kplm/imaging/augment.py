@@ -150,14 +150,15 @@ class Augmenter:
         input_to_view = parameters.input_to_view(size)
         nodes = parameters.warp * size
         maps = self._resampler.maps(coordinates.invert(input_to_view), nodes)
-        pictures, crop_to_input = np.empty((count, size, size, 3), np.uint8), np.empty((count, 2, 3))
+        pictures = np.empty((count, size, size, 3), np.uint8)
+        crop_to_input = np.tile(coordinates.scaling(1.0), (count, 1, 1))
         shifts = list(point_shifts(nodes, size)) if self.config.warp else [IDENTITY_SHIFT] * count
         frames = repeat(None) if before is None else before
         for i, image, start, beside in zip(range(count), images, frames, boxed, strict=False):
             if beside is not None and parameters.paste[i] and start is None:
                 crop_to_input[i] = self._paste(image, beside, parameters.paste_shift[i], maps[i], pictures[i])
             else:
-                crop_to_input[i] = self._show(image, maps[i], pictures[i])
+                self._show(image, maps[i], pictures[i], crop_to_input[i])
             if self._extra is not None:
                 pictures[i], shifts[i] = self._extra(pictures[i], shifts[i], int(parameters.extra_seed[i]))
             if start is not None:
@@ -199,16 +200,19 @@ class Augmenter:
         return made
 
     def _show(
-        self, image: NDArray[np.uint8], view_map: NDArray[np.float32], out: NDArray[np.uint8]
-    ) -> coordinates.Affine:
-        """Fill a view with a crop, and return the map of the crop's points to the input."""
+        self,
+        image: NDArray[np.uint8],
+        view_map: NDArray[np.float32],
+        out: NDArray[np.uint8],
+        crop_to_input: coordinates.Affine,
+    ) -> None:
+        """Fill a view with a crop, and the map of the crop's points to the input, which is given as the identity."""
         height, width = image.shape[:2]
         if height == width == self.size:
             self._resampler.resample(image, view_map, out)
-            return coordinates.scaling(1.0)
-        to_input, input_to_picture = _placement(width, height, self.size)
+            return
+        crop_to_input[:], input_to_picture = _placement(width, height, self.size)
         self._resampler.resample(shrunk(image, self.size)[0], view_map, out, input_to_picture)
-        return to_input
 
     def _paste(
         self,

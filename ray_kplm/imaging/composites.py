@@ -23,17 +23,16 @@ _FULL_SIZE = 0.8
 """Scale of the object from which on a direction is drawn at random; below it, the direction with the largest scale is taken."""
 _LEAST_COVERED = 0.05
 """Mask above which a pixel counts as covered: the fill does not see the object's soft border."""
-_LEAST_WEIGHT = 1e-3
+_LEAST_WEIGHT_3 = (1e-3,) * 4
 """Weight of known pixels that a filled pixel must have at a level of the pyramid."""
 
 
 def box_mask(box: NDArray[Any], side: int) -> Floats:
     """Return the soft mask (side, side) of a box: 1 inside, 0 outside."""
     at = np.arange(side, dtype=np.float32)
-    across, down = ((at >= box[i]) & (at <= box[i + 2]) for i in range(2))
+    across, down = (_feathered(((at >= box[i]) & (at <= box[i + 2]))[None], side) for i in range(2))
     # A box and a Gaussian are products of a function of x and one of y.
-    mask: Floats = _feathered(down[:, None], side) * _feathered(across[None], side)
-    return mask
+    return np.asarray(down.T * across, np.float32)
 
 
 def ellipse_mask(points: NDArray[Any], side: int, margin: float = 1.5) -> tuple[Floats, NDArray[np.float64]]:
@@ -69,11 +68,9 @@ def fill_background(picture: NDArray[np.uint8], mask: Floats) -> NDArray[np.uint
     if known.all():
         return picture.copy()
     side = len(picture)
-    half = (side // 2, side // 2)
-    weighted = cv2.bitwise_and(picture, picture, mask=known).astype(np.float32)
-    weight = cv2.resize(known.astype(np.float32), half, interpolation=cv2.INTER_AREA)
-    smaller = _fill(cv2.resize(weighted, half, interpolation=cv2.INTER_AREA), cv2.merge((weight, weight, weight)))
-    filled = np.rint(cv2.resize(smaller, (side, side), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+    weight = known.astype(np.float32)
+    weighted = cv2.copyTo(picture, known).astype(np.float32)
+    filled = np.rint(_fill_from_below(weighted, weight, (side, side))).astype(np.uint8)
     return np.asarray(cv2.copyTo(picture, known, filled), np.uint8)
 
 
@@ -149,7 +146,8 @@ def cut_out(picture: NDArray[np.uint8], mask: Floats) -> NDArray[np.uint8]:
     alpha = cv2.convertScaleAbs(mask, alpha=255)
     alpha[[0, -1]] = alpha[:, [0, -1]] = 0
     covered = cv2.multiply(picture, cv2.merge((alpha, alpha, alpha)), scale=1 / 255)
-    return np.asarray(cv2.merge((*cv2.split(covered), alpha)), np.uint8)
+    cut = cv2.cvtColor(covered, cv2.COLOR_RGB2RGBA)
+    return np.asarray(cv2.insertChannel(alpha, cut, 3), np.uint8)
 
 
 def put_over(background: NDArray[np.uint8], cut: NDArray[np.uint8]) -> None:
@@ -168,13 +166,19 @@ def _feathered(inside: NDArray[np.bool_], side: int) -> Floats:
     return np.asarray(cv2.GaussianBlur(inside.astype(np.float32), (0, 0), FEATHER * side), np.float32)
 
 
-def _fill(weighted: Floats, weight: Floats) -> Floats:
-    """Return values (h, w, 3) from weighted values and their weights (h, w, 3), filled from a pyramid where the weight is 0."""
-    mean = np.asarray(weighted / np.maximum(weight, _LEAST_WEIGHT), np.float32)
-    height, width = weight.shape[:2]
-    if min(height, width) <= 1 or weight.min() >= 1:
-        return mean
-    half = (max(1, width // 2), max(1, height // 2))
-    smaller = _fill(*(cv2.resize(of, half, interpolation=cv2.INTER_AREA) for of in (weighted, weight)))
-    below = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(below + np.minimum(weight, 1) * (mean - below), np.float32)
+def _fill_from_below(weighted: Floats, weight: Floats, size: tuple[int, int]) -> Floats:
+    """Return values (h, w, 3) of a size (w, h) from the coarser levels of a pyramid.
+
+    Args:
+        weighted: (h, w, 3), values times their weights.
+        weight: (h, w), 0 where nothing is known.
+        size: w, h.
+    """
+    half = (max(1, size[0] // 2), max(1, size[1] // 2))
+    weighted, weight = (cv2.resize(of, half, interpolation=cv2.INTER_AREA) for of in (weighted, weight))
+    share = cv2.merge((weight, weight, weight))
+    mean = cv2.divide(weighted, cv2.max(share, _LEAST_WEIGHT_3))
+    if min(half) > 1 and weight.min() < 1:
+        below = _fill_from_below(weighted, weight, half)
+        mean = below + share * (mean - below)
+    return np.asarray(cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR), np.float32)

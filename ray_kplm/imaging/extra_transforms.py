@@ -87,7 +87,9 @@ class ExtraTransforms:
         self._uri, self._size = uri, size
         points = A.KeypointParams(format="xy", remove_invisible=False)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Got processor for keypoints")  # transforms of colours alone are right, too
+            warnings.filterwarnings(
+                "ignore", "Got processor for keypoints"
+            )  # transforms of colours alone are right, too
             self._compose = A.Compose(transforms, keypoint_params=points, p=p)
         self._nodes = list(_nodes(self._compose))
         for node in self._nodes:

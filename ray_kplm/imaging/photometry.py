@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.imaging.view_parameters import ViewParameters
 
-GREY = np.array([0.299, 0.587, 0.114])
+GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as `cv2.cvtColor` has them."""
 _WHITE = 255.0
 NOISE_VALUES = 2**20
@@ -49,14 +51,14 @@ def _light(picture: NDArray[np.uint8], brightness: float, contrast: float) -> No
         return
     flat = picture.reshape(len(picture), -1)
     if brightness > 1:  # what becomes brighter than white is white before the contrast changes
-        cv2.min(flat, np.ceil(_WHITE / brightness), flat)
-    grey = brightness * float(np.dot(cv2.mean(picture)[:3], GREY)) if contrast != 1 else 0.0
+        cv2.min(flat, math.ceil(_WHITE / brightness), flat)
+    grey = brightness * sum(map(operator.mul, cv2.mean(picture), GREY)) if contrast != 1 else 0.0
     cv2.addWeighted(flat, brightness * contrast, flat, 0.0, (1 - contrast) * grey, flat)
 
 
 def _saturate(picture: NDArray[np.uint8], factor: float) -> None:
     """Multiply the distance of each value from the pixel's grey."""
-    cv2.transform(picture, factor * np.eye(3) + (1 - factor) * GREY, picture)
+    cv2.transform(picture, factor * np.eye(3) + (1 - factor) * np.array(GREY), picture)
 
 
 def _turn_hue(picture: NDArray[np.uint8], share: float) -> None:

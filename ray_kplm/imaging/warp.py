@@ -84,18 +84,16 @@ def _inverted(nodes: NDArray[Any], side: int) -> Floats:
     """Return `point_shifts` of some warps, whose fields are stacked to one picture for OpenCV."""
     count, wide = len(nodes), _CELLS + 1
     basis, places = _inversion_grid(side)
+    add = _to_stack(count)
     to_cells = np.float32(_CELLS / (side - 1))
     in_cells = np.asarray(nodes, np.float32) * to_cells
     field = np.matmul(basis, spread(in_cells, basis).reshape(count, WARP_NODES, 2 * wide)).reshape(-1, wide, 2)
-    offset = np.arange(count, dtype=np.float32)[:, None, None] * np.float32(wide)
     moved = np.repeat(places[None], count, axis=0)
     at, back = np.empty_like(moved), np.empty((count * _LATTICE, _LATTICE, 2), np.float32)
     for _ in range(_STEPS):
-        # In whole 32nds of a cell, to which OpenCV rounds: then adding the offset is exact, and a warp's result is its own.
         np.clip(moved, 0, _CELLS, out=at)
-        at += _TO_32NDS
+        at += add
         at -= _TO_32NDS
-        at[..., 1] += offset
         cv2.remap(field, at.reshape(back.shape), None, cv2.INTER_LINEAR, back, cv2.BORDER_REPLICATE)
         np.subtract(places, back.reshape(moved.shape), out=moved)
     shifts: Floats = (moved - places) / to_cells
@@ -107,6 +105,18 @@ def _inversion_grid(side: int) -> tuple[Floats, Floats]:
     """Return the basis at the places of the inversion's grid, and the stored places in its cells: (G, G, 2)."""
     at = np.linspace(0, _CELLS, _LATTICE, dtype=np.float32)
     return node_basis(np.linspace(0, side - 1, _CELLS + 1), side), np.stack(np.meshgrid(at, at), axis=-1)
+
+
+@lru_cache(maxsize=2 * _STACKED)
+def _to_stack(count: int) -> Floats:
+    """Return what is added to places (B, G, G, 2) in the fields of warps, to be places in their stack above `_TO_32NDS`.
+
+    Places are so rounded to whole 32nds of a cell, to which OpenCV rounds them: what a warp gives does not depend on its place
+    in the stack.
+    """
+    add = np.full((count, _LATTICE, _LATTICE, 2), _TO_32NDS, np.float32)
+    add[..., 1] += np.arange(count, dtype=np.float32)[:, None, None] * (_CELLS + 1)
+    return add
 
 
 def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
