@@ -38,7 +38,7 @@ class LandmarkObjective:
         return [group | {"weight_decay": stage.weight_decay} for group in (slow, fast)]
 
     def loss(
-        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, cells_BR: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its parts (scalars).
 
@@ -50,6 +50,10 @@ class LandmarkObjective:
         target = heatmaps.render(xy_BK2, labelled_BK.float(), side, self.config.stage2.heatmap_sigma)
         loss = losses.masked_mse(heatmaps_BKhw, target, labelled_BK)
         return loss, {"loss": loss, "labelled": labelled_BK.float().sum(1).mean()}
+
+    def random_cells(self, views: int, generator: torch.Generator) -> Tensor | None:
+        """Return None: nothing is drawn."""
+        return None
 
 
 def by_channel(xy_BP2: Tensor, identity_BP: Tensor, landmarks: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, network: nn.Module, image_B3SS: Tensor, points: Points, generator: torch.Generator
+        self, network: nn.Module, image_B3SS: Tensor, points: Points, cells_BR: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, and its parts (scalars, `loss` among them).
 
@@ -41,7 +41,19 @@ class Objective(Protocol):
             network: in its distributed form, if there are several workers.
             image_B3SS: float32 views, 0 to 1.
             points: labelled points in the views.
-            generator: source of random negatives, in the same state on all ranks.
+            cells_BR: what `random_cells` drew.
+        """
+        ...
+
+    def random_cells(self, views: int, generator: torch.Generator) -> Tensor | None:
+        """Draw the random cells that are negatives in a step, None if the loss has none.
+
+        They are drawn outside of the loss, which then is a function of tensors of fixed shapes: `torch.compile` takes no
+        generator.
+
+        Args:
+            views: of this rank.
+            generator: in the same state on all ranks.
         """
         ...
 
@@ -121,7 +133,8 @@ class Learner:
             group["lr"] = rate * factor
         points = self.labels.in_views(views, self.placement.device)
         self._generator.manual_seed(derive_seed(*self.seed, iteration))  # the same on all ranks
-        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, self._generator)
+        cells_BR = self.objective.random_cells(len(views.image), self._generator)
+        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, cells_BR)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+PARALLEL = {"static_graph": True, "gradient_as_bucket_view": True}
+"""Options of `DistributedDataParallel`: every weight has a gradient in every step; gradients lie where they are reduced."""
+
 
 def world_size() -> int:
     """Return the number of ranks; 1 without a process group."""

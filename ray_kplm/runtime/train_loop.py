@@ -135,7 +135,9 @@ def _distributed(network: nn.Module) -> nn.Module:
     PyTorch synchronises batch norms on GPUs only, and the configuration allows them with several workers only there.
     """
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    wrapped: nn.Module = prepare_model(synchronised, move_to_device=False)
+    wrapped: nn.Module = prepare_model(
+        synchronised, move_to_device=False, parallel_strategy_kwargs=distributed.PARALLEL
+    )
     return wrapped
 
 

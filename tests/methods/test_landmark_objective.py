@@ -102,9 +102,7 @@ def objective(landmarks: int) -> LandmarkObjective:
 def test_the_loss_trains_labelled_channels_only():
     network, xy = Maps(2, 3), torch.tensor([[[8.0, 8.0], [20.0, 9.0]], [[4.0, 20.0], [0.0, 0.0]]])
     identity = torch.tensor([[2, 0], [1, NONE]])
-    loss, parts = objective(3).loss(
-        network, torch.zeros(2, 3, 1, 1), Points(xy, identity != NONE, identity), torch.Generator()
-    )
+    loss, parts = objective(3).loss(network, torch.zeros(2, 3, 1, 1), Points(xy, identity != NONE, identity), None)
     loss.backward()
     target = heatmaps.render(xy, torch.ones(2, 2), SIDE, 0.75)
     expected = torch.stack([target[0, 0], target[0, 1], target[1, 0]]).square().mean()
@@ -134,7 +132,8 @@ def test_a_backbone_from_scratch_has_the_rate_of_the_head():
 
 
 def test_a_joint_loss_is_the_sum_of_the_losses_of_pairs_and_of_labelled_channels():
-    settings = load_config(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1"])
+    small = ["network.depth=2", f"network.image_size={4 * SIDE}"]
+    settings = load_config(None, ["stage2.joint_weight=3", "stage2.heatmap_sigma=1", "stage1.rounds=1", *small])
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, SIDE, SIDE, generator=generator), torch.randn(2, 4, SIDE, SIDE, generator=generator)
     heads = torch.rand(2, 3, SIDE, SIDE, generator=generator)
@@ -143,7 +142,8 @@ def test_a_joint_loss_is_the_sum_of_the_losses_of_pairs_and_of_labelled_channels
     image, valid = torch.zeros(2, 3, 1, 1), torch.ones(2, 2, dtype=torch.bool)
 
     def total(objective, network, points):
-        return objective.loss(network, image, points, torch.Generator().manual_seed(1))
+        cells = objective.random_cells(2, torch.Generator().manual_seed(1))
+        return objective.loss(network, image, points, cells)
 
     pairs, _ = total(PairObjective(settings, across=True), lambda _: maps, Points(xy, valid, identity))
     joint = JointObjective(settings, across=True)

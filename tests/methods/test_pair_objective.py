@@ -7,13 +7,17 @@ import torch
 from torch import Tensor
 
 from ray_kplm.config import load_config
+from ray_kplm.methods.batch import Points
 from ray_kplm.methods.pair_objective import PairObjective
 
 SIDE, DIM, PAIRS = 16, 4, 5_000
 
 
 def objective(negative_pairs: int = PAIRS) -> PairObjective:
-    settings = [f"stage1.negative_pairs={negative_pairs}", "stage1.negative_distance=0"]
+    settings = [
+        f"stage1.negative_pairs={negative_pairs}", "stage1.negative_distance=0", "network.depth=2",
+        f"network.image_size={4 * SIDE}",
+    ]  # fmt: skip
     return PairObjective(load_config(None, settings), across=False)
 
 
@@ -25,7 +29,8 @@ def points(*counts: int) -> Tensor:
 def random_cells(valid: Tensor, negative_pairs: int = PAIRS, seed: int = 0) -> list[list[int]]:
     """Return the cells that every point of an image is paired with."""
     generator = torch.Generator().manual_seed(seed)
-    point, cell, taken = objective(negative_pairs)._random_pairs(valid, SIDE, generator)
+    made = objective(negative_pairs)
+    point, cell, taken = made._random_pairs(valid, made.random_cells(len(valid), generator))
     found = []
     for image, present in enumerate(valid):
         points, cells = point[image, taken[image]], cell[image, taken[image]]
@@ -43,9 +48,10 @@ def test_the_negative_pairs_of_an_image_do_not_depend_on_the_other_images(neighb
     maps = torch.rand(2, DIM, SIDE, SIDE, generator=generator)
     xy = (SIDE - 1) * torch.rand(*valid.shape, 2, generator=generator)
     descriptors, identity = torch.rand(*valid.shape, DIM, generator=generator), torch.zeros(valid.shape).long()
-    _, both = objective()._negatives(descriptors, maps, xy, valid, identity, generator)
+    cells = objective().random_cells(2, generator)
+    _, both = objective()._negatives(descriptors, maps, Points(xy, valid, identity), cells)
     valid[1] = False
-    _, count = objective()._negatives(descriptors, maps, xy, valid, identity, generator)
+    _, count = objective()._negatives(descriptors, maps, Points(xy, valid, identity), cells)
     assert count.item() == 45 + 10 * 495  # 4,995
     assert PAIRS - neighbour < both.item() - count.item() <= PAIRS
 

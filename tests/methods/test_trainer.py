@@ -1,5 +1,7 @@
 """The training step without Ray: deterministic, resumable, and the same on a GPU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import torch
 from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.imaging.warp import IDENTITY_SHIFT
 from ray_kplm.methods import build_method
-from ray_kplm.methods.batch import Views
+from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.labels import Labels
+from ray_kplm.methods.landmark_objective import LandmarkObjective
+from ray_kplm.methods.pair_objective import JointObjective, PairObjective
 from ray_kplm.methods.trainer import Learner, Schedule, load_weights
 from ray_kplm.network.compute import Placement
 
@@ -98,3 +102,29 @@ def test_a_gpu_takes_the_same_steps_as_the_cpu():
     on_cpu = train(learner(), 0, 3)
     assert on_gpu[0]["detector"] == pytest.approx(on_cpu[0]["detector"], rel=1e-3)
     assert np.isfinite([step["loss"] for step in train(learner("cuda", "auto"), 0, 3)]).all()
+
+
+@pytest.mark.parametrize("kind", ["warm-up", "round", "different clusters", "joint", "landmarks"])
+def test_network_and_loss_are_one_graph(kind):
+    across = kind != "warm-up"
+    negatives = "different_cluster" if kind == "different clusters" else "same_image"
+    match kind:
+        case "joint":
+            objective = JointObjective(CONFIG, across)
+        case "landmarks":
+            objective = LandmarkObjective(CONFIG, 4)
+        case _:
+            objective = PairObjective(CONFIG, across, negatives)
+    network = objective.network()
+    image = torch.rand(VIEWS, 3, 64, 64)
+    identity = torch.arange(POINTS).repeat(VIEWS, 1) % 4
+    landmark = identity if kind == "joint" else None
+    points = Points(15 * torch.rand(VIEWS, POINTS, 2), torch.ones(VIEWS, POINTS, dtype=torch.bool), identity, landmark)
+    cells = objective.random_cells(VIEWS, torch.Generator().manual_seed(0))
+
+    def loss(image, xy):
+        return objective.loss(network, image, replace(points, xy=xy), cells)[0]
+
+    found = torch._dynamo.explain(loss)(image, points.xy)
+    assert found.graph_count == 1
+    assert found.graph_break_count == 0, found.break_reasons

@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def share(rank: int, world: int, in_round: bool) -> Views:
 def step(objective: Objective, in_round: bool, rank: int = 0, world: int = 1) -> dict:
     """The gradient of the first step of a rank, flat, and what it reports."""
     placement = Placement.choose(ComputeConfig(precision="fp32"), torch.device("cpu"))
-    wrap = DistributedDataParallel if world > 1 else lambda network: network
+    wrap = partial(DistributedDataParallel, **distributed.PARALLEL) if world > 1 else lambda network: network
     learner = Learner(objective, labels(in_round), Schedule(0, 10, ()), placement, (0, 1), wrap)
     if isinstance(objective, PairObjective):
         with torch.no_grad():  # descriptors begin nearly equal, where the hinge's gradient is rounding

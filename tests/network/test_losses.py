@@ -54,16 +54,22 @@ def scene(images: int = 4):
     return xy, valid, identity
 
 
+def drawn_cells(settings: Config, images: int) -> torch.Tensor:
+    found = PairObjective(settings, across=False).random_cells(images, generator(7))
+    assert found is not None
+    return found
+
+
 def loss_of(settings: Config, network: Maps, xy, valid, identity):
     return PairObjective(settings, across=False).loss(
-        network, torch.zeros(len(xy), 3, 1, 1), Points(xy, valid, identity), generator(7)
+        network, torch.zeros(len(xy), 3, 1, 1), Points(xy, valid, identity), drawn_cells(settings, len(xy))
     )
 
 
 def slow_loss(settings: Config, network: Maps, xy, valid, identity) -> tuple[float, float, float]:
     """docs/method.md 3 with loops: total, detector, descriptor."""
     stage = settings.stage1
-    random = PairObjective(settings, across=False)._random_pairs(valid, SIDE, generator(7))
+    random = PairObjective(settings, across=False)._random_pairs(valid, drawn_cells(settings, len(xy)))
     maps, probability = network.map.tolist(), network.logits.sigmoid().tolist()
 
     def descriptor(image, x, y):
@@ -179,7 +185,8 @@ def round_terms(network: Maps, **stage1):
     xy, valid, identity = scene()
     negatives = stage1.pop("negatives", "same_image")
     objective = PairObjective(config(**stage1), across=True, negatives=negatives)
-    _, parts = objective.loss(network, torch.zeros(4, 3, 1, 1), Points(xy, valid, identity), generator(7))
+    drawn = drawn_cells(objective.config, 4)
+    _, parts = objective.loss(network, torch.zeros(4, 3, 1, 1), Points(xy, valid, identity), drawn)
     cells = xy.round().long().clamp(0, SIDE - 1)
     points = [[network.map[b, :, y, x].tolist() for x, y in cells[b].tolist()] for b in range(4)]
     return parts, points, valid, identity

@@ -14,7 +14,7 @@ from ray_kplm.storage import Folder
 
 
 def test_batch_norms_of_several_workers_share_their_statistics(monkeypatch):
-    monkeypatch.setattr(train_loop, "prepare_model", lambda network, move_to_device: network)
+    monkeypatch.setattr(train_loop, "prepare_model", lambda network, **_: network)
     network = KeypointNetwork(NetworkConfig(image_size=64, width=16, depth=1, norm="batch"))
     names, weights = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
     wrapped = train_loop._distributed(network)
