@@ -47,8 +47,8 @@ def bench(sizes: list[int], iterations: int, progress: ProgressCallback) -> dict
 
     Returns:
         For each dataset the requests of these iterations with 30 ms each, those of parts of tables among them, and the bytes;
-        the peak memory of this process, of the largest of its Ray processes and of the object store in MiB; and the ratios of all
-        these for the largest to those for the smallest. The other requests are each process's for the manifests, whose bytes
+        the peak memory of this process, of the largest of its Ray processes and of the object store in MiB; and the ratios of
+        all these for the largest to those for the smallest. The other requests are each process's for the manifests, whose bytes
         grow with the number of parts.
     """
     rows = []
@@ -73,13 +73,8 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     ]
     for row in results["stage2"]:
         memory = [f"{row[name]:,.0f}" for name in ("driver_mib", "process_mib", "object_store_mib")]
-        numbers = [
-            f"{row['requests']:,}",
-            f"{row['part_requests']:,}",
-            f"{row['bytes'] / 1e6:.1f}",
-            *memory,
-            f"{row['seconds']:.1f}",
-        ]
+        counts = [f"{row[name]:,}" for name in ("requests", "part_requests")]
+        numbers = [*counts, f"{row['bytes'] / 1e6:.1f}", *memory, f"{row['seconds']:.1f}"]
         found.append([f"{row['dataset']:,} images", *numbers])
     return found
 
