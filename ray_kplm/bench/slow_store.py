@@ -26,19 +26,21 @@ class SlowStore:
     Attributes:
         folder: what readers see, for any process of this machine.
         requests: number of requests so far.
+        part_requests: those of the parts of tables.
         bytes: bytes sent so far.
     """
 
     def __init__(self, port: int) -> None:
         endpoint = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http", "region": "us-east-1"}
         self.folder = Folder(fs.S3FileSystem(anonymous=True, **endpoint), _BUCKET)
-        self.requests, self.bytes = 0, 0
+        self.requests, self.part_requests, self.bytes = 0, 0, 0
         self._lock = threading.Lock()
 
-    def count(self, sent: int) -> None:
+    def count(self, path: str, sent: int) -> None:
         """Count a request."""
         with self._lock:
             self.requests += 1
+            self.part_requests += path.endswith(".parquet")
             self.bytes += sent
 
 
@@ -97,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, status: int, content: bytes, length: int, content_range: str | None) -> None:
-        self.server.store.count(len(content))
+        self.server.store.count(urlsplit(self.path).path, len(content))
         self.send_response(status)
         self.send_header("Content-Length", str(length))
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")

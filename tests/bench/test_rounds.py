@@ -12,7 +12,6 @@ def test_a_round_of_a_larger_dataset_reads_as_many_parts(ray_cluster):
     assert [row["parts_read"] for row in found["rounds"]] == [2, 2]
     assert found["time_ratio_largest_to_smallest"] == found["rounds"][1]["seconds"] / found["rounds"][0]["seconds"]
     small, large = found["stage2"]
-    assert small["requests"] == large["requests"] > 0
-    assert abs(small["bytes"] / large["bytes"] - 1) < 0.1  # the manifest names all parts
+    assert small["part_requests"] == large["part_requests"] > 0
     assert min(large["driver_mib"], large["process_mib"]) > 0
     assert len(rounds.lines(found)) == 8
