@@ -198,13 +198,16 @@ def _network_figures(cost: NetworkCost) -> dict[str, float]:
 
 # -- as tables
 
+_RATES = "Rates"
+_LEFT = {_RATES: (0, 2, 3, 4)}
+"""Columns of text in tables."""
 Table = tuple[str, list[list[str]]]
 """A title, and rows with a heading."""
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
     """Return the figures as text tables."""
-    return _laid_out(figures, lambda title, table: [title, *align(table, left=(0,)), ""])
+    return _laid_out(figures, lambda title, table: [title, *align(table, left=_LEFT.get(title, (0,))), ""])
 
 
 def markdown(figures: dict[str, Any]) -> list[str]:
@@ -218,7 +221,7 @@ def markdown(figures: dict[str, Any]) -> list[str]:
 
 
 def _laid_out(figures: dict[str, Any], lay_out: Callable[[str, list[list[str]]], list[str]]) -> list[str]:
-    tables = [*_run_tables(figures), ("Rates", _rate_table(figures))]
+    tables = [*_run_tables(figures), (_RATES, _rate_table(figures))]
     if "validation" in figures:
         tables.append(("Predicted and real rounds on this machine", validation_table(figures)))
     return [line for title, table in tables for line in lay_out(title, table)]

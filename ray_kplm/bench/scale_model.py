@@ -146,6 +146,7 @@ class Iteration:
     """The time of a training iteration: seconds of each limit."""
 
     step: float
+    launches: float
     feed: float
     storage: float
     cores: float
@@ -204,11 +205,11 @@ class Model:
         making = views / rates["views"]
         if self.design.device_views and cluster.gpu:
             compute, making = compute + views / rates["device_views"], views / rates["decoded"]
-        compute = max(compute, cost.launches * rates["launch"] if cluster.gpu else 0.0)
         step = compute + self._exposed_reduction(4.0 * cost.parameters, workers, compute)
         near = min(workers, cluster.node_devices)
         return Iteration(
             step=step,
+            launches=cost.launches * rates["launch"] if cluster.gpu else 0.0,
             feed=making / self._feed_cores(),
             storage=views * near * work.image_bytes / rates[f"{cluster.storage}_bytes"],
             cores=0.0 if cluster.gpu else (step * cluster.threads + making) / self._cores_of_worker(workers),
@@ -290,11 +291,12 @@ class Model:
         fitted = {k: passes * min(config.clustering.fit_points or math.inf, 2 * n) for k, n in keypoints.items()}
         reads = self.design.feature_reads * images * self._feature_bytes(work, round)
         starters = min(shards, config.clustering.n_init) if self.design.trials_on_shards else 1
+        sampled = [min(1.0, 2 * n / config.clustering.start_sample) for n in keypoints.values()]
         stages = {
             "fits": sum(vectors / self._assigned(work, k, cores, shards) for k, vectors in fitted.items()),
             "filters": keypoints[landmarks] / rates["clustered"] / cores,
             "storage": reads / self._storage_bytes(),
-            "starts of K-means": rates["trials"] / starters,
+            "starts of K-means": rates["trials"] * sum(sampled) / len(sampled) / starters,
         }
         reduction = (
             sum(passes * shards * 16 * k * config.network.descriptor_dim for k in fitted) / rates["network_link"]
