@@ -381,10 +381,10 @@ class ComputeConfig:
     checkpoint_iterations: Count = 250
     """Iterations between checkpoints inside a training step."""
     rounds_per_fit: CountOrZero = 0
-    """Training steps (the warm-up, a round, stage 2) that the same worker processes run one after the other; then new ones start,
-    of a range as many as there is room for. Workers keep their CPUs in between; with GPUs they extract features and hold the
-    shards of K-means themselves. 0: all steps if their number is fixed, and with CPUs alone there is room for `extract_workers`
-    beside them, with GPUs `extract_workers` are no more than they; otherwise 1."""
+    """Training steps (the warm-up, a round, stage 2) that the same worker processes run one after the other, before new ones
+    start, of a range as many as there is room for. Workers keep their CPUs in between; with GPUs they extract features and hold
+    the shards of K-means themselves. 0: all steps if their number is fixed, and with CPUs alone there is room for
+    `extract_workers` beside them, with GPUs `extract_workers` are no more than they; otherwise 1."""
     max_failures: CountOrZero = 3
     """How many times a training step is restarted from its last checkpoint after a worker died."""
     batch_images: BatchSize = 64
