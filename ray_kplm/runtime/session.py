@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -97,7 +98,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         else:  # the processes of a local Ray inherit the environment, and start faster without a runtime_env
             for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
-            cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs), _kept_cpus(compute, runs))
+            cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs), kept_cpus(compute, runs))
             start_local_ray(console, num_cpus=cpus, include_dashboard=False, **quiet)
     configure_ray_data()
     _warn_if_too_small(compute, runs)
@@ -199,13 +200,13 @@ def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_workers)) + 1
 
 
-def _kept_cpus(compute: ComputeConfig, runs: int) -> int:
-    """Return the logical CPUs with which the training workers of fixed number stay while features are extracted.
+def kept_cpus(compute: ComputeConfig, runs: int) -> int:
+    """Return the logical CPUs with which training workers of a fixed number stay while features are extracted beside them.
 
     Workers that wait take no time of a core.
     """
     workers = compute.worker_range.min + compute.extract_workers
-    return int(runs * workers * compute.cpus_per_worker) + 1
+    return math.ceil(runs * workers * compute.cpus_per_worker) + 1
 
 
 def object_store_mib() -> float:

@@ -241,9 +241,11 @@ class TrainWorkerPool:
             try:
                 return work(self._usable_group(batch))
             except Exception as error:
+                # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died; but it counts the
+                # failures of all jobs of a group together.
+                had_worked = self._group is not None and self._group.jobs > 0
+                can_retry = self._compute.is_elastic or isinstance(error, RayActorError) or had_worked
                 self.stop()
-                # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died.
-                can_retry = self._compute.is_elastic or isinstance(error, RayActorError)
                 if not (tries and can_retry) or _user_error(error):
                     raise _as_user_error(error, where, failed) from error
 
