@@ -241,6 +241,8 @@ class TrainWorkerPool:
             try:
                 return work(self._usable_group(batch))
             except Exception as error:
+                if isinstance(error, KplmError) and self._group and self._group.failure() is None:
+                    raise  # a worker found something wrong in a part; all workers live
                 # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died; but it counts the
                 # failures of all jobs of a group together.
                 had_worked = self._group is not None and self._group.jobs > 0

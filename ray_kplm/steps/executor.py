@@ -93,10 +93,10 @@ class Executor:
         elif manifest is None:
             self._remove_half_written(task)
             task.step.begin()
-            if task.starts_workers:
-                self._prepare_workers(task)
             if task.worker_batch is None:
                 self._workers.make_room(gpus=not task.works_in_workers)
+            if task.starts_workers:
+                self._prepare_workers(task)
             task.run(self)
             if task.uses_clustering and not any(later.uses_clustering for later in self._later(task)):
                 self._clustering.close()
