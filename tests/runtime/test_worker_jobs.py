@@ -27,10 +27,13 @@ CLUSTERING = ["method.landmarks=5", "method.clusters=40", "clustering.n_init=4",
 
 
 class Count:
-    """Answers with the rows of a part, after the workers have met at a folder. It refuses a part."""
+    """Answers with the rows of a part, after the workers have met at a folder. It refuses a part.
 
-    def __init__(self, meeting=None, workers=0, refuse=""):
-        self._refuse = refuse
+    Beyond the first part it waits until a file exists.
+    """
+
+    def __init__(self, meeting=None, workers=0, refuse="", go=None):
+        self._refuse, self._go = refuse, go
         if meeting:
             (meeting / str(os.getpid())).touch()
             while len(os.listdir(meeting)) < workers:
@@ -39,7 +42,9 @@ class Count:
     def __call__(self, part, rows):
         if part == self._refuse:
             raise DataError(f"{part}: refused")
-        return {"rows": len(rows), "on_gpu": torch.cuda.is_available()}
+        while self._go and part != PARTS.parts[0] and not self._go.exists():
+            time.sleep(0.02)
+        return {"rows": len(rows)}
 
 
 class Work:
@@ -56,11 +61,12 @@ class Work:
         self.pool.train(step, self.training, lambda iteration, metrics: None)
         return load_weights(step.folder.read_bytes(NETWORK))
 
-    def map(self, name, workers, progress=lambda share, text: None):
+    def map(self, name, workers, progress=lambda share, text: None, go=None):
         """Rows of the parts, and the processes of all workers."""
         meeting = self.folder / name
         meeting.mkdir()
-        answers = self.pool.map(Count, {"meeting": meeting, "workers": workers}, PARTS, BATCH, progress)
+        arguments = {"meeting": meeting, "workers": workers, "go": go}
+        answers = self.pool.map(Count, arguments, PARTS, BATCH, progress)
         return sorted(answer["rows"] for answer in answers), set(os.listdir(meeting))
 
     def cluster(self, name, hosting, progress=lambda share, text: None):
@@ -92,11 +98,12 @@ def test_the_same_processes_train_work_on_parts_and_cluster_and_others_go_on_whe
         [*training_config, f"compute.workers={workers}", f"compute.gpus_per_worker={gpus}", *SHORT],
         features,
     )
-    killed: list[int] = []
+    killed, go = [], tmp_path / "go"
 
     def kill(share, text):
         if not killed:
             killed.append(kill_workers("RayTrainWorker", limit=1))
+            go.touch()
 
     weights = work.train("first")
     rows, processes = work.map("second", workers)
@@ -110,7 +117,7 @@ def test_the_same_processes_train_work_on_parts_and_cluster_and_others_go_on_whe
     work.train("fourth")
     assert work.map("fifth", workers)[1] == processes, "other processes were started"
 
-    assert work.map("killed in a map", workers, kill)[0] == rows
+    assert work.map("killed in a map", workers, kill, go)[0] == rows
     assert killed == [1]
     killed.clear()
     disturbed = work.cluster("killed in clustering", work.in_workers, kill)
