@@ -54,7 +54,7 @@ class Work:
         config = configuration.load_config(None, [*options, f"run={folder / 'run'}"])
         self.run, self.folder, self.features = Run.start(config), folder, features
         self.training, self.pool = make_training(config), TrainWorkerPool(config.compute, Folder.at(folder / "run"))
-        self.in_workers = partial(self.pool.hosting, BATCH)
+        self.gpus, self.in_workers = config.compute.gpus_per_worker, partial(self.pool.hosting, BATCH)
 
     def train(self, name):
         step = self.run.step(name, "train", {"name": name}, {})
@@ -71,7 +71,9 @@ class Work:
 
     def cluster(self, name, hosting, progress=lambda share, text: None):
         """Facts of an update, its tables of labels, and its clusters."""
-        target, method = Folder.at(self.folder / name), build_method(configuration.load_config(None, CLUSTERING))
+        gpus = self.gpus if hosting is self.in_workers else 0  # the workers hold those of the node
+        options = [*CLUSTERING, f"compute.gpus_per_worker={gpus}"]
+        target, method = Folder.at(self.folder / name), build_method(configuration.load_config(None, options))
         place, parts = ClusteringPlace(ClusteringActors(), hosting), self.features.parts()
         facts = cluster_with_actors(
             self.features, parts, target / "labels", target, method, 1, None, progress, place=place
