@@ -10,6 +10,19 @@ class LostCallError(Exception):
     """The worker of a call died, or does not have what was called."""
 
 
+@dataclass(frozen=True)
+class ShardCall:
+    """A call to a shard in a worker."""
+
+    update: str
+    """The update that the shard belongs to. A worker keeps those of one update."""
+    shard: int
+    method: str
+    """Its method; `make` makes the shard."""
+    arguments: list[Any]
+    """Values, and references to large ones."""
+
+
 @dataclass
 class _Call:
     rank: int

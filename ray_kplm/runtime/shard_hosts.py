@@ -18,12 +18,11 @@ from ray_kplm.correspondence.assignment import gpu_search
 from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
-from ray_kplm.runtime.call_board import LostCallError
+from ray_kplm.runtime.call_board import LostCallError, ShardCall
 from ray_kplm.runtime.memory_usage import MemoryUsage
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.session import on_node
 from ray_kplm.runtime.shard_placement import ShardPlacement, place_shards, replace_shard
-from ray_kplm.runtime.worker_jobs import ShardCall
 from ray_kplm.storage import Folder
 
 _START_TIMEOUT_S = 600

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ray_kplm.errors import KplmError
 from ray_kplm.locking.fence import Patrol
 from ray_kplm.runtime import session
-from ray_kplm.runtime.call_board import LostCallError
+from ray_kplm.runtime.call_board import LostCallError, ShardCall
 from ray_kplm.runtime.train_loop import Job, train_loop
 from ray_kplm.storage import Guard
 
@@ -42,19 +42,6 @@ class ShardsJob:
 
     make: Callable[..., Any]
     """Makes a shard from the arguments of the call `make`."""
-
-
-@dataclass(frozen=True)
-class ShardCall:
-    """A call to a shard in a worker."""
-
-    update: str
-    """The update that the shard belongs to. A worker keeps those of one update."""
-    shard: int
-    method: str
-    """Its method; `make` makes the shard."""
-    arguments: list[Any]
-    """Values, and references to large ones."""
 
 
 @dataclass(frozen=True)
