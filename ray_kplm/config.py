@@ -382,10 +382,11 @@ class ComputeConfig:
     """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: the workers divide one batch."""
     checkpoint_iterations: Count = 250
     """Iterations between checkpoints inside a training step."""
-    rounds_per_fit: Count = 1
-    """Training steps (the warm-up, a round, stage 2) that the same worker processes run one after the other. More than one
-    saves starting the processes, about 7 s each; between the steps they keep their CPUs and GPUs, so that extraction needs
-    others, or a share of a single worker's GPU."""
+    rounds_per_fit: CountOrZero = 0
+    """Training steps (the warm-up, a round, stage 2) that the same worker processes run one after the other, before new ones
+    start, of a range as many as there is room for. Workers keep their CPUs in between; with GPUs they extract features and hold
+    the shards of K-means themselves. 0: all steps if their number is fixed, and with CPUs alone there is room for
+    `extract_workers` beside them, with GPUs `extract_workers` are no more than they; otherwise 1."""
     max_failures: CountOrZero = 3
     """How many times a training step is restarted from its last checkpoint after a worker died."""
     batch_images: BatchSize = 64

@@ -7,36 +7,71 @@ from its inputs.
 
 from __future__ import annotations
 
-import math
-import os
-import resource
-import sys
-from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
-import torch
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
-from ray_kplm.config import ComputeConfig, Config
-from ray_kplm.correspondence.backend import Backend, CpuBackend, DeviceBackend
+from ray_kplm.config import Config
 from ray_kplm.correspondence.background import Background
 from ray_kplm.correspondence.clusters import read_clusters, write_clusters
-from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
 from ray_kplm.locking.fence import Patrol
 from ray_kplm.methods.base import Method
 from ray_kplm.progress import ProgressCallback, ignore_progress
+from ray_kplm.runtime.call_board import LostCallError
+from ray_kplm.runtime.memory_usage import MemoryUsage
 from ray_kplm.runtime.progress_channel import ProgressChannel, forward_progress
 from ray_kplm.runtime.remote_errors import unwrap_user_error
-from ray_kplm.runtime.session import on_node, on_this_node
+from ray_kplm.runtime.session import on_this_node
+from ray_kplm.runtime.shard_hosts import ActorHosts, Hosts
 from ray_kplm.storage import Folder
 
-_START_TIMEOUT_S = 600
-"""Time limit for the start of all shards: beyond it, the cluster has no free resources for them."""
+
+class ClusteringActors:
+    """The coordinator of a run's pseudo-label updates, with its shards: they can stay from one update to the next."""
+
+    def __init__(self) -> None:
+        self._coordinator: Any = None
+
+    @contextmanager
+    def coordinator(self, stays: bool) -> Iterator[Any]:
+        """Yield the handle of the coordinator's actor.
+
+        Args:
+            stays: whether it is there for the next block too, if this one does not raise.
+        """
+        if self._coordinator is None:
+            self._coordinator = _Coordinator.options(scheduling_strategy=on_this_node()).remote()
+        try:
+            yield self._coordinator
+        except BaseException:
+            stays = False
+            raise
+        finally:
+            if not stays:
+                self.close()
+
+    def close(self) -> None:
+        """End the actors; the shards' end with the coordinator."""
+        if self._coordinator is not None:
+            ray.kill(self._coordinator)
+            self._coordinator = None
+
+
+@dataclass(frozen=True)
+class ClusteringPlace:
+    """Where an update is done."""
+
+    actors: ClusteringActors
+    """Those that stay for other updates."""
+    hosting: Callable[[], AbstractContextManager[tuple[Hosts | None, Callable[[ray.ObjectRef], Any]]]]
+    """Makes the block in which the update is done. It yields processes for the shards, None for actors of their own; and what
+    waits for a value as long as these processes live."""
 
 
 def cluster_with_actors(
@@ -49,6 +84,7 @@ def cluster_with_actors(
     previous: Folder | None = None,
     progress: ProgressCallback = ignore_progress,
     background: Background | None = None,
+    place: ClusteringPlace | None = None,
 ) -> dict[str, Any]:
     """Cluster the features of a round, and write its pseudo-labels and `clusters.npz`.
 
@@ -62,6 +98,7 @@ def cluster_with_actors(
         previous: folder of the previous update's `clusters.npz`, if the clusters continue it.
         progress: called after each iteration of K-means.
         background: the static background that the generic keypoints showed.
+        place: where it is done; by default actors that end with it.
 
     Returns:
         The update's facts, the number of shards, how many were rebuilt, and the peak memory of the actors.
@@ -71,154 +108,117 @@ def cluster_with_actors(
         DataError: features are unreadable.
         RunError: the actors died too often, or did not start.
     """
-    failures = method.config.compute.max_failures
+    compute, update = method.config.compute, Update(method, features, parts, labels, target)
+    actors, hosting = (place.actors, place.hosting) if place else (ClusteringActors(), own_hosts)
+    failures = compute.max_failures
     for _ in range(failures + 1):
-        actor = _Coordinator.options(scheduling_strategy=on_this_node()).remote(method, features, parts, labels, target)
         try:
-            with forward_progress(actor, progress):
-                facts: dict[str, Any] = ray.get(actor.run.remote(round_number, previous, background))
-                return facts
+            with hosting() as (hosts, wait):
+                # Actors that reserve GPUs do not stay: other work needs these.
+                stays = place is not None and (hosts is not None or not compute.gpus_per_worker)
+                with actors.coordinator(stays) as actor, forward_progress(actor, progress):
+                    facts: dict[str, Any] = wait(actor.run.remote(update, round_number, previous, background, hosts))
+                    return facts
         except RayTaskError as error:
             raise unwrap_user_error(error) or error from None
         except RayActorError:
-            continue  # the coordinator died; its inputs are on storage
-        finally:
-            ray.kill(actor)
+            continue  # the coordinator died, or all hosts; the inputs are on storage
     raise RunError(
         f"{labels}: the clustering actor died {failures + 1} times (compute.max_failures = {failures}); its node may be out of "
         f"memory: lower clustering.start_sample, and run the same command again to continue"
     )
 
 
+@contextmanager
+def own_hosts() -> Iterator[tuple[Hosts | None, Callable[[ray.ObjectRef], Any]]]:
+    """Make the block of an update whose shards are actors of their own: see `ClusteringPlace.hosting`."""
+    yield None, ray.get
+
+
+@dataclass(frozen=True)
+class Update:
+    """A pseudo-label update: how it is done, from which parts of features, and where labels and clusters are written."""
+
+    method: Method
+    features: Folder
+    parts: list[str]
+    labels: Folder
+    target: Folder
+
+
 class CorrespondenceActor(ProgressChannel):
-    """The coordinator of a pseudo-label update, and the channel of its progress.
+    """The coordinator of pseudo-label updates, and the channel of their progress.
 
     Its memory does not grow with the number of images: it holds centroids, sums and counts.
     """
 
-    def __init__(self, method: Method, features: Folder, parts: list[str], labels: Folder, target: Folder) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._memory = _MemoryUsage()
-        self._method, self._labels, self._target = method, labels, target
-        self._shards = ActorShards(method.config, features, parts)
+        self._memory, self._actors = MemoryUsage(), ActorHosts()
 
-    def run(self, round_number: int, previous: Folder | None, background: Background | None) -> dict[str, Any]:
-        """Run the update of a round, write its output, and return its facts; it ends when the driver has lost the run."""
+    def run(
+        self,
+        update: Update,
+        round_number: int,
+        previous: Folder | None,
+        background: Background | None,
+        hosts: Hosts | None,
+    ) -> dict[str, Any]:
+        """Run the update of a round, write its output, and return its facts; it ends when the driver has lost the run.
+
+        hosts: the processes of the shards; None: actors, which stay.
+        """
         previous_clusters = None if previous is None else read_clusters(previous)
-        with Patrol(self._target.guard) as patrol:
+        with Patrol(update.target.guard) as patrol:
 
             def send(progress: Any, message: Any) -> None:
                 patrol.check()
                 self.send(progress, message)
 
-            result = self._method.cluster(self._shards, self._labels, round_number, previous_clusters, send, background)
-        write_clusters(self._target, result.arrays())
-        memory = {"coordinator": self._memory.peak_mib(), "shards": self._shards.ask("peak_mib")}
-        return result.facts() | {
-            "shards": len(self._shards),
-            "shards_rebuilt": self._shards.rebuilt,
-            "memory_mib": memory,
-        }
+            shards = ActorShards(update.method.config, update.features, update.parts, hosts or self._actors)
+            result = update.method.cluster(shards, update.labels, round_number, previous_clusters, send, background)
+        write_clusters(update.target, result.arrays())
+        memory = {"coordinator": self._memory.peak_mib(), "shards": shards.ask("peak_mib")}
+        return result.facts() | {"shards": len(shards), "shards_rebuilt": shards.rebuilt, "memory_mib": memory}
 
 
 _Coordinator: Any = ray.remote(num_cpus=0, max_concurrency=2)(CorrespondenceActor)
 
 
-@dataclass(frozen=True)
-class _ShardPlacement:
-    """Where a shard runs."""
-
-    node: str
-    """Ray's id of the node."""
-    cpus: int
-    """Logical CPUs of the node."""
-    shards: int
-    """Number of shards on the node."""
-    gpus: float = 0.0
-    """GPUs that the shard reserves."""
-
-    def threads(self) -> int:
-        """Return the threads of a shard. Called on its node, which may have fewer cores than the logical CPUs it declares."""
-        return max(1, min(self.cpus, os.cpu_count() or 1) // self.shards)
-
-
-def place_shards(nodes: list[dict[str, Any]], parts: int, compute: ComputeConfig) -> list[_ShardPlacement]:
-    """Return the placements of all shards: one per node, or per GPU if GPUs are used.
-
-    `compute.shards` of them are distributed round-robin over the nodes if it is set. There are never more shards than parts.
-
-    Args:
-        nodes: records of `ray.nodes()`.
-        parts: number of parts of the features.
-        compute: layout of the run.
-    """
-    gpus, eligible = compute.gpus_per_worker, _eligible(nodes, compute)
-    slots = [node for node in eligible for _ in range(max(1, int(node["Resources"]["GPU"] / gpus)) if gpus else 1)]
-    count = max(1, min(compute.shards or len(slots), parts))
-    chosen = [slots[i % len(slots)] for i in range(count)]
-    shards_on_node = Counter(node["NodeID"] for node in chosen)
-    return [_placement(node, shards_on_node[node["NodeID"]], gpus) for node in chosen]
-
-
-def replace_shard(lost: _ShardPlacement, nodes: list[dict[str, Any]], compute: ComputeConfig) -> _ShardPlacement:
-    """Return the placement of a shard that died: on another node if one is alive, since its own may be lost.
-
-    It reserves no GPU, because the other shards reserve those of the remaining nodes; it shares one with them.
-    """
-    eligible = _eligible(nodes, compute)
-    others = [node for node in eligible if node["NodeID"] != lost.node] or eligible
-    return _placement(others[0], lost.shards, 0.0)
-
-
-def _eligible(nodes: list[dict[str, Any]], compute: ComputeConfig) -> list[dict[str, Any]]:
-    """Return the nodes that can run a shard, in a fixed order."""
-    kind = "GPU" if compute.gpus_per_worker else "CPU"
-    eligible = [node for node in nodes if node["Alive"] and node["Resources"].get(kind, 0) > 0]
-    if not eligible:
-        raise RunError(
-            f"no node of the cluster has a {kind} for K-means: compute.gpus_per_worker = {compute.gpus_per_worker}; wait for "
-            f"nodes or change it"
-        )
-    return sorted(eligible, key=lambda node: node["NodeID"])
-
-
-def _placement(node: dict[str, Any], shards: int, gpus: float) -> _ShardPlacement:
-    """Return the placement of one of several shards on a node.
-
-    Each reserves `gpus`, or its share of the node's GPUs if that is less. Ray counts GPUs in whole numbers above 1, and in
-    steps of 1 / 10,000 below.
-    """
-    share = min(gpus, node["Resources"].get("GPU", 0.0) / shards)
-    whole = float(math.floor(share)) if share > 1 else math.floor(share * 10_000) / 10_000
-    return _ShardPlacement(node["NodeID"], int(node["Resources"].get("CPU", 1)), shards, whole)
-
-
 class ActorShards:
-    """`correspondence.sharded_kmeans.Shards` as Ray actors: of n shards, each holds every n-th part.
+    """`correspondence.sharded_kmeans.Shards` in other processes: of n shards, each holds every n-th part.
 
     The state of a shard follows from the calls that changed it. These are recorded; their arguments are centroids and counts. A
-    shard that died, alone or with its node, is started again and the calls are replayed.
+    shard that is lost, alone or with its node, is made again and the calls are replayed.
     """
 
     _STATE_CHANGING = ("begin", "begin_fit", "filter_landmarks", "exclude")
 
-    def __init__(self, config: Config, features: Folder, parts: list[str]) -> None:
-        """Start a shard on each placement; `parts` are the names of the features' parts."""
-        self._config, self._features = config, features
-        self._placements = place_shards(ray.nodes(), len(parts), config.compute)
-        self._parts = [parts[i :: len(self._placements)] for i in range(len(self._placements))]
+    def __init__(self, config: Config, features: Folder, parts: list[str], hosts: Hosts | None = None) -> None:
+        """Make the shards.
+
+        Args:
+            config: of the run.
+            features: folder of the features.
+            parts: names of their parts.
+            hosts: the processes; by default new actors.
+        """
+        self._config, self._features, self._hosts = config, features, hosts or ActorHosts()
+        count = self._hosts.begin(config.compute, len(parts))
+        self._parts = [parts[i::count] for i in range(count)]
         self._calls: list[tuple[str, list[Any]]] = []
         self.rebuilt = 0
-        self._actors = [self._start(shard) for shard in range(len(self._placements))]
-        self._wait_until_started()
+        for shard in range(count):
+            self._make(shard)
+        self._hosts.wait(count)
 
     def __len__(self) -> int:
-        return len(self._actors)
+        return len(self._parts)
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of `DescriptorShard` on all shards at the same time; return the results in the shards' order."""
         shared = [ray.put(a) if isinstance(a, np.ndarray) else a for a in arguments]
-        pending = [actor.ask.remote(method, *shared) for actor in self._actors]
+        pending = [self._hosts.ask(shard, method, shared) for shard in range(len(self))]
         results = [self._result(shard, reference, method, shared) for shard, reference in enumerate(pending)]
         if method in self._STATE_CHANGING:
             # Of several fits, only the last one has to be prepared again in a rebuilt shard.
@@ -227,90 +227,26 @@ class ActorShards:
         return results
 
     def close(self) -> None:
-        """Stop the shards. Otherwise they end with the process that started them."""
-        for actor in self._actors:
-            ray.kill(actor)
+        """End the processes that are there for the shards only."""
+        self._hosts.close()
 
-    def _wait_until_started(self) -> None:
-        """Block until every shard has started, or has died, which the next `ask` handles."""
-        compute = self._config.compute
-        calls = [actor.ask.remote("peak_mib") for actor in self._actors]
-        _, pending = ray.wait(calls, num_returns=len(calls), timeout=_START_TIMEOUT_S, fetch_local=False)
-        if pending:
-            raise RunError(
-                f"{len(pending)} of {len(calls)} shards of K-means have not started after {_START_TIMEOUT_S} s "
-                f"(compute.shards = {compute.shards}, compute.gpus_per_worker = {compute.gpus_per_worker}): stop other jobs on "
-                f"the cluster, or lower one of the two"
-            )
-
-    def _result(self, shard: int, reference: Any, method: str, arguments: list[Any]) -> Any:
-        """Return the result of a call to a shard. A shard that died is rebuilt, and the call repeated there."""
+    def _result(self, shard: int, reference: ray.ObjectRef, method: str, arguments: list[Any]) -> Any:
+        """Return the result of a call to a shard. A shard that is lost is rebuilt, and the call repeated there."""
         failures = self._config.compute.max_failures
         for _ in range(failures + 1):
             try:
-                return ray.get(reference)
-            except RayTaskError as error:
-                raise unwrap_user_error(error) or error from None
-            except (RayActorError, ActorUnschedulableError):  # the shard died, or its node before the shard started
+                return self._hosts.get(reference)
+            except LostCallError:
                 self.rebuilt += 1
-                self._placements[shard] = replace_shard(self._placements[shard], ray.nodes(), self._config.compute)
-                actor = self._actors[shard] = self._start(shard)
+                self._hosts.replace(shard)
+                self._make(shard)
                 for call, shared in self._calls:
-                    actor.ask.remote(call, *shared)
-                reference = actor.ask.remote(method, *arguments)
+                    self._hosts.ask(shard, call, shared)
+                reference = self._hosts.ask(shard, method, arguments)
         raise RunError(
             f"shard {shard} of {len(self)} died {failures + 1} times in {method} (compute.max_failures = {failures}); its node "
             f"may be out of memory: lower clustering.memory_gib = {self._config.clustering.memory_gib}"
         )
 
-    def _start(self, shard: int) -> Any:
-        """Start the actor of a shard.
-
-        It reserves no CPUs: the run does nothing else while it clusters, and should not wait for the CPUs of other runs.
-        """
-        placement = self._placements[shard]
-        actor = _RemoteShard.options(num_gpus=placement.gpus, scheduling_strategy=on_node(placement.node))
-        return actor.remote(self._config, self._features, self._parts[shard], placement)
-
-
-class _ShardActor:
-    """A `DescriptorShard` in its own process."""
-
-    def __init__(self, config: Config, features: Folder, parts: list[str], placement: _ShardPlacement) -> None:
-        self._memory = _MemoryUsage()
-        threads = config.compute.threads or placement.threads()
-        torch.set_num_threads(1)  # the shard starts its own threads
-        memory_bytes = int(config.clustering.memory_gib * 2**30)
-        backend: Backend = CpuBackend(threads)
-        if config.compute.gpus_per_worker and torch.cuda.is_available():
-            backend = DeviceBackend(torch.device("cuda"), memory_bytes)
-        self._shard = DescriptorShard(
-            features,
-            parts,
-            memory_bytes=memory_bytes,
-            seed=config.seed,
-            backend=backend,
-            one_way=config.method.mirror == "facing",
-        )
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Return the result of a method of the shard, or this process's peak memory for `peak_mib`."""
-        if method == "peak_mib":
-            return self._memory.peak_mib()
-        return getattr(self._shard, method)(*arguments)
-
-
-_RemoteShard: Any = ray.remote(num_cpus=0, max_restarts=0)(_ShardActor)
-
-
-class _MemoryUsage:
-    """Memory that this process allocates after the object is created."""
-
-    def __init__(self) -> None:
-        self._start = psutil.Process().memory_info().rss
-
-    def peak_mib(self) -> float:
-        """Return the peak resident memory above that at the start, in MiB."""
-        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
-        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return float(round((peak - self._start) / 2**20, 1))
+    def _make(self, shard: int) -> None:
+        self._hosts.make(shard, self._config, self._features, self._parts[shard])

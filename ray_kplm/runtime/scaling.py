@@ -7,6 +7,7 @@ numbers of workers that do not divide the batch (Ray 2.60).
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -16,6 +17,8 @@ from ray_kplm.config import ComputeConfig
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 _USER_START_TIMEOUT = os.environ.get(_START_TIMEOUT)
+ALL = sys.maxsize
+"""Number of trainings: all of a run."""
 _START_S, _JOIN_S = 60, 600
 """Time limit for the start of the workers if they fit on the present nodes, and if nodes have to join first."""
 
@@ -60,6 +63,27 @@ def choose_now(compute: ComputeConfig, batch: int) -> int:
     chosen = choose(compute, batch, fitting) if compute.is_elastic else compute.worker_range.max
     os.environ[_START_TIMEOUT] = _USER_START_TIMEOUT or str(_START_S if fitting >= chosen else _JOIN_S)
     return chosen
+
+
+def trainings_per_fit(compute: ComputeConfig, cluster: Mapping[str, float]) -> int:
+    """Return how many trainings the same workers run: `compute.rounds_per_fit`, where 0 is replaced by what is possible.
+
+    Workers whose number is fixed stay for the whole run if what happens between the trainings has room: on GPUs it happens in
+    the workers themselves, on CPUs beside them.
+
+    Args:
+        compute: number of workers, and what each reserves.
+        cluster: resources of the cluster, of which `CPU` counts.
+    """
+    if compute.rounds_per_fit:
+        return compute.rounds_per_fit
+    workers = compute.worker_range.max
+    if compute.is_elastic:
+        return 1
+    if compute.gpus_per_worker:
+        return ALL if compute.extract_workers <= workers else 1
+    beside = max(compute.extract_workers * compute.cpus_per_worker, 1)
+    return ALL if workers * compute.cpus_per_worker + beside <= cluster.get("CPU", 0) else 1
 
 
 class ScaleUpRequest:

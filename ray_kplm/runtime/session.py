@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -97,7 +98,7 @@ def session(compute: ComputeConfig, runs: int = 1) -> Iterator[None]:
         else:  # the processes of a local Ray inherit the environment, and start faster without a runtime_env
             for name, value in LOCAL.items():
                 os.environ.setdefault(name, value)
-            cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs))
+            cpus = max(os.cpu_count() or 1, needed_cpus(compute, runs), kept_cpus(compute, runs))
             start_local_ray(console, num_cpus=cpus, include_dashboard=False, **quiet)
     configure_ray_data()
     _warn_if_too_small(compute, runs)
@@ -180,13 +181,11 @@ def _warn_if_too_small(compute: ComputeConfig, runs: int) -> None:
             f"until nodes join; otherwise lower compute.workers or start Ray with --num-cpus={needed}",
             file=sys.stderr,
         )
-    extraction = 1 if compute.rounds_per_fit > 1 else 0  # the training workers keep their GPUs meanwhile
     gpus = ray.cluster_resources().get("GPU", 0)
-    needed_gpus = (compute.worker_range.min + extraction) * compute.gpus_per_worker
+    needed_gpus = compute.worker_range.min * compute.gpus_per_worker
     if gpus < needed_gpus:
-        workers = "(workers + 1, as compute.rounds_per_fit keeps them)" if extraction else "workers"
         print(
-            f"kplm: the cluster has {gpus:g} GPUs and the run needs {needed_gpus:g} ({workers} x compute.gpus_per_worker): it "
+            f"kplm: the cluster has {gpus:g} GPUs and the run needs {needed_gpus:g} (workers x compute.gpus_per_worker): it "
             f"waits until nodes join; otherwise lower compute.workers, or train on CPUs with compute.gpus_per_worker=0",
             file=sys.stderr,
         )
@@ -199,6 +198,15 @@ def needed_cpus(compute: ComputeConfig, runs: int = 1) -> int:
     cannot start a task beside the training workers.
     """
     return int(runs * compute.worker_range.min * (compute.cpus_per_worker + compute.data_workers)) + 1
+
+
+def kept_cpus(compute: ComputeConfig, runs: int) -> int:
+    """Return the logical CPUs with which training workers of a fixed number stay while features are extracted beside them.
+
+    Workers that wait take no time of a core.
+    """
+    workers = compute.worker_range.min + compute.extract_workers
+    return math.ceil(runs * workers * compute.cpus_per_worker) + 1
 
 
 def object_store_mib() -> float:

@@ -1,47 +1,42 @@
-"""Train networks with Ray Train: worker processes run jobs from a queue, and each training publishes `network.pt`.
+"""Long-lived workers of Ray Train: they run one training after another, each of which publishes `network.pt`.
 
 Starting worker processes takes longer than a short round. So a `TrainWorkerPool` keeps them for several trainings
-(`compute.rounds_per_fit`): one Ray Train fit, whose workers run one job after another.
+(`compute.rounds_per_fit`): one Ray Train fit, whose workers run one job after another. Where they hold the GPUs, they also
+work on parts and hold the shards of K-means between the trainings.
 """
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import threading
-from contextlib import closing, suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import ray
-import ray.train
-import torch
-from ray.exceptions import RayActorError, RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.exceptions import RayActorError
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import KplmError, RunError, StorageError
-from ray_kplm.locking.fence import Patrol
+from ray_kplm.parts import ChosenParts, Pool, Workers
+from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.run import Step
-from ray_kplm.runtime import placement_groups, session
 from ray_kplm.runtime.checkpoints import inherit_checkpoint
-from ray_kplm.runtime.job_queue import JobQueue
-from ray_kplm.runtime.progress_channel import MetricsCallback, forward_progress
-from ray_kplm.runtime.ray_private import ControllerCallback, PlacementGroupCleanerCallback
+from ray_kplm.runtime.map_parts import RayWorkers
+from ray_kplm.runtime.progress_channel import MetricsCallback
 from ray_kplm.runtime.remote_errors import unwrap_user_error
-from ray_kplm.runtime.scaling import ScaleUpRequest, choose_now
-from ray_kplm.runtime.train_loop import METRICS, Job, Training, train_loop
-from ray_kplm.storage import NO_SPACE, Folder, Guard
+from ray_kplm.runtime.scaling import trainings_per_fit
+from ray_kplm.runtime.shard_hosts import HeldShard, PoolHosts
+from ray_kplm.runtime.train_loop import METRICS, Job, Training
+from ray_kplm.runtime.worker_group import POLL_S, WorkerGroup
+from ray_kplm.runtime.worker_jobs import MapJob, ShardsJob
+from ray_kplm.storage import NO_SPACE, Folder
 
-_JobQueueActor: Any = ray.remote(num_cpus=0)(JobQueue)
+T = TypeVar("T")
+
 _RAY_FOLDER = "ray"
 _NO_OWNER = "unlocked"
 """Folder of the checkpoints of trainings in a folder that nobody locked."""
-_POLL_S = 1.0
-"""Interval at which the driver checks that the workers are alive."""
-_CONTROLLER_FAILURES = 2
-"""Times that Ray Train tries again to start a group of workers for which no resources are free."""
 
 
 def train(step: Step, training: Training, on_metrics: MetricsCallback) -> dict[str, Any]:
@@ -64,14 +59,24 @@ class TrainWorkerPool:
                 there, named by its token, so none writes over or deletes what another one writes. It begins with what the
                 others left.
         """
-        self._compute, self._checkpoints = compute, folder / _RAY_FOLDER
+        self._compute, self._checkpoints, self._guard = compute, folder / _RAY_FOLDER, folder.guard
         self._folder = self._checkpoints / (folder.guard.token if folder.guard else _NO_OWNER)
-        self._trainer: _TrainerThread | None = None
+        self._group: WorkerGroup | None = None
 
     @property
     def has_checkpoints(self) -> bool:
         """Whether there are checkpoints that `close` deletes."""
         return self._checkpoints.exists()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether workers stay after a training, with the nodes that the cluster has now. Ray must be initialised."""
+        return trainings_per_fit(self._compute, ray.cluster_resources()) > 1
+
+    @property
+    def holds_gpus(self) -> bool:
+        """Whether workers stay after a training, and keep the GPUs. Ray must be initialised."""
+        return self._compute.gpus_per_worker > 0 and self.keeps
 
     def prepare(self, batch: int) -> None:
         """Start Ray Train's controller ahead of a training, which takes seconds.
@@ -81,7 +86,7 @@ class TrainWorkerPool:
         Args:
             batch: `Plan.batch` of the training, which the workers share.
         """
-        self._trainer = self._trainer or _TrainerThread(self._compute, self._folder, batch)
+        self._group = self._group or WorkerGroup(self._compute, self._folder, batch)
 
     def train(self, step: Step, training: Training, on_metrics: MetricsCallback) -> dict[str, Any]:
         """Run a training to its end, from its last checkpoint if one exists, and publish the step.
@@ -92,209 +97,186 @@ class TrainWorkerPool:
             on_metrics: called with the iterations done and the mean metrics since the last call.
 
         Returns:
-            The step's manifest.
+            The step's manifest, with `workers`: number of workers that finished the training; `starts`: iterations at which
+            workers started, 0 and those of the checkpoints that were resumed from; `iterating_seconds`: time from the last
+            start to the end.
 
         Raises:
             CollapseError: the loss is not finite.
             RunError: the workers failed too often.
             StorageError: storage is full.
         """
-        job = Job(
-            step.fingerprint,
-            training,
-            step.folder,
-            inherit_checkpoint(self._checkpoints, self._folder, step.fingerprint),
-        )
-        facts = self._run_with_retries(step, job, on_metrics)
+        inherited = inherit_checkpoint(self._checkpoints, self._folder, step.fingerprint)
+        job = Job(step.fingerprint, training, step.folder, inherited)
+        earlier_starts: list[int] = []
+
+        def run(group: WorkerGroup) -> dict[str, Any]:
+            try:
+                stats = group.train(job, on_metrics)
+            except Exception:
+                earlier_starts.extend(group.starts())
+                raise
+            return {"workers": group.workers, **stats, "starts": [*earlier_starts, *stats["starts"]]}
+
+        facts = self._run_with_retries(training.plan.batch, run, str(step.folder), "training failed")
         metrics = step.folder.read_json(METRICS)
         manifest = step.finish(iterations=training.plan.iterations, metrics=metrics, **facts)
-        if self._trainer is None or self._trainer.jobs >= self._compute.rounds_per_fit:
+        allowed = trainings_per_fit(self._compute, ray.cluster_resources())
+        if self._group is None or self._group.trainings >= allowed:
             self.close()
         return manifest
 
+    def place(self, batch: int | None) -> Workers:
+        """Return where parts are worked on: the workers if they hold the GPUs, otherwise tasks or actors of Ray Data.
+
+        Args:
+            batch: `Plan.batch` of the next training; None if no training follows, for which workers would stay.
+        """
+        return RayWorkers() if batch is None or not self.holds_gpus else _PoolPlace(self, batch)
+
+    def map(
+        self,
+        worker: type,
+        arguments: dict[str, Any],
+        parts: ChosenParts,
+        batch: int,
+        progress: ProgressCallback = ignore_progress,
+    ) -> list[dict[str, Any]]:
+        """Work on parts in the training workers: see `parts.Workers.map`.
+
+        The parts of a worker that dies are worked on again, by the workers that Ray Train starts in place of the group.
+
+        Args:
+            worker: class of callables that take a part's name and its selected rows.
+            arguments: of its constructor.
+            parts: parts of the table, and the selected rows of each.
+            batch: `Plan.batch` of the next training.
+            progress: called after each part.
+
+        Raises:
+            KplmError: raised by a worker.
+            RunError: the workers failed too often.
+        """
+        names, rows = list(parts.parts), list(parts.rows)
+        results: dict[int, dict[str, Any]] = {}
+
+        def run(group: WorkerGroup) -> None:
+            missing = [index for index in range(len(names)) if index not in results]
+            job = MapJob(worker, arguments, [names[i] for i in missing], [rows[i] for i in missing], self._guard)
+
+            def on_done(done: int) -> None:
+                whole = len(names) - len(missing) + done
+                progress(whole / len(names), f"{whole}/{len(names)} parts")
+
+            try:
+                group.map(job, on_done)
+            finally:
+                results.update({missing[index]: result for index, result in group.map_results().items()})
+
+        if names:
+            self._run_with_retries(batch, run, worker.__name__, "the workers failed")
+        return list(results.values())
+
+    @contextmanager
+    def hosting(self, batch: int) -> Iterator[tuple[PoolHosts, Callable[[ray.ObjectRef], Any]]]:
+        """Let the workers hold shards of K-means while the block runs.
+
+        Yields the hosts, and what waits for a value as long as the workers live. If they have failed too often, it raises
+        RayActorError, and the next block has new ones.
+        """
+        group = self._usable_group(batch)
+        with group.shards(ShardsJob(HeldShard)) as queue:
+            yield PoolHosts(queue, group.workers), lambda reference: self._wait(group, reference)
+
+    def _wait(self, group: WorkerGroup, reference: ray.ObjectRef) -> Any:
+        while not ray.wait([reference], timeout=POLL_S)[0]:
+            if (error := group.failure()) is not None:
+                self.stop()
+                raise RayActorError from error
+        return ray.get(reference)
+
+    def make_room(self, *, gpus: bool) -> None:
+        """Stop workers that have worked, if what follows has no room beside them.
+
+        The cluster may have too few CPUs left, as after the loss of a node.
+
+        Args:
+            gpus: whether what follows may need GPUs for itself.
+        """
+        if self._group and self._group.jobs and (not self.keeps or (gpus and self.holds_gpus)):
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop the workers, if there are any; checkpoints stay. Not to be called while they work."""
+        if self._group:
+            self._group.close()
+            self._group = None
+
     def close(self) -> None:
         """Stop the workers, and delete the checkpoints of finished trainings. Not to be called while a training runs."""
-        self._stop_workers()
+        self.stop()
         self._checkpoints.delete()
 
-    def _stop_workers(self) -> None:
-        if self._trainer:
-            self._trainer.close()
-            self._trainer = None
+    def _usable_group(self, batch: int) -> WorkerGroup:
+        """Return the workers, new ones if the present ones cannot share a batch of this size."""
+        if self._group and not self._group.is_usable_for(batch):
+            self.stop()
+        self._group = self._group or WorkerGroup(self._compute, self._folder, batch)
+        return self._group
 
-    def _run_with_retries(self, step: Step, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
-        """Run a job, with new workers after a failure that Ray Train does not handle itself.
+    def _run_with_retries(self, batch: int, work: Callable[[WorkerGroup], T], where: str, failed: str) -> T:
+        """Do something with the workers, and with new ones after a failure that Ray Train does not handle itself.
 
         An elastic pool then starts as many workers as the cluster has resources for.
 
-        Returns:
-            `workers`: number of workers that finished the job; `starts`: iterations at which workers started, 0 and those of
-            the checkpoints that were resumed from; `iterating_seconds`: time from the last start to the end.
+        Args:
+            batch: what the workers share.
+            work: what is done.
+            where: what the message of a failure begins with.
+            failed: what the message says.
         """
         tries = self._compute.max_failures + 1
-        batch = job.training.plan.batch
-        earlier_starts: list[int] = []
         while True:
             tries -= 1
-            if self._trainer and not self._trainer.is_usable_for(batch):
-                self._stop_workers()
-            self._trainer = self._trainer or _TrainerThread(self._compute, self._folder, batch)
             try:
-                stats = self._trainer.run(job, on_metrics)
-                return {"workers": self._trainer.workers, **stats, "starts": [*earlier_starts, *stats["starts"]]}
+                return work(self._usable_group(batch))
             except Exception as error:
-                earlier_starts += self._trainer.starts()
-                self._stop_workers()
-                # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died.
-                can_retry = self._compute.is_elastic or isinstance(error, RayActorError)
+                if isinstance(error, KplmError) and self._group and self._group.failure() is None:
+                    raise  # a worker found something wrong in a part; all workers live
+                # Ray Train restarts the workers of a pool of fixed size itself, unless its controller died; but it counts the
+                # failures of all jobs of a group together.
+                had_worked = self._group is not None and self._group.jobs > 0
+                can_retry = self._compute.is_elastic or isinstance(error, RayActorError) or had_worked
+                self.stop()
                 if not (tries and can_retry) or _user_error(error):
-                    raise _as_user_error(error, step) from error
+                    raise _as_user_error(error, where, failed) from error
 
 
-class _TrainerThread:
-    """A Ray Train fit in a thread, whose workers run the jobs of a queue."""
+class _PoolPlace(RayWorkers):
+    """The workers of a pool as the place of work."""
 
-    def __init__(self, compute: ComputeConfig, folder: Folder, batch: int) -> None:
-        self.jobs = 0
-        self._compute = compute
-        self._error: Exception | None = None
-        placement_groups.remove_orphaned_placement_groups()
-        self.workers = choose_now(compute, batch)
-        self._queue = _JobQueueActor.options(scheduling_strategy=session.on_this_node()).remote()
-        trainer = _trainer(compute, folder, self.workers, self._queue)
-        # In the main thread Ray Train would replace the handler of Ctrl-C, for the rest of the process too (Ray 2.60).
-        self._thread = threading.Thread(target=self._fit, args=[trainer], daemon=True)
-        self._thread.start()
+    def __init__(self, pool: TrainWorkerPool, batch: int) -> None:
+        self._pool, self._batch = pool, batch
 
-    def _fit(self, trainer: TorchTrainer) -> None:
-        try:
-            trainer.fit()
-        except Exception as error:
-            self._error = error
-
-    def is_usable_for(self, batch: int) -> bool:
-        """Return whether the workers can share a batch of this size.
-
-        If they have not started yet, their number must also be the one that would be chosen now.
-        """
-        return batch % self.workers == 0 and (self.jobs > 0 or self.workers == choose_now(self._compute, batch))
-
-    def run(self, job: Job, on_metrics: MetricsCallback) -> dict[str, Any]:
-        """Run a job to its end and return `JobQueue.stats`; raises the error of Ray Train if the workers fail."""
-        number, reference = self.jobs, ray.put(job)
-        self._queue.put.remote(number, [reference])  # in a list, so that the queue does not fetch the object
-        begun = self._queue.wait_until_begun.remote(number)
-        finished = self._queue.wait_until_finished.remote(number)
-        with (
-            forward_progress(self._queue, on_metrics),
-            closing(ScaleUpRequest(self._compute, self.workers)) as scale_up,
-        ):
-            while not ray.wait([finished], timeout=_POLL_S)[0]:
-                if not self._thread.is_alive():
-                    raise self._error or RunError("the training workers ended before the training did")
-                if ray.wait([begun], timeout=0)[0]:
-                    scale_up.submit()
-        self.jobs += 1
-        return dict(ray.get(self._queue.stats.remote()))
-
-    def starts(self) -> list[int]:
-        """Return the iterations at which the current job was begun, or none if the queue was lost with its node."""
-        with suppress(RayError):
-            return list(ray.get(self._queue.stats.remote())["starts"])
-        return []
-
-    def close(self) -> None:
-        """End the workers. To be called only while they wait for a job, or after they died."""
-        with suppress(RayError):  # a queue that was lost with its node has no workers waiting
-            ray.get(self._queue.close.remote())
-        self._thread.join()
-        ray.kill(self._queue)
+    def map(
+        self,
+        worker: type,
+        arguments: dict[str, Any],
+        parts: ChosenParts,
+        pool: Pool,
+        progress: ProgressCallback = ignore_progress,
+    ) -> list[dict[str, Any]]:
+        """Call a worker for every part in the training workers, whatever `pool` says: `TrainWorkerPool.map`."""
+        return self._pool.map(worker, arguments, parts, self._batch, progress)
 
 
-class _StartBarrier(ControllerCallback):
-    """Delays the start of the workers until the queue has a job: until then, no CPUs and GPUs are reserved for them.
-
-    It refuses to start them for a driver that has lost its run to another one.
-    """
-
-    def __init__(self, queue: Any, guard: Guard | None) -> None:
-        self._queue, self._guard = queue, guard
-
-    def on_controller_start_worker_group(self, *, scaling_config: ScalingConfig, num_workers: int) -> None:
-        """Block until the queue has a job. Ray Train's controller calls it before it starts workers."""
-        if not ray.get(self._queue.wait_for_first_job.remote()):
-            raise RunError("the pool was closed before its first training")
-        if self._guard is not None:
-            self._guard.check()
-
-
-class _Trainer(TorchTrainer):
-    """`TorchTrainer` without the actor that removes the placement group of a dead controller.
-
-    That actor asks the Ray that started last on the machine whether the controller is alive. If that is another Ray, the actor
-    destroys the workers of a training that is running (Ray 2.60). `remove_orphaned_placement_groups` replaces it.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
-
-
-def _trainer(compute: ComputeConfig, folder: Folder, workers: int, queue: Any) -> TorchTrainer:
-    """Return the trainer whose workers run the jobs of the queue.
-
-    Ray Train restarts failed workers itself only in pools of fixed size. `TrainWorkerPool` restarts elastic ones: Ray Train
-    would start the same number of workers wherever they fit, even if no CPU remained for their data workers (Ray 2.60).
-    """
-    failures, controller_failures = (0, 0) if compute.is_elastic else (compute.max_failures, _CONTROLLER_FAILURES)
-    return _Trainer(
-        _worker_main,
-        train_loop_config={"queue": queue},
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker={"CPU": compute.cpus_per_worker, **_gpus(compute.gpus_per_worker)},
-        ),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=folder.parent.path,
-            storage_filesystem=folder.filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=controller_failures),
-            callbacks=[_StartBarrier(queue, folder.guard)],
-        ),
-    )
-
-
-def _gpus(count: float) -> dict[str, float]:
-    return {"GPU": count} if count else {}
-
-
-def _worker_main(config: dict[str, Any]) -> None:
-    """Run one job after another in a training worker, until the queue is closed."""
-    session.configure_ray_data()
-    queue, number, rank = config["queue"], -1, ray.train.get_context().get_world_rank()
-    while (entry := ray.get(queue.after.remote(number))) is not None:
-        number, (reference,) = entry
-        job: Job = ray.get(reference)
-        with Patrol(job.target.guard) as patrol:
-            train_loop(job, queue.begin.remote, queue.send.remote, patrol.check)
-        if rank == 0:
-            ray.get(queue.finish.remote(number))
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # extraction, which follows, may share the GPU
-
-
-def _as_user_error(error: Exception, step: Step) -> KplmError:
-    """Return an error of one line: the worker's own if it raised one, else the last line of Ray Train's."""
+def _as_user_error(error: Exception, where: str, failed: str) -> KplmError:
+    """Return an error of one line: the worker's own if it raised one, else one with the last line of Ray Train's."""
     failure = _failures(error)[0]
     last_line = (str(failure).strip().splitlines() or [type(failure).__name__])[-1]
     if os.strerror(errno.ENOSPC) in last_line:  # Ray Train failed to write a checkpoint
-        return StorageError(f"{step.folder}: {NO_SPACE}")
-    return _user_error(error) or RunError(
-        f"{step.folder}: training failed: {last_line}; run the same command again to continue"
-    )
+        return StorageError(f"{where}: {NO_SPACE}")
+    return _user_error(error) or RunError(f"{where}: {failed}: {last_line}; run the same command again to continue")
 
 
 def _user_error(error: Exception) -> KplmError | None:

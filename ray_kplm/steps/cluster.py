@@ -31,7 +31,7 @@ class ClusterKeypoints(RoundLabels):
 
     keypoints: Task
 
-    starts_workers = True
+    starts_workers = works_in_workers = uses_clustering = True
 
     @property
     def path(self) -> str:
@@ -57,6 +57,7 @@ class ClusterKeypoints(RoundLabels):
             context.method,
             context.stage2,  # the seed of no round
             progress=executor.progress.advance,
+            place=executor.clustering_place(self),
         )
         executor.progress.set_points_per_image(facts["points_per_image"])
         executor.finish(self, facts, metrics_of(facts), 0)
@@ -75,7 +76,7 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
     previous: Task | None
     """Labels whose clusters are continued."""
 
-    starts_workers = True
+    starts_workers = works_in_workers = uses_clustering = True
 
     @property
     def path(self) -> str:
@@ -110,6 +111,7 @@ class ClusterFeatures(RoundLabels, LandmarkLabels):
             None if self.previous is None else self.previous.folder.parent,
             executor.progress.advance,
             read_background(context),
+            executor.clustering_place(self),
         )
         facts |= {"threshold": extracted["threshold"], "extraction_seconds": extracted["seconds"]}
         executor.progress.set_points_per_image(facts["points_per_image"])

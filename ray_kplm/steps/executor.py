@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from ray_kplm.parts import Workers
 from ray_kplm.progress import ProgressDisplay
 from ray_kplm.run import Run
+from ray_kplm.runtime.kmeans_actors import ClusteringActors, ClusteringPlace, own_hosts
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import TrainWorkerPool
 from ray_kplm.steps.recorder import Recording
@@ -32,6 +35,7 @@ class Executor:
         self.run, self._recording, self._tracker = run, recording, tracker
         self.progress = progress(recording.weights())
         self._workers = TrainWorkerPool(run.config.compute, run.folder)
+        self._clustering = ClusteringActors()
         if tracker:
             tracker.set_logger(self.progress.print_line)
 
@@ -59,15 +63,19 @@ class Executor:
 
     @contextmanager
     def workers(self) -> Iterator[None]:
-        """Keep training workers for the block, which start when they are needed and end with it."""
+        """Keep training workers and the actors of clustering for the block: they start when needed, and end with it."""
         compute = self.run.resolved.compute
         self.progress.print_line(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
         try:
             yield
         except Exception:
-            self._workers.close()
+            self._close()
             raise
-        self._workers.close()  # not after Ctrl-C, which does not wait for them: they end with this process
+        self._close()  # not after Ctrl-C, which does not wait for them: they end with this process
+
+    def _close(self) -> None:
+        self._clustering.close()
+        self._workers.close()
 
     @property
     def has_leftovers(self) -> bool:
@@ -85,9 +93,13 @@ class Executor:
         elif manifest is None:
             self._remove_half_written(task)
             task.step.begin()
+            if task.worker_batch is None:
+                self._workers.make_room(gpus=not task.works_in_workers)
             if task.starts_workers:
                 self._prepare_workers(task)
             task.run(self)
+            if task.uses_clustering and not any(later.uses_clustering for later in self._later(task)):
+                self._clustering.close()
         else:
             self.progress.skip(task.folder.path)
             if "points_per_image" in manifest:
@@ -108,11 +120,18 @@ class Executor:
 
     def _prepare_workers(self, task: Task) -> None:
         """Let the workers of the next training start, which takes seconds, while a task runs that leaves them room."""
-        tasks = self._recording.tasks
-        batches = (later.worker_batch for later in tasks[tasks.index(task) :])
-        batch = next((batch for batch in batches if batch is not None), None)
+        batch = self._next_batch(task)
         if batch is not None:
             self._workers.prepare(batch)
+
+    def _next_batch(self, task: Task) -> int | None:
+        """Return `Plan.batch` of the first training after a task; None if none follows."""
+        batches = (later.worker_batch for later in self._later(task))
+        return next((batch for batch in batches if batch is not None), None)
+
+    def _later(self, task: Task) -> Sequence[Task]:
+        tasks = self._recording.tasks
+        return tasks[tasks.index(task) + 1 :]
 
     # -- what tasks use
 
@@ -140,7 +159,19 @@ class Executor:
         """
         logger = TrainingLogger(self.progress, self._tracker, training.plan.iterations, first, stage)
         manifest = self._workers.train(task.step, training, logger)
+        if self._next_batch(task) is None:
+            self._workers.close()
         self.progress.finish(f"loss {manifest['metrics']['loss']:.4f}")
+
+    def place(self, task: Task) -> Workers:
+        """Return where a task works on parts: in the training workers if they hold the GPUs, otherwise on the cluster."""
+        return self._workers.place(self._next_batch(task))
+
+    def clustering_place(self, task: Task) -> ClusteringPlace:
+        """Return where a task clusters: its shards are in the training workers if they hold the GPUs."""
+        batch = self._next_batch(task)
+        hosting = own_hosts if batch is None or not self._workers.holds_gpus else partial(self._workers.hosting, batch)
+        return ClusteringPlace(self._clustering, hosting)
 
     def track_round(self, round: int, metrics: dict[str, float]) -> None:
         """Send metrics of a finished round."""

@@ -43,6 +43,8 @@ class _Extract(Task):
     """Labels whose points are described beside the detected ones."""
     facing: FindFacing | None = None
 
+    works_in_workers = True
+
     @property
     def step(self) -> Step:
         inputs = {"network": self.network.fingerprint}
@@ -79,7 +81,7 @@ class _Extract(Task):
             frozen_share=self.context.method.frozen_share(self.round) if described else 0.0,
             beside=self.folder.parent,
         )
-        facts = extract(extraction, selection, executor.progress.advance)
+        facts = extract(extraction, selection, executor.progress.advance, executor.place(self))
         executor.progress.set_points_per_image(facts["detected_per_image"])
         metrics = {name: facts[name] for name in ("threshold", "detected_per_image", "mean_peak")}
         executor.finish(self, facts, metrics, context.round_end(self.round), f"threshold {facts['threshold']:.4f}")

@@ -46,6 +46,11 @@ class Task(ABC):
     starts_workers: ClassVar[bool] = False
     """Whether the workers of the next training are started meanwhile: the task leaves CPUs and GPUs to them."""
 
+    works_in_workers: ClassVar[bool] = False
+    """Whether training workers that hold the GPUs do the work; otherwise they end before it."""
+    uses_clustering: ClassVar[bool] = False
+    """Whether the actors of clustering are used."""
+
     @property
     @abstractmethod
     def path(self) -> str:

@@ -147,9 +147,6 @@ def test_the_logged_model_requires_what_the_package_requires_and_mlflow():
 
 
 def test_training_without_faiss_is_an_error_of_one_line():
-    code = (
-        "import sys; sys.modules['faiss'] = None\n"
-        "from ray_kplm.correspondence.faiss_import import faiss\nfaiss.knn"
-    )
+    code = "import sys; sys.modules['faiss'] = None\nfrom ray_kplm.correspondence.faiss_import import faiss\nfaiss.knn"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert "ConfigError: the package faiss is not installed" in ended.stderr.splitlines()[-1]

@@ -2,6 +2,10 @@
 
 import asyncio
 
+import pytest
+
+from ray_kplm.errors import StorageError
+from ray_kplm.runtime.call_board import LostCallError
 from ray_kplm.runtime.job_queue import JobQueue
 
 
@@ -78,5 +82,89 @@ def test_the_driver_waits_until_a_worker_begins_the_job():
         assert not answer.done()
         await queue.begin(0)
         await answer
+
+    in_loop(scenario)
+
+
+def test_a_map_ends_with_the_result_of_its_last_part():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.put(0, "map", 2)
+        assert [await queue.take(0, 0, "a"), await queue.take(0, 0, "a")] == [0, 1]
+        waiting = asyncio.create_task(queue.take(0, 0, "a"))
+        await queue.hand_in(0, 1, {"rows": 1})
+        await asyncio.sleep(0)
+        assert not waiting.done(), "the other part may be lost"
+        await queue.hand_in(0, 0, {"rows": 0})
+        assert await waiting is None
+        await queue.wait_until_finished(0)
+        assert await queue.results() == ({0: {"rows": 0}, 1: {"rows": 1}}, None)
+        assert queue.drain() == [(1, None), (2, None)]
+
+    in_loop(scenario)
+
+
+def test_the_parts_of_a_restarted_worker_go_to_a_worker_that_waits():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.join(1, "b")
+        await queue.put(0, "map", 1)
+        assert await queue.take(0, 0, "a") == 0
+        waiting = asyncio.create_task(queue.take(0, 1, "b"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await queue.join(0, "a again")
+        assert await waiting == 0
+
+    in_loop(scenario)
+
+
+def test_a_process_that_was_replaced_while_it_waited_gets_nothing():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.put(0, "shards")
+        old = asyncio.create_task(queue.next_call(0, 0, "a"))
+        await asyncio.sleep(0)
+        await queue.join(0, "b")
+        answer = asyncio.create_task(queue.call(0, "call"))
+        assert await old is None
+        number, content = await queue.next_call(0, 0, "b")
+        assert content == "call"
+        await queue.answer(number, "answer")
+        assert await answer == "answer"
+
+    in_loop(scenario)
+
+
+def test_an_error_ends_a_map_and_later_results_change_nothing():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.put(0, "map", 2)
+        await queue.take(0, 0, "a")
+        await queue.fail(0, StorageError("full"))
+        assert await queue.take(0, 0, "a") is None
+        await queue.hand_in(0, 0, {})
+        results, error = await queue.results()
+        assert results == {}
+        assert isinstance(error, StorageError)
+        await queue.put(1, "map", 1)
+        assert (await queue.results())[1] is None
+
+    in_loop(scenario)
+
+
+def test_a_call_is_lost_when_its_worker_is_restarted_or_the_job_ends():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.put(0, "shards")
+        lost, unanswered = (asyncio.create_task(queue.call(0, name)) for name in ("lost", "unanswered"))
+        assert (await queue.next_call(0, 0, "a"))[1] == "lost"
+        await queue.join(0, "b")
+        with pytest.raises(LostCallError):
+            await lost
+        await queue.finish(0)
+        with pytest.raises(LostCallError):
+            await unanswered
+        assert await queue.next_call(0, 0, "b") is None
 
     in_loop(scenario)

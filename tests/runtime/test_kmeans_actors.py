@@ -8,14 +8,13 @@ import pytest
 
 from ray_kplm.config import ComputeConfig, load_config
 from ray_kplm.correspondence.clusters import read_clusters
-from ray_kplm.correspondence.features import features_table
 from ray_kplm.errors import DamageError, RunError
 from ray_kplm.methods import build_method
 from ray_kplm.progress import ignore_progress
-from ray_kplm.runtime.kmeans_actors import cluster_with_actors, place_shards, replace_shard
+from ray_kplm.runtime.kmeans_actors import cluster_with_actors
+from ray_kplm.runtime.shard_placement import place_shards, replace_shard
 from ray_kplm.storage import Folder
 
-DIM, IMAGES, POINTS, PARTS = 32, 400, 10, 6
 CONFIG = [
     "method.landmarks=5",
     "method.clusters=40",
@@ -23,32 +22,6 @@ CONFIG = [
     "clustering.tolerance=0",
     "compute.shards=2",
 ]
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    """Random descriptors, on which K-means takes all of its iterations."""
-    folder = Folder.at(tmp_path_factory.mktemp("features"))
-    rng = np.random.default_rng(0)
-    for part in range(PARTS):
-        counts = np.full(IMAGES, POINTS)
-
-        def unit():
-            points = rng.normal(size=(IMAGES * POINTS, DIM))
-            return np.float16(points / np.linalg.norm(points, axis=1, keepdims=True))
-
-        ids = [f"{part}/{i}" for i in range(IMAGES)]
-        table = features_table(
-            ids,
-            np.full((IMAGES, 2), 90),
-            counts,
-            rng.uniform(0, 90, (IMAGES * POINTS, 2)),
-            rng.random(IMAGES * POINTS),
-            unit(),
-            unit(),
-        )
-        folder.write_table(f"part-{part:05d}.parquet", table)
-    return folder
 
 
 def run(features, target, overrides=(), progress=ignore_progress):

@@ -9,7 +9,7 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.scaling import ScaleUpRequest, choose, choose_now, workers_that_fit
+from ray_kplm.runtime.scaling import ALL, ScaleUpRequest, choose, choose_now, trainings_per_fit, workers_that_fit
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +56,22 @@ def test_a_request_for_more_workers_reserves_nothing_beside_them(ray_cluster):
     workers = placement_group([{"CPU": 1, "GPU": 1}])
     assert workers.wait(30)
     remove_placement_group(workers)
+
+
+@pytest.mark.parametrize(
+    ("options", "cpus", "expected"),
+    [
+        ({"rounds_per_fit": 3}, 0, 3),
+        ({"workers": 2, "extract_workers": 2}, 4, ALL),
+        ({"workers": 2, "extract_workers": 2}, 3, 1),  # extraction would wait for the workers
+        ({"workers": 2, "extract_workers": 1, "cpus_per_worker": 0.25}, 1.5, ALL),
+        ({"workers": WorkerRange(1, 4)}, 64, 1),  # another number next time
+        ({"workers": 2, "gpus_per_worker": 1.0}, 0, ALL),  # they extract themselves
+        ({"workers": 2, "gpus_per_worker": 1.0, "extract_workers": 4}, 64, 1),  # more extract than train
+    ],
+)
+def test_workers_stay_where_the_rest_of_a_round_has_room(options, cpus, expected):
+    assert trainings_per_fit(ComputeConfig(**options), {"CPU": cpus}) == expected
 
 
 SCRIPT = """

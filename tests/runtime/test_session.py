@@ -12,7 +12,8 @@ import pytest
 import ray
 
 from ray_kplm.config import ComputeConfig, WorkerRange
-from ray_kplm.runtime.session import ENVIRONMENT, _worker_environment, needed_cpus, object_store_mib
+from ray_kplm.runtime.scaling import ALL, trainings_per_fit
+from ray_kplm.runtime.session import ENVIRONMENT, _worker_environment, kept_cpus, needed_cpus, object_store_mib
 
 JOIN = """
 from ray_kplm.config import ComputeConfig
@@ -61,6 +62,15 @@ def test_environment_variables_of_a_job_are_not_set_again(monkeypatch):
 @pytest.mark.parametrize(("workers", "expected"), [(1, 3), (4, 9), (WorkerRange(2, 8), 5)])
 def test_a_run_needs_cpus_for_workers_their_data_and_one_task(workers, expected):
     assert needed_cpus(ComputeConfig(workers=workers)) == expected
+
+
+@pytest.mark.parametrize("cpus_per_worker", [0.0, 0.25, 1.0, 3.0])
+@pytest.mark.parametrize("extract_workers", [1, 3])
+def test_on_a_local_ray_workers_of_a_fixed_number_stay(cpus_per_worker, extract_workers):
+    compute = ComputeConfig(workers=2, extract_workers=extract_workers, cpus_per_worker=cpus_per_worker)
+    cpus = kept_cpus(compute, 1)
+    assert trainings_per_fit(compute, {"CPU": cpus}) == ALL
+    assert kept_cpus(compute, 3) >= 3 * (cpus - 2) + 2
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])

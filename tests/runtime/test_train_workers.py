@@ -7,23 +7,18 @@ import time
 from contextlib import suppress
 from functools import partial
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 import ray
 import torch
 
 from ray_kplm import config as configuration
-from ray_kplm import schemas
-from ray_kplm.correspondence.features import ragged, ragged_points
 from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import CarriedLabels, Labels, keypoint_labels
 from ray_kplm.methods.trainer import NETWORK, load_weights
 from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.run import Run
-from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.scaling import ScaleUpRequest
 from ray_kplm.runtime.train_loop import Training
 from ray_kplm.runtime.train_workers import TrainWorkerPool, train
@@ -44,56 +39,8 @@ class Metrics:
         self.by_iteration[iteration] = metrics
 
 
-@pytest.fixture(scope="module")
-def training_config(small_config) -> list[str]:
-    """Overrides: a warm-up that keeps a checkpoint every five iterations."""
-    return [*small_config, "stage1.rounds=0", "stage1.negative_pairs=200", "compute.checkpoint_iterations=5"]
-
-
-@pytest.fixture(scope="module")
-def keypoints(small_dataset, tmp_path_factory) -> Folder:
-    """Six random keypoints in each training image."""
-    folder, rng = Folder.at(tmp_path_factory.mktemp("keypoints")), np.random.default_rng(0)
-    for part, rows in zip(small_dataset.parts("train"), small_dataset.rows("train"), strict=True):
-        ids = small_dataset.images("train").read_table(part, ["image_id"])["image_id"]
-        counts = np.full(rows, 6)
-        columns = [
-            ids,
-            ragged_points(rng.uniform(5, 58, (6 * rows, 2)), counts),
-            ragged(np.ones(6 * rows, np.float32), counts),
-        ]
-        folder.write_table(part, pa.Table.from_arrays(columns, schema=schemas.KEYPOINTS))
-    return folder
-
-
 def labels_of_part(folder: Folder, part: str) -> Labels:
     return keypoint_labels([folder.read_table(part)])
-
-
-def read_labels(folder: Folder, parts: list[str]) -> Labels:
-    return keypoint_labels(folder.read_table(part) for part in parts)
-
-
-@pytest.fixture(scope="module")
-def make_training(small_dataset, keypoints):
-    """Build the warm-up of a configuration; labels come from `folder`, by default from `keypoints`."""
-
-    def make(config, folder=keypoints) -> Training:
-        selection = full_selection(small_dataset.parts("train"), small_dataset.rows("train"))
-        labels = read_labels(folder, selection.parts)
-        method = build_method(config)
-        return Training(
-            config,
-            method.objective(0),
-            labels,
-            method.round_plan(0, labels.usable()),
-            method.round_schedule(0),
-            RoundImages.load(small_dataset.images("train"), selection),
-            None,
-            (config.seed, 1, 0),
-        )
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +269,7 @@ def test_more_workers_are_requested_only_after_the_first_ones_started(run_step, 
         def submit(self):
             at_request.append(worker_processes())
 
-    monkeypatch.setattr("ray_kplm.runtime.train_workers.ScaleUpRequest", Request)
+    monkeypatch.setattr("ray_kplm.runtime.worker_group.ScaleUpRequest", Request)
     run_step(tmp_path, ["stage1.warmup_iterations=100", "compute.workers={min: 1, max: 2}"])
     assert at_request
     assert all(len(workers) == 1 for workers in at_request)

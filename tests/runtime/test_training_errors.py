@@ -2,9 +2,7 @@
 
 import pytest
 
-from ray_kplm.config import load_config
 from ray_kplm.errors import CollapseError, DataError, RunError, StorageError
-from ray_kplm.run import Run
 from ray_kplm.runtime.train_workers import _as_user_error
 
 
@@ -26,9 +24,8 @@ class Failed(Exception):
         (RuntimeError("Traceback\n  ...\nIndexError: 7"), RunError, "training failed: IndexError: 7; run the same command"),
     ],
 )  # fmt: skip
-def test_a_failed_training_is_one_line(tmp_path, failure, kind, text):
-    step = Run.start(load_config(None, [f"run={tmp_path}"])).step("rounds/000/train", "train", {}, {})
-    error = _as_user_error(Failed(failure), step)
+def test_a_failed_training_is_one_line(failure, kind, text):
+    error = _as_user_error(Failed(failure), "runs/mine/stage2", "training failed")
     assert type(error) is kind
     assert text in str(error)
     assert "\n" not in str(error)

@@ -14,6 +14,9 @@ from ray_kplm.datasets.round_sampling import full_selection
 from ray_kplm.methods.channels import Channels
 from ray_kplm.network.compute import Placement
 from ray_kplm.run import Run, Step
+from ray_kplm.runtime.kmeans_actors import own_hosts
+from ray_kplm.runtime.map_parts import RayWorkers
+from ray_kplm.runtime.train_workers import TrainWorkerPool
 from ray_kplm.steps import cluster, detect, extract, merge, train, train_landmarks, update_labels
 from ray_kplm.steps.executor import Executor
 from ray_kplm.steps.recorder import Recording, record
@@ -230,3 +233,34 @@ def test_workers_of_the_next_training_start_while_a_task_leaves_them_room(run, m
     monkeypatch.setattr(executor._workers, "prepare", lambda batch: log.append(f"workers for {batch}"))
     executor.execute()
     assert log == ["first", "workers for 5", "labels", "second"]
+
+
+class Clusters(Note):
+    uses_clustering = works_in_workers = True
+
+
+def test_what_is_kept_ends_before_work_that_needs_its_place_and_after_its_last_use(run, monkeypatch):
+    log: list[str] = []
+    first = Note(run, "first", (), log, worker_batch=3)
+    labels = Clusters(run, "labels", (first,), log)
+    merged = Note(run, "merged", (labels,), log)
+    recording = Recording((first, labels, merged, Note(run, "second", (merged,), log, worker_batch=5)))
+    executor = Executor(run, recording)
+    monkeypatch.setattr(executor._workers, "make_room", lambda gpus: log.append(f"room, with GPUs: {gpus}"))
+    monkeypatch.setattr(executor._clustering, "close", lambda: log.append("clustering ends"))
+    executor.execute()
+    assert log == [
+        "first", "room, with GPUs: False", "labels", "clustering ends", "room, with GPUs: True", "merged", "second",
+    ]  # fmt: skip
+
+
+def test_a_task_works_in_the_training_workers_only_if_they_hold_gpus_and_a_training_follows(run, monkeypatch):
+    first, last = Note(run, "first", (), []), Note(run, "last", (), [], worker_batch=5)
+    for gpus, keeps, expected in ((0, True, (False, False)), (1, True, (True, False)), (1, False, (False, False))):
+        placed = from_dict(with_overrides(load_config(None, []).to_dict(), [f"compute.gpus_per_worker={gpus}"]))
+        executor = Executor(run, Recording((first, last)))
+        monkeypatch.setattr(executor, "_workers", TrainWorkerPool(placed.compute, run.folder))
+        monkeypatch.setattr(TrainWorkerPool, "keeps", keeps)
+        assert tuple(type(executor.place(task)) is not RayWorkers for task in (first, last)) == expected
+        hosted = [executor.clustering_place(task).hosting is not own_hosts for task in (first, last)]
+        assert tuple(hosted) == expected
