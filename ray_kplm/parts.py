@@ -6,7 +6,7 @@ interrupted continues with the missing ones. On a cluster the place is `runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -75,7 +75,7 @@ class Workers(Protocol):
 
         Args:
             worker: class of callables that take a part's name and its selected rows, int64 (n,), and return a flat dict of
-                numbers.
+                numbers. It may have a method `stream`, see `results`.
             arguments: of its constructor.
             parts: parts of the table, and the selected rows of each.
             pool: number of workers, and their resources.
@@ -88,6 +88,16 @@ class Workers(Protocol):
             KplmError: raised by a worker.
         """
         ...
+
+
+def results(worker: Any, items: Iterable[tuple[str, NDArray[np.int64]]]) -> Iterator[dict[str, Any]]:
+    """Yield the dicts of parts and their rows, in order, each when its part is on storage.
+
+    A worker that has a method `stream` is given the items as an iterable, and yields the dicts: it may work on the next part
+    before the last one is written. Others are called for one part after the other.
+    """
+    stream = getattr(worker, "stream", None)
+    return stream(items) if stream else (worker(part, rows) for part, rows in items)
 
 
 @dataclass(frozen=True)
@@ -124,9 +134,8 @@ class ThisProcess:
         count = len(parts.parts)
         if not count:
             return []
-        made = worker(**arguments)
-        results: list[dict[str, Any]] = []
-        for part, rows in zip(parts.parts, parts.rows, strict=True):
-            results.append(made(part, rows))
-            progress(len(results) / count, f"{len(results)}/{count} parts")
-        return results
+        answers: list[dict[str, Any]] = []
+        for answer in results(worker(**arguments), zip(parts.parts, parts.rows, strict=True)):
+            answers.append(answer)
+            progress(len(answers) / count, f"{len(answers)}/{count} parts")
+        return answers

@@ -87,10 +87,10 @@ FACINGS = pa.schema(
 
 
 def features_schema(descriptor_dim: int) -> pa.Schema:
-    """Return the schema of `<run>/rounds/000/features/part-00000.parquet`: detected keypoints and their descriptors.
+    """Return the schema of `<run>/rounds/000/features/part-00000.arrow`: detected keypoints and their descriptors.
 
     `descriptors` and `descriptors_flipped` are float16 (N, d), unit norm, stored flat (N * d). The size of the crop is there to
-    convert its frame to the network's input without reading the image.
+    convert its frame to the network's input without reading the image. What is small comes first, so that it is read at once.
 
     Args:
         descriptor_dim: d.
@@ -99,6 +99,7 @@ def features_schema(descriptor_dim: int) -> pa.Schema:
     flat = pa.list_(pa.float16())
     return pa.schema(
         [
+            pa.field("usable", pa.list_(pa.bool_()), nullable=False),  # (N,), whether descriptors are finite and not 0
             *KEYPOINTS,
             IMAGES.field("width"),
             IMAGES.field("height"),
@@ -107,6 +108,12 @@ def features_schema(descriptor_dim: int) -> pa.Schema:
         ],
         metadata=metadata,
     )
+
+
+def earlier_features_schema(descriptor_dim: int) -> pa.Schema:
+    """Return the schema of the features of earlier versions, `part-00000.parquet`."""
+    schema = features_schema(descriptor_dim)
+    return schema.remove(schema.get_field_index("usable"))
 
 
 PREDICTIONS = pa.schema(

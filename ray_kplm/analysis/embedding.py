@@ -22,7 +22,8 @@ from ray_kplm.report.embedding import Described, match_by_place, sampled, tsne
 from ray_kplm.report.run_page import Embedding
 from ray_kplm.run import Run, Step, round_path
 from ray_kplm.schemas import NONE, TRAIN
-from ray_kplm.steps.extract import Extraction, extract
+from ray_kplm.steps.extract import extract
+from ray_kplm.steps.extract_part import Extraction
 from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import load_arrays
 

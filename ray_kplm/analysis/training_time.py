@@ -91,7 +91,7 @@ def time_training(
         step1 = _step_seconds(learner, _some(views, pairs))
         extractor = method.extractor(load_weights(learner.state()), placement, 1)
         inputs = np.stack([letterbox(image, config.network.image_size)[0] for image in images[:_EXTRACTED]])
-        image = _seconds(lambda: extractor.find(inputs, 0.5), gpu) / len(inputs)
+        image = _seconds(lambda: extractor.begin(inputs, 0.5).keypoints(), gpu) / len(inputs)
         landmarks = _learner(
             config,
             method.landmark_objective(config.method.landmarks),

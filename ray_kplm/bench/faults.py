@@ -16,7 +16,7 @@ _TITLES = {
 }
 """Part of the title of the Ray process of each victim."""
 
-CHECKPOINT, PART = "ray/*/checkpoint_*", "part-*.parquet"
+CHECKPOINT, PART = "ray/*/checkpoint_*", "part-*"
 """Patterns of files: checkpoints, below the run, of the training step at work; parts, below the step."""
 
 

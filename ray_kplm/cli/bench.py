@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     _add_train(kinds)
     _add_evaluation(kinds)
     _add_rounds(kinds)
+    _add_extraction(kinds)
     _add_quality(kinds)
     _add_serve(kinds)
     _add_chaos(kinds)
@@ -105,6 +106,25 @@ def _add_rounds(kinds: Any) -> None:
         help="images in the datasets",
     )
     parser.add_argument("--images", type=Number(int, COUNTS), default=2_000, help="images of a round")
+    add_json(parser, "the figures")
+
+
+def _add_extraction(kinds: Any) -> None:
+    text = (
+        "Measure the stages of an extraction. Decoding, a network that sleeps as long as that takes, and writing are timed "
+        "alone and together: an overlap of 1 is the time of the longest alone. Features are written and read as Arrow and as "
+        "Parquet, and a clustering's reads of them are counted. No run is needed; a minute or two."
+    )
+    parser = command(kinds, "extraction", _extraction, text, "Example:\n  kplm bench extraction --json")
+    parser.add_argument(
+        "config", metavar="CONFIG", nargs="?", help="a YAML file or the name of a ready one; default: faces_cpu"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to it")
+    parser.add_argument("--images", type=Number(int, COUNTS), default=4096, help="images for the network that sleeps")
+    parser.add_argument("--computed", type=Number(int, COUNTS), default=128, help="images for the configured network")
+    parser.add_argument(
+        "--keypoints", type=Number(int, COUNTS), default=60_000, help="keypoints to write and to cluster"
+    )
     add_json(parser, "the figures")
 
 
@@ -281,6 +301,17 @@ def _rounds(options: argparse.Namespace) -> Result:
         from ray_kplm.bench.rounds import bench, lines
 
     figures = bench(options.sizes, options.images, options.console.show)
+    return Result("\n".join(lines(figures)), figures)
+
+
+def _extraction(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.extraction import Sizes, bench, lines
+        from ray_kplm.config import load_config
+        from ray_kplm.ready_configs import path_of
+
+    config = load_config(options.config or path_of("faces_cpu"), options.overrides)
+    figures = bench(config, Sizes(options.images, options.computed, options.keypoints), options.console.show)
     return Result("\n".join(lines(figures)), figures)
 
 

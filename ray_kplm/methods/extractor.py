@@ -43,6 +43,46 @@ class Detected:
         return replace(self, xy=coordinates.apply(input_to_crop, self.xy).astype(np.float32))
 
 
+class Pending:
+    """The keypoints of B images, which a device may still be computing.
+
+    They come to the host in one copy, which on CUDA goes on beside the work on the next images.
+    """
+
+    def __init__(
+        self, peaks: heatmaps.Peaks, descriptors_BNd: torch.Tensor, descriptors_flipped_BNd: torch.Tensor
+    ) -> None:
+        """Begin the copy of peaks and of their float16 descriptors."""
+        parts = (peaks.xy_BN2.float(), peaks.score_BN, descriptors_BNd, descriptors_flipped_BNd, peaks.valid_BN)
+        self._shapes = [part.shape for part in parts]
+        packed = torch.cat([part.contiguous().flatten().view(torch.uint8) for part in parts])  # by falling alignment
+        self._copied: torch.cuda.Event | None = None
+        if packed.device.type == "cuda":
+            self._host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+            self._host.copy_(packed, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+        else:
+            self._host = packed.cpu()
+
+    def keypoints(self) -> list[Detected]:
+        """Return the keypoints of each image, in the input frame, as soon as they are here."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        content, parts = self._host.numpy(), list[NDArray[Any]]()
+        for shape, kind in zip(self._shapes, _PACKED, strict=True):
+            size = shape.numel() * np.dtype(kind).itemsize
+            parts.append(content[:size].view(kind).reshape(shape))
+            content = content[size:]
+        cells, score, plain, flipped, valid = parts
+        xy = coordinates.heatmap_to_input(cells).astype(np.float32)
+        return [Detected(xy[b][v], score[b][v], plain[b][v], flipped[b][v]) for b, v in enumerate(valid)]
+
+
+_PACKED = (np.float32, np.float32, np.float16, np.float16, np.bool_)
+"""Number formats of what `Pending` packs."""
+
+
 class KeypointExtractor(Protocol):
     """Extracts keypoints from images, uint8 (B, S, S, 3), with a frozen network."""
 
@@ -53,10 +93,10 @@ class KeypointExtractor(Protocol):
         """
         ...
 
-    def find(
+    def begin(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
-    ) -> list[Detected]:
-        """Return the keypoints of each image, in the input frame.
+    ) -> Pending:
+        """Give the device the work on images; their keypoints follow.
 
         Args:
             images: uint8 (B, S, S, 3).
@@ -76,12 +116,12 @@ class DescriptorExtractor:
         """Return the heights of all local maxima: see `KeypointExtractor`."""
         return peak_scores(self._network, self._placement, images, self._options.nms_radius, self._options.limit, boxes)
 
-    def find(
+    def begin(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
-    ) -> list[Detected]:
-        """Return the keypoints of each image: see `KeypointExtractor`."""
+    ) -> Pending:
+        """Give the device the work on images: see `KeypointExtractor`."""
         radius, limit = self._options.nms_radius, self._options.limit
-        return detect_keypoints(self._network, self._placement, images, threshold, radius, limit, known)
+        return begin_keypoints(self._network, self._placement, images, threshold, radius, limit, known)
 
 
 DISTILLING_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (15.0, 1.0, False), (-15.0, 1.0, False), (0.0, 0.85, False),
@@ -117,18 +157,17 @@ class PointExtractor:
         """Return the heights of all local maxima: see `KeypointExtractor`."""
         return _heights(heatmaps.peaks(self.heat(images), 0.0, self._options.nms_radius, self._options.limit), boxes)
 
-    def find(
+    @torch.inference_mode()
+    def begin(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
-    ) -> list[Detected]:
-        """Return the keypoints of each image, with descriptors of width 0: see `KeypointExtractor`."""
+    ) -> Pending:
+        """Give the device the work on images, for descriptors of width 0: see `KeypointExtractor`."""
         heat = self.heat(images)
         peaks = heatmaps.peaks(heat, threshold, self._options.nms_radius, self._options.limit)
         if known is not None:
             peaks = _append_known(peaks, heat, known, self._options.nms_radius)
-        xy = coordinates.heatmap_to_input(peaks.xy_BN2.cpu().numpy()).astype(np.float32)
-        score, valid = peaks.score_BN.cpu().numpy(), peaks.valid_BN.cpu().numpy()
-        none = np.zeros((len(heat), xy.shape[1], 0), np.float16)
-        return [Detected(xy[b][v], score[b][v], none[b][v], none[b][v]) for b, v in enumerate(valid)]
+        none = heat.new_zeros((*peaks.score_BN.shape, 0), dtype=torch.float16)
+        return Pending(peaks, none, none)
 
 
 def _view_transforms(degrees: float, zoom: float, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,8 +249,15 @@ def calibrated_threshold(scores: NDArray[np.float32], images: int, points_per_im
     return float(np.partition(scores, -wanted - 1)[-wanted - 1])
 
 
-@torch.inference_mode()
 def detect_keypoints(
+    network: nn.Module, placement: Placement, images: NDArray[np.uint8], threshold: float, radius: int, limit: int
+) -> list[Detected]:
+    """Return the keypoints of each image with their descriptors, in the input frame: see `begin_keypoints`."""
+    return begin_keypoints(network, placement, images, threshold, radius, limit).keypoints()
+
+
+@torch.inference_mode()
+def begin_keypoints(
     network: nn.Module,
     placement: Placement,
     images: NDArray[np.uint8],
@@ -219,8 +265,8 @@ def detect_keypoints(
     radius: int,
     limit: int,
     known: list[NDArray[np.float32]] | None = None,
-) -> list[Detected]:
-    """Return the keypoints of each image with their descriptors, in the input frame.
+) -> Pending:
+    """Give the device the work on images: their keypoints with descriptors. Nothing waits for the device.
 
     The flipped descriptor is sampled from the network's output for the mirror image, at the mirrored point (thesis 6.1.8).
 
@@ -245,11 +291,9 @@ def detect_keypoints(
         peaks = _append_known(peaks, heat_Bhw, known, radius)
     mirrored_xy = peaks.xy_BN2.clone()
     mirrored_xy[..., 0] = side - 1 - mirrored_xy[..., 0]
-    plain = F.normalize(heatmaps.sample(map_Bdhw.float(), peaks.xy_BN2), dim=-1).half().cpu().numpy()
-    flipped = F.normalize(heatmaps.sample(mirrored_Bdhw.float(), mirrored_xy), dim=-1).half().cpu().numpy()
-    xy = coordinates.heatmap_to_input(peaks.xy_BN2.cpu().numpy()).astype(np.float32)
-    score, valid = peaks.score_BN.cpu().numpy(), peaks.valid_BN.cpu().numpy()
-    return [Detected(xy[b][v], score[b][v], plain[b][v], flipped[b][v]) for b, v in enumerate(valid)]
+    plain = F.normalize(heatmaps.sample(map_Bdhw.float(), peaks.xy_BN2), dim=-1).half()
+    flipped = F.normalize(heatmaps.sample(mirrored_Bdhw.float(), mirrored_xy), dim=-1).half()
+    return Pending(peaks, plain, flipped)
 
 
 def _append_known(
@@ -259,12 +303,12 @@ def _append_known(
 
     The score of a known point is the height of the heatmap at it.
     """
-    most = max((len(xy) for xy in known), default=0)
-    xy_BE2, valid_BE = heat_Bhw.new_zeros(len(known), most, 2), torch.zeros(len(known), most, dtype=torch.bool)
-    for b, xy in enumerate(known):
-        xy_BE2[b, : len(xy)] = torch.from_numpy(coordinates.input_to_heatmap(np.asarray(xy, np.float32))).to(heat_Bhw)
-        valid_BE[b, : len(xy)] = True
-    valid_BE = valid_BE.to(heat_Bhw.device)
+    counts = np.array([len(xy) for xy in known])
+    valid = np.arange(counts.max(initial=0)) < counts[:, None]
+    padded = np.zeros((*valid.shape, 2), np.float32)
+    padded[valid] = np.concatenate(known)
+    xy_BE2 = torch.from_numpy(coordinates.input_to_heatmap(padded)).to(heat_Bhw, non_blocking=True)
+    valid_BE = torch.from_numpy(valid).to(heat_Bhw.device, non_blocking=True)
     apart_BEN = (xy_BE2[:, :, None] - peaks.xy_BN2[:, None]).abs().amax(-1) > radius
     valid_BE &= (apart_BEN | ~peaks.valid_BN[:, None]).all(-1)
     score_BE = heatmaps.sample(heat_Bhw[:, None], xy_BE2)[..., 0]

@@ -58,18 +58,19 @@ class FrozenDescriptors:
             for keypoints, p, f in zip(detected, plain, flipped, strict=True)
         ]
 
-    def write(self, folder: Folder) -> None:
-        """Write the projection and the share to a round's folder."""
-        buffer = io.BytesIO()
-        np.savez(buffer, mean=self.projection.mean, components=self.projection.components, share=self.share)
-        folder.write_bytes(PROJECTION, buffer.getvalue())
-
     @classmethod
     def read(cls, folder: Folder, features: DenseFeatures) -> FrozenDescriptors:
         """Return the model with the projection and the share of a round's folder."""
         with folder.parsing(PROJECTION):
             arrays = load_arrays(folder.read_bytes(PROJECTION))
             return cls(features, Projection(arrays["mean"], arrays["components"]), float(arrays["share"]))
+
+
+def write_projection(folder: Folder, projection: Projection, share: float) -> None:
+    """Write the projection and the share to a round's folder."""
+    buffer = io.BytesIO()
+    np.savez(buffer, mean=projection.mean, components=projection.components, share=share)
+    folder.write_bytes(PROJECTION, buffer.getvalue())
 
 
 def describe_detected(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -61,12 +62,15 @@ def read_inputs(images: Folder, part: str, rows: NDArray[np.int64], config: Conf
     yield from make_inputs(images.read_table(part, ["image_id", "image", "box"]), rows, config)
 
 
-def make_inputs(table: pa.Table, rows: NDArray[np.int64], config: Config) -> Iterator[Inputs]:
-    """Yield batches of the chosen rows of a table of images."""
+def make_inputs(
+    table: pa.Table, rows: NDArray[np.int64], config: Config, threads: ThreadPoolExecutor | None = None
+) -> Iterator[Inputs]:
+    """Yield batches of the chosen rows of a table of images, decoded by threads if there are some."""
     size, batch = config.network.image_size, config.compute.batch_images
+    spread = map if threads is None else threads.map
     for start in range(0, len(rows), batch):
         chosen = table.take(rows[start : start + batch])
-        made = [letterbox(decode_crop(encoded), size) for encoded in chosen["image"]]
+        made = list(spread(lambda encoded: letterbox(decode_crop(encoded), size), chosen["image"]))
         affines = [affine for _, affine in made]
         boxes = [_box(box, affine) for box, affine in zip(chosen["box"].to_pylist(), affines, strict=True)]
         yield Inputs(np.stack([image for image, _ in made]), affines, chosen["image_id"].to_pylist(), np.stack(boxes))

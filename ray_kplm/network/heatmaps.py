@@ -54,7 +54,7 @@ def inside(xy: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Local maxima of a batch of heatmaps, strongest first, padded to the largest number in an image.
+    """Local maxima of a batch of heatmaps, strongest first, padded to the same number for all images: see `peaks`.
 
     Attributes:
         xy_BN2: Cells, refined by a quarter cell.
@@ -70,6 +70,9 @@ class Peaks:
 def peaks(heatmap_Bhw: Tensor, threshold: float, radius: int, limit: int) -> Peaks:
     """Find the local maxima of heatmaps.
 
+    On a CPU they are padded to the largest number in an image. Elsewhere this number is known to the device alone, and asking
+    for it would wait for all work that was given to the device: there they are padded to `limit`.
+
     Args:
         heatmap_Bhw: One heatmap for each image.
         threshold: Maxima are above this value.
@@ -80,8 +83,9 @@ def peaks(heatmap_Bhw: Tensor, threshold: float, radius: int, limit: int) -> Pea
     strongest = F.max_pool2d(heatmap_Bhw[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
     score = torch.where((heatmap_Bhw == strongest) & (heatmap_Bhw > threshold), heatmap_Bhw, 0.0).flatten(1)
     score_BN, cell_BN = score.topk(min(limit, score.shape[1]), dim=1)
-    most = int((score_BN > 0).sum(1).max()) if score_BN.numel() else 0
-    score_BN, cell_BN = score_BN[:, :most], cell_BN[:, :most]
+    if score_BN.device.type == "cpu":
+        most = int((score_BN > 0).sum(1).max()) if score_BN.numel() else 0
+        score_BN, cell_BN = score_BN[:, :most], cell_BN[:, :most]
     xy = torch.stack([cell_BN % side, cell_BN // side], dim=-1)
     return Peaks(xy + 0.25 * _toward_larger(heatmap_Bhw, xy), score_BN, score_BN > 0)
 

@@ -18,7 +18,7 @@ from ray.exceptions import RayTaskError
 
 from ray_kplm.config import ComputeConfig
 from ray_kplm.errors import RunError
-from ray_kplm.parts import ChosenParts, Pool
+from ray_kplm.parts import ChosenParts, Pool, results
 from ray_kplm.progress import ProgressCallback, ignore_progress
 from ray_kplm.runtime.remote_errors import unwrap_user_error
 from ray_kplm.runtime.tasks import Shared
@@ -27,6 +27,7 @@ __all__ = ["Pool", "RayWorkers", "map_parts"]
 
 T = TypeVar("T")
 
+_MOST_AT_A_TIME, _TURNS = 32, 4
 _NO_PROGRESS_TIMEOUT_S = 3600.0
 """Time without a finished part that is an error. A pretrained detector on a CPU may need minutes for a part."""
 
@@ -83,23 +84,34 @@ def map_parts(
     if not count:
         return []
     items = [{"part": part, "rows": rows} for part, rows in zip(parts.parts, parts.rows, strict=True)]
-    dataset = ray.data.from_items(items, override_num_blocks=count)
-    mapped = _map(dataset, _Job(uuid.uuid4().hex, worker, arguments), pool, min(pool.workers, count))
+    blocks = -(-count // _parts_at_a_time(worker, count, pool))
+    dataset = ray.data.from_items(items, override_num_blocks=blocks)
+    mapped = _map(dataset, _Job(uuid.uuid4().hex, worker, arguments), pool, min(pool.workers, blocks))
     mapped.context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
-    results: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     try:
-        for result in mapped.iter_rows():
-            results.append(result)
-            progress(len(results) / count, f"{len(results)}/{count} parts")
+        for answer in mapped.iter_rows():
+            answers.append(answer)
+            progress(len(answers) / count, f"{len(answers)}/{count} parts")
     except ExecutionTimeoutError:
         raise RunError(
-            f"{len(results)} of {count} parts are finished, and none was in {_NO_PROGRESS_TIMEOUT_S / 60:.0f} minutes: a "
+            f"{len(answers)} of {count} parts are finished, and none was in {_NO_PROGRESS_TIMEOUT_S / 60:.0f} minutes: a "
             f"worker hangs, its process keeps dying, or no node has {pool.cpus:g} CPUs and {pool.gpus:g} GPUs free; run the "
             f"same command again to continue with the others"
         ) from None
     except RayTaskError as error:
         raise unwrap_user_error(error) or error from None
-    return results
+    return answers
+
+
+def _parts_at_a_time(worker: type, count: int, pool: Pool) -> int:
+    """Return the number of parts that a process is given at a time: several where it overlaps them beside a GPU.
+
+    Each process has a turn several times, so that all end at about the same time.
+    """
+    if not pool.gpus or not hasattr(worker, "stream"):
+        return 1
+    return max(1, min(_MOST_AT_A_TIME, count // (_TURNS * pool.workers)))
 
 
 @dataclass(frozen=True)
@@ -122,13 +134,13 @@ def _map(dataset: ray.data.Dataset, job: _Job, pool: Pool, workers: int) -> ray.
         return dataset.map_batches(
             _PartActor,
             fn_constructor_args=[job],
-            batch_size=1,
+            batch_size=None,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
         )
     return dataset.map_batches(
-        _work_on_part, fn_args=[job], batch_size=1, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
+        _work_on_part, fn_args=[job], batch_size=None, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
     )
 
 
@@ -137,12 +149,13 @@ _worker_cache: dict[str, Any] = {}
 
 
 def _work_on_part(batch: dict[str, Any], job: _Job) -> dict[str, list[Any]]:
-    """Call the job's worker with the part in a batch of one row, and return a batch of one result."""
+    """Call the job's worker with the parts in the rows of a batch, and return a batch of their results."""
     if job.name not in _worker_cache:
         _worker_cache.clear()
         _worker_cache[job.name] = job.worker(**job.arguments)
-    result = _worker_cache[job.name](str(batch["part"][0]), np.asarray(batch["rows"][0], np.int64))
-    return {key: [value] for key, value in result.items()}
+    rows = (np.asarray(rows, np.int64) for rows in batch["rows"])
+    found = list(results(_worker_cache[job.name], zip(map(str, batch["part"]), rows, strict=True)))
+    return {key: [result[key] for result in found] for key in found[0]}
 
 
 class _PartActor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.config import Config, KeypointsConfig
 from ray_kplm.config_names import as_recorded
+from ray_kplm.correspondence import features
 from ray_kplm.correspondence.background import Background, find_background
 from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.features import features_table, keypoints_table
@@ -185,13 +186,12 @@ class DetectPart:
         self._limit = rule.limit if rule else np.inf
 
     def __call__(self, part: str, rows: NDArray[np.int64]) -> dict[str, int]:
-        if self._target.is_whole(part):
-            kept = self._target.read_table(part, ["score"])["score"].combine_chunks().value_lengths().to_numpy()
+        if (stored := self._stored(part)) is not None:
             return {
-                "images": len(kept),
-                "found": int(kept.sum()),
-                "kept": int(kept.sum()),
-                "empty": int((kept < 2).sum()),
+                "images": len(stored),
+                "found": int(stored.sum()),
+                "kept": int(stored.sum()),
+                "empty": int((stored < 2).sum()),
                 "shown": 0,
             }
         image_id, points, moving, kept = self._find_kept(part, rows)
@@ -201,9 +201,9 @@ class DetectPart:
             descriptors = self._descriptors(kept)
             sizes = self._find.sizes(part, rows)
             table = features_table(image_id.to_pylist(), sizes, counts, xy, score, descriptors, descriptors)
+            features.write_features(self._target, part, table)
         else:
-            table = keypoints_table(image_id, counts, xy, score)
-        self._target.write_table(part, table)
+            self._target.write_table(part, keypoints_table(image_id, counts, xy, score))
         found, left = (sum(len(k.xy) for k in which) for which in (points, moving))
         return {
             "images": len(kept),
@@ -212,6 +212,15 @@ class DetectPart:
             "empty": int((counts < 2).sum()),
             "shown": found - left,
         }
+
+    def _stored(self, part: str) -> NDArray[np.int64] | None:
+        """Return the number of keypoints of each image of a part that is on storage; None if it is not."""
+        if self._described:
+            return features.read_counts(self._target, part).counts if features.is_whole(self._target, part) else None
+        if not self._target.is_whole(part):
+            return None
+        lengths = self._target.read_table(part, ["score"])["score"].combine_chunks().value_lengths()
+        return np.asarray(lengths.to_numpy(), np.int64)
 
     def find(self, part: str, rows: NDArray[np.int64]) -> list[Keypoints]:
         """Return the keypoints of rows of a part, without background and outliers."""

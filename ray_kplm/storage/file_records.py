@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ray_kplm.errors import DamageError
 from ray_kplm.storage import Folder
+from ray_kplm.storage.arrow_file import arrow_footer
 from ray_kplm.storage.file_content import check_seal, parquet_footer
 
 MANIFEST = "manifest.json"
@@ -22,7 +23,7 @@ WRITTEN = ".written"
 """Folder of the records of a unit that is not published yet."""
 
 Record = dict[str, Any]
-"""`sha256`, `size` in bytes and, of Parquet files, `footer`: the CRC-32 of the footer."""
+"""`sha256`, `size` in bytes and, of Parquet and Arrow files, `footer`: the CRC-32 of the footer."""
 
 
 class HashingStream(io.RawIOBase):
@@ -59,8 +60,11 @@ def record_of(name: str, content: bytes) -> Record:
 
 
 def _footer(name: str, content: Any) -> dict[str, int]:
-    """Return the CRC-32 of a Parquet file's footer; nothing of other files."""
-    return {"footer": zlib.crc32(parquet_footer(content))} if name.endswith(".parquet") else {}
+    """Return the CRC-32 of the footer of a Parquet or an Arrow file; nothing of other files."""
+    for suffix, footer in ((".parquet", parquet_footer), (".arrow", arrow_footer)):
+        if name.endswith(suffix):
+            return {"footer": zlib.crc32(footer(content))}
+    return {}
 
 
 def difference(record: Record, content: bytes) -> str:

@@ -35,6 +35,7 @@ from pyarrow import fs as pafs
 
 from ray_kplm.errors import ConfigError, DamageError, DataError, StorageError
 from ray_kplm.redaction import has_credentials, redact, way_out
+from ray_kplm.storage.arrow_file import WindowedFile, decode_arrow, encode_arrow, read_arrow_footer
 from ray_kplm.storage.file_content import encode_table, parsing
 from ray_kplm.storage.time_limit import (
     TimeLimit,
@@ -365,6 +366,35 @@ class Folder:
             return [self.read_table(name, columns) for name in names]
         with ThreadPoolExecutor(min(_READERS, len(names)), thread_name_prefix="read") as readers:
             return list(readers.map(lambda name: self.read_table(name, columns), names))
+
+    def write_arrow(self, name: str, table: pa.Table) -> None:
+        """Write a table as an Arrow IPC file, not compressed, with checksums of its columns."""
+        self.write_bytes(name, encode_arrow(table))
+
+    def read_arrow(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return an Arrow IPC file as a table, with all columns or these, of which alone it reads the bytes.
+
+        A file of this machine is mapped into memory. Raises DamageError if it is none, lacks a column or is damaged.
+        """
+
+        def read() -> pa.Table:
+            with self._open_arrow(name) as file:
+                self._check_footer(name, file.size(), read_arrow_footer(file))
+                return decode_arrow(file, columns)
+
+        with self.parsing(name):
+            return self._retry(read)
+
+    def _open_arrow(self, name: str) -> pa.NativeFile:
+        path = f"{self.path}/{name}"
+        if self.is_local and os.name != "nt":  # Windows deletes no file that is mapped
+            return pa.memory_map(path)
+        file = self.filesystem.open_input_file(path)
+        allow(file.size())
+        return pa.PythonFile(WindowedFile(file), mode="r")
+
+    def _check_footer(self, name: str, size: int, footer: bytes) -> None:
+        """Raise DamageError if a file's size or footer is not that of its record; a plain folder has no records."""
 
     def rows(self, name: str) -> int:
         """Return the number of rows of a Parquet file, read from its footer."""

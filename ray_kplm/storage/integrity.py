@@ -9,7 +9,8 @@ what was written before its interruption:
     <unit>/manifest.json                    outputs: {"part-00000.parquet": {"sha256": ..., "size": ..., "footer": ...}}
 
 A Parquet file is checked once in a process. Of a large one of which few columns are wanted, only the footer is checked, and the
-checksums of the pages that are read. A unit without records, of an older version, is read unchecked.
+checksums of the pages that are read; of an Arrow file always the footer, and the checksums of the columns. A unit without
+records, of an older version, is read unchecked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import io
 import json
 import posixpath
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ import pyarrow.parquet as pq
 
 from ray_kplm.errors import DamageError
 from ray_kplm.storage import Folder
+from ray_kplm.storage.arrow_file import decode_arrow
 from ray_kplm.storage.file_content import seal
 from ray_kplm.storage.file_records import CLAIM as CLAIM
 from ray_kplm.storage.file_records import MANIFEST as MANIFEST
@@ -135,9 +137,11 @@ class CheckedFolder(Folder):
         try:
             content, record = self._read(name)
             if record is None:
-                if name.endswith(".parquet"):
-                    with self.parsing(name):
+                with self.parsing(name):
+                    if name.endswith(".parquet"):
                         pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+                    elif name.endswith(".arrow"):
+                        decode_arrow(pa.BufferReader(content))
                 self._keep(name, record_of(name, content))
         except DamageError:
             return False
@@ -245,6 +249,24 @@ class CheckedFolder(Folder):
             size = file.size()
             length = int.from_bytes(file.read_at(min(8, size), max(size - 8, 0))[:4], "little") + 8
             return bytes(file.read_at(min(length, size), max(size - length, 0)))
+
+    def read_arrow(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return columns of an Arrow IPC file. Its footer is compared with its record, and each column with the footer."""
+        try:
+            return super().read_arrow(name, columns)
+        except FileNotFoundError:
+            raise self._lost(name) from None
+
+    def _check_footer(self, name: str, size: int, footer: bytes) -> None:
+        found = {"size": size, "footer": zlib.crc32(footer)}
+        for again in (False, True):  # the unit may have been made again since its manifest was read
+            record = self.record(name, again=again) or {}
+            if all(record.get(key, value) == value for key, value in found.items()):
+                return
+        what = "its footer is not that of what was published"
+        if size != record.get("size", size):
+            what = f"it has {size} bytes instead of {record['size']}"
+        raise self.damage(name, f"is damaged: {what}")
 
     # -- the unit as a whole
 

@@ -6,7 +6,14 @@ import pytest
 from ray_kplm import schemas
 from ray_kplm.config import load_config
 from ray_kplm.correspondence.background import Background
-from ray_kplm.correspondence.features import features_table, read_features
+from ray_kplm.correspondence.features import (
+    feature_parts,
+    features_table,
+    file_of,
+    read_columns,
+    read_features,
+    write_features,
+)
 from ray_kplm.correspondence.matched_update import update_matched
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
@@ -21,7 +28,7 @@ CONFIG = load_config(None, ["method.landmarks=4", "method.clusters=8", "clusteri
 
 class LocalShards:
     def __init__(self, folder, count, memory=2**30, one_way=False):
-        parts, options = folder.parts(), {"memory_bytes": memory, "seed": 0, "one_way": one_way}
+        parts, options = feature_parts(folder), {"memory_bytes": memory, "seed": 0, "one_way": one_way}
         self.shards = [DescriptorShard(folder, parts[i::count], **options) for i in range(count)]
 
     def ask(self, method, *arguments):
@@ -50,7 +57,7 @@ def features(tmp_path_factory):
         table = features_table(
             ids, SIZES, counts, xy, 1 - noise, descriptors(truth, noise), descriptors(MIRROR[truth], noise)
         )
-        folder.write_table(f"part-{part:05d}.parquet", table)
+        write_features(folder, f"part-{part:05d}.parquet", table)
     return folder
 
 
@@ -113,29 +120,30 @@ def test_too_few_points_stop_with_the_settings_to_look_at(features, tmp_path):
 @pytest.mark.parametrize("fault", ["truncated", "missing", "columns"])
 def test_the_error_of_a_bad_part_names_it(features, tmp_path, fault):
     folder = Folder.at(tmp_path / "bad")
-    for part in features.parts():
-        folder.write_bytes(part, features.read_bytes(part))
+    for name in features.names():
+        folder.write_bytes(name, features.read_bytes(name))
     victim = "part-00002.parquet"
+    stored = file_of(victim)
     if fault == "truncated":
-        folder.write_bytes(victim, features.read_bytes(victim)[:200])
+        folder.write_bytes(stored, features.read_bytes(stored)[:200])
     elif fault == "missing":
-        folder.delete_file(victim)
+        folder.delete_file(stored)
     else:
-        folder.write_table(victim, features.read_table(victim).drop_columns(["score"]))
-    with pytest.raises(DamageError if fault == "truncated" else DataError, match=victim):
+        folder.write_arrow(stored, features.read_arrow(stored).drop_columns(["score"]))
+    with pytest.raises(DamageError if fault == "truncated" else DataError, match="part-00002"):
         read_features(folder, victim)
 
 
 def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features, tmp_path):
     folder = Folder.at(tmp_path / "holes")
-    for part in features.parts():
-        folder.write_bytes(part, features.read_bytes(part))
+    for name in features.names():
+        folder.write_bytes(name, features.read_bytes(name))
     part = read_features(folder, "part-00001.parquet")
     plain, mirrored = part.descriptors.copy(), part.descriptors_flipped.copy()
     plain[0, 3], plain[5] = np.nan, 0
     mirrored[10, 0] = np.inf
     table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, plain, mirrored)
-    folder.write_table("part-00001.parquet", table)
+    write_features(folder, "part-00001.parquet", table)
     found, tables = run(folder, tmp_path, 2)
     assert found.facts()["unusable_keypoints"] == 3
     whole, _ = run(features, tmp_path / "whole", 2)
@@ -145,12 +153,12 @@ def test_keypoints_without_a_usable_descriptor_are_left_out_and_counted(features
 
 def test_the_error_of_a_part_of_another_width_names_it(features, tmp_path):
     folder = Folder.at(tmp_path / "mixed")
-    for part in features.parts():
-        folder.write_bytes(part, features.read_bytes(part))
+    for name in features.names():
+        folder.write_bytes(name, features.read_bytes(name))
     part = read_features(folder, "part-00002.parquet")
     narrow = part.descriptors[:, :8]
     table = features_table(part.image_id.to_pylist(), SIZES, part.counts, part.xy, part.score, narrow, narrow)
-    folder.write_table("part-00002.parquet", table)
+    write_features(folder, "part-00002.parquet", table)
     with pytest.raises(DataError, match=r"part-00002.parquet: descriptors of 8 numbers where other parts have 16"):
         run(folder, tmp_path, 1)
 
@@ -185,7 +193,7 @@ def marked(features, folder):
     """Every image also shows a mark at one place, twice as often as any landmark, and each landmark somewhere else."""
     rng = np.random.default_rng(1)
     folder = Folder.at(folder)
-    for part in features.parts():
+    for part in feature_parts(features):
         read = read_features(features, part)
         moved = read.xy + rng.normal(size=read.xy.shape) * 8
         image = np.concatenate([read.image, np.arange(IMAGES)])
@@ -205,7 +213,7 @@ def marked(features, folder):
             joined(read.descriptors, look),
             joined(read.descriptors_flipped, look),
         )
-        folder.write_table(part, table)
+        write_features(folder, part, table)
     return folder
 
 
@@ -248,7 +256,7 @@ def of_sizes(folder, sizes, fixed=FIXED):
         looks = (centres + rng.normal(size=(IMAGES, 10, DIM)) * 0.05 / np.sqrt(DIM)).reshape(-1, DIM).astype(np.float16)
         ids, counts = [f"{part}/{i}" for i in range(IMAGES)], np.full(IMAGES, 10)
         table = features_table(ids, of_part, counts, xy.reshape(-1, 2), np.ones(IMAGES * 10), looks, looks)
-        folder.write_table(f"part-{part:05d}.parquet", table)
+        write_features(folder, f"part-{part:05d}.parquet", table)
     return folder
 
 
@@ -265,8 +273,8 @@ def test_a_landmark_fixed_in_the_input_is_static_for_crops_of_any_size(tmp_path,
     assert len(static) == FIXED
     assert [spread[k] for k in static] == pytest.approx([0.3 * 2**0.5] * FIXED, abs=0.05)  # % of the side
     assert min(spread[k] for k in range(10) if k not in static) == pytest.approx(8 * 2**0.5, rel=0.15)
-    for part, table in zip(folder.parts(), tables, strict=True):  # labels stay in the crops' pixels
-        assert table["xy"].to_pylist() == folder.read_table(part)["xy"].to_pylist()
+    for part, table in zip(feature_parts(folder), tables, strict=True):  # labels stay in the crops' pixels
+        assert table["xy"].to_pylist() == read_columns(folder, part, ["xy"])["xy"].to_pylist()
 
 
 @pytest.mark.parametrize("known", [0, 2])
@@ -306,13 +314,13 @@ def test_objects_that_face_one_way_are_clustered_by_their_own_descriptors_alone(
     """The descriptors of the mirror images could be anything."""
     noise = Folder.at(tmp_path / "noise")
     rng = np.random.default_rng(5)
-    for part in features.parts():
+    for part in feature_parts(features):
         known = read_features(features, part)
         other = rng.normal(size=known.descriptors.shape)
         other = (other / np.linalg.norm(other, axis=1, keepdims=True)).astype(np.float16)
         ids = known.image_id.to_pylist()
         table = features_table(ids, known.sizes, known.counts, known.xy, known.score, known.descriptors, other)
-        noise.write_table(part, table)
+        write_features(noise, part, table)
     plain, tables = run(features, tmp_path / "plain", 1, ONE_WAY, one_way=True)
     replaced, others = run(noise, tmp_path / "replaced", 3, ONE_WAY, one_way=True)
     np.testing.assert_array_equal(plain.landmark_centroids, replaced.landmark_centroids)

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,8 +117,9 @@ def map_here(worker, arguments, parts, pool, progress=None):
 @pytest.fixture
 def here(monkeypatch):
     """Commands work in this process, which has read nothing before. `kplm train` ends where it would start Ray."""
-    for module in (inference_dataset, extract, analysis_quality):
+    for module in (inference_dataset, analysis_quality):
         monkeypatch.setattr(module, "map_parts", map_here)
+    monkeypatch.setattr(extract, "RayWorkers", lambda: SimpleNamespace(map=map_here))
     for module in (analysis_predictions, analysis_report):
         monkeypatch.setattr(module, "session", lambda compute: nullcontext())
     monkeypatch.setattr("ray_kplm.pipeline.session", refuse)

@@ -10,6 +10,7 @@ from ray_kplm.methods.extractor import (
     DISTILLING_VIEWS,
     DescriptorExtractor,
     PointExtractor,
+    begin_keypoints,
     calibrated_threshold,
     detect_keypoints,
     peak_scores,
@@ -88,7 +89,7 @@ def test_known_points_are_described_where_no_new_one_is_near():
     cells = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}
     known = np.float32([[4 * 4 + 1.5, 4 * 6 + 1.5], [4 * 8 + 1.5, 4 * 2 + 1.5]])  # a cell from a peak; on its own
     images = np.stack([picture(cells), picture({})])
-    found, empty = detect_keypoints(Bright(), PLACEMENT, images, 0.3, 1, 10, [known, known[:0]])
+    found, empty = begin_keypoints(Bright(), PLACEMENT, images, 0.3, 1, 10, [known, known[:0]]).keypoints()
     assert len(found.xy) == 3
     np.testing.assert_allclose(found.xy[2], known[1], atol=1e-4)
     assert found.score[2] < 0.3
@@ -132,9 +133,9 @@ def test_a_point_that_shows_in_some_views_only_has_a_lower_score():
     plain, mirror = DISTILLING_VIEWS[:2]
     assert extractor(BrightOnTheLeft(), (plain,)).scores(image).max() > 0.9
     assert extractor(BrightOnTheLeft(), (plain, mirror)).scores(image).max() < 0.6
-    assert len(extractor(BrightOnTheLeft(), (plain,)).find(image, 0.7)[0].xy) == 1
-    assert len(extractor(BrightOnTheLeft(), (plain, mirror)).find(image, 0.7)[0].xy) == 0
-    assert extractor(BrightAlone(), (plain,)).find(image, 0.7)[0].descriptors.shape == (1, 0)
+    assert len(extractor(BrightOnTheLeft(), (plain,)).begin(image, 0.7).keypoints()[0].xy) == 1
+    assert len(extractor(BrightOnTheLeft(), (plain, mirror)).begin(image, 0.7).keypoints()[0].xy) == 0
+    assert extractor(BrightAlone(), (plain,)).begin(image, 0.7).keypoints()[0].descriptors.shape == (1, 0)
 
 
 BOXED = {(3, 5): (255, 200, 40), (11, 8): (90, 255, 255)}

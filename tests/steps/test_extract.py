@@ -1,9 +1,12 @@
-"""The threshold of an extraction: one for all processes, from a sample that they read about once between them. No Ray."""
+"""Extraction of parts: the threshold of a sample that is read once, stages that overlap, parts that are there. No Ray."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -11,14 +14,17 @@ import pyarrow as pa
 import pytest
 
 from ray_kplm.config import load_config
-from ray_kplm.correspondence.features import read_features
+from ray_kplm.correspondence.features import feature_parts, read_features
 from ray_kplm.datasets.round_sampling import SAMPLE_PARTS, full_selection
+from ray_kplm.errors import StorageError
 from ray_kplm.methods.extractor import Detected, calibrated_threshold
 from ray_kplm.methods.facing import Facings
 from ray_kplm.methods.inputs import Inputs
+from ray_kplm.parts import Pool, ThisProcess
 from ray_kplm.schemas import FACINGS
-from ray_kplm.steps import extract as module
-from ray_kplm.steps.extract import Extraction, ExtractPart, calibration_sample
+from ray_kplm.steps import extract_part as workers
+from ray_kplm.steps.extract import calibrate, calibration_sample, extract
+from ray_kplm.steps.extract_part import Extraction, ExtractPart
 from ray_kplm.storage import Folder
 
 PARTS, ROWS, DIM = [f"part-{i:05d}.parquet" for i in range(313)], 512, 4
@@ -37,57 +43,66 @@ class Extractor:
     def scores(self, images, boxes=None):
         return np.concatenate([peaks(int(image)) for image in images])
 
-    def find(self, images, threshold, known):
+    def begin(self, images, threshold, known=None):
         kept = [np.sort(peaks(int(image))[peaks(int(image)) > threshold]) for image in images]
-        return [
+        found = [
             Detected(np.zeros((len(k), 2), np.float32), k, *[np.zeros((len(k), DIM), np.float16)] * 2) for k in kept
         ]
+        return SimpleNamespace(keypoints=lambda: found)
+
+
+class Images(Folder):
+    """Notes the parts that are read, in `reads`."""
+
+    reads: ClassVar[list[str]] = []
+
+    def read_table(self, name, columns=None):
+        self.reads.append(name)
+        ids = [f"{name}/{i}" for i in range(ROWS)]
+        return pa.table({"part": [name] * ROWS, "image_id": ids, "width": [90] * ROWS, "height": [60] * ROWS})
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[str]:
     """Parts in the order in which they are read."""
-    found: list[str] = []
 
-    def read_inputs(images, part, rows, config):
-        found.append(part)
-        start = PARTS.index(part) * ROWS
+    def make_inputs(table, rows, config, threads=None):
+        start = PARTS.index(table["part"][0].as_py()) * ROWS
         for batch in np.array_split(rows + start, range(64, len(rows), 64)):
             boxes = np.full((len(batch), 4), np.nan, np.float32)
             yield Inputs(batch, [np.eye(2, 3)] * len(batch), [str(i) for i in batch], boxes)
 
-    monkeypatch.setattr(module, "read_inputs", read_inputs)
-    monkeypatch.setattr(module, "read_weights", lambda folder: {})
-    monkeypatch.setattr(module, "worker_placement", lambda compute: None)
-    return found
+    monkeypatch.setattr(workers, "make_inputs", make_inputs)
+    monkeypatch.setattr(workers, "read_weights", lambda folder: {})
+    Images.reads.clear()
+    return Images.reads
 
 
-def extraction(tmp_path, name: str, selection=WHOLE) -> Extraction:
+def extraction(tmp_path, name: str, selection=WHOLE, **options) -> Extraction:
     network = Folder.at(tmp_path / "train")
     network.write_bytes("network.pt", b"")
     method = SimpleNamespace(config=CONFIG, extractor=lambda weights, placement, number: Extractor())
-    sample = calibration_sample(selection, CONFIG)
-    return Extraction(method, 1, network, Folder.at(tmp_path), sample, 2.0, Folder.at(tmp_path / name))
+    sample, images = calibration_sample(selection, CONFIG), Images.at(tmp_path)
+    return Extraction(method, 1, network, images, sample, 2.0, Folder.at(tmp_path / name), **options)
 
 
-def test_four_processes_read_the_sample_once_and_find_one_threshold(tmp_path, reads):
-    """It was 255 parts for each of them."""
+def threshold(work: Extraction) -> float | None:
+    return calibrate(work, ThisProcess(), Pool(1)).threshold
+
+
+def test_the_sample_is_read_once_for_the_threshold_of_all_its_peaks(tmp_path, reads):
+    """It was 255 parts for each process."""
     work = extraction(tmp_path, "a")
     assert (work.sample.images, len(work.sample.parts)) == (500, SAMPLE_PARTS)
-    thresholds = {ExtractPart(work)._threshold for _ in range(4)}
-    assert sorted(reads) == work.sample.parts
+    found = threshold(work)
+    assert reads == work.sample.parts
     numbers = [
         PARTS.index(p) * ROWS + r for p, rows in zip(work.sample.parts, work.sample.rows, strict=True) for r in rows
     ]
-    assert thresholds == {calibrated_threshold(np.concatenate([peaks(i) for i in numbers]), 500, 6.0)}
-
-
-def test_processes_that_begin_at_once_find_the_threshold_of_one(tmp_path, reads):
-    work, alone = extraction(tmp_path, "a"), extraction(tmp_path, "b")
-    with ThreadPoolExecutor(4) as processes:
-        thresholds = set(processes.map(lambda _: ExtractPart(work)._threshold, range(4)))
-    assert set(reads) == set(work.sample.parts)
-    assert thresholds == {ExtractPart(alone)._threshold}
+    assert found == calibrated_threshold(np.concatenate([peaks(i) for i in numbers]), 500, 6.0)
+    reads.clear()
+    assert threshold(work) == found
+    assert reads == []
 
 
 def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, reads, monkeypatch):
@@ -102,31 +117,89 @@ def test_what_was_calibrated_before_an_interruption_is_not_done_again(tmp_path, 
 
     monkeypatch.setattr(Extractor, "scores", killed)
     with pytest.raises(KeyboardInterrupt):
-        ExtractPart(work)
+        threshold(work)
     monkeypatch.setattr(Extractor, "scores", score)
     before = reads[:-1]  # the last one was not finished
     reads.clear()
-    ExtractPart(work)
-    assert sorted(before + reads) == work.sample.parts
+    assert threshold(work) == threshold(extraction(tmp_path, "b"))
+    assert before + reads[: -len(work.sample.parts)] == work.sample.parts
 
 
-def test_extraction_leaves_features_and_nothing_else(tmp_path, reads, monkeypatch):
-    few = full_selection(PARTS[:3], [40, 40, 40])
-    work = extraction(tmp_path, "a", few)
-    for part in few.parts:
-        work.images.write_table(part, pa.table({"width": [90] * 40, "height": [60] * 40}))
+FEW = full_selection(PARTS[:5], [200, 130, 1, 64, 100])
 
-    def map_parts(worker, arguments, selection, pool, progress):
-        workers = [worker(**arguments) for _ in range(2)]
-        items = enumerate(zip(selection.parts, selection.rows, strict=True))
-        return [workers[i % 2](part, rows) for i, (part, rows) in items]
 
-    monkeypatch.setattr(module, "map_parts", map_parts)
-    facts = module.extract(work, few)
-    assert facts["images"] == 120
-    assert facts["detected_per_image"] == pytest.approx(6.0)
-    assert work.features.walk() == PARTS[:3]
-    assert not (work.features / "calibration").exists()
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_extraction_leaves_features_and_nothing_else(tmp_path, reads, ahead):
+    work = extraction(tmp_path, "a", FEW, ahead=ahead)
+    calls: list[tuple[float, str]] = []
+    facts = extract(work, FEW, lambda *call: calls.append(call), ThisProcess())
+    assert facts["images"] == 495
+    assert facts["detected_per_image"] == pytest.approx(6.0, abs=0.1)
+    assert facts["threshold"] == threshold(extraction(tmp_path, "b", FEW))
+    assert work.features.walk() == [part.replace("parquet", "arrow") for part in FEW.parts]
+    shares = [share for share, _ in calls]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read", "decode", "write"))]
+    for part, rows in zip(FEW.parts, FEW.rows, strict=True):
+        numbers = PARTS.index(part) * ROWS + rows
+        found = read_features(work.features, part)
+        assert found.image_id.to_pylist() == [str(n) for n in numbers]
+        assert found.score.tolist() == [x for n in numbers for x in np.sort(peaks(n)) if x > facts["threshold"]]
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_parts_on_storage_are_not_made_again_and_count_all_the_same(tmp_path, reads, ahead, described):
+    work = extraction(tmp_path, "a", FEW, ahead=ahead, described=described)
+    facts = extract(work, FEW, workers=ThisProcess())
+    first, lost = [(work.features / name).path for name in work.features.names()], work.features.names()[3]
+    times = {path: Path(path).stat().st_mtime_ns for path in first}
+    work.features.delete_file(lost)
+    reads.clear()
+    assert extract(work, FEW, workers=ThisProcess()) == facts
+    assert reads == [*work.sample.parts, FEW.parts[3]]
+    assert [path for path in first if Path(path).stat().st_mtime_ns != times[path]] == [f"{work.features.path}/{lost}"]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("stage", ["read", "decode", "network", "collect", "write"])
+def test_an_error_of_any_stage_reaches_the_caller_and_leaves_whole_parts_only(
+    tmp_path, reads, monkeypatch, stage, ahead
+):
+    work = replace(extraction(tmp_path, "a", FEW, ahead=ahead), threshold=0.5)
+    worker, begun = workers.ExtractPart(work), []
+
+    def failing(function):
+        def call(*args, **options):
+            begun.append(function)
+            if len(begun) == 4:
+                raise StorageError(f"{stage}: it is full")
+            return function(*args, **options)
+
+        return call
+
+    class Collected(Extractor):
+        def begin(self, *args):
+            pending = super().begin(*args)
+            return SimpleNamespace(keypoints=failing(pending.keypoints))
+
+    match stage:
+        case "read":
+            monkeypatch.setattr(Images, "read_table", failing(Images.read_table))
+        case "decode":
+            monkeypatch.setattr(workers._Worker, "_batches", failing(workers._Worker._batches))
+        case "network":
+            monkeypatch.setattr(Extractor, "begin", failing(Extractor.begin))
+        case "collect":
+            worker._networks.extractor = Collected()
+        case "write":
+            monkeypatch.setattr(workers, "features_table", failing(workers.features_table))
+    with pytest.raises(StorageError, match=f"^{stage}: it is full$"):
+        list(worker.stream(zip(FEW.parts, FEW.rows, strict=True)))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read", "decode", "write"))]
+    for part in feature_parts(work.features):
+        assert len(read_features(work.features, part).counts) == len(FEW.rows[FEW.parts.index(part)])
 
 
 # -- images that are turned, and boxes, on real pixels
@@ -156,13 +229,14 @@ class BrightSpots:
             found = [xy[((xy >= box[:2]) & (xy <= box[2:])).all(axis=1)] for xy, box in zip(found, boxes, strict=True)]
         return np.full(sum(map(len, found)), 0.5, np.float32)
 
-    def find(self, images, threshold, known):
-        return [
+    def begin(self, images, threshold, known=None):
+        found = [
             Detected(
                 xy, np.full(len(xy), 0.5, np.float32), (xy / SIDE).astype(np.float16), (xy / SIDE).astype(np.float16)
             )
             for xy in map(self._xy, images)
         ]
+        return SimpleNamespace(keypoints=lambda: found)
 
     def _xy(self, image):
         return np.argwhere(image.min(axis=2) > 200)[:, ::-1].astype(np.float32)
@@ -171,8 +245,7 @@ class BrightSpots:
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """Makes the extraction of four images on storage, of which b and d face the other way if facings are given."""
-    monkeypatch.setattr(module, "read_weights", lambda folder: {})
-    monkeypatch.setattr(module, "worker_placement", lambda compute: None)
+    monkeypatch.setattr(workers, "read_weights", lambda folder: {})
     BrightSpots.boxes = []
     images, facings, part = Folder.at(tmp_path / "images"), Folder.at(tmp_path / "facing"), "part-00000.parquet"
     encoded = []
@@ -188,7 +261,7 @@ def pictures(tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "network.pt").write_bytes(b"")
 
-    def extract(*overrides, turned):
+    def extracted(*overrides, turned):
         config = load_config(None, [*PIXELS, *overrides])
         method = SimpleNamespace(config=config, extractor=lambda weights, placement, number: BrightSpots())
         whole = full_selection([part], [4])
@@ -196,10 +269,10 @@ def pictures(tmp_path, monkeypatch):
         work = Extraction(
             method, 1, Folder.at(tmp_path / "train"), images, whole, 2.0, features, facings=Facings(facings) if turned else None
         )  # fmt: skip
-        ExtractPart(work)(part, np.arange(4))
+        ExtractPart(calibrate(work, ThisProcess(), Pool(1)))(part, np.arange(4))
         return read_features(features, part)
 
-    return extract
+    return extracted
 
 
 def test_images_are_described_as_they_face_one_way_and_points_stay_in_the_frame_of_the_crop(pictures):

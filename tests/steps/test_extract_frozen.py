@@ -1,6 +1,5 @@
 """Frozen descriptors beside learnt ones in an extraction: one projection for all processes, and for the predictor. No Ray."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -22,8 +21,10 @@ from ray_kplm.methods.frozen_descriptors import PROJECTION
 from ray_kplm.methods.inputs import make_inputs, worker_placement
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.network.hourglass import KeypointNetwork
+from ray_kplm.parts import Pool, ThisProcess
 from ray_kplm.schemas import FACINGS
-from ray_kplm.steps.extract import Extraction, ExtractPart
+from ray_kplm.steps.extract import calibrate
+from ray_kplm.steps.extract_part import Extraction, ExtractPart
 from ray_kplm.storage import Folder
 
 SIDE, LEARNT, HOG = 64, 8, 9
@@ -59,8 +60,12 @@ def extraction(tmp_path):
     return Extraction(build_method(CONFIG), 0, network, images, IMAGES, 3.0, features, frozen_share=0.4)
 
 
-def extracted(work: Extraction, worker: ExtractPart | None = None):
-    worker = worker or ExtractPart(work)
+def calibrated(work: Extraction) -> Extraction:
+    return calibrate(work, ThisProcess(), Pool(1))
+
+
+def extracted(work: Extraction):
+    worker = ExtractPart(calibrated(work))
     for part, rows in zip(IMAGES.parts, IMAGES.rows, strict=True):
         worker(part, rows)
     return [read_features(work.features, part) for part in PARTS]
@@ -78,24 +83,21 @@ def test_blended_descriptors_are_wider_of_unit_norm_and_begin_with_the_learnt_on
             np.testing.assert_allclose(wide[:, :LEARNT], np.sqrt(0.6) * narrow, atol=1e-3)
 
 
-def test_processes_that_begin_at_once_use_one_projection(extraction):
+def test_the_projection_is_fitted_once_and_is_that_of_the_sample(extraction, tmp_path):
     folder = extraction.network.parent
-    with ThreadPoolExecutor(3) as processes:
-        workers = list(processes.map(lambda _: ExtractPart(extraction), range(3)))
+    first = extracted(extraction)
     kept = folder.read_bytes(PROJECTION)
-    ExtractPart(extraction)  # a process that is started later
-    assert folder.read_bytes(PROJECTION) == kept
-    first, *others = [extracted(extraction, worker) for worker in workers]
-    for other in others:
-        for one, two in zip(first, other, strict=True):
-            np.testing.assert_array_equal(one.descriptors, two.descriptors)
+    others = replace(extraction, features=Folder.at(tmp_path / "again"))
+    for one, two in zip(first, extracted(others), strict=True):
+        np.testing.assert_array_equal(one.descriptors, two.descriptors)
+    assert not (others.features / "calibration/frozen").exists()  # the projection was there
     folder.delete_file(PROJECTION)
-    ExtractPart(extraction)  # fitted again to the same sample
+    calibrated(extraction)  # fitted again to the same sample
     assert folder.read_bytes(PROJECTION) == kept
 
 
 def test_nothing_is_fitted_where_nothing_is_blended(extraction):
-    ExtractPart(replace(extraction, frozen_share=0.0))
+    calibrated(replace(extraction, frozen_share=0.0))
     assert not extraction.network.parent.is_file(PROJECTION)
 
 
@@ -120,8 +122,7 @@ def test_an_image_that_faces_the_other_way_is_described_in_its_mirror_image(extr
 
 
 def test_the_predictor_gives_keypoints_the_landmarks_that_clustering_gave_them(extraction, tmp_path):
-    worker = ExtractPart(extraction)
-    features = extracted(extraction, worker)
+    features = extracted(extraction)
     descriptors = np.concatenate([part.descriptors for part in features]).astype(np.float32)
     centroids = on_grid(descriptors[np.random.default_rng(1).permutation(len(descriptors))[:5]])
     shard = DescriptorShard(extraction.features, PARTS, memory_bytes=2**30, seed=0)
@@ -129,7 +130,7 @@ def test_the_predictor_gives_keypoints_the_landmarks_that_clustering_gave_them(e
     shard.filter_landmarks(centroids)
     labels = Folder.at(tmp_path / "labels")
     shard.label(centroids, 5, labels)
-    make = ClusterPredictorFactory(CONFIG, extraction.network, centroids, worker._threshold)
+    make = ClusterPredictorFactory(CONFIG, extraction.network, centroids, calibrated(extraction).threshold)
     predictor = make(worker_placement(CONFIG.compute))
     for part, rows in zip(IMAGES.parts, IMAGES.rows, strict=True):
         table = labels.read_table(part)
@@ -148,4 +149,4 @@ def test_the_predictor_gives_keypoints_the_landmarks_that_clustering_gave_them(e
 def test_a_sample_without_keypoints_is_refused(extraction):
     config = replace(CONFIG, detection=replace(CONFIG.detection, threshold="fixed", fixed_threshold=1.0))
     with pytest.raises(CollapseError, match=r"^0 keypoints .*detection\.threshold"):
-        ExtractPart(replace(extraction, method=build_method(config)))
+        calibrated(replace(extraction, method=build_method(config)))

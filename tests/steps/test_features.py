@@ -16,7 +16,7 @@ from ray_kplm.imaging.crops import crop_sizes
 from ray_kplm.methods.extractor import Detected
 from ray_kplm.methods.trainer import NETWORK
 from ray_kplm.steps.detect import DetectPart
-from ray_kplm.steps.extract import Extraction, ExtractPart
+from ray_kplm.steps.extract_part import Extraction, ExtractPart
 from ray_kplm.steps.keypoint_sample import FindKeypoints
 from ray_kplm.storage import Folder
 
@@ -34,9 +34,9 @@ IN_INPUT = np.array([[31.5, 31.5], [40.0, 30.0]], np.float32)
 class KeypointExtractor:
     """Finds two points at the same places of any input."""
 
-    def find(self, images, threshold, known=None):
+    def begin(self, images, threshold, known=None):
         one = np.ones((2, 4), np.float16)
-        return [Detected(IN_INPUT, np.ones(2, np.float32), one, one) for _ in images]
+        return SimpleNamespace(keypoints=lambda: [Detected(IN_INPUT, np.ones(2, np.float32), one, one) for _ in images])
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_extracted_keypoints_are_placed_in_the_input_by_their_crops_sizes(images
     torch.save({"network": {}}, buffer)
     network.write_bytes(NETWORK, buffer.getvalue())
     method = SimpleNamespace(config=CONFIG, extractor=lambda weights, placement, number: KeypointExtractor())
-    work = Extraction(method, 1, network, images, Selection([PART], [ROWS]), 2.0, features)
+    work = Extraction(method, 1, network, images, Selection([PART], [ROWS]), 2.0, features, threshold=0.15)
     assert ExtractPart(work)(PART, ROWS)["images"] == len(ROWS)
     found = read_features(features, PART)
     assert found.sizes.tolist() == [list(SIZES[row]) for row in ROWS]

@@ -123,7 +123,7 @@ def test_only_columns_with_repeated_values_are_dictionary_encoded(tmp_path, sche
         "sequence": "v", "frame": 3, "source_width": 2, "source_height": 2,
         "landmarks": [[1.0, 2.0]], "visible": [True], "group": "g",
         "attributes": [("yaw", 1.0)], "xy": [[1.0, 2.0]], "score": [0.5], "landmark": [1], "cluster": [1],
-        "cluster_flipped": [1],
+        "cluster_flipped": [1], "usable": [True],
     }  # fmt: skip
     row = {name: values.get(name, np.ones(3, np.float16)) for name in schema.names}
     Folder.at(tmp_path).write_table("t.parquet", pa.Table.from_pylist([row] * 4, schema=schema))
