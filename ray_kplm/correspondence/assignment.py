@@ -64,13 +64,11 @@ class Nearest:
         cluster: int32 (N,), exact.
         score: (N,), x.c - |c|^2 / 2 of the centroid that float32 found nearest, in float32.
         second_score: (N,), of the one that it found second; -inf if there is no second.
-        doubtful: The points that were decided in float64.
     """
 
     cluster: NDArray[np.int32]
     score: NDArray[np.float32]
     second_score: NDArray[np.float32]
-    doubtful: NDArray[np.int64]
 
 
 class Assigner:
@@ -117,7 +115,7 @@ class Assigner:
         for start in range(0, len(doubtful), step):
             chosen = doubtful[start : start + step]
             cluster[chosen] = exact_scores(points[chosen], self.centroids).argmax(axis=1)
-        return Nearest(cluster, best, second, doubtful)
+        return Nearest(cluster, best, second)
 
     def _scores(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return x.c - |c|^2 / 2 in float32: (N, k), and maybe columns of -inf behind."""

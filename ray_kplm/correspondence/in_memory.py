@@ -139,9 +139,8 @@ class _Step:
         found = self._assign.nearest(points, self._largest)
         square = source.squares[piece][open_] * np.float32(SQUARE_UNIT)
         upper[open_] = np.sqrt(np.maximum(square - 2 * found.score + np.float32(self._bound), 0))
-        nearest_other = np.sqrt(np.maximum(square - 2 * found.second_score - np.float32(self._bound), 0))
-        nearest_other[found.doubtful] = 0
-        lower[open_] = nearest_other
+        # Where float32 could not tell the two nearest apart, this is at most the upper bound: such a point is looked at again.
+        lower[open_] = np.sqrt(np.maximum(square - 2 * found.second_score - np.float32(self._bound), 0))
         before = cluster[open_]
         cluster[open_] = found.cluster
         changed = np.flatnonzero(found.cluster != before)
