@@ -54,3 +54,17 @@ def test_a_shared_value_is_the_value():
 def test_one_worker_has_the_threads_of_all(workers, threads, expected):
     layout = ThisProcess().layout(ComputeConfig(extract_workers=workers, threads=threads))
     assert (layout.extract_workers, layout.threads) == (1, expected)
+
+
+class Streamed(Count):
+    def stream(self, items):
+        return ({"part": part, "rows": len(rows), "streamed": True} for part, rows in items)
+
+
+def test_a_worker_that_streams_is_given_all_parts_as_a_stream():
+    answers = ThisProcess().map(Streamed, {"plus": 0}, PARTS, Pool(1))
+    assert [(answer["part"], answer["rows"], answer["streamed"]) for answer in answers] == [
+        ("a", 3, True),
+        ("b", 0, True),
+        ("c", 2, True),
+    ]

@@ -70,7 +70,7 @@ def decode_arrow(source: pa.NativeFile | pa.Buffer, columns: Sequence[str] | Non
         if _checksum(name, column, metadata) != checksums.get(name):
             raise ValueError(f"column {name} is not what was written")
         column.validate()
-    return pa.Table.from_batches([batch])
+    return pa.Table.from_batches([batch]).replace_schema_metadata(metadata)
 
 
 def read_arrow_footer(file: pa.NativeFile | WindowedFile) -> bytes:

@@ -378,19 +378,21 @@ class Folder:
         """
 
         def read() -> pa.Table:
-            with self._open_arrow(name) as file:
+            with self._open_arrow(name, columns) as file:
                 self._check_footer(name, file.size(), read_arrow_footer(file))
                 return decode_arrow(file, columns)
 
         with self.parsing(name):
             return self._retry(read)
 
-    def _open_arrow(self, name: str) -> pa.NativeFile:
+    def _open_arrow(self, name: str, columns: Sequence[str] | None) -> pa.NativeFile:
         path = f"{self.path}/{name}"
         if self.is_local and os.name != "nt":  # Windows deletes no file that is mapped
             return pa.memory_map(path)
         file = self.filesystem.open_input_file(path)
         allow(file.size())
+        if columns is None:
+            return pa.BufferReader(file.read_at(file.size(), 0))
         return pa.PythonFile(WindowedFile(file), mode="r")
 
     def _check_footer(self, name: str, size: int, footer: bytes) -> None:

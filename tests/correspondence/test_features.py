@@ -35,7 +35,7 @@ def made():
 
 
 def write_as_before(folder: Folder, table) -> None:
-    """Write a part as versions before 0.22 did."""
+    """Write a part as earlier versions did."""
     folder.write_table(PART, table.drop_columns(["usable"]).replace_schema_metadata(table.schema.metadata))
 
 

@@ -1,21 +1,29 @@
 """Extraction of keypoints: calibrated thresholds, descriptors, known points, data distillation."""
 
+import copy
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ray_kplm.config import ComputeConfig, DetectionConfig
+from ray_kplm.config import ComputeConfig, DetectionConfig, NetworkConfig
+from ray_kplm.imaging import coordinates
 from ray_kplm.methods.extractor import (
     DISTILLING_VIEWS,
     DescriptorExtractor,
+    Pending,
     PointExtractor,
+    _append_known,
     begin_keypoints,
     calibrated_threshold,
     detect_keypoints,
     peak_scores,
 )
+from ray_kplm.network import heatmaps
 from ray_kplm.network.compute import Placement
+from ray_kplm.network.hourglass import KeypointNetwork
 
 PLACEMENT = Placement.choose(ComputeConfig(precision="fp32"), torch.device("cpu"))
 SIDE = 16
@@ -165,3 +173,57 @@ def test_the_heights_of_maxima_outside_the_boxes_do_not_count(described):
     together = subject.scores(images, np.stack([LEFT, NO_BOX, LEFT]))
     assert (together > 0.3).sum() == 4
     assert len(subject.scores(images)) > len(together)
+
+
+# -- on an accelerator
+
+
+def test_finding_keypoints_asks_a_device_for_no_value():
+    """Tensors on `meta` have none: reading one raises."""
+    heat = torch.zeros(3, SIDE, SIDE, device="meta")
+    found = heatmaps.peaks(heat, 0.3, 1, 10)
+    assert found.xy_BN2.shape == (3, 10, 2)  # padded to the limit
+    known = [np.zeros((n, 2), np.float32) for n in (0, 4, 1)]
+    assert _append_known(found, heat, known, 1).valid_BN.shape == (3, 14)
+    assert heatmaps.sample(torch.zeros(3, 5, SIDE, SIDE, device="meta"), found.xy_BN2).shape == (3, 10, 5)
+
+
+def test_padding_is_left_out_and_all_arrives_as_it_was():
+    rng = np.random.default_rng(0)
+    valid = torch.tensor([[True, True, False, False], [False] * 4, [True] * 4])
+    peaks = heatmaps.Peaks(torch.from_numpy(rng.random((3, 4, 2), np.float32)), torch.rand(3, 4), valid)
+    plain, flipped = torch.rand(3, 4, 5).half(), torch.rand(3, 4, 5).half()
+    found = Pending(peaks, plain, flipped).keypoints()
+    assert [len(one.xy) for one in found] == [2, 0, 4]
+    for b, one in enumerate(found):
+        kept = valid[b].numpy()
+        np.testing.assert_array_equal(one.xy, coordinates.heatmap_to_input(peaks.xy_BN2[b].numpy()[kept]))
+        np.testing.assert_array_equal(one.score, peaks.score_BN[b].numpy()[kept])
+        np.testing.assert_array_equal(one.descriptors, plain[b].numpy()[kept])
+        np.testing.assert_array_equal(one.descriptors_flipped, flipped[b].numpy()[kept])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_the_keypoints_of_the_cpu():
+    torch.manual_seed(0)
+    network = KeypointNetwork(NetworkConfig(width=32, depth=2, groups=4, descriptor_dim=16)).eval()
+    rng = np.random.default_rng(0)
+    images = np.stack([cv2.resize(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8), (64, 64)) for _ in range(8)])
+    known = [np.float32([[20, 30], [9, 50]])] * 8
+    found = []
+    for device in ("cpu", "cuda"):
+        placement = Placement.choose(ComputeConfig(precision="fp32"), torch.device(device))
+        moved = placement.move(copy.deepcopy(network))
+        extractor = DescriptorExtractor(moved, placement, DetectionConfig(nms_radius=2, limit=30))
+        pending = [extractor.begin(images[i : i + 4], 0.0, known[i : i + 4]) for i in (0, 4)]  # none is waited for
+        found.append([one for batch in pending for one in batch.keypoints()])
+    for one, other in zip(*found, strict=True):
+        assert len(one.xy) == pytest.approx(len(other.xy), abs=2)
+        near = np.linalg.norm(one.xy[:, None] - other.xy[None], axis=-1)
+        pairs = near.argmin(axis=1)
+        same = near.min(axis=1) < 0.01
+        assert same.mean() > 0.9
+        np.testing.assert_allclose(one.score[same], other.score[pairs][same], atol=2e-3)
+        for name in ("descriptors", "descriptors_flipped"):
+            np.testing.assert_allclose(getattr(one, name)[same], getattr(other, name)[pairs][same], atol=1e-2)

@@ -97,3 +97,22 @@ def test_a_part_that_never_ends_is_an_error_of_one_line(ray_cluster, monkeypatch
 
 def test_no_parts_start_no_worker():
     assert map_parts(Count, {"pause_s": 0}, full_selection([], []), Pool(1)) == []
+
+
+class Together:
+    """Answers with the number of parts that it was given at a time."""
+
+    def __call__(self, part, rows):
+        return {"together": 0}
+
+    def stream(self, items):
+        given = list(items)
+        return ({"together": len(given)} for _ in given)
+
+
+MANY = full_selection([f"part-{number:05d}.parquet" for number in range(24)], [2] * 24)
+
+
+def test_a_worker_beside_a_gpu_is_given_several_parts_at_a_time_if_it_overlaps_them(ray_cluster):
+    assert [answer["together"] for answer in map_parts(Together, {}, MANY, Pool(2, gpus=0.5))] == [3] * 24
+    assert [answer["together"] for answer in map_parts(Together, {}, MANY, Pool(2))] == [1] * 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from PIL import Image
 from ray_kplm.analysis import label_free
 from ray_kplm.config import Config, KeypointsConfig, MethodConfig
 from ray_kplm.correspondence.background import find_background
+from ray_kplm.correspondence.features import read_columns
 from ray_kplm.datasets.dataset import PartBuilder
 from ray_kplm.datasets.round_sampling import Selection, full_selection
 from ray_kplm.errors import CollapseError
@@ -116,7 +118,7 @@ def test_pictures_that_show_nothing_have_no_keypoints(detector, described, some,
     answer = DetectPart(find, target, described)(PART, rows)
     assert (answer["images"], answer["empty"]) == (3 + some, 3)
     assert (answer["kept"] > 2) == some
-    assert [len(xy) for xy in target.read_table(PART)["xy"].to_pylist()][:3] == [0, 0, 0]
+    assert [len(xy) for xy in read_columns(target, PART, ["xy"])["xy"].to_pylist()][:3] == [0, 0, 0]
     sample = _sample_part(find, PART, rows)
     if detector == "file" or not some:
         assert sample is None
@@ -153,3 +155,18 @@ def test_enough_keypoints_pass():
     check_enough({"images": 10, "points_per_image": 10.0, "images_without_keypoints": 9}, Config())
     template = Config(method=MethodConfig(kind="template"))
     check_enough({"images": 8, "points_per_image": 3.0, "images_without_keypoints": 0}, template)
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_part_of_keypoints_on_storage_is_counted_and_not_made_again(tmp_path, described):
+    rng, target = np.random.default_rng(0), Folder.at(tmp_path / "target")
+    noisy = [cv2.resize(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), (96, 96)) for _ in range(3)]
+    folder = folder_of(tmp_path / "images", noisy)
+    find = FindKeypoints(folder, folder, KeypointsConfig(detector="orb", limit=20), 0)
+    first = DetectPart(find, target, described)(PART, np.arange(3))
+    assert first["kept"] > 10
+    [name] = target.names()
+    before = target.read_bytes(name)
+    folder.delete()  # nothing is read again
+    assert DetectPart(find, target, described)(PART, np.arange(3)) == {**first, "found": first["kept"]}
+    assert target.read_bytes(name) == before
