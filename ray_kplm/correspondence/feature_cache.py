@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_kplm.correspondence.features import Features, read_features
+from ray_kplm.correspondence.features import Features, read_descriptors, read_features
 from ray_kplm.correspondence.in_memory import POINT_BYTES, Rows
 from ray_kplm.errors import DataError
 from ray_kplm.storage import Folder
@@ -79,7 +79,8 @@ class FeatureCache:
 
     def rows(self, part: str, rows_of: RowsOf) -> list[Rows]:
         """Return a part's descriptors of a fit, read again if the part is not in memory."""
-        return rows_of(part, _descriptors(self._get(part)))
+        whole = self._whole.get(part)
+        return rows_of(part, read_descriptors(self._folder, part) if whole is None else _descriptors(whole))
 
     def _get(self, part: str) -> Features:
         return self._whole[part] if part in self._whole else self._load(part)

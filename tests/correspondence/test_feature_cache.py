@@ -8,7 +8,7 @@ import pytest
 from ray_kplm.config import load_config
 from ray_kplm.correspondence import feature_cache
 from ray_kplm.correspondence.feature_cache import FeatureCache
-from ray_kplm.correspondence.features import features_table, read_features
+from ray_kplm.correspondence.features import features_table, read_descriptors, read_features
 from ray_kplm.correspondence.in_memory import POINT_BYTES, Rows
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.update import update
@@ -26,11 +26,15 @@ def reads(monkeypatch):
     """How often each part was read; the whole memory budget is for features."""
     counted = Counter()
 
-    def counting(folder, part):
-        counted[part] += 1
-        return read_features(folder, part)
+    def counting(read):
+        def read_and_count(folder, part):
+            counted[part] += 1
+            return read(folder, part)
 
-    monkeypatch.setattr(feature_cache, "read_features", counting)
+        return read_and_count
+
+    monkeypatch.setattr(feature_cache, "read_features", counting(read_features))
+    monkeypatch.setattr(feature_cache, "read_descriptors", counting(read_descriptors))
     monkeypatch.setattr(feature_cache, "_WORKING_BYTES", 0)
     monkeypatch.setattr(feature_cache, "_CACHE_SHARE", 1.0)
     return counted
