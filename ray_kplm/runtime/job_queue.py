@@ -122,11 +122,17 @@ class JobQueue(ProgressChannel):
 
     # -- a map over parts
 
-    async def take(self, number: int, rank: int, process: str) -> int | None:
-        """Return a part of a map when one is open, or None when the map is finished."""
+    async def take(self, number: int, rank: int, process: str, waits: bool = True) -> int | None:
+        """Return a part of a map when one is open, or None when the map is finished.
+
+        With `waits` false None is returned if no part is open now: a worker that has not handed in all of its parts would wait
+        for itself.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._needs_no(rank, process, number) or self._parts.has_open)
-            return None if self._needs_no(rank, process, number) else self._parts.take(process)
+            if waits:
+                await self._changed.wait_for(lambda: self._needs_no(rank, process, number) or self._parts.has_open)
+            is_none = self._needs_no(rank, process, number) or not self._parts.has_open
+            return None if is_none else self._parts.take(process)
 
     async def hand_in(self, number: int, part: int, result: Any) -> None:
         """Record the result of a part."""

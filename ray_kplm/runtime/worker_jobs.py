@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ray_kplm.errors import KplmError
 from ray_kplm.locking.fence import Patrol
+from ray_kplm.parts import results
 from ray_kplm.runtime import session
 from ray_kplm.runtime.call_board import LostCallError, ShardCall
 from ray_kplm.runtime.train_loop import Job, train_loop
@@ -86,19 +88,31 @@ def _train(job: Job, number: int, me: _Worker) -> None:
 
 def _map(job: MapJob, number: int, me: _Worker) -> None:
     """Work on parts until all are done. An error for the user ends the map; with another one, this process ends."""
-    worker = None
+    worker, taken = None, deque[int]()
+
+    def take(*, waits: bool) -> bool:
+        index = ray.get(me.queue.take.remote(number, me.rank, me.name, waits))
+        patrol.check()
+        if index is not None:
+            taken.append(index)
+        return index is not None
+
+    def items() -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Yield the part that was taken, and those that are open now: what is handed in waits for none of other workers."""
+        yield job.parts[taken[-1]], job.rows[taken[-1]]
+        while take(waits=False):
+            yield job.parts[taken[-1]], job.rows[taken[-1]]
+
     with Patrol(job.guard) as patrol:
-        while (index := ray.get(me.queue.take.remote(number, me.rank, me.name))) is not None:
-            try:
-                patrol.check()
+        try:
+            while take(waits=True):
                 if worker is None:
                     worker = job.worker(**job.arguments)
                     torch.set_num_threads(min(torch.get_num_threads(), _threads()))
-                result = worker(job.parts[index], job.rows[index])
-            except KplmError as error:
-                ray.get(me.queue.fail.remote(number, error))
-            else:
-                ray.get(me.queue.hand_in.remote(number, index, result))
+                for answer in results(worker, items()):
+                    ray.get(me.queue.hand_in.remote(number, taken.popleft(), answer))
+        except KplmError as error:
+            ray.get(me.queue.fail.remote(number, error))
 
 
 def _hold_shards(job: ShardsJob, number: int, me: _Worker) -> None:

@@ -104,6 +104,19 @@ def test_a_map_ends_with_the_result_of_its_last_part():
     in_loop(scenario)
 
 
+def test_a_worker_that_has_parts_to_hand_in_does_not_wait_for_more():
+    async def scenario(queue):
+        await queue.join(0, "a")
+        await queue.put(0, "map", 2)
+        assert [await queue.take(0, 0, "a", False), await queue.take(0, 0, "a", False)] == [0, 1]
+        assert await queue.take(0, 0, "a", False) is None
+        await queue.hand_in(0, 0, {})
+        await queue.hand_in(0, 1, {})
+        assert await queue.take(0, 0, "a") is None
+
+    in_loop(scenario)
+
+
 def test_the_parts_of_a_restarted_worker_go_to_a_worker_that_waits():
     async def scenario(queue):
         await queue.join(0, "a")
