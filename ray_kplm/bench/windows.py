@@ -48,8 +48,8 @@ def bench(sizes: list[int], iterations: int, progress: ProgressCallback) -> dict
     Returns:
         For each dataset the requests of these iterations with 30 ms each, those of parts of tables among them, and the bytes;
         the peak memory of this process, of the largest of its Ray processes and of the object store in MiB; and the ratios of
-        all these for the largest to those for the smallest. The other requests are each process's for the manifests, whose
-        bytes grow with the number of parts.
+        all these for the largest to those for the smallest. Each process reads the manifests too, whose bytes grow with the
+        number of parts.
     """
     rows = []
     for index, size in enumerate(sizes):
