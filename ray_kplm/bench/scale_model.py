@@ -154,7 +154,7 @@ class Iteration:
     @property
     def seconds(self) -> float:
         """Seconds of the iteration: those of the slowest."""
-        return max(self.step, self.feed, self.storage, self.cores)
+        return float(max(vars(self).values()))
 
     @property
     def limit(self) -> str:

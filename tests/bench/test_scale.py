@@ -122,6 +122,12 @@ def test_an_iteration_takes_as_long_as_the_slowest_of_its_limits(rates, thesis):
     assert on_the_device.step == pytest.approx(computed.step + 32 / rates["device_views"])
 
 
+def test_a_step_of_few_views_is_not_faster_than_its_operations_are_launched(rates, thesis):
+    few = Model(rates, Cluster(16)).iteration(workload(thesis), 1, 16)
+    assert few.limit == "launches"
+    assert few.seconds == COST.launches * rates["launch"] > few.step
+
+
 def test_on_cpus_training_and_views_share_the_cores(rates, thesis):
     cpu = rates.with_measured({"train_flop": 5e10, "node_link": 1e9, "reduce_latency": 1e-3}, "a test")
     two = Model(cpu, Cluster(2, gpu=False, cores=1.0, node_devices=2)).iteration(workload(thesis), 1, 2)
