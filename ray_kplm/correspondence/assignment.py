@@ -1,9 +1,10 @@
 """Exact assignment of descriptors to their nearest centroid, the same on any device and for any split into blocks.
 
-A matrix product in float32 proposes the two nearest centroids. Where their distances differ by more than the float32 error
-bound, the proposal stands. The few other descriptors are decided in float64, whose arithmetic is exact here: descriptors are
-float16 in [-1, 1], hence multiples of 2^-24, and centroids are rounded to the same grid (`on_grid`). Every product is a
-multiple of 2^-48, and a float64 holds the sum of a vector's products in any order of adding (for vectors of norm up to 4).
+Faiss (on a device maybe torch) proposes the two nearest centroids in float32. Where their distances differ by more than the
+float32 error bound, the proposal stands. The few other descriptors are decided in float64, whose arithmetic is exact here:
+descriptors are float16 in [-1, 1], hence multiples of 2^-24, and centroids are rounded to the same grid (`on_grid`). Every
+product is a multiple of 2^-48, and a float64 holds the sum of a vector's products in any order of adding (for vectors of norm
+up to 4).
 
 So an assignment depends on the points and centroids alone: it is equal for any number of shards and threads, any block size,
 and on CPUs and GPUs (`device_kmeans`). Of equally near centroids the one with the lower index is chosen.
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.parallel import in_threads
 
 BLOCK = 4096
@@ -27,7 +29,6 @@ GRID = 2.0**24
 _ROUNDING = 2.0**-24
 _EXACT_SCORES = 1 << 22
 """Float64 scores computed at a time."""
-_FEW_COLUMNS, _FAST_COLUMNS = 24, 64
 
 
 def on_grid(centroids: NDArray[Any]) -> NDArray[np.float32]:
@@ -62,13 +63,13 @@ class Nearest:
 
     Attributes:
         cluster: int32 (N,), exact.
-        score: (N,), x.c - |c|^2 / 2 of the centroid that float32 found nearest, in float32.
-        second_score: (N,), of the one that it found second; -inf if there is no second.
+        squared: float32 (N,), squared distance to the centroid that float32 found nearest.
+        second_squared: float32 (N,), to the one that it found second; infinite if there is no second.
     """
 
     cluster: NDArray[np.int32]
-    score: NDArray[np.float32]
-    second_score: NDArray[np.float32]
+    squared: NDArray[np.float32]
+    second_squared: NDArray[np.float32]
 
 
 class Assigner:
@@ -82,8 +83,7 @@ class Assigner:
             threads: Number of threads that assign the blocks of a call.
         """
         self.centroids, self._threads = centroids, threads
-        squares = np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64)
-        self._half_squares, self.largest_square = (squares / 2).astype(np.float32), float(squares.max())
+        self.largest_square = float(np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64).max())
 
     def __call__(self, points: NDArray[Any]) -> NDArray[np.int32]:
         """Return the nearest centroid of each point, (N,), for points (N, d) float16."""
@@ -103,30 +103,18 @@ class Assigner:
             points: (N, d), float16 values.
             largest_square: At least the largest squared length of a point.
         """
-        rows, scores = np.arange(len(points)), self._scores(points)
-        first = scores.argmax(axis=1)
-        best = scores[rows, first]
-        scores[rows, first] = -np.inf
-        second = scores[rows, scores.argmax(axis=1)]
-        cluster = first.astype(np.int32)
+        if len(self.centroids) == 1:
+            only = squared_distance(points, self.centroids, np.zeros(len(points), np.int32)).astype(np.float32)
+            return Nearest(np.zeros(len(points), np.int32), only, np.full(len(points), np.inf, np.float32))
+        squared, index = faiss.knn(points, self.centroids, 2)
+        cluster = index[:, 0].astype(np.int32)
         bound = error_bound(largest_square + self.largest_square, points.shape[1])
-        doubtful = np.flatnonzero(~(2 * (best - second) > bound))
+        doubtful = np.flatnonzero(~(squared[:, 1] - squared[:, 0] > bound))
         step = max(1, _EXACT_SCORES // len(self.centroids))
         for start in range(0, len(doubtful), step):
             chosen = doubtful[start : start + step]
             cluster[chosen] = exact_scores(points[chosen], self.centroids).argmax(axis=1)
-        return Nearest(cluster, best, second)
-
-    def _scores(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return x.c - |c|^2 / 2 in float32: (N, k), and maybe columns of -inf behind."""
-        count = len(self.centroids)
-        # NumPy finds the largest of 64 columns three times as fast as that of 50, and of few columns faster still.
-        columns = _FAST_COLUMNS if _FEW_COLUMNS < count < _FAST_COLUMNS else count
-        every = np.full((len(points), columns), -np.inf, np.float32)
-        scores = every[:, :count]
-        np.matmul(points, self.centroids.T, out=scores)
-        scores -= self._half_squares
-        return every
+        return Nearest(cluster, squared[:, 0], squared[:, 1])
 
 
 def nearest(points: NDArray[Any], centroids: NDArray[np.float32]) -> NDArray[np.int32]:

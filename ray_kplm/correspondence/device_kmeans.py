@@ -1,11 +1,14 @@
 """K-means with its points and centroids on a device (a GPU), with the same bits as on a CPU.
 
-Assignments are exact as in `assignment`: a matrix product in true float32 proposes, float64 decides what is doubtful. Sums are
+Assignments are exact as in `assignment`: Faiss, if its build is one for GPUs, or a matrix product in true float32 proposes, and
+float64 decides what is doubtful. Sums are
 exact as in `kmeans`, here in whole multiples of 2^-24 as int64, which atomic additions in any order cannot change.
 """
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.correspondence.assignment import GRID, error_bound
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.in_memory import Rows
 from ray_kplm.correspondence.kmeans import Partial, PointTotals
 
@@ -43,12 +47,9 @@ class DeviceAssigner:
     def nearest(self, points: torch.Tensor) -> torch.Tensor:
         """Return the nearest centroid of each point of a block: int64 (N,), for points float16 (N, d) on the device."""
         wide = points.float()
-        with _true_float32():
-            scores = (wide @ self._narrow.T).sub_(self._half_squares.float())
-        best, cluster = scores.max(dim=1)
-        second = scores.scatter_(1, cluster[:, None], -torch.inf).amax(dim=1)
+        cluster, gap = self._two_nearest(wide)
         size = wide.square().sum(dim=1).max() + self._largest
-        doubtful = (~(2 * (best - second) > error_bound(1.0, points.shape[1]) * size)).nonzero()[:, 0]
+        doubtful = (~(gap > error_bound(1.0, points.shape[1]) * size)).nonzero()[:, 0]
         step = max(1, _EXACT_SCORES // len(self._wide))
         for chosen in (doubtful[start : start + step] for start in range(0, len(doubtful), step)):
             exact = points[chosen].double() @ self._wide.T - self._half_squares
@@ -56,6 +57,34 @@ class DeviceAssigner:
             index = torch.arange(len(self._wide), device=self.device)
             cluster[chosen] = torch.where(equal, index, len(index)).amin(dim=1)
         return cluster
+
+    def _two_nearest(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the nearest centroid that float32 finds, int64 (N,), and how much farther the second is, squared, (N,)."""
+        if self.device.type == "cuda" and len(self.centroids) > 1 and hasattr(faiss, "StandardGpuResources"):
+            squared, index = _faiss_knn(points, self._narrow)
+            return index[:, 0].clone(), squared[:, 1] - squared[:, 0]
+        with _true_float32():
+            scores = (points @ self._narrow.T).sub_(self._half_squares.float())
+        best, cluster = scores.max(dim=1)
+        second = scores.scatter_(1, cluster[:, None], -torch.inf).amax(dim=1)
+        return cluster, 2 * (best - second)
+
+
+_THREAD = threading.local()
+"""Faiss' scratch memory on the GPU, one for each thread: it is for one caller at a time (Faiss issue 2175)."""
+
+
+def _faiss_knn(points: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the squared distances and indices (N, 2) of the two nearest centroids, by Faiss on the tensors' GPU."""
+    importlib.import_module("faiss.contrib.torch_utils")  # teaches Faiss tensors
+
+    if not hasattr(_THREAD, "resources"):
+        _THREAD.resources = faiss.StandardGpuResources()
+    # cuVS computes distances in another way than the one whose error is bounded here.
+    found: tuple[torch.Tensor, torch.Tensor] = faiss.knn_gpu(
+        _THREAD.resources, points, centroids, 2, device=points.get_device(), use_cuvs=False
+    )
+    return found
 
 
 @contextmanager

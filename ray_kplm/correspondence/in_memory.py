@@ -137,10 +137,10 @@ class _Step:
             return
         points = as_float32(source.take(piece.start + open_))
         found = self._assign.nearest(points, self._largest)
-        square = source.squares[piece][open_] * np.float32(SQUARE_UNIT)
-        upper[open_] = np.sqrt(np.maximum(square - 2 * found.score + np.float32(self._bound), 0))
+        bound = np.float32(self._bound)
+        upper[open_] = np.sqrt(np.maximum(found.squared, 0) + bound)
         # Where float32 could not tell the two nearest apart, this is at most the upper bound: such a point is looked at again.
-        lower[open_] = np.sqrt(np.maximum(square - 2 * found.second_score - np.float32(self._bound), 0))
+        lower[open_] = np.sqrt(np.maximum(found.second_squared - bound, 0))
         before = cluster[open_]
         cluster[open_] = found.cluster
         changed = np.flatnonzero(found.cluster != before)

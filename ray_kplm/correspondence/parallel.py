@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+from ray_kplm.correspondence.faiss_import import faiss
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -14,7 +17,8 @@ _Result = TypeVar("_Result")
 def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> list[_Result]:
     """Call a function on each item in up to `threads` threads and return the results in order.
 
-    Meanwhile NumPy's matrix products run on one thread each. With one thread all runs in the calling thread, as it is.
+    Meanwhile Faiss and NumPy's matrix products run on one thread each. With one thread all runs in the calling thread, as it
+    is.
     """
     if threads == 1:
         return [function(item) for item in items]
@@ -25,7 +29,8 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], thr
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return a pool of threads that is kept: new threads allocate their memory again in every pass, 15 % of its time."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="kmeans")
+    one_each = partial(faiss.omp_set_num_threads, 1)  # it sets the thread that calls it
+    return ThreadPoolExecutor(threads, thread_name_prefix="kmeans", initializer=one_each)
 
 
 @functools.cache

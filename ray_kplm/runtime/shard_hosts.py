@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, Ray
 
 from ray_kplm.config import ComputeConfig, Config
 from ray_kplm.correspondence.backend import Backend, CpuBackend, DeviceBackend
+from ray_kplm.correspondence.faiss_import import faiss
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.errors import RunError
 from ray_kplm.runtime.call_board import LostCallError, ShardCall
@@ -45,6 +46,7 @@ class HeldShard:
     def _shard(self) -> DescriptorShard:
         config = self._config
         torch.set_num_threads(1)  # the shard starts its own threads
+        faiss.omp_set_num_threads(1)
         memory_bytes = int(config.clustering.memory_gib * 2**30)
         backend: Backend = CpuBackend(self._threads)
         if config.compute.gpus_per_worker and torch.cuda.is_available():

@@ -79,11 +79,11 @@ def test_threads_do_not_change_assignments(threads):
 def test_the_second_nearest_is_another_centroid():
     points, centroids = unit(100), on_grid(unit(9, seed=1))
     found = Assigner(centroids).nearest(as_float32(points), 1.01)
-    scores = np.sort(exact_scores(points, centroids), axis=1)
-    np.testing.assert_allclose(found.score, scores[:, -1], atol=1e-6)
-    np.testing.assert_allclose(found.second_score, scores[:, -2], atol=1e-6)
+    squared = np.sort(((points[:, None].astype(float) - centroids[None]) ** 2).sum(-1), axis=1)
+    np.testing.assert_allclose(found.squared, squared[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found.second_squared, squared[:, 1], atol=1e-6)
     one = Assigner(centroids[:1]).nearest(as_float32(points), 1.01)
-    assert set(one.second_score.tolist()) == {-np.inf}
+    assert set(one.second_squared.tolist()) == {np.inf}
 
 
 def test_scores_are_exact():
