@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -208,9 +209,7 @@ class ActorShards:
         self._parts = [parts[i::count] for i in range(count)]
         self._calls: list[tuple[str, list[Any]]] = []
         self.rebuilt = 0
-        for shard in range(count):
-            self._make(shard)
-        self._hosts.wait(count)
+        self._hosts.wait([self._make(shard) for shard in range(count)])
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -233,20 +232,28 @@ class ActorShards:
     def _result(self, shard: int, reference: ray.ObjectRef, method: str, arguments: list[Any]) -> Any:
         """Return the result of a call to a shard. A shard that is lost is rebuilt, and the call repeated there."""
         failures = self._config.compute.max_failures
+        attempt = partial(self._hosts.get, reference)
         for _ in range(failures + 1):
             try:
-                return self._hosts.get(reference)
+                return attempt()
             except LostCallError:
                 self.rebuilt += 1
                 self._hosts.replace(shard)
-                self._make(shard)
-                for call, shared in self._calls:
-                    self._hosts.ask(shard, call, shared)
-                reference = self._hosts.ask(shard, method, arguments)
+                attempt = partial(self._rebuild_and_ask, shard, method, arguments)
         raise RunError(
             f"shard {shard} of {len(self)} died {failures + 1} times in {method} (compute.max_failures = {failures}); its node "
             f"may be out of memory: lower clustering.memory_gib = {self._config.clustering.memory_gib}"
         )
 
-    def _make(self, shard: int) -> None:
-        self._hosts.make(shard, self._config, self._features, self._parts[shard])
+    def _rebuild_and_ask(self, shard: int, method: str, arguments: list[Any]) -> Any:
+        """Make a shard again, bring it to the state of the others, and return the result of a call to it.
+
+        Each call waits for the one before: an asyncio actor between here and the shard keeps no order.
+        """
+        result = self._hosts.get(self._make(shard))
+        for call, shared in [*self._calls, (method, arguments)]:
+            result = self._hosts.get(self._hosts.ask(shard, call, shared))
+        return result
+
+    def _make(self, shard: int) -> ray.ObjectRef:
+        return self._hosts.make(shard, self._config, self._features, self._parts[shard])

@@ -68,8 +68,8 @@ class Hosts(Protocol):
         """Prepare for an update of features of some parts, and return the number of its shards."""
         ...
 
-    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> None:
-        """Make a shard of some parts, without waiting for it."""
+    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> ray.ObjectRef:
+        """Begin to make a shard of some parts; `get` waits for it."""
         ...
 
     def ask(self, shard: int, method: str, arguments: list[Any]) -> ray.ObjectRef:
@@ -88,8 +88,8 @@ class Hosts(Protocol):
         """Prepare a process for a shard that is lost; `make` is called next."""
         ...
 
-    def wait(self, shards: int) -> None:
-        """Block until the processes have started; raises RunError if they do not."""
+    def wait(self, made: list[ray.ObjectRef]) -> None:
+        """Block until the shards of these calls to `make` are made or lost; raises RunError if processes do not start."""
         ...
 
     def close(self) -> None:
@@ -114,9 +114,9 @@ class ActorHosts:
             self._actors = [_start(placement) for placement in placements]
         return len(placements)
 
-    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> None:
+    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> ray.ObjectRef:
         """Make a shard in its actor: see `Hosts`."""
-        self._actors[shard].make.remote(config, features, parts, self._placements[shard])
+        return self._actors[shard].make.remote(config, features, parts, self._placements[shard])
 
     def ask(self, shard: int, method: str, arguments: list[Any]) -> ray.ObjectRef:
         """Call the actor of a shard: see `Hosts`."""
@@ -136,13 +136,12 @@ class ActorHosts:
         self._placements[shard] = replace_shard(self._placements[shard], ray.nodes(), self._compute)
         self._actors[shard] = _start(self._placements[shard])
 
-    def wait(self, shards: int) -> None:
+    def wait(self, made: list[ray.ObjectRef]) -> None:
         """Block until every actor has started, or has died, which the next call finds: see `Hosts`."""
-        calls = [actor.ask.remote("peak_mib") for actor in self._actors]
-        _, pending = ray.wait(calls, num_returns=len(calls), timeout=_START_TIMEOUT_S, fetch_local=False)
+        _, pending = ray.wait(made, num_returns=len(made), timeout=_START_TIMEOUT_S, fetch_local=False)
         if pending:
             raise RunError(
-                f"{len(pending)} of {len(calls)} shards of K-means have not started after {_START_TIMEOUT_S} s "
+                f"{len(pending)} of {len(made)} shards of K-means have not started after {_START_TIMEOUT_S} s "
                 f"(compute.shards = {self._compute.shards}, compute.gpus_per_worker = {self._compute.gpus_per_worker}): stop "
                 f"other jobs on the cluster, or lower one of the two"
             )
@@ -166,9 +165,9 @@ class PoolHosts:
         self._update = uuid.uuid4().hex
         return max(1, min(compute.shards or self._workers, parts))
 
-    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> None:
+    def make(self, shard: int, config: Config, features: Folder, parts: list[str]) -> ray.ObjectRef:
         """Make a shard in a worker: see `Hosts`."""
-        self.ask(shard, "make", [config, features, parts])
+        return self.ask(shard, "make", [config, features, parts])
 
     def ask(self, shard: int, method: str, arguments: list[Any]) -> ray.ObjectRef:
         """Call a shard in its worker: see `Hosts`."""
@@ -190,8 +189,9 @@ class PoolHosts:
     def replace(self, shard: int) -> None:
         """Do nothing: Ray Train starts workers again."""
 
-    def wait(self, shards: int) -> None:
-        """Do nothing: calls wait for the workers."""
+    def wait(self, made: list[ray.ObjectRef]) -> None:
+        """Block until the workers have made the shards: see `Hosts`."""
+        ray.wait(made, num_returns=len(made), fetch_local=False)
 
     def close(self) -> None:
         """Do nothing: the workers stay."""

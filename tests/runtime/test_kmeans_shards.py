@@ -1,5 +1,7 @@
 """Shards that are lost: what `ActorShards` does, whatever the processes of the shards are. No Ray."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,10 @@ from ray_kplm.runtime.shard_hosts import HeldShard
 
 
 class HostsInThisProcess:
-    """Shards in this process. Before chosen calls, counted from 0, the shard that is called is lost."""
+    """Shards in this process. Before chosen calls, counted from 0, the shard that is called is lost.
+
+    A call is done when its result is asked for: nothing but that says in which order calls are done.
+    """
 
     def __init__(self, lost_before=()):
         self.shards, self.calls, self._lost_before = {}, 0, lost_before
@@ -20,25 +25,28 @@ class HostsInThisProcess:
         return min(2, parts)
 
     def make(self, shard, config, features, parts):
-        self.shards[shard] = HeldShard(config, features, parts, 1)
+        return partial(self.shards.__setitem__, shard, HeldShard(config, features, parts, 1))
 
     def ask(self, shard, method, arguments):
+        return partial(self._answer, shard, method, arguments)
+
+    def get(self, reference):
+        return reference()
+
+    def _answer(self, shard, method, arguments):
         if self.calls in self._lost_before:
             self.shards.pop(shard, None)
         self.calls += 1
-        held = self.shards.get(shard)
-        return None if held is None else (held.ask(method, *arguments),)
-
-    def get(self, reference):
-        if reference is None:
+        if shard not in self.shards:
             raise LostCallError("lost")
-        return reference[0]
+        return self.shards[shard].ask(method, *arguments)
 
     def replace(self, shard):
         assert shard not in self.shards
 
-    def wait(self, shards):
-        pass
+    def wait(self, made):
+        for reference in made:
+            reference()
 
     def close(self):
         pass
