@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ray_kplm.methods.batch import Points, Views
 from ray_kplm.methods.labels import CarriedLabels, Labels
 from ray_kplm.network.compute import Placement
+from ray_kplm.network.transfer import copy_to_host
 from ray_kplm.storage import Folder
 
 NETWORK = "network.pt"
@@ -142,9 +143,15 @@ class Learner:
 
     def state(self) -> bytes:
         """Return the stored state of weights and optimiser (`torch.save`)."""
-        buffer = io.BytesIO()
-        torch.save({"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}, buffer)
-        return buffer.getvalue()
+        return _stored(self._state())
+
+    def freeze(self) -> Callable[[], bytes]:
+        """Copy weights and optimiser as they are now; return what makes `state` of the copy, in any thread."""
+        copied = copy_to_host(self._state(), self.placement.device)
+        return lambda: _stored(copied())
+
+    def _state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimiser": self._optimiser.state_dict()}
 
     def restore(self, state: bytes) -> None:
         """Continue from a stored state of weights and optimiser: a checkpoint of this training, or the end of the last one."""
@@ -184,8 +191,12 @@ def read_weights(folder: Folder) -> dict[str, Tensor]:
 
 def strip_optimiser(state: bytes) -> bytes:
     """Return a stored state without that of the optimiser."""
+    return _stored({"network": load_weights(state)})
+
+
+def _stored(state: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"network": load_weights(state)}, buffer)
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 

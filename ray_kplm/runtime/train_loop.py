@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import ray.train
 import torch
-from ray.train import Checkpoint
 from ray.train.torch import prepare_model
 from torch import nn
 
@@ -25,7 +23,8 @@ from ray_kplm.methods.trainer import NETWORK, Learner, Objective, Schedule
 from ray_kplm.methods.window_plan import WindowPlan
 from ray_kplm.network import distributed
 from ray_kplm.network.compute import Placement
-from ray_kplm.runtime.checkpoints import read_checkpoint, write_checkpoint
+from ray_kplm.runtime.checkpoint_writer import CheckpointWriter
+from ray_kplm.runtime.checkpoints import read_checkpoint
 from ray_kplm.runtime.data_pipeline import feed
 from ray_kplm.runtime.image_store import RoundImages
 from ray_kplm.runtime.window_store import WindowImages
@@ -110,8 +109,10 @@ def train_loop(
     recent: list[dict[str, torch.Tensor]] = []
     metrics: dict[str, float] = {}
     last, throughput = training.plan.iterations, Throughput(first)
+    checkpoints = CheckpointWriter(job.name, rank)
     for iteration, batch in enumerate(views, start=first):
         check()
+        checkpoints.check()
         if rank == 0 and iteration == first:
             on_begin(first)
         recent.append(learner.step(iteration, batch))
@@ -123,7 +124,8 @@ def train_loop(
                 rate = throughput.since(done) * training.plan.views
                 on_metrics(done, {**metrics, "images_per_s": rate})
         if done % config.compute.checkpoint_iterations == 0 and done < last:
-            _checkpoint(learner, job, done, rank, metrics)
+            checkpoints.write(learner.freeze, done, metrics)
+    checkpoints.wait()
     if rank == 0:
         job.target.write_json(METRICS, metrics)  # Ray Train keeps only metrics that are reported with a checkpoint
         job.target.write_bytes(NETWORK, learner.state())
@@ -174,17 +176,6 @@ def _resume(learner: Learner, job: Job) -> int:
         state = folder.read_bytes(NETWORK)
         learner.restore(state) if use == "continue" else learner.start_from(state)
     return 0
-
-
-def _checkpoint(learner: Learner, job: Job, iteration: int, rank: int, metrics: dict[str, float]) -> None:
-    """Report a checkpoint to Ray Train. All ranks report, rank 0 with the files."""
-    report = {**metrics, "iteration": iteration}
-    if rank != 0:
-        ray.train.report(report)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Folder.at(folder), learner.state(), job.name, iteration)
-        ray.train.report(report, checkpoint=Checkpoint.from_directory(folder))
 
 
 def _mean_metrics(recent: list[dict[str, torch.Tensor]]) -> dict[str, float]:

@@ -66,6 +66,15 @@ def test_a_restored_learner_continues_bit_for_bit():
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_frozen_state_is_that_of_its_time_and_byte_for_byte_what_state_would_have_been():
+    subject = learner()
+    train(subject, 0, 2)
+    frozen, then = subject.freeze(), subject.state()
+    train(subject, 2, 4)
+    assert subject.state() != then
+    assert frozen() == then
+
+
 def test_training_lowers_the_loss():
     subject = learner()
     losses = [step["loss"] for step in train(subject, 0, 40)]
@@ -128,3 +137,15 @@ def test_network_and_loss_are_one_graph(kind):
     found = torch._dynamo.explain(loss)(image, points.xy)
     assert found.graph_count == 1
     assert found.graph_break_count == 0, found.break_reasons
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_frozen_state_of_a_gpu_is_that_of_its_time():
+    subject = learner("cuda")
+    train(subject, 0, 2)
+    frozen, then = subject.freeze(), load_weights(subject.state())
+    train(subject, 2, 4)
+    now, copied = load_weights(subject.state()), load_weights(frozen())
+    assert all(torch.equal(copied[name], then[name]) for name in then)
+    assert not all(torch.equal(now[name], then[name]) for name in then)

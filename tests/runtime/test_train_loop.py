@@ -10,6 +10,7 @@ from ray_kplm.config import NetworkConfig
 from ray_kplm.errors import DamageError
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.runtime import train_loop
+from ray_kplm.runtime.checkpoint_writer import CheckpointWriter
 from ray_kplm.storage import Folder
 
 
@@ -31,7 +32,7 @@ def test_batch_norms_of_several_workers_share_their_statistics(monkeypatch):
 def checkpointed(tmp_path, monkeypatch):
     """A job with a checkpoint after 30 iterations, in a folder; `restored` has the states that its learner continued from."""
     restored: list[bytes] = []
-    learner = SimpleNamespace(state=lambda: b"weights" * 100, restore=restored.append)
+    learner = SimpleNamespace(freeze=lambda: lambda: b"weights" * 100, restore=restored.append)
     training = SimpleNamespace(start=None)
     job = SimpleNamespace(name="f", target=Folder.at(tmp_path / "stage2"), training=training, inherited=None)
 
@@ -40,7 +41,9 @@ def checkpointed(tmp_path, monkeypatch):
             (tmp_path / name).write_bytes((tmp_path.__class__(checkpoint.path) / name).read_bytes())
 
     monkeypatch.setattr(train_loop.ray.train, "report", keep)
-    train_loop._checkpoint(learner, job, 30, 0, {"loss": 1.0})
+    writer = CheckpointWriter(job.name, 0)
+    writer.write(learner.freeze, 30, {"loss": 1.0})
+    writer.wait()
     found = SimpleNamespace(as_directory=lambda: nullcontext(tmp_path))
     monkeypatch.setattr(train_loop.ray.train, "get_checkpoint", lambda: found)
     return SimpleNamespace(job=job, learner=learner, folder=tmp_path, restored=restored)
