@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
     _add_labels(kinds)
     _add_feed(kinds)
     _add_device_views(kinds)
+    _add_step(kinds)
     _add_scale(kinds)
 
 
@@ -333,6 +334,41 @@ def _add_device_views(kinds: Any) -> None:
     add_json(parser, "the figures")
 
 
+def _add_step(kinds: Any) -> None:
+    text = (
+        "Time the training step of stage 1 on a device, with random images that are there already: views/s by batch size, number "
+        "format and with or without compilation (compute.compile). peak_share is what the network's operations are of those "
+        "of a large matrix product of the same type, measured on the same device; the goal on a GPU is 0.35. Without "
+        "options it takes a minute: on CUDA with 256 px, width 256, batches of 16 to 256, elsewhere with a small network. A first "
+        "compiled step takes a minute more for each size."
+    )
+    epilog = (
+        "Examples:\n"
+        "  kplm bench step --json\n"
+        "  kplm bench step --device cuda --batches 64 --precisions bf16 --compile no yes\n"
+        "  kplm bench step --device cpu --size 128 --width 64 --batches 8 16"
+    )
+    parser = command(kinds, "step", _step, text, epilog)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on")
+    parser.add_argument(
+        "--size", type=Number(int, Range(32, 1024)), help="side of a view, pixels; default: 256, CPU: 64"
+    )
+    parser.add_argument("--width", type=Number(int, Range(16, 1024)), help="of the network; default: 256, CPU: 32")
+    parser.add_argument(
+        "--batches",
+        type=Number(int, Range(2, 65_536)),
+        nargs="+",
+        help="views of a step, even; default: 16 32 64 256, CPU: 8",
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"), help="number formats: fp32 bf16"
+    )
+    parser.add_argument(
+        "--compile", nargs="+", choices=("no", "yes"), help="compilation: no yes; default: both on CUDA, no elsewhere"
+    )
+    add_json(parser, "the figures")
+
+
 def _add_scale(kinds: Any) -> None:
     text = (
         "Calculate how long a run would take on 1 to 64 GPUs, step by step, what it would cost, and where more GPUs no "
@@ -549,6 +585,16 @@ def _device_views(options: argparse.Namespace) -> Result:
 
     figures = bench(options.device, options.size, options.batch, options.batches, options.console.show)
     return Result(figures_text(figures), figures)
+
+
+def _step(options: argparse.Namespace) -> Result:
+    with options.console.loading():
+        from ray_kplm.bench.step import bench, lines, sizes_for
+
+    o = options
+    sizes = sizes_for(o.device, o.size, o.width, o.batches, o.precisions, o.compile)
+    figures = bench(o.device, sizes, o.console.show)
+    return Result("\n".join(lines(figures)), figures)
 
 
 def _scale(options: argparse.Namespace) -> Result:

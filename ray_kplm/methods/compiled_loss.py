@@ -1,8 +1,8 @@
 """Network and loss of a training compiled by `torch.compile`, with the eager ones as the way out (`compute.compile`).
 
 In a single process network and loss are one graph; on CUDA it is replayed as CUDA graphs, since its shapes are static. Of
-several ranks the network alone is compiled, in its distributed form: PyTorch then splits it at the buckets of gradients, which are
-reduced while others are computed (its notes on DistributedDataParallel). The losses communicate, and stay eager.
+several ranks the network alone is compiled, in its distributed form: PyTorch then splits it at the buckets of gradients, which
+are reduced while others are computed (its notes on DistributedDataParallel). The losses communicate, and stay eager.
 """
 
 from __future__ import annotations
