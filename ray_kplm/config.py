@@ -378,6 +378,10 @@ class ComputeConfig:
     begins it."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Memory format; `auto`: on GPUs only, decided once as `precision` is."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Whether network and loss of a training are compiled (`torch.compile`), and on CUDA replayed as CUDA graphs; with several
+    workers the network alone. `auto`: on CUDA only, decided once as `precision` is. Where it fails, training warns and goes on
+    without."""
     scale_lr: bool = False
     """R's rule for W workers: `batch_size` for each, learning rate x W, iterations / W. Off: the workers divide one batch."""
     checkpoint_iterations: Count = 250

@@ -31,7 +31,7 @@ from ray_kplm.config import Config, from_dict
 from ray_kplm.config_names import as_begun, to_current_names, to_stored_names
 from ray_kplm.config_paths import with_dataset_at
 from ray_kplm.errors import DamageError, RunError
-from ray_kplm.number_format import AUTO_KEYS, resolve_auto
+from ray_kplm.number_format import AUTO_KEYS, UNRECORDED, resolve_auto
 from ray_kplm.redaction import has_credentials, way_out, without_credentials
 from ray_kplm.storage import Folder
 from ray_kplm.storage.file_content import check_seal, check_sealed_text, parsing, seal, seal_text
@@ -41,7 +41,7 @@ from ray_kplm.storage.integrity import CheckedFolder, Record, read_manifest
 
 CONFIG = "config.yaml"
 NUMBER_FORMAT = "number_format.json"
-"""File with what `auto` precision and memory format are in a run: the driver that begins the run decides it."""
+"""File with what `auto` precision, memory format and compilation are in a run: the driver that begins the run decides it."""
 _LAST_SECTION = dataclasses.fields(Config)[-1].name
 """Of a configuration on storage: where it is missing, the file was cut."""
 _REPORTED = (
@@ -266,7 +266,7 @@ class Run:
         )
 
     def number_format(self) -> dict[str, Any]:
-        """Return what `auto` precision and memory format are in the run, empty if that is not recorded."""
+        """Return what `auto` precision, memory format and compilation are in the run, empty if that is not recorded."""
         return stored_number_format(self.folder)
 
     @classmethod
@@ -350,7 +350,7 @@ def stored_config(folder: Folder) -> dict[str, Any] | None:
 
 
 def stored_number_format(folder: Folder) -> dict[str, Any]:
-    """Return what `auto` precision and memory format are in a run's folder, empty if that is not recorded.
+    """Return what `auto` precision, memory format and compilation are in a run's folder, empty if that is not recorded.
 
     Raises:
         DamageError: it is not what was written.
@@ -360,7 +360,7 @@ def stored_number_format(folder: Folder) -> dict[str, Any]:
     with parsing(f"{folder}/{NUMBER_FORMAT}", "remove it, and `kplm train` with this run writes it again"):
         record = folder.read_object(NUMBER_FORMAT)
         check_seal(record)
-        return {name: record[name] for name in AUTO_KEYS}
+        return {name: (UNRECORDED | record)[name] for name in AUTO_KEYS}
 
 
 def _without_credentials(tree: Any, folder: Folder) -> Any:

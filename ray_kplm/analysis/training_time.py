@@ -87,12 +87,12 @@ def time_training(
     try:
         pairs, singles = 2 * max(1, method.round_batch // workers), max(1, method.landmark_batch // workers)
         views, view = _views(config, images, boxes, max(pairs, singles))
-        learner = _learner(config, method.objective(1), placement, len(images), config.method.clusters)
+        learner = random_learner(config, method.objective(1), placement, len(images), config.method.clusters)
         step1 = _step_seconds(learner, _some(views, pairs))
         extractor = method.extractor(load_weights(learner.state()), placement, 1)
         inputs = np.stack([letterbox(image, config.network.image_size)[0] for image in images[:_EXTRACTED]])
         image = _seconds(lambda: extractor.begin(inputs, 0.5).keypoints(), gpu) / len(inputs)
-        landmarks = _learner(
+        landmarks = random_learner(
             config,
             method.landmark_objective(config.method.landmarks),
             placement,
@@ -155,8 +155,16 @@ def _some(views: Views, count: int) -> Views:
     )
 
 
-def _learner(config: Config, objective: Objective, placement: Placement, images: int, identities: int) -> Learner:
-    """Return a training at its start, of random points: the time of a step does not depend on where they are."""
+def random_learner(config: Config, objective: Objective, placement: Placement, images: int, identities: int) -> Learner:
+    """Return a training at its start, of random points: the time of a step does not depend on where they are.
+
+    Args:
+        config: Of the run.
+        objective: What is minimised.
+        placement: Of the network.
+        images: Number of images that have points.
+        identities: Number of clusters or landmarks.
+    """
     rng = np.random.default_rng(config.seed)
     points = min(_POINTS, identities)
     xy = rng.uniform(8, config.network.image_size - 8, (images, points, 2)).astype(np.float32)

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.methods.batch import Points, Views
+from ray_kplm.methods.compiled_loss import CompiledLoss, can_compile
 from ray_kplm.methods.labels import CarriedLabels, Labels
-from ray_kplm.network.compute import Placement
+from ray_kplm.network.compute import Autocast, Placement
 from ray_kplm.network.transfer import copy_to_host
 from ray_kplm.storage import Folder
 
@@ -107,7 +109,7 @@ class Learner:
             objective: what is minimised.
             labels: pseudo-labels of the round's images.
             schedule: learning-rate factor of each iteration.
-            placement: device and number format.
+            placement: device, number format, and whether network and loss are compiled.
             seed: decides initial weights and random negatives.
             wrap: turns the network into its distributed form.
         """
@@ -121,7 +123,17 @@ class Learner:
         self._optimiser = torch.optim.RMSprop(groups, foreach=True)
         self._generator = torch.Generator(placement.device)
         self.network.train()
-        self._forward = _Autocast(wrap(self.network), placement)
+        wrapped = wrap(self.network)
+        self._loss: Callable[[Tensor, Points, Tensor | None], tuple[Tensor, dict[str, Tensor]]]
+        if placement.compiled and can_compile(wrapped):
+            self._loss = CompiledLoss(objective.loss, wrapped, placement)
+        else:
+            self._loss = partial(objective.loss, Autocast(wrapped, placement))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether network and loss run compiled, as far as is known: see `CompiledLoss`."""
+        return isinstance(self._loss, CompiledLoss) and self._loss.is_compiled
 
     def step(self, iteration: int, views: Views) -> dict[str, Tensor]:
         """Update the weights with this rank's share of a batch.
@@ -135,8 +147,8 @@ class Learner:
         points = self.labels.in_views(views, self.placement.device)
         self._generator.manual_seed(derive_seed(*self.seed, iteration))  # the same on all ranks
         cells_BR = self.objective.random_cells(len(views.image), self._generator)
-        loss, parts = self.objective.loss(self._forward, self.placement.images(views.picture), points, cells_BR)
         self._optimiser.zero_grad(set_to_none=True)
+        loss, parts = self._loss(self.placement.images(views.picture), points, cells_BR)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return {name: value.detach() for name, value in parts.items()}
@@ -162,19 +174,6 @@ class Learner:
     def start_from(self, state: bytes) -> None:
         """Start from the weights of stage 1 in a stored state, with a new head and a new optimiser."""
         self.network.start_from(_load(state)["network"])  # type: ignore[operator]
-
-
-class _Autocast(nn.Module):
-    """The network, whose forward pass runs under the placement's autocast."""
-
-    def __init__(self, network: nn.Module, placement: Placement) -> None:
-        super().__init__()
-        self._network, self._placement = network, placement
-
-    def forward(self, image: Tensor) -> Any:
-        """Return the network's output."""
-        with self._placement.precision():
-            return self._network(image)
 
 
 def load_weights(state: bytes) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,13 @@ class Placement:
         device: Where the network runs.
         autocast: Type of the forward pass; None: float32.
         channels_last: Whether tensors are stored channels last.
+        compiled: Whether network and loss of a training are compiled.
     """
 
     device: torch.device
     autocast: torch.dtype | None
     channels_last: bool
+    compiled: bool = False
 
     @classmethod
     def choose(cls, compute: ComputeConfig, device: torch.device) -> Placement:
@@ -65,7 +68,8 @@ class Placement:
         """
         compute = resolve_auto(compute, gpu=device.type == "cuda")
         bf16 = compute.precision == "bf16" and device.type != "mps"
-        return cls(device, torch.bfloat16 if bf16 else None, compute.channels_last == "yes")
+        autocast = torch.bfloat16 if bf16 else None
+        return cls(device, autocast, compute.channels_last == "yes", compute.compile == "yes")
 
     def move(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory layout."""
@@ -89,3 +93,16 @@ class Placement:
     @property
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+class Autocast(nn.Module):
+    """A network whose forward pass runs under the placement's autocast."""
+
+    def __init__(self, network: nn.Module, placement: Placement) -> None:
+        super().__init__()
+        self._network, self._placement = network, placement
+
+    def forward(self, image: Tensor) -> Any:
+        """Return the network's output."""
+        with self._placement.precision():
+            return self._network(image)

@@ -13,6 +13,9 @@ from torch import distributed as dist
 
 PARALLEL = {"static_graph": True, "gradient_as_bucket_view": True}
 """Options of `DistributedDataParallel`: every weight has a gradient in every step; gradients lie where they are reduced."""
+PARALLEL_COMPILED = PARALLEL | {"static_graph": False}
+"""The same of a network that is compiled: the graphs that PyTorch then makes of it, one a bucket of gradients, do not always
+work with a static graph (pytorch/pytorch issue 109261)."""
 
 
 def world_size() -> int:

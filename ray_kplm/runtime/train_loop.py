@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import ray.train
 import torch
@@ -91,7 +92,7 @@ def train_loop(
     _limit_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
     placement = Placement.choose(config.compute, device)
-    wrap = _distributed if workers > 1 else lambda network: network
+    wrap = partial(_distributed, compiled=placement.compiled) if workers > 1 else lambda network: network
     learner = Learner(training.objective, training.labels, training.schedule, placement, training.seed, wrap)
     first = _resume(learner, job)
     size = config.network.image_size
@@ -131,15 +132,14 @@ def train_loop(
         job.target.write_bytes(NETWORK, learner.state())
 
 
-def _distributed(network: nn.Module) -> nn.Module:
+def _distributed(network: nn.Module, compiled: bool) -> nn.Module:
     """Wrap the network for distributed training; batch norms take their statistics over all workers.
 
     PyTorch synchronises batch norms on GPUs only, and the configuration allows them with several workers only there.
     """
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    wrapped: nn.Module = prepare_model(
-        synchronised, move_to_device=False, parallel_strategy_kwargs=distributed.PARALLEL
-    )
+    options = distributed.PARALLEL_COMPILED if compiled else distributed.PARALLEL
+    wrapped: nn.Module = prepare_model(synchronised, move_to_device=False, parallel_strategy_kwargs=options)
     return wrapped
 
 

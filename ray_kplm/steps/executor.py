@@ -65,7 +65,9 @@ class Executor:
     def workers(self) -> Iterator[None]:
         """Keep training workers and the actors of clustering for the block: they start when needed, and end with it."""
         compute = self.run.resolved.compute
-        self.progress.print_line(f"networks run in {compute.precision}, channels_last: {compute.channels_last}")
+        self.progress.print_line(
+            f"networks run in {compute.precision}, channels_last: {compute.channels_last}, compiled: {compute.compile}"
+        )
         try:
             yield
         except Exception:
