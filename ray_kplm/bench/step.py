@@ -68,7 +68,7 @@ def sizes_for(
     if odd := [batch for batch in batches or () if batch % 2]:
         raise ConfigError(f"--batches {odd[0]}: views come in pairs; give an even number")
     return Sizes(
-        image or (256 if on_cuda else 64),
+        image or (256 if on_cuda else 128),
         width or (256 if on_cuda else 32),
         batches or ((16, 32, 64, 256) if on_cuda else (8,)),
         precisions,

@@ -336,11 +336,11 @@ def _add_device_views(kinds: Any) -> None:
 
 def _add_step(kinds: Any) -> None:
     text = (
-        "Time the training step of stage 1 on a device, with random images that are there already: views/s by batch size, number "
-        "format and with or without compilation (compute.compile). peak_share is what the network's operations are of those "
-        "of a large matrix product of the same type, measured on the same device; the goal on a GPU is 0.35. Without "
-        "options it takes a minute: on CUDA with 256 px, width 256, batches of 16 to 256, elsewhere with a small network. A first "
-        "compiled step takes a minute more for each size."
+        "Time the training step of stage 1 on a device, with random images that are there already: views/s by batch size, "
+        "number format and with or without compilation (compute.compile). peak_share is what the network's operations are of "
+        "those of a large matrix product of the same type, measured on the same device; the goal on a GPU is 0.35. Without "
+        "options it takes a minute: on CUDA with 256 px, width 256, batches of 16 to 256, elsewhere with a small network. A "
+        "first compiled step takes a minute more for each size."
     )
     epilog = (
         "Examples:\n"
@@ -351,7 +351,7 @@ def _add_step(kinds: Any) -> None:
     parser = command(kinds, "step", _step, text, epilog)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on")
     parser.add_argument(
-        "--size", type=Number(int, Range(32, 1024)), help="side of a view, pixels; default: 256, CPU: 64"
+        "--size", type=Number(int, Range(128, 1024)), help="side of a view, pixels; default: 256, CPU: 128"
     )
     parser.add_argument("--width", type=Number(int, Range(16, 1024)), help="of the network; default: 256, CPU: 32")
     parser.add_argument(
