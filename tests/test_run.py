@@ -14,6 +14,7 @@ from ray_kplm.config_names import as_recorded
 from ray_kplm.errors import RunError
 from ray_kplm.run import Run, fingerprint, round_path
 from ray_kplm.storage import Folder
+from ray_kplm.storage.file_content import seal, seal_text
 
 READS = {"network": {"width": 64, "norm": "group"}, "seed": 3, "scale": (0.8, 1.2)}
 INPUTS = {"dataset": "aaa", "keypoints": "bbb"}
@@ -196,6 +197,19 @@ def test_a_run_begun_on_gpus_keeps_its_number_format(tmp_path, monkeypatch):
     assert formats(Run.start(config).save()) == ("bf16", "yes")
     without = load_config(None, [f"run={tmp_path / 'run'}"])
     assert formats(Run.start(without).save()) == ("bf16", "yes")
+
+
+def test_a_run_begun_before_there_was_compilation_goes_on_without(tmp_path):
+    config = load_config(None, [f"run={tmp_path / 'run'}", "compute.gpus_per_worker=1"])
+    run = Run.start(config).save()
+    assert run.resolved.compute.compile == "yes"
+    stored = yaml.safe_load(run.folder.read_bytes("config.yaml").decode())
+    del stored["compute"]["compile"]
+    run.folder.write_bytes("config.yaml", seal_text(yaml.safe_dump(stored, sort_keys=False)))
+    run.folder.write_json("number_format.json", seal({"precision": "bf16", "channels_last": "yes"}))
+    for old in (Run.open(config.run), Run.start(config).save()):
+        assert (old.config.compute.compile, old.resolved.compute.compile) == ("auto", "no")
+        assert formats(old) == ("bf16", "yes")
 
 
 def test_a_configured_number_format_does_not_depend_on_the_machine(tmp_path, monkeypatch):

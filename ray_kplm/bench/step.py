@@ -68,7 +68,7 @@ def sizes_for(
     if odd := [batch for batch in batches or () if batch % 2]:
         raise ConfigError(f"--batches {odd[0]}: views come in pairs; give an even number")
     return Sizes(
-        image or (256 if on_cuda else 64),
+        image or (256 if on_cuda else 128),
         width or (256 if on_cuda else 32),
         batches or ((16, 32, 64, 256) if on_cuda else (8,)),
         precisions,
@@ -94,7 +94,7 @@ def bench(device_name: str, sizes: Sizes, progress: ProgressCallback) -> dict[st
     peak = {precision: _peak(device, _TYPES[precision]) for precision in sizes.precisions}
     cost = stage1_cost(_config(sizes, "fp32", "no", 2)).train
     cases = list(itertools.product(sizes.precisions, sizes.batches, sizes.compile))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (precision, batch, compile) in enumerate(cases):
         progress((1 + number) / (1 + len(cases)), f"{batch} views in {precision}, compile: {compile}")
         config = _config(sizes, precision, compile, batch)

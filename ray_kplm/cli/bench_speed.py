@@ -188,7 +188,7 @@ def _add_step(kinds: Any) -> None:
     parser = command(kinds, "step", _step, text, epilog)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 and so on")
     parser.add_argument(
-        "--size", type=Number(int, Range(32, 1024)), help="side of a view, pixels; default: 256, CPU: 64"
+        "--size", type=Number(int, Range(128, 1024)), help="side of a view, pixels; default: 256, CPU: 128"
     )
     parser.add_argument("--width", type=Number(int, Range(16, 1024)), help="of the network; default: 256, CPU: 32")
     parser.add_argument(

@@ -10,7 +10,7 @@ def test_steps_are_timed_against_the_matrix_product_of_their_type(monkeypatch):
     monkeypatch.setattr("ray_kplm.bench.step._STEPS", 3)
     monkeypatch.setattr("ray_kplm.bench.step._WARM", 1)
     shown = []
-    sizes = Sizes(image=32, width=16, batches=(2, 4), precisions=("fp32",), compile=("no",))
+    sizes = Sizes(image=128, width=16, batches=(2, 4), precisions=("fp32",), compile=("no",))
     figures = bench("cpu", sizes, lambda share, text: shown.append(share))
     assert [(row["batch"], row["compiled"]) for row in figures["steps"]] == [(2, False), (4, False)]
     for row in figures["steps"]:
@@ -40,4 +40,4 @@ def test_views_come_in_pairs():
     with pytest.raises(ConfigError, match="--batches 5: views come in pairs"):
         sizes_for("cpu", None, None, [4, 5], ["fp32"], None)
     small = sizes_for("cpu", None, None, None, ["fp32", "bf16"], None)
-    assert small == Sizes(64, 32, (8,), ["fp32", "bf16"], ("no",))
+    assert small == Sizes(128, 32, (8,), ["fp32", "bf16"], ("no",))

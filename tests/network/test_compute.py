@@ -25,9 +25,15 @@ def test_auto_follows_from_the_device_and_the_cpu(monkeypatch, device, flags, au
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_is_configured_holds_on_every_device(device):
-    compute = ComputeConfig(precision="fp32", channels_last="yes")
-    assert Placement.choose(compute, torch.device(device)) == Placement(torch.device(device), None, True)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_configured_holds_on_every_device(device, compiled):
+    compute = ComputeConfig(precision="fp32", channels_last="yes", compile="yes" if compiled else "no")
+    assert Placement.choose(compute, torch.device(device)) == Placement(torch.device(device), None, True, compiled)
+
+
+@pytest.mark.parametrize(("device", "compiled"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_only_cuda_compiles_by_itself(device, compiled):
+    assert Placement.choose(ComputeConfig(), torch.device(device)).compiled == compiled
 
 
 def test_mps_runs_in_float32():
