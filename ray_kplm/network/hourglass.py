@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_kplm.config import NetworkConfig
+from ray_kplm.network.group_norm import GroupNorm
 
 Norm = Callable[[int], nn.Module]
 
@@ -21,7 +22,7 @@ def _norm(kind: str, groups: int) -> Norm:
     """Return the constructor of the norm layer for a number of channels; group sizes divide the channels."""
     match kind:
         case "group":
-            return lambda channels: nn.GroupNorm(math.gcd(groups, channels), channels)
+            return lambda channels: GroupNorm(math.gcd(groups, channels), channels)
         case "batch":
             return nn.BatchNorm2d
         case _:

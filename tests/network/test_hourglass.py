@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ray_kplm.config import NetworkConfig
+from ray_kplm.network.group_norm import GroupNorm
 from ray_kplm.network.hourglass import KeypointNetwork, LandmarkNetwork, parameter_count
 
 SMALL = NetworkConfig(image_size=32, width=16, depth=2, descriptor_dim=8, groups=4)
@@ -66,7 +67,7 @@ def test_an_output_depends_on_the_batch_under_batch_norm_but_not_under_group_nor
     for norm, alone in (("group", True), ("batch", False)):
         made = network(NetworkConfig(image_size=32, width=16, depth=2, descriptor_dim=8, norm=norm, groups=4)).train()
         kinds = {type(m) for m in made.modules() if isinstance(m, (nn.GroupNorm, nn.BatchNorm2d))}
-        assert kinds == {nn.GroupNorm if norm == "group" else nn.BatchNorm2d}
+        assert kinds == {GroupNorm if norm == "group" else nn.BatchNorm2d}
         together, single = made(image(batch=4))[1][:1], made(image(batch=4)[:1])[1]
         assert torch.allclose(together, single, atol=1e-5) == alone
 
