@@ -94,7 +94,7 @@ def bench(device_name: str, sizes: Sizes, progress: ProgressCallback) -> dict[st
     peak = {precision: _peak(device, _TYPES[precision]) for precision in sizes.precisions}
     cost = stage1_cost(_config(sizes, "fp32", "no", 2)).train
     cases = list(itertools.product(sizes.precisions, sizes.batches, sizes.compile))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (precision, batch, compile) in enumerate(cases):
         progress((1 + number) / (1 + len(cases)), f"{batch} views in {precision}, compile: {compile}")
         config = _config(sizes, precision, compile, batch)

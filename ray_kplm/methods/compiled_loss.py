@@ -71,7 +71,7 @@ class CompiledLoss:
         if isinstance(self._compiled, nn.Module):
             return self._loss(self._compiled, image, points, cells)
         if self._on_cuda:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         points = padded(points)
         loss, parts = self._compiled(image, points.xy, points.valid, points.identity, points.landmark, cells)
         # The next replay of a CUDA graph overwrites what this one returned.
