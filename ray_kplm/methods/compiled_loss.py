@@ -32,7 +32,7 @@ class CompiledLoss:
     """The loss of a batch as a compiled function. If it cannot be compiled, it warns and is eager from then on.
 
     That is found out on the first batch: a forward and a backward pass are tried, and what they changed is taken back. All
-    ranks take the same decision.
+    ranks take the same decision. Later trainings of the process with the same shapes use the same graph.
     """
 
     def __init__(self, loss: Loss, network: nn.Module, placement: Placement) -> None:
@@ -43,7 +43,6 @@ class CompiledLoss:
             network: In its distributed form, if there are several ranks.
             placement: Where the network is.
         """
-        torch.compiler.reset()  # the graphs of earlier trainings in this process would count against its limit
         self._loss, self._network, self._placement = loss, network, placement
         self._on_cuda = placement.device.type == "cuda"
         self._compiled: Callable[..., Any] | None
