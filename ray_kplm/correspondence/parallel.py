@@ -38,4 +38,5 @@ def _blas():  # type: ignore[no-untyped-def]
     """Return the control of the loaded BLAS libraries' threads, whose search for libraries takes milliseconds."""
     from threadpoolctl import ThreadpoolController  # the landmark detector assigns on one thread and does without it
 
+    faiss.omp_get_max_threads()  # loads Faiss, which has a BLAS of its own
     return ThreadpoolController()

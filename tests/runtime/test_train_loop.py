@@ -8,6 +8,7 @@ from torch import nn
 
 from ray_kplm.config import NetworkConfig
 from ray_kplm.errors import DamageError
+from ray_kplm.network import distributed
 from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.runtime import train_loop
 from ray_kplm.runtime.checkpoint_writer import CheckpointWriter
@@ -15,10 +16,12 @@ from ray_kplm.storage import Folder
 
 
 def test_batch_norms_of_several_workers_share_their_statistics(monkeypatch):
-    monkeypatch.setattr(train_loop, "prepare_model", lambda network, **_: network)
+    given = {}
+    monkeypatch.setattr(train_loop, "prepare_model", lambda network, **options: given.update(options) or network)
     network = KeypointNetwork(NetworkConfig(image_size=64, width=16, depth=1, norm="batch"))
     names, weights = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
-    wrapped = train_loop._distributed(network)
+    wrapped = train_loop._distributed(network, compiled=False)
+    assert given == {"move_to_device": False, "parallel_strategy_kwargs": distributed.PARALLEL}
     norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     assert wrapped is network
     assert len(norms) > 10
