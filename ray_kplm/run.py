@@ -34,7 +34,7 @@ from ray_kplm.errors import DamageError, RunError
 from ray_kplm.number_format import AUTO_KEYS, UNRECORDED, resolve_auto
 from ray_kplm.redaction import has_credentials, way_out, without_credentials
 from ray_kplm.storage import Folder
-from ray_kplm.storage.file_content import check_seal, check_sealed_text, parsing, seal, seal_text
+from ray_kplm.storage.file_content import SEAL, check_seal, check_sealed_text, parsing, seal, seal_text
 from ray_kplm.storage.integrity import CLAIM as CLAIM
 from ray_kplm.storage.integrity import MANIFEST as MANIFEST
 from ray_kplm.storage.integrity import CheckedFolder, Record, read_manifest
@@ -360,6 +360,8 @@ def stored_number_format(folder: Folder) -> dict[str, Any]:
     with parsing(f"{folder}/{NUMBER_FORMAT}", "remove it, and `kplm train` with this run writes it again"):
         record = folder.read_object(NUMBER_FORMAT)
         check_seal(record)
+        if not record.keys() <= {*AUTO_KEYS, SEAL}:  # the name of the seal may be damaged, too
+            raise ValueError(f"its keys are {', '.join(sorted(record))}")
         return {name: (UNRECORDED | record)[name] for name in AUTO_KEYS}
 
 

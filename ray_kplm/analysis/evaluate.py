@@ -11,6 +11,7 @@ import numpy as np
 
 from ray_kplm.analysis.predictions import Predictions, evaluation_path, predict_stages
 from ray_kplm.analysis.recordings import rounds_have_landmarks
+from ray_kplm.correspondence.features import feature_parts, read_columns
 from ray_kplm.datasets.dataset import Dataset
 from ray_kplm.datasets.landmark_arrays import LandmarkArrays, landmark_arrays
 from ray_kplm.errors import DataError
@@ -188,7 +189,7 @@ class _Annotation:
     def of_keypoints(self, run: Run) -> dict[str, Any]:
         """Return the number of generic keypoints per training image, and the share of these near an annotated point."""
         folder, arrays = run.unit("keypoints"), self.arrays[TRAIN]
-        tables = folder.read_tables(folder.parts(), ["image_id", "xy"])
+        tables = [read_columns(folder, part, ["image_id", "xy"]) for part in feature_parts(folder)]
         ids = [name for table in tables for name in table["image_id"].to_pylist()]
         keypoints = [np.reshape(xy, (-1, 2)) for table in tables for xy in table["xy"].to_pylist()]
         rows = [row for row in map({name: i for i, name in enumerate(arrays.ids)}.get, ids) if row is not None]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ray_kplm.bench.timing import REPEATS, fastest
 from ray_kplm.correspondence import duplicates, flip, kmeans
+from ray_kplm.correspondence import features as feature_files
 from ray_kplm.correspondence.assignment import as_float32, nearest
 from ray_kplm.correspondence.backend import Backend, CpuBackend, DeviceBackend
-from ray_kplm.correspondence.features import features_table
 from ray_kplm.correspondence.shard import DescriptorShard
 from ray_kplm.correspondence.starts import draw, plus_plus
 from ray_kplm.storage import Folder
@@ -60,8 +60,8 @@ def write_features(folder: Folder, points: int, dim: int, *, part_images: int = 
         xy, score = rng.uniform(0, 255, (count, 2)), rng.random(count)
         names = [f"{part}/{i}" for i in range(images)]
         sizes = np.full((images, 2), 256)
-        table = features_table(names, sizes, counts, xy, score, unit_vectors(count), unit_vectors(count))
-        folder.write_table(f"part-{part:05d}.parquet", table)
+        table = feature_files.features_table(names, sizes, counts, xy, score, unit_vectors(count), unit_vectors(count))
+        feature_files.write_features(folder, f"part-{part:05d}.parquet", table)
         remaining, part = remaining - count, part + 1
 
 
@@ -112,7 +112,9 @@ def _begin(
     features: Folder, sizes: Sizes, backend: Backend
 ) -> tuple[DescriptorShard, NDArray[np.float32], NDArray[np.float32]]:
     """Return a shard of all features, all its points (N, d) as float32, and a start (k, d)."""
-    shard = DescriptorShard(features, features.parts(), memory_bytes=2**36, seed=0, backend=backend)
+    shard = DescriptorShard(
+        features, feature_files.feature_parts(features), memory_bytes=2**36, seed=0, backend=backend
+    )
     shard.begin()
     shard.begin_fit(1.0)
     descriptors = np.concatenate([points for _, points in shard.sample(1.0)])

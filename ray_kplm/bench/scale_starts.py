@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray_kplm.bench.kmeans_speed import IMAGE_POINTS, write_features
 from ray_kplm.bench.train import random_labels
 from ray_kplm.config import Config, from_dict, with_overrides
+from ray_kplm.correspondence.features import feature_parts
 from ray_kplm.datasets.round_sampling import Selection
 from ray_kplm.methods import build_method
 from ray_kplm.methods.trainer import NETWORK
@@ -109,7 +110,7 @@ def _clustering_start(config: Config, folder: Folder) -> float:
     points = 4 * max(config.method.clusters, config.method.landmarks)
     part_images = max(1, points // (2 * IMAGE_POINTS * shards))
     write_features(folder / "features", points, config.network.descriptor_dim, part_images=part_images)
-    method, parts = build_method(config), (folder / "features").parts()
+    method, parts = build_method(config), feature_parts(folder / "features")
     began = time.perf_counter()
     cluster_with_actors(folder / "features", parts, folder / "labels", folder, method, 1)
     return time.perf_counter() - began
@@ -145,7 +146,7 @@ def _part_seconds() -> float:
 def _call_seconds(config: Config, folder: Folder) -> float:
     """Return the median seconds of a call to the shards."""
     write_features(folder, 2 * IMAGE_POINTS, config.network.descriptor_dim)
-    shards = ActorShards(config, folder, folder.parts())
+    shards = ActorShards(config, folder, feature_parts(folder))
     try:
         return float(np.median([_seconds(lambda: shards.ask("peak_mib")) for _ in range(_CALLS)]))
     finally:

@@ -12,6 +12,7 @@ from ray_kplm.bench.kmeans_speed import IMAGE_POINTS, PART_IMAGES, Sizes, write_
 from ray_kplm.bench.timing import fastest, process_pool
 from ray_kplm.config import Config, load_config
 from ray_kplm.correspondence.assignment import on_grid
+from ray_kplm.correspondence.features import feature_parts
 from ray_kplm.correspondence.update import update
 from ray_kplm.methods import build_method
 from ray_kplm.progress import ignore_progress
@@ -24,7 +25,7 @@ _MEMORY_GIB = 0.5
 
 def scaling(features: Folder, sizes: Sizes) -> dict[str, float]:
     """Time passes of K-means through Ray: one and two shards on all points, and one on half of them, one thread each."""
-    parts = features.parts()
+    parts = feature_parts(features)
     rng = np.random.default_rng(0)
     centroids = rng.standard_normal((sizes.clusters, sizes.dim)).astype(np.float32)
     centroids = on_grid(centroids / np.linalg.norm(centroids, axis=1, keepdims=True))
@@ -76,7 +77,7 @@ def same_assignments(root: Folder) -> bool:
     for number, shards in enumerate((1, 2, 7, 2)):
         config = load_config(None, ["method.landmarks=10", "method.clusters=100", f"compute.shards={shards}"])
         labels = root / f"labels{number}"
-        actors = ActorShards(config, features, features.parts())
+        actors = ActorShards(config, features, feature_parts(features))
         found = update(actors, labels, config, 1, ignore_progress)
         actors.close()
         tables = [labels.read_table(part) for part in labels.parts()]
