@@ -84,9 +84,10 @@ def map_parts(
     if not count:
         return []
     items = [{"part": part, "rows": rows} for part, rows in zip(parts.parts, parts.rows, strict=True)]
-    blocks = -(-count // _parts_at_a_time(worker, count, pool))
+    at_a_time = _parts_at_a_time(worker, count, pool)
+    blocks = -(-count // at_a_time)
     dataset = ray.data.from_items(items, override_num_blocks=blocks)
-    mapped = _map(dataset, _Job(uuid.uuid4().hex, worker, arguments), pool, min(pool.workers, blocks))
+    mapped = _map(dataset, _Job(uuid.uuid4().hex, worker, arguments), pool, min(pool.workers, blocks), at_a_time)
     mapped.context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     answers: list[dict[str, Any]] = []
     try:
@@ -124,7 +125,7 @@ class _Job:
     arguments: dict[str, Any]
 
 
-def _map(dataset: ray.data.Dataset, job: _Job, pool: Pool, workers: int) -> ray.data.Dataset:
+def _map(dataset: ray.data.Dataset, job: _Job, pool: Pool, workers: int, at_a_time: int) -> ray.data.Dataset:
     """Return the dataset of results, by actors if workers reserve GPUs and by tasks otherwise.
 
     An actor's process ends with the map, which frees its GPU memory. Tasks reuse processes: starting one takes longer than
@@ -134,13 +135,13 @@ def _map(dataset: ray.data.Dataset, job: _Job, pool: Pool, workers: int) -> ray.
         return dataset.map_batches(
             _PartActor,
             fn_constructor_args=[job],
-            batch_size=None,
+            batch_size=at_a_time,
             compute=ActorPoolStrategy(size=workers),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
         )
     return dataset.map_batches(
-        _work_on_part, fn_args=[job], batch_size=None, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
+        _work_on_part, fn_args=[job], batch_size=at_a_time, compute=TaskPoolStrategy(size=workers), num_cpus=pool.cpus
     )
 
 
