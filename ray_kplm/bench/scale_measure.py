@@ -35,6 +35,7 @@ from ray_kplm.imaging.augment import Augmenter, Boxed
 from ray_kplm.imaging.crops import decode_crop, letterbox
 from ray_kplm.imaging.synthetic.category import Settings, rows
 from ray_kplm.imaging.synthetic.kinds import DEFAULT
+from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import cluster_labels
 from ray_kplm.methods.trainer import NETWORK
@@ -143,20 +144,25 @@ def _image_rates(config: Config, images: Folder) -> dict[str, float]:
     table = images.read_table(images.parts()[0], ["image", "box"])
     encoded = [table["image"][i % len(table)] for i in range(_VIEWS)]
     boxes = [box if box is None else np.array(box, np.float64) for box in table["box"].to_pylist()]
-    size = config.network.image_size
+    size, parameters = (
+        config.network.image_size,
+        draw_views(config.augment, np.arange(_VIEWS), np.arange(_VIEWS) % 2 == 1),
+    )
     make = Augmenter(config.augment, size)
 
-    def view(number: int) -> object:
-        image, own = decode_crop(encoded[number]), boxes[number % len(boxes)]
-        other, other_box = (number + 1) % _VIEWS, boxes[(number + 1) % len(boxes)]
-        boxed = None
-        if config.augment.paste and own is not None and other_box is not None:
-            boxed = Boxed(own, decode_crop(encoded[other]), other_box)
-        return make(image, number, bool(number % 2), None, boxed)
+    def beside(number: int) -> Boxed | None:
+        own, other_box = boxes[number % len(boxes)], boxes[(number + 1) % len(boxes)]
+        if not parameters.paste[number] or own is None or other_box is None:
+            return None
+        return Boxed(own, decode_crop(encoded[(number + 1) % _VIEWS]), other_box)
 
-    view(0)
+    def batch(chosen: range) -> object:
+        crops, boxed = (decode_crop(encoded[i]) for i in chosen), (beside(i) for i in chosen)
+        return make.views(parameters.rows(slice(chosen.start, chosen.stop)), crops, boxed=boxed)
+
+    batch(range(1))
     return {
-        "views": 1 / _mean_seconds(view, _VIEWS),
+        "views": _VIEWS / _cpu_seconds(lambda: batch(range(_VIEWS))),
         "decoded": 1 / _mean_seconds(lambda number: letterbox(decode_crop(encoded[number]), size), _VIEWS),
     }
 
