@@ -45,7 +45,7 @@ TEMPLATE = [
 @pytest.fixture(scope="module")
 def configured(small_dataset, small_config):
     """The small configuration of a run with some overrides."""
-    fixed = [*small_config, "stage2.iterations=150", f"dataset={small_dataset.root}"]
+    fixed = [*small_config, "stage2.iterations=150", "stage2.backbone_factor=1", f"dataset={small_dataset.root}"]
     return lambda run, *overrides: load_config(None, [*fixed, f"run={run}", *overrides])
 
 
