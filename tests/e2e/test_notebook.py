@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "landmarks.ipynb"
-DEADLINE_S = 600
+DEADLINE_S = 1200
 MOST_BYTES = 200_000
 
 
