@@ -110,7 +110,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Sleeping:
+class SleepingNetwork:
     """A network that is an accelerator to the stages: it sleeps, and finds the same keypoints in each image."""
 
     pause_s: float
@@ -118,11 +118,13 @@ class _Sleeping:
     points: int = _POINTS
 
     def scores(self, images: NDArray[np.uint8], boxes: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return no heights."""
         return np.zeros(0, np.float32)
 
     def begin(
         self, images: NDArray[np.uint8], threshold: float, known: list[NDArray[np.float32]] | None = None
     ) -> Pending:
+        """Sleep, and return the same keypoints for each image."""
         time.sleep(self.pause_s)
         shape = (len(images), self.points)
         descriptors = torch.full((*shape, self.dim), self.dim**-0.5, dtype=torch.float16)
@@ -131,13 +133,14 @@ class _Sleeping:
 
 
 @dataclass(frozen=True)
-class _OneExtractor:
+class OneExtractor:
     """What an extraction asks of a method."""
 
     config: Config
     made: KeypointExtractor
 
     def extractor(self, weights: Any, placement: Placement, round_number: int) -> KeypointExtractor:
+        """Return the extractor, whatever the weights are."""
         return self.made
 
 
@@ -149,7 +152,7 @@ def _overlap(config: Config, root: Folder, images: int) -> dict[str, float]:
     batches = sum(-(-len(rows) // batch) for rows in selection.rows)
 
     def worker(pause_s: float) -> ExtractPart:
-        method: Any = _OneExtractor(config, _Sleeping(pause_s, dim))
+        method: Any = OneExtractor(config, SleepingNetwork(pause_s, dim))
         work = _extraction(method, network, root / "images", selection, root / "features")
         return ExtractPart(replace(work, threshold=0.1, ahead=_AHEAD))
 
@@ -159,7 +162,7 @@ def _overlap(config: Config, root: Folder, images: int) -> dict[str, float]:
                 pass
 
     def write() -> None:
-        found = _Sleeping(0.0, dim).begin(np.zeros((_PART_IMAGES, 1, 1, 3), np.uint8), 0.0).keypoints()
+        found = SleepingNetwork(0.0, dim).begin(np.zeros((_PART_IMAGES, 1, 1, 3), np.uint8), 0.0).keypoints()
         for part, rows in zip(selection.parts, selection.rows, strict=True):
             write_features(root / "alone", part, _table([str(row) for row in rows], found[: len(rows)]))
 

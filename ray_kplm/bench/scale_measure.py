@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ray_kplm.analysis.training_time import time_training
+from ray_kplm.bench.extraction import OneExtractor, SleepingNetwork
 from ray_kplm.bench.kmeans_speed import IMAGE_POINTS, write_features
 from ray_kplm.bench.scale_network import stage1_cost
 from ray_kplm.bench.timing import REPEATS
@@ -39,11 +40,12 @@ from ray_kplm.imaging.view_parameters import draw_views
 from ray_kplm.methods import build_method
 from ray_kplm.methods.labels import cluster_labels
 from ray_kplm.methods.trainer import NETWORK
+from ray_kplm.network.hourglass import KeypointNetwork
 from ray_kplm.parts import ThisProcess
 from ray_kplm.progress import ignore_progress
 from ray_kplm.schemas import IMAGES
 from ray_kplm.steps.extract import extract
-from ray_kplm.steps.extract_part import Extraction
+from ray_kplm.steps.extract_part import Extraction, ExtractPart
 from ray_kplm.steps.keypoint_sample import FindKeypoints
 from ray_kplm.storage import Folder
 
@@ -204,9 +206,26 @@ def _extraction_seconds(config: Config, images: Folder, folder: Folder) -> float
 
 
 def _beside_network(config: Config, images: Folder, folder: Folder) -> float:
-    """Return the CPU seconds of an image in what extraction does beside the network: with one that is hardly there."""
-    small = replace(config.network, width=16, depth=1, groups=4)
-    return _extraction_seconds(replace(config, network=small), images, folder)
+    """Return the CPU seconds of an image in what extraction does beside the network: with one that does nothing."""
+    part = images.parts()[0]
+    rows = np.arange(len(images.read_table(part, ["image_id"])))
+    points = round(config.detection.points_per_landmark * config.method.landmarks)
+    nothing: Any = OneExtractor(config, SleepingNetwork(0.0, config.network.descriptor_dim, points))
+    weights = KeypointNetwork(replace(config.network, width=16, depth=1, groups=4)).state_dict()
+    buffer = io.BytesIO()
+    torch.save({"network": weights}, buffer)
+    (folder / "network").write_bytes(NETWORK, buffer.getvalue())
+    work = Extraction(
+        nothing, 1, folder / "network", images, Selection([part], [rows[:1]]), 1.0, folder / "features", threshold=0.1
+    )
+    worker = ExtractPart(work)
+
+    def extracted() -> None:
+        (folder / "features").delete()
+        for _ in worker.stream([(part, rows)]):
+            pass
+
+    return _cpu_seconds(extracted) / len(rows)
 
 
 def _clustering_rates(config: Config, folder: Folder) -> dict[str, float]:
