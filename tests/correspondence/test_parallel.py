@@ -2,6 +2,7 @@
 
 import threading
 
+import faiss
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -28,14 +29,20 @@ def test_one_thread_is_the_callers():
     assert in_threads(lambda item: threading.get_ident(), range(3), 1) == [threading.get_ident()] * 3
 
 
-def test_products_run_on_one_thread_meanwhile():
-    def blas_threads(item=None):
+def test_products_of_numpy_and_faiss_run_on_one_thread_meanwhile():
+    def threads(item=None):
         np.ones((2, 2)) @ np.ones((2, 2))
-        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        numpy_threads = {pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]}
+        return numpy_threads, faiss.omp_get_max_threads()  # that of the calling thread, which Faiss' BLAS follows
 
-    with threadpool_limits(2, "blas"):
-        assert in_threads(blas_threads, range(2), 2) == [{1}, {1}]
-        assert blas_threads() == {2}
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        with threadpool_limits(2, "blas"):
+            assert in_threads(threads, range(2), 2) == [({1}, 1), ({1}, 1)]
+            assert threads() == ({2}, 2)
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_an_error_reaches_the_caller():
